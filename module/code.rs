@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `JIT_CREATE_CODE`, the mail's `jit_create_code()`: a new mapping that holds
+//! exactly the given code.
+//!
+//! Each code is a small sealed region of its own, mapped at an offset of the
+//! `/dev/jit` file that userspace can't ask for: the mmap() that this call
+//! makes finds it in the file's list of codes about to be mapped.
+//!
+//! Lock order: mmap_lock → the list.
+
+use kernel::{
+    alloc::KVec,
+    bindings, current,
+    prelude::*,
+    sync::{
+        atomic::{Atomic, Relaxed},
+        new_spinlock, Arc, SpinLock,
+    },
+};
+
+use crate::{
+    error::errno,
+    ffi,
+    plan::{
+        abi::{CreateCode, CREATE_CODE_FIXED, MAX_REGION, PAGE_SIZE},
+        request,
+    },
+    publish,
+    region::{Publishers, Region},
+};
+
+/// The first page of a file that codes use: beyond any region.
+const FIRST_PGOFF: usize = MAX_REGION as usize / PAGE_SIZE;
+
+/// The codes of one file that are about to be mapped.
+#[pin_data]
+pub(crate) struct Codes {
+    next: Atomic<usize>,
+    #[pin]
+    pending: SpinLock<KVec<Pending>>,
+}
+
+struct Pending {
+    region: Arc<Region>,
+    /// The address space that maps it.
+    mm: *const bindings::mm_struct,
+}
+
+// SAFETY: The pointer is compared, never followed.
+unsafe impl Send for Pending {}
+
+fn current_mm() -> Option<*const bindings::mm_struct> {
+    current!().mm().map(|mm| mm.as_raw().cast_const())
+}
+
+impl Codes {
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            next: Atomic::new(FIRST_PGOFF),
+            pending <- new_spinlock!(KVec::new(), "jit_codes"),
+        })
+    }
+
+    /// Takes the code that the caller's mmap() at page `pgoff` is for.
+    pub(crate) fn take(&self, pgoff: usize, pages: usize) -> Option<Arc<Region>> {
+        let mm = current_mm()?;
+        let mut pending = self.pending.lock();
+        let index = pending.iter().position(|code| {
+            code.mm == mm
+                && code.region.first_pgoff() == pgoff
+                && code.region.covers(pgoff, pages)
+                && !code.region.covers(pgoff, pages + 1)
+        })?;
+        let code = pending.remove(index).ok()?;
+        Some(code.region)
+    }
+
+    fn announce(&self, region: Arc<Region>) -> Result {
+        let mm = current_mm().ok_or(EINVAL)?;
+        let mut more = KVec::new();
+        loop {
+            let mut pending = self.pending.lock();
+            if pending.len() < pending.capacity() {
+                let _ = pending.push_within_capacity(Pending { region, mm });
+                return Ok(());
+            }
+            if more.capacity() > pending.len() {
+                for code in pending.drain_all() {
+                    let _ = more.push_within_capacity(code);
+                }
+                core::mem::swap(&mut *pending, &mut more);
+                continue;
+            }
+            let wanted = pending.len() + 4;
+            drop(pending);
+            more = KVec::with_capacity(wanted, GFP_KERNEL_ACCOUNT)?;
+        }
+    }
+
+    fn forget(&self, pgoff: usize) {
+        let mut pending = self.pending.lock();
+        let index = pending
+            .iter()
+            .position(|code| code.region.first_pgoff() == pgoff);
+        let removed = index.and_then(|index| pending.remove(index).ok());
+        drop(pending);
+        drop(removed);
+    }
+
+    fn next_pgoff(&self, pages: usize) -> Result<usize> {
+        let first = self.next.fetch_add(pages, Relaxed);
+        // Offsets of a file are positive 64-bit numbers.
+        let end = first.checked_add(pages).ok_or(EOVERFLOW)?;
+        if end > i64::MAX as usize / PAGE_SIZE {
+            return Err(EOVERFLOW);
+        }
+        Ok(first)
+    }
+
+    /// `JIT_CREATE_CODE` on `file`. Returns the address.
+    pub(crate) fn create(&self, file: *mut bindings::file, arg: &CreateCode) -> Result<usize> {
+        let len = usize::try_from(request::create_code(arg).map_err(errno)?)?;
+        let fixed = arg.flags & CREATE_CODE_FIXED != 0;
+        let pgoff = self.next_pgoff(len / PAGE_SIZE)?;
+        let region = Region::new(None, pgoff, len as u64, Publishers::Nobody)?;
+        publish::fill_new(&region, arg.source, arg.len)?;
+        let addr = usize::try_from(arg.addr)?;
+        if fixed {
+            check_replaceable(addr, len)?;
+        }
+        self.announce(region)?;
+        let mut flags = ffi::MAP_SHARED;
+        if fixed {
+            flags |= ffi::MAP_FIXED;
+        }
+        // SAFETY: The file is open while its ioctl runs.
+        let mapped = unsafe {
+            bindings::vm_mmap(
+                file,
+                addr,
+                len,
+                ffi::PROT_READ_EXEC,
+                flags,
+                pgoff * PAGE_SIZE,
+            )
+        };
+        if mapped > usize::MAX - bindings::MAX_ERRNO as usize {
+            self.forget(pgoff);
+            return Err(Error::from_errno(mapped as isize as c_int));
+        }
+        Ok(mapped)
+    }
+}
+
+/// Only the caller's own private anonymous pages may be replaced. Fails with
+/// `EINVAL`.
+fn check_replaceable(addr: usize, len: usize) -> Result {
+    let current = current!();
+    let mm = current.mm().ok_or(EINVAL)?;
+    let locked = mm.mmap_read_lock();
+    let mut at = addr;
+    while at < addr + len {
+        let vma = locked.vma_lookup(at).ok_or(EINVAL)?;
+        let shared = vma.flags() & kernel::mm::virt::flags::SHARED != 0;
+        // SAFETY: The VMA is valid while mmap_lock is held.
+        let is_anonymous = unsafe { (*vma.as_ptr()).vm_ops.is_null() };
+        if shared || !is_anonymous {
+            return Err(EINVAL);
+        }
+        at = vma.end();
+    }
+    Ok(())
+}
+
+/// Removes the mapping of a code that userspace could not be told of.
+pub(crate) fn undo(addr: usize, len: u64) {
+    // SAFETY: The caller's own mapping, just made.
+    unsafe { bindings::vm_munmap(addr, request::page_round(len) as usize) };
+}

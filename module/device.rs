@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `/dev/jit`: open, mmap, and the decoding and dispatch of ioctls. No policy.
+//!
+//! An open file can map. It becomes a region by `JIT_CREATE` or `JIT_CLONE`,
+//! which return the handle that can append (`append.rs`).
+//!
+//! The kernel crate's `miscdevice` abstraction sets no `owner`, so a module
+//! could be unloaded under its open files; hence file operations of our own.
+//!
+//! Lock order: mmap_lock → [`Handle::region`] (held for a pointer copy).
+
+use kernel::{
+    bindings,
+    error::to_result,
+    prelude::*,
+    seq_file::SeqFile,
+    seq_print,
+    sync::{new_spinlock, Arc, SpinLock},
+    transmute::{AsBytes, FromBytes},
+    types::Opaque,
+    uaccess::{UserPtr, UserSlice},
+};
+
+use crate::{
+    append,
+    code::{self, Codes},
+    error::{errno, not_a_region},
+    plan::{abi, request},
+    region::{Publishers, Region},
+    space::Space,
+    vma,
+};
+
+/// What an open `/dev/jit` file has.
+#[pin_data]
+struct Handle {
+    space: Arc<Space>,
+    #[pin]
+    region: SpinLock<Option<Arc<Region>>>,
+    #[pin]
+    codes: Codes,
+}
+
+impl Handle {
+    fn region(&self) -> Result<Arc<Region>> {
+        self.region.lock().clone().ok_or_else(not_a_region)
+    }
+
+    fn check_no_region(&self) -> Result {
+        match &*self.region.lock() {
+            None => Ok(()),
+            Some(_) => Err(EBUSY),
+        }
+    }
+
+    /// Makes the file a region and returns the append handle's descriptor.
+    /// Nothing has happened if it fails.
+    fn become_region(&self, region: Arc<Region>) -> Result<u64> {
+        let append = append::Handle::new(region.clone())?;
+        let mut slot = self.region.lock();
+        if slot.is_some() {
+            drop(slot);
+            return Err(EBUSY);
+        }
+        *slot = Some(region);
+        drop(slot);
+        Ok(u64::from(append.install()))
+    }
+
+    fn create(&self, arg: &abi::Create) -> Result<u64> {
+        request::create(arg).map_err(errno)?;
+        self.check_no_region()?;
+        let publishers = Publishers::from_flags(arg.flags)?;
+        self.become_region(Region::new(
+            Some(self.space.clone()),
+            0,
+            arg.size,
+            publishers,
+        )?)
+    }
+
+    fn clone_from(&self, arg: &abi::CloneFrom) -> Result<u64> {
+        request::clone_from(arg).map_err(errno)?;
+        self.check_no_region()?;
+        let publishers = Publishers::from_flags(arg.flags)?;
+        let source = source_region(arg.source_fd)?;
+        self.become_region(source.try_clone(self.space.clone(), publishers)?)
+    }
+
+    fn create_code(&self, file: *mut bindings::file, user: usize) -> Result<u64> {
+        let mut arg: abi::CreateCode = read_arg(user)?;
+        let asked = arg.addr;
+        let addr = self.codes.create(file, &arg)?;
+        if asked != 0 {
+            return Ok(0);
+        }
+        arg.addr = addr as u64;
+        write_arg(user, &arg).inspect_err(|_| code::undo(addr, arg.len))?;
+        Ok(0)
+    }
+
+    fn mmap(&self, vma: &mut bindings::vm_area_struct) -> Result {
+        vma::check_new(vma)?;
+        let (first, count) = vma::file_pages(vma);
+        let region = match self.codes.take(first, count) {
+            Some(region) => region,
+            None => self.region()?,
+        };
+        if !region.covers(first, count) {
+            return Err(EINVAL);
+        }
+        // SAFETY: The VMA is being set up for this file, and was checked.
+        unsafe { vma::set_up(vma, region) };
+        Ok(())
+    }
+
+    fn dispatch(&self, file: *mut bindings::file, cmd: u32, arg: usize) -> Result<u64> {
+        match cmd {
+            abi::JIT_CREATE_CODE => self.create_code(file, arg),
+            abi::JIT_CREATE => self.create(&read_arg(arg)?),
+            abi::JIT_CLONE => self.clone_from(&read_arg(arg)?),
+            abi::JIT_STATS => write_arg(arg, &self.region()?.stats()).map(|()| 0),
+            _ => Err(ENOTTY),
+        }
+    }
+}
+
+/// The region of another `/dev/jit` descriptor of the caller. Fails with
+/// `EBADF` or `ENODATA`.
+fn source_region(fd: i32) -> Result<Arc<Region>> {
+    let fd = u32::try_from(fd).map_err(|_| EBADF)?;
+    let file = kernel::fs::file::LocalFile::fget(fd)?;
+    // SAFETY: The file is referenced.
+    let (fops, private) = unsafe { ((*file.as_ptr()).f_op, (*file.as_ptr()).private_data) };
+    if !core::ptr::eq(fops, &FOPS.0) {
+        return Err(EBADF);
+    }
+    // SAFETY: The file is one of ours, and referenced.
+    unsafe { &*private.cast::<Handle>() }.region()
+}
+
+/// File operations, which hold raw pointers but no state.
+pub(crate) struct Fops(pub(crate) bindings::file_operations);
+
+// SAFETY: File operations are never written.
+unsafe impl Sync for Fops {}
+
+static FOPS: Fops = Fops(bindings::file_operations {
+    owner: kernel::module::this_module::<crate::LocalModule>().as_ptr(),
+    open: Some(open),
+    release: Some(release),
+    mmap: Some(mmap),
+    unlocked_ioctl: Some(ioctl),
+    compat_ioctl: bindings::compat_ptr_ioctl,
+    show_fdinfo: Some(show_fdinfo),
+    ..pin_init::zeroed()
+});
+
+/// The registered device.
+///
+/// # Invariants
+///
+/// `misc` is registered.
+#[pin_data(PinnedDrop)]
+pub(crate) struct Device {
+    #[pin]
+    misc: Opaque<bindings::miscdevice>,
+}
+
+// SAFETY: The kernel guards a registered device.
+unsafe impl Send for Device {}
+// SAFETY: As above.
+unsafe impl Sync for Device {}
+
+impl Device {
+    /// Registers `/dev/jit`. From now on userspace may call.
+    pub(crate) fn register() -> impl PinInit<Self, Error> {
+        try_pin_init!(Device {
+            // INVARIANT: Registered here, or this fails.
+            misc <- Opaque::try_ffi_init(|slot: *mut bindings::miscdevice| {
+                let misc = bindings::miscdevice {
+                    minor: bindings::MISC_DYNAMIC_MINOR as c_int,
+                    name: c"jit".as_char_ptr(),
+                    fops: &FOPS.0,
+                    mode: 0o666,
+                    ..pin_init::zeroed()
+                };
+                // SAFETY: `slot` is memory for a device, and pinned.
+                to_result(unsafe {
+                    slot.write(misc);
+                    bindings::misc_register(slot)
+                })
+            }),
+        })
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Device {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: Registered by the type invariants.
+        unsafe { bindings::misc_deregister(self.misc.get()) };
+    }
+}
+
+/// # Safety
+///
+/// `file` has [`FOPS`] and is open.
+unsafe fn handle<'a>(file: *mut bindings::file) -> &'a Handle {
+    // SAFETY: The private data of such a file is a `Handle`.
+    unsafe { &*(*file).private_data.cast::<Handle>() }
+}
+
+/// # Safety
+///
+/// Called by the kernel for a file with [`FOPS`].
+unsafe extern "C" fn open(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+    // SAFETY: The file is being opened; `release` drops the handle, and with it
+    // the space, when no VMA uses the file any more.
+    let handle = unsafe { Space::install(file) }.and_then(|space| {
+        KBox::pin_init(
+            pin_init!(Handle {
+                space,
+                region <- new_spinlock!(None, "jit_handle"),
+                codes <- Codes::new(),
+            }),
+            GFP_KERNEL_ACCOUNT,
+        )
+    });
+    match handle {
+        Ok(handle) => {
+            // SAFETY: The box is not moved out of its place until `release`.
+            let raw = KBox::into_raw(unsafe { Pin::into_inner_unchecked(handle) });
+            // SAFETY: The file is being opened.
+            unsafe { (*file).private_data = raw.cast() };
+            0
+        }
+        Err(error) => error.to_errno(),
+    }
+}
+
+/// # Safety
+///
+/// Called by the kernel once for a file with [`FOPS`].
+unsafe extern "C" fn release(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+    // SAFETY: `open` has put the box there.
+    drop(unsafe { KBox::from_raw((*file).private_data.cast::<Handle>()) });
+    0
+}
+
+/// # Safety
+///
+/// Called by the kernel for a file with [`FOPS`] and a VMA that is being set
+/// up for it.
+unsafe extern "C" fn mmap(
+    file: *mut bindings::file,
+    vma: *mut bindings::vm_area_struct,
+) -> c_int {
+    // SAFETY: By this function's contract.
+    let (handle, vma) = unsafe { (handle(file), &mut *vma) };
+    match handle.mmap(vma) {
+        Ok(()) => 0,
+        Err(error) => error.to_errno(),
+    }
+}
+
+/// # Safety
+///
+/// Called by the kernel for a file with [`FOPS`].
+unsafe extern "C" fn ioctl(file: *mut bindings::file, cmd: c_uint, arg: c_ulong) -> c_long {
+    // SAFETY: By this function's contract.
+    ioctl_result(unsafe { handle(file) }.dispatch(file, cmd, arg))
+}
+
+/// # Safety
+///
+/// Called by the kernel for a file with [`FOPS`].
+unsafe extern "C" fn show_fdinfo(m: *mut bindings::seq_file, file: *mut bindings::file) {
+    // SAFETY: By this function's contract.
+    let (handle, m) = unsafe { (handle(file), SeqFile::from_raw(m)) };
+    if let Ok(region) = handle.region() {
+        show_region(m, &region);
+    }
+}
+
+/// The counters of a region, a line each.
+pub(crate) fn show_region(m: &SeqFile, region: &Region) {
+    let stats = region.stats();
+    seq_print!(m, "jit-capacity:\t{}\n", stats.capacity);
+    seq_print!(m, "jit-cursor:\t{}\n", stats.cursor);
+    seq_print!(m, "jit-sealed:\t{}\n", stats.sealed);
+    seq_print!(m, "jit-publications:\t{}\n", stats.publications);
+    seq_print!(m, "jit-segments:\t{}\n", stats.segments);
+    seq_print!(m, "jit-bytes:\t{}\n", stats.bytes);
+    seq_print!(m, "jit-swaps:\t{}\n", stats.swaps);
+    seq_print!(m, "jit-in-place:\t{}\n", stats.in_place);
+    seq_print!(m, "jit-fixups:\t{}\n", stats.fixups);
+    seq_print!(m, "jit-retired:\t{}\n", stats.retired);
+    seq_print!(m, "jit-freed:\t{}\n", stats.freed);
+    seq_print!(m, "jit-flushes:\t{}\n", stats.flushes);
+    seq_print!(m, "jit-ipis:\t{}\n", stats.ipis);
+    seq_print!(m, "jit-straddles:\t{}\n", stats.straddles);
+}
+
+/// What an ioctl returns for `result`.
+pub(crate) fn ioctl_result(result: Result<u64>) -> c_long {
+    match result {
+        Ok(value) => value as c_long,
+        Err(error) => error.to_errno() as c_long,
+    }
+}
+
+/// Copies an argument in. Fails with `EFAULT`.
+pub(crate) fn read_arg<T: FromBytes>(user: usize) -> Result<T> {
+    UserSlice::new(UserPtr::from_addr(user), size_of::<T>())
+        .reader()
+        .read()
+}
+
+/// Copies an argument out. Fails with `EFAULT`.
+pub(crate) fn write_arg<T: AsBytes>(user: usize, arg: &T) -> Result {
+    UserSlice::new(UserPtr::from_addr(user), size_of::<T>())
+        .writer()
+        .write(arg)
+}
+
+macro_rules! plain_bytes {
+    ($($arg:ty),*) => {
+        $(
+            // SAFETY: Integers and arrays of them, without padding.
+            unsafe impl FromBytes for $arg {}
+            // SAFETY: As above.
+            unsafe impl AsBytes for $arg {}
+        )*
+    };
+}
+
+plain_bytes!(
+    abi::CreateCode,
+    abi::Create,
+    abi::CloneFrom,
+    abi::Publish,
+    abi::Segment,
+    abi::Reserve,
+    abi::Stats
+);

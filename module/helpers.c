@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What Rust can't reach: static inlines, macros, and types that the kernel's
+ * bindings lack. No policy and no state; each function says what its caller
+ * must hold. Declared once, in ffi.rs.
+ */
+#include <linux/anon_inodes.h>
+#include <linux/fs.h>
+#include <linux/kdebug.h>
+#include <linux/kthread.h>
+#include <linux/mm.h>
+#include <linux/mmu_notifier.h>
+#include <linux/pagemap.h>
+#include <linux/percpu.h>
+#include <linux/pgtable.h>
+#include <linux/tick.h>
+#include <linux/uaccess.h>
+#include <asm/cpufeature.h>
+#include <asm/tlbflush.h>
+
+/* What jit_pte_exchange() found. */
+#define JIT_PTE_PRESENT		1
+#define JIT_PTE_ACCESSED	2
+
+/*
+ * asm/tlbflush.h hides this from modules; the variable itself is exported, for
+ * this very use (to tell whether a CPU needs an interrupt).
+ */
+struct tlb_state_shared {
+	bool is_lazy;
+};
+DECLARE_PER_CPU_SHARED_ALIGNED(struct tlb_state_shared, cpu_tlbstate_shared);
+
+bool jit_cpu_is_lazy(int cpu);
+bool jit_cpu_is_lazy(int cpu)
+{
+	return READ_ONCE(per_cpu(cpu_tlbstate_shared.is_lazy, cpu));
+}
+
+bool jit_cpu_ticks(int cpu);
+bool jit_cpu_ticks(int cpu)
+{
+	return !tick_nohz_full_cpu(cpu);
+}
+
+/*
+ * The page table lookup of rmap: no mmap_lock. The caller holds i_mmap_rwsem
+ * of the mapping that links @vma, or @vma's own lock; either keeps the tables
+ * (free_pgtables() unlinks the VMA first, and huge pages never appear in a
+ * VM_PFNMAP area). Returns NULL where no table exists.
+ */
+pte_t *jit_pte_lock(struct vm_area_struct *vma, unsigned long addr,
+		    spinlock_t **ptlp);
+pte_t *jit_pte_lock(struct vm_area_struct *vma, unsigned long addr,
+		    spinlock_t **ptlp)
+{
+	struct mm_struct *mm = vma->vm_mm;
+	pgd_t *pgd = pgd_offset(mm, addr);
+	p4d_t *p4d;
+	pud_t *pud;
+	pmd_t *pmd, pmdval;
+
+	if (pgd_none(*pgd))
+		return NULL;
+	p4d = p4d_offset(pgd, addr);
+	if (p4d_none(*p4d))
+		return NULL;
+	pud = pud_offset(p4d, addr);
+	if (pud_none(*pud) || pud_leaf(*pud))
+		return NULL;
+	pmd = pmd_offset(pud, addr);
+	pmdval = pmdp_get_lockless(pmd);
+	if (pmd_none(pmdval) || pmd_leaf(pmdval))
+		return NULL;
+
+	*ptlp = pte_lockptr(mm, &pmdval);
+	spin_lock(*ptlp);
+	/* mremap() moves whole tables, under this lock. */
+	if (unlikely(!pmd_same(pmdval, pmdp_get_lockless(pmd)))) {
+		spin_unlock(*ptlp);
+		return NULL;
+	}
+	return pte_offset_kernel(&pmdval, addr);
+}
+
+void jit_pte_unlock(spinlock_t *ptl);
+void jit_pte_unlock(spinlock_t *ptl)
+{
+	spin_unlock(ptl);
+}
+
+bool jit_pte_is_none(pte_t *ptep);
+bool jit_pte_is_none(pte_t *ptep)
+{
+	return pte_none(ptep_get(ptep));
+}
+
+/* Whether jit_pte_exchange() would exchange anything. */
+bool jit_pte_is_present(pte_t *ptep);
+bool jit_pte_is_present(pte_t *ptep)
+{
+	return pte_present(ptep_get(ptep));
+}
+
+static pte_t jit_mk_pte(struct vm_area_struct *vma, unsigned long pfn)
+{
+	/*
+	 * vm_page_prot is read under the page table lock: mprotect() sets it
+	 * before it takes that lock. It never allows writing, VM_MAYWRITE
+	 * being clear. The Accessed bit starts clear, so that finding it set
+	 * means that a CPU used this very entry.
+	 */
+	return pte_mkold(pte_mkspecial(pfn_pte(pfn, vma->vm_page_prot)));
+}
+
+/*
+ * Points an entry to @pfn. Locked by jit_pte_lock(). One atomic exchange: the
+ * entry is never empty in between, and an Accessed bit that a CPU sets at this
+ * moment is either seen here or set in the new entry.
+ */
+int jit_pte_exchange(struct vm_area_struct *vma, unsigned long addr,
+		     pte_t *ptep, unsigned long pfn);
+int jit_pte_exchange(struct vm_area_struct *vma, unsigned long addr,
+		     pte_t *ptep, unsigned long pfn)
+{
+	pte_t new = jit_mk_pte(vma, pfn);
+	pte_t old;
+
+	old.pte = xchg(&ptep->pte, new.pte);
+
+	return (pte_present(old) ? JIT_PTE_PRESENT : 0) |
+	       (pte_young(old) ? JIT_PTE_ACCESSED : 0);
+}
+
+/* Whether secondary MMUs (KVM) mirror this address space. */
+bool jit_mm_has_notifiers(struct mm_struct *mm);
+bool jit_mm_has_notifiers(struct mm_struct *mm)
+{
+	return mm_has_notifiers(mm);
+}
+
+/*
+ * After the page tables of @mm were changed: every CPU that is not using @mm
+ * now flushes before it does. Returns the CPUs that may be using it. The
+ * atomic orders the change before the caller's look at the mask (as
+ * inc_mm_tlb_gen() does, which modules can't call).
+ */
+const unsigned long *jit_mm_bump(struct mm_struct *mm, bool *is_global);
+const unsigned long *jit_mm_bump(struct mm_struct *mm, bool *is_global)
+{
+	atomic64_inc_return(&mm->context.tlb_gen);
+#ifdef CONFIG_BROADCAST_TLB_FLUSH
+	/* Under a global ASID neither the mask nor the generation is kept. */
+	if (cpu_feature_enabled(X86_FEATURE_INVLPGB) &&
+	    (smp_load_acquire(&mm->context.global_asid) ||
+	     READ_ONCE(mm->context.asid_transition)))
+		*is_global = true;
+#endif
+	return cpumask_bits(mm_cpumask(mm));
+}
+
+/* The whole user TLB of the address space that this CPU has loaded. */
+void jit_flush_local(void);
+void jit_flush_local(void)
+{
+#ifdef CONFIG_PARAVIRT_XXL
+	pv_ops.mmu.flush_tlb_user();
+#else
+#error "jit needs CONFIG_PARAVIRT_XXL: the kernel's own flush is not exported otherwise"
+#endif
+}
+
+/* Everything, under every address space identifier. */
+void jit_flush_local_all(void);
+void jit_flush_local_all(void)
+{
+	pv_ops.mmu.flush_tlb_kernel();
+}
+
+void jit_flush_local_one(unsigned long addr);
+void jit_flush_local_one(unsigned long addr)
+{
+	pv_ops.mmu.flush_tlb_one_user(addr);
+}
+
+/* A reason for which this machine can't be served, or NULL. */
+const char *jit_unsupported(void);
+const char *jit_unsupported(void)
+{
+	if (cpu_feature_enabled(X86_FEATURE_XENPV))
+		return "Xen PV guests do not own their page tables";
+	if (!boot_cpu_has(X86_FEATURE_NX))
+		return "the CPU has no NX bit";
+	if (IS_ENABLED(CONFIG_PREEMPT_RT))
+		return "PREEMPT_RT is not supported yet";
+	return NULL;
+}
+
+/* struct die_args, opened for Rust. Called with a DIE_* of its notifier. */
+struct pt_regs *jit_die_int3_regs(unsigned long val, void *data);
+struct pt_regs *jit_die_int3_regs(unsigned long val, void *data)
+{
+	struct die_args *args = data;
+
+	if (val != DIE_INT3 || !args->regs || !user_mode(args->regs))
+		return NULL;
+	return args->regs;
+}
+
+void *jit_page_address(struct page *page);
+void *jit_page_address(struct page *page)
+{
+	return page_address(page);
+}
+
+unsigned long jit_page_pfn(struct page *page);
+unsigned long jit_page_pfn(struct page *page)
+{
+	return page_to_pfn(page);
+}
+
+/*
+ * A mapping of its own, so that i_mmap lists the VMAs of one open file only.
+ * @host is the device's inode; it outlives every VMA that uses the mapping.
+ */
+void jit_mapping_init(struct address_space *mapping, struct inode *host);
+void jit_mapping_init(struct address_space *mapping, struct inode *host)
+{
+	address_space_init_once(mapping);
+	mapping->host = host;
+	mapping->a_ops = &empty_aops;
+	mapping_set_gfp_mask(mapping, GFP_KERNEL);
+	init_rwsem(&mapping->invalidate_lock);
+}
+
+void jit_vm_flags_set(struct vm_area_struct *vma);
+void jit_vm_flags_set(struct vm_area_struct *vma)
+{
+	vm_flags_mod(vma, VM_PFNMAP | VM_IO | VM_DONTEXPAND | VM_DONTDUMP,
+		     VM_MAYWRITE);
+}
+
+struct task_struct *jit_kthread_run(int (*fn)(void *data), void *data);
+struct task_struct *jit_kthread_run(int (*fn)(void *data), void *data)
+{
+	return kthread_run(fn, data, "jit_reclaim");
+}
+
+/* Sleeps until woken, unless the kthread is to stop or *@work is not zero. */
+void jit_kthread_sleep(const int *work);
+void jit_kthread_sleep(const int *work)
+{
+	set_current_state(TASK_INTERRUPTIBLE);
+	if (!kthread_should_stop() && !smp_load_acquire(work))
+		schedule();
+	__set_current_state(TASK_RUNNING);
+}

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! jit: a sane way for JIT compilers to materialise code.
+//!
+//! A program hands bytes to the kernel and gets code: it never has a writable
+//! view of it, nor flips a mapping between writable and executable. New code
+//! appears in a region by the swap of page-table entries, with no TLB
+//! shootdown; see Documentation/mm/jit.rst for why that is right, and
+//! Documentation/userspace-api/jit.rst for the calls.
+//!
+//! The modules below stand in the order in which data flows: from userspace to
+//! a CPU that executes the code, and on to the page that is freed.
+
+use kernel::prelude::*;
+
+#[path = "plan/mod.rs"]
+#[allow(dead_code, unreachable_pub, reason = "a crate of its own on the host")]
+mod plan;
+
+mod device;
+mod append;
+mod code;
+mod error;
+mod user;
+mod region;
+mod holes;
+mod publish;
+mod page;
+mod pages;
+mod space;
+mod vma;
+mod pte;
+mod fixup;
+mod tlb;
+mod retire;
+mod percpu;
+mod ffi;
+
+module! {
+    type: Jit,
+    name: "jit",
+    authors: ["The jitfd developers"],
+    description: "Executable memory for JIT compilers, without writable code",
+    license: "GPL",
+    params: {
+        retired_total: i64 {
+            default: 8192,
+            description: "Replaced pages that may wait to be freed, of all regions",
+        },
+        retired_region: i64 {
+            default: 4096,
+            description: "Replaced pages that may wait to be freed, of one region",
+        },
+        user_pages: i64 {
+            default: 1048576,
+            description: "Pages of code one user may have",
+        },
+        user_regions: i64 {
+            default: 65536,
+            description: "Regions and created codes one user may have",
+        },
+    },
+}
+
+/// The loaded module. Dropped from the first field to the last: no new files
+/// (there are none, or the module would be in use), no more #BP, then whatever
+/// still waits is freed.
+struct Jit {
+    _device: Pin<KBox<device::Device>>,
+    _fixup: Fixup,
+    _reclaim: retire::Reclaim,
+    _users: Users,
+}
+
+struct Fixup;
+
+impl Drop for Fixup {
+    fn drop(&mut self) {
+        fixup::unregister();
+    }
+}
+
+struct Users;
+
+impl Drop for Users {
+    fn drop(&mut self) {
+        user::exit();
+    }
+}
+
+impl kernel::Module for Jit {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        if let Some(reason) = ffi::unsupported() {
+            pr_err!("not loaded: {}\n", reason.to_str().unwrap_or("unsupported"));
+            return Err(ENODEV);
+        }
+        user::init();
+        let users = Users;
+        let reclaim = retire::Reclaim::start()?;
+        fixup::register()?;
+        let fixup = Fixup;
+        // Last: from here on userspace calls.
+        let device = KBox::pin_init(device::Device::register(), GFP_KERNEL)?;
+        Ok(Jit {
+            _device: device,
+            _fixup: fixup,
+            _reclaim: reclaim,
+            _users: users,
+        })
+    }
+}

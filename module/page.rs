@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One version of one page of code: its memory, and who may still write it.
+//!
+//! A [`Blank`] is private to the module and may be written. Turned into an
+//! [`Arc<Version>`] it is shared and never written again (rule R1), with one
+//! exception: [`Version::write_unseen`], while no page-table entry has ever
+//! pointed to it.
+//!
+//! Context: allocation sleeps; everything else runs anywhere. No locks here.
+
+use core::ptr::NonNull;
+
+use kernel::{
+    bindings,
+    prelude::*,
+    sync::{
+        atomic::{Atomic, Relaxed},
+        Arc, UniqueArc,
+    },
+};
+
+use crate::{
+    ffi,
+    plan::abi::{FILL, PAGE_SIZE},
+    user::{Charge, User, What},
+};
+
+/// One version of one page.
+///
+/// # Invariants
+///
+/// * `page` is an order-0 page that this object owns, with a kernel address.
+/// * Bytes from `used` on are 0xCC.
+pub(crate) struct Version {
+    page: NonNull<bindings::page>,
+    used: Atomic<usize>,
+    seen: Atomic<bool>,
+    _charge: Charge,
+}
+
+// SAFETY: The page is plain memory; who writes it, and when, is said on each
+// method.
+unsafe impl Send for Version {}
+// SAFETY: As above.
+unsafe impl Sync for Version {}
+
+impl Version {
+    fn data(&self) -> *mut u8 {
+        // SAFETY: By the type invariants the page is ours and has an address.
+        unsafe { ffi::jit_page_address(self.page.as_ptr()) }.cast()
+    }
+
+    /// The page frame number, for a page-table entry.
+    pub(crate) fn pfn(&self) -> usize {
+        // SAFETY: By the type invariants the page is valid.
+        unsafe { ffi::jit_page_pfn(self.page.as_ptr()) }
+    }
+
+    /// Whether a page-table entry may point, or have pointed, here.
+    pub(crate) fn is_seen(&self) -> bool {
+        self.seen.load(Relaxed)
+    }
+
+    /// To be called under the lock of the page's slot, before the first
+    /// page-table entry is written.
+    pub(crate) fn set_seen(&self) {
+        self.seen.store(true, Relaxed);
+    }
+
+    /// Copies bytes out. Nothing is copied if the range is not on the page.
+    ///
+    /// The caller holds the lock of the page's slot, or knows that the version
+    /// is seen: then nobody writes it.
+    pub(crate) fn read(&self, offset: usize, out: &mut [u8]) {
+        if offset.saturating_add(out.len()) > PAGE_SIZE {
+            return;
+        }
+        // SAFETY: The range is on the page, which is ours by the type
+        // invariants; nobody writes it, by this method's contract.
+        unsafe { self.data().add(offset).copy_to(out.as_mut_ptr(), out.len()) };
+    }
+
+    /// One byte; see [`Version::read`].
+    pub(crate) fn byte(&self, offset: usize) -> u8 {
+        let mut byte = [FILL];
+        self.read(offset, &mut byte);
+        byte[0]
+    }
+
+    /// Writes bytes of a version that is not seen.
+    ///
+    /// The caller holds the lock of the page's slot and has checked
+    /// [`Version::is_seen`] under it.
+    pub(crate) fn write_unseen(&self, offset: usize, bytes: &[u8]) {
+        let end = offset.saturating_add(bytes.len());
+        if end > PAGE_SIZE {
+            return;
+        }
+        // SAFETY: The range is on the page, which is ours by the type
+        // invariants. By this method's contract nobody else reads or writes.
+        unsafe { bytes.as_ptr().copy_to(self.data().add(offset), bytes.len()) };
+        self.used.store(end.max(self.used.load(Relaxed)), Relaxed);
+    }
+
+    /// Fills `0..used` with 0xCC.
+    fn clear(&self) {
+        let used = self.used.load(Relaxed);
+        // SAFETY: `used` is at most the page's size; the callers own the only
+        // reference.
+        unsafe { self.data().write_bytes(FILL, used) };
+        self.used.store(0, Relaxed);
+    }
+}
+
+impl Drop for Version {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants the page is ours; nothing maps it, as
+        // whoever mapped it has kept a reference until all TLBs were flushed.
+        unsafe { bindings::__free_pages(self.page.as_ptr(), 0) };
+    }
+}
+
+/// A version that only its holder knows.
+///
+/// # Invariants
+///
+/// No page-table entry points to it and no TLB holds one that did.
+pub(crate) struct Blank(Pin<UniqueArc<Version>>);
+
+impl Blank {
+    /// Allocates a page full of 0xCC, charged to the caller's memory cgroup
+    /// and to `user`. Fails with `ENOMEM` or `EDQUOT`.
+    pub(crate) fn new(user: &Arc<User>) -> Result<Self> {
+        let charge = Charge::new(user, What::Page)?;
+        // SAFETY: No requirement but a context that may sleep.
+        let page = unsafe { bindings::alloc_pages(bindings::GFP_KERNEL_ACCOUNT, 0) };
+        let page = NonNull::new(page).ok_or(ENOMEM)?;
+        // INVARIANT: The page is ours; `clear` makes all of it 0xCC.
+        let version = Version {
+            page,
+            used: Atomic::new(PAGE_SIZE),
+            seen: Atomic::new(false),
+            _charge: charge,
+        };
+        version.clear();
+        // INVARIANT: Nobody has seen it yet.
+        Ok(Blank(UniqueArc::new(version, GFP_KERNEL_ACCOUNT)?.into()))
+    }
+
+    /// Makes a blank of a version that was retired, if nobody else holds it.
+    ///
+    /// The caller knows that no page-table entry points to it and no TLB holds
+    /// one that did.
+    pub(crate) fn recycle(version: Arc<Version>) -> Option<Self> {
+        let version = Arc::into_unique_or_drop(version)?;
+        version.clear();
+        version.seen.store(false, Relaxed);
+        // INVARIANT: By the contract of this function.
+        Some(Blank(version))
+    }
+
+    /// Copies what `old` has published. `old` must be seen, so that nobody
+    /// writes it.
+    pub(crate) fn copy_from(&mut self, old: &Version) {
+        let used = old.used.load(Relaxed);
+        // SAFETY: Both pages are owned by their objects and are not the same.
+        unsafe { old.data().copy_to_nonoverlapping(self.0.data(), used) };
+        self.0.used.store(used, Relaxed);
+    }
+
+    /// Writes bytes.
+    pub(crate) fn write(&mut self, offset: usize, bytes: &[u8]) {
+        // We hold the only reference, so nobody else reads or writes.
+        self.0.write_unseen(offset, bytes);
+    }
+
+    /// Shares it.
+    pub(crate) fn into_version(self) -> Arc<Version> {
+        self.0.into()
+    }
+}

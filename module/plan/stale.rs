@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a #BP in user mode means: a stale 0xCC that has code by now, or a trap
+//! that belongs to the program. Rule R5.
+
+use super::abi::FILL;
+
+/// The two bytes before the saved instruction pointer, as far as they can be
+/// told. In the `int3` that a 0xCC is, `last` is the trapping byte itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bytes {
+    /// The byte at ip - 2.
+    pub before_last: Option<u8>,
+    /// The byte at ip - 1.
+    pub last: Option<u8>,
+}
+
+/// Where the bytes come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// From the newest versions that the module holds.
+    Authoritative(Bytes),
+    /// From the program's own view, because the address space is being changed
+    /// at this moment and what is mapped there can't be told.
+    Contended(Bytes),
+}
+
+/// What to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Flush the address on this CPU, step back by one byte, run again.
+    Resume,
+    /// Not ours: the program gets its SIGTRAP.
+    Deliver,
+}
+
+/// The second byte of `CD 03`, the two-byte form of int 3.
+const INT_IMM8: u8 = 0xcd;
+const IMM_3: u8 = 0x03;
+
+/// Whether the trap was, or must be taken to be, `CD 03`. It ends at the same
+/// ip as a 0xCC at ip - 1 and is never stale: 0xCC is all that is ever stale.
+/// Code that holds these two bytes next to each other is published with a
+/// flush (see [`looks_like_int_3`]), so a stale trap can't be mistaken for it.
+const fn is_int_3(bytes: Bytes) -> bool {
+    matches!((bytes.before_last, bytes.last), (Some(INT_IMM8), Some(IMM_3)))
+}
+
+/// Rule R5, for a DIE_INT3 from user mode in an address space that maps a
+/// region.
+pub const fn verdict(source: Source) -> Verdict {
+    match source {
+        Source::Authoritative(bytes) => match bytes.last {
+            Some(FILL) | None => Verdict::Deliver,
+            Some(_) if is_int_3(bytes) => Verdict::Deliver,
+            Some(_) => Verdict::Resume,
+        },
+        // Running a 0xCC once more is harmless: it traps again, and the change
+        // of the address space ends.
+        Source::Contended(bytes) if is_int_3(bytes) => Verdict::Deliver,
+        Source::Contended(_) => Verdict::Resume,
+    }
+}
+
+/// Whether publishing `new` after the byte `before` puts the bytes `CD 03` next
+/// to each other. A trap there could not be told from `int 3`, so such a
+/// publication leaves no stale entry behind: it is followed by a flush.
+pub fn looks_like_int_3(before: Option<u8>, new: &[u8], after: Option<u8>) -> bool {
+    let inside = new.windows(2).any(|pair| pair == [INT_IMM8, IMM_3]);
+    let at_start = before == Some(INT_IMM8) && new.first() == Some(&IMM_3);
+    let at_end = new.last() == Some(&INT_IMM8) && after == Some(IMM_3);
+    inside || at_start || at_end
+}

@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One code space: its pages, who may publish into it, its counters. What a
+//! publication does is in `publish.rs`.
+//!
+//! Lock order: [`Region::turn`] (one publication at a time; sleeps) →
+//! `i_mmap_rwsem` → page table lock; and turn → slot lock, retire locks, pool
+//! lock. Nothing that holds an mmap_lock takes a turn, and user memory is
+//! never touched under it, so no process can hold up another's publication.
+//! Owner: the open file, the append handle, each VMA and each retired page
+//! hold a reference.
+
+use kernel::{
+    alloc::KVec,
+    current,
+    mm::Mm,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::{Atomic, Relaxed},
+        new_mutex, new_spinlock, Arc, Mutex, SpinLock,
+    },
+};
+
+use crate::{
+    error::errno,
+    holes::{Holes, Room},
+    page::Blank,
+    pages::Pages,
+    plan::{
+        abi::{self, PAGE_SIZE},
+        request,
+        span::{self, Span},
+    },
+    space::Space,
+    tlb::Cpus,
+    user::{Charge, User, What},
+};
+
+/// Blank pages that a region keeps for its next publications.
+const POOL: usize = 32;
+
+/// Who may publish into a region.
+pub(crate) enum Publishers {
+    /// Whoever holds the append handle.
+    Any,
+    /// The append handle, used from one address space.
+    Only(ARef<Mm>),
+    /// Nobody: the result of `JIT_CREATE_CODE`.
+    Nobody,
+}
+
+impl Publishers {
+    /// What the flags of a creation ask for.
+    pub(crate) fn from_flags(flags: u32) -> Result<Self> {
+        if flags & abi::CREATE_ANY_MM != 0 {
+            return Ok(Publishers::Any);
+        }
+        let current = current!();
+        let mm = current.mm().ok_or(EINVAL)?;
+        Ok(Publishers::Only((&**mm).into()))
+    }
+
+    fn includes_current(&self) -> bool {
+        let current = current!();
+        match self {
+            Publishers::Any => true,
+            Publishers::Nobody => false,
+            Publishers::Only(mm) => current
+                .mm()
+                .is_some_and(|ours| core::ptr::eq(ours.as_raw(), mm.as_raw())),
+        }
+    }
+}
+
+/// What a publication changes, beside pages.
+pub(crate) struct Turn {
+    /// Bytes published or reserved.
+    pub(crate) cursor: u64,
+    pub(crate) sealed: bool,
+    pub(crate) holes: Holes,
+    /// CPUs that may hold entries which this publication replaced.
+    pub(crate) cpus: Cpus,
+}
+
+/// Where a new region's first publication goes.
+struct Start {
+    cursor: u64,
+    holes: Holes,
+}
+
+/// The counters of [`abi::Stats`].
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) publications: Counter,
+    pub(crate) segments: Counter,
+    pub(crate) bytes: Counter,
+    pub(crate) swaps: Counter,
+    pub(crate) in_place: Counter,
+    pub(crate) fixups: Counter,
+    pub(crate) retired: Counter,
+    pub(crate) freed: Counter,
+    pub(crate) flushes: Counter,
+    pub(crate) ipis: Counter,
+    pub(crate) straddles: Counter,
+}
+
+/// An event count.
+pub(crate) struct Counter(Atomic<i64>);
+
+impl Default for Counter {
+    fn default() -> Self {
+        Counter(Atomic::new(0))
+    }
+}
+
+impl Counter {
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n as i64, Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed) as u64
+    }
+}
+
+/// A code space.
+#[pin_data]
+pub(crate) struct Region {
+    /// Where its mappings are. None for the result of `JIT_CREATE_CODE`, of
+    /// which nothing is ever replaced.
+    pub(crate) space: Option<Arc<Space>>,
+    first_pgoff: usize,
+    capacity: u64,
+    publishers: Publishers,
+    pub(crate) user: Arc<User>,
+    _charge: Charge,
+    pub(crate) counters: Counters,
+    #[pin]
+    pub(crate) pages: Pages,
+    #[pin]
+    pub(crate) turn: Mutex<Turn>,
+    #[pin]
+    pool: SpinLock<KVec<Blank>>,
+}
+
+impl Region {
+    /// An empty region of `capacity` bytes, whole pages, whose first page is
+    /// page `first_pgoff` of its file.
+    pub(crate) fn new(
+        space: Option<Arc<Space>>,
+        first_pgoff: usize,
+        capacity: u64,
+        publishers: Publishers,
+    ) -> Result<Arc<Self>> {
+        let start = Start {
+            cursor: 0,
+            holes: Holes::new(),
+        };
+        Region::starting_at(start, space, first_pgoff, capacity, publishers)
+    }
+
+    fn starting_at(
+        start: Start,
+        space: Option<Arc<Space>>,
+        first_pgoff: usize,
+        capacity: u64,
+        publishers: Publishers,
+    ) -> Result<Arc<Self>> {
+        let user = User::current()?;
+        let charge = Charge::new(&user, What::Region)?;
+        let pages = Pages::new(usize::try_from(capacity)? / PAGE_SIZE)?;
+        let pool = KVec::with_capacity(POOL, GFP_KERNEL_ACCOUNT)?;
+        Arc::pin_init(
+            pin_init!(Region {
+                space,
+                first_pgoff,
+                capacity,
+                publishers,
+                user,
+                _charge: charge,
+                counters: Counters::default(),
+                pages <- pages,
+                turn <- new_mutex!(Turn {
+                    cursor: start.cursor,
+                    sealed: false,
+                    holes: start.holes,
+                    cpus: Cpus::none(),
+                }, "jit_turn"),
+                pool <- new_spinlock!(pool, "jit_pool"),
+            }),
+            GFP_KERNEL_ACCOUNT,
+        )
+    }
+
+    /// Its first page, as a page of its file.
+    pub(crate) fn first_pgoff(&self) -> usize {
+        self.first_pgoff
+    }
+
+    /// Its capacity in bytes.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// Whether pages `first..first + count` of the file are all in it.
+    pub(crate) fn covers(&self, first: usize, count: usize) -> bool {
+        first >= self.first_pgoff
+            && (first - self.first_pgoff)
+                .checked_add(count)
+                .is_some_and(|end| end as u64 * PAGE_SIZE as u64 <= self.capacity)
+    }
+
+    /// Whether the caller may publish. Fails with `EPERM` or `EROFS`.
+    pub(crate) fn check_publisher(&self, turn: &Turn) -> Result {
+        let any = matches!(self.publishers, Publishers::Any);
+        request::may_publish(turn.sealed, any, self.publishers.includes_current()).map_err(errno)
+    }
+
+    /// `JIT_RESERVE`: sets a range at the cursor aside. Returns its offset.
+    pub(crate) fn reserve(&self, arg: &abi::Reserve) -> Result<u64> {
+        request::reserve(arg).map_err(errno)?;
+        let room = Room::new()?;
+        let mut turn = self.turn.lock();
+        self.check_publisher(&turn)?;
+        let span: Span =
+            span::place(turn.cursor, self.capacity, arg.len, arg.align_log2).map_err(errno)?;
+        turn.holes.add(span, room);
+        turn.cursor = span.end();
+        Ok(span.start)
+    }
+
+    /// `JIT_SEAL`. Sealing twice is no error.
+    pub(crate) fn seal(&self) -> Result {
+        let mut turn = self.turn.lock();
+        if !self.publishers.includes_current() {
+            return Err(EPERM);
+        }
+        turn.sealed = true;
+        Ok(())
+    }
+
+    /// `JIT_CLONE`: a region that starts as a copy of this one and shares its
+    /// pages. Nobody publishes into this one meanwhile.
+    pub(crate) fn try_clone(
+        &self,
+        space: Arc<Space>,
+        publishers: Publishers,
+    ) -> Result<Arc<Region>> {
+        const STEP: usize = 512;
+        let mut versions = KVec::with_capacity(STEP, GFP_KERNEL)?;
+        let turn = self.turn.lock();
+        let start = Start {
+            cursor: turn.cursor,
+            holes: turn.holes.try_clone()?,
+        };
+        let first_pgoff = self.first_pgoff;
+        let copy = Region::starting_at(start, Some(space), first_pgoff, self.capacity, publishers)?;
+        let count = usize::try_from(self.capacity)? / PAGE_SIZE;
+        for first in (0..count).step_by(STEP) {
+            let pages = first..count.min(first + STEP);
+            self.pages.share(pages, &mut versions);
+            for (page, version) in versions.drain_all() {
+                copy.pages.put(page, version);
+            }
+        }
+        Ok(copy)
+    }
+
+    /// A blank page, from the pool or new.
+    pub(crate) fn blank(&self) -> Result<Blank> {
+        let pooled = self.pool.lock().pop();
+        match pooled {
+            Some(blank) => Ok(blank),
+            None => Blank::new(&self.user),
+        }
+    }
+
+    /// Keeps a blank page for the next publication, or drops it.
+    pub(crate) fn keep(&self, blank: Blank) {
+        // What does not fit is dropped after the lock: freeing takes others.
+        let rejected = self.pool.lock().push_within_capacity(blank);
+        drop(rejected);
+    }
+
+    /// Replaced pages that wait to be freed.
+    pub(crate) fn pending(&self) -> usize {
+        let counters = &self.counters;
+        counters.retired.get().saturating_sub(counters.freed.get()) as usize
+    }
+
+    /// `JIT_STATS`.
+    pub(crate) fn stats(&self) -> abi::Stats {
+        let (cursor, sealed) = {
+            let turn = self.turn.lock();
+            (turn.cursor, turn.sealed)
+        };
+        let counters = &self.counters;
+        abi::Stats {
+            capacity: self.capacity,
+            cursor,
+            publications: counters.publications.get(),
+            segments: counters.segments.get(),
+            bytes: counters.bytes.get(),
+            swaps: counters.swaps.get(),
+            in_place: counters.in_place.get(),
+            fixups: counters.fixups.get(),
+            // Freed first: a page is retired before it is freed, so what is
+            // read here never shows more freed than retired.
+            freed: counters.freed.get(),
+            retired: counters.retired.get(),
+            flushes: counters.flushes.get(),
+            ipis: counters.ipis.get(),
+            straddles: counters.straddles.get(),
+            sealed: u64::from(sealed),
+            reserved: [0; 10],
+        }
+    }
+}

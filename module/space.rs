@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The mappings of one open `/dev/jit` file, in every process, found the way
+//! rmap finds them: through an `address_space` of the file's own, whose
+//! `i_mmap` tree the kernel keeps on mmap, fork, split, mremap and munmap.
+//!
+//! This is what lets a publication reach other processes without their
+//! mmap_lock. While `i_mmap_rwsem` is held, no VMA in the tree goes away and
+//! neither do its page tables; and since the VMAs are VM_PFNMAP, munmap()
+//! flushes the TLBs before it takes one out of the tree (`tlb_end_vma()`), and
+//! fork() and mremap() put the new VMA behind the old one, so that a walk in
+//! tree order meets every entry.
+//!
+//! Lock order: mmap_lock → `i_mmap_rwsem` → page table lock. What the kernel
+//! does under `i_mmap_rwsem` of this private mapping is short and never waits
+//! for userspace, so no process can hold up another's publication.
+
+use core::ptr::{addr_of, addr_of_mut};
+
+use kernel::{
+    bindings,
+    prelude::*,
+    sync::Arc,
+    types::Opaque,
+};
+
+use crate::ffi;
+
+/// The `address_space` of one open file.
+///
+/// # Invariants
+///
+/// `inner` is initialised and pinned. Every VMA in its `i_mmap` was set up by
+/// [`crate::vma`].
+#[pin_data]
+pub(crate) struct Space {
+    #[pin]
+    inner: Opaque<bindings::address_space>,
+}
+
+// SAFETY: An `address_space` is made to be shared; its own lock guards it.
+unsafe impl Send for Space {}
+// SAFETY: As above.
+unsafe impl Sync for Space {}
+
+impl Space {
+    /// Puts a new, empty mapping into `file`, in place of the device's.
+    ///
+    /// # Safety
+    ///
+    /// `file` is being opened, and its owner keeps the result until `file` is
+    /// released.
+    pub(crate) unsafe fn install(file: *mut bindings::file) -> Result<Arc<Self>> {
+        // SAFETY: The file is being opened, so its inode is set.
+        let host = unsafe { (*file).f_inode };
+        let space = Arc::pin_init(
+            pin_init!(Space {
+                inner <- Opaque::ffi_init(|slot| {
+                    // SAFETY: `slot` is memory for an `address_space`.
+                    unsafe { ffi::jit_mapping_init(slot, host) }
+                }),
+            }),
+            GFP_KERNEL_ACCOUNT,
+        )?;
+        // SAFETY: The file is being opened: nobody else uses it yet.
+        unsafe { (*file).f_mapping = space.inner.get() };
+        Ok(space)
+    }
+
+    /// Keeps VMAs and page tables in place until the result is dropped.
+    pub(crate) fn lock(&self) -> Locked<'_> {
+        // SAFETY: By the type invariants the semaphore is initialised.
+        unsafe { bindings::down_read(addr_of_mut!((*self.inner.get()).i_mmap_rwsem)) };
+        Locked { space: self }
+    }
+}
+
+/// A [`Space`] whose `i_mmap_rwsem` is held for reading.
+pub(crate) struct Locked<'a> {
+    space: &'a Space,
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        // SAFETY: Taken by `Space::lock`.
+        unsafe { bindings::up_read(addr_of_mut!((*self.space.inner.get()).i_mmap_rwsem)) };
+    }
+}
+
+impl Locked<'_> {
+    /// Calls `visit` with each VMA, in tree order.
+    pub(crate) fn for_each_vma(&self, mut visit: impl FnMut(&VmaInTree<'_>)) {
+        // SAFETY: The tree is locked.
+        let mut node = unsafe { leftmost((*self.space.inner.get()).i_mmap.rb_root.rb_node) };
+        while !node.is_null() {
+            let vma = VmaInTree {
+                // SAFETY: All nodes of this tree are `shared.rb` of a VMA.
+                vma: unsafe {
+                    node.byte_sub(core::mem::offset_of!(bindings::vm_area_struct, shared.rb))
+                        .cast()
+                },
+                _locked: self,
+            };
+            visit(&vma);
+            // SAFETY: The node is in the tree, which is locked.
+            node = unsafe { bindings::rb_next(node) };
+        }
+    }
+}
+
+/// # Safety
+///
+/// `node` is NULL or in a tree that does not change meanwhile.
+unsafe fn leftmost(mut node: *mut bindings::rb_node) -> *mut bindings::rb_node {
+    while !node.is_null() {
+        // SAFETY: By this function's contract.
+        let left = unsafe { (*node).rb_left };
+        if left.is_null() {
+            break;
+        }
+        node = left;
+    }
+    node
+}
+
+/// A VMA that stays in the tree, and keeps its page tables, meanwhile.
+pub(crate) struct VmaInTree<'a> {
+    vma: *mut bindings::vm_area_struct,
+    _locked: &'a Locked<'a>,
+}
+
+impl VmaInTree<'_> {
+    /// The VMA.
+    pub(crate) fn as_ptr(&self) -> *mut bindings::vm_area_struct {
+        self.vma
+    }
+
+    /// Its address space, which lives as long as the VMA is in the tree.
+    pub(crate) fn mm(&self) -> *mut bindings::mm_struct {
+        // SAFETY: The VMA is valid while it is in the tree.
+        unsafe { (*self.vma).vm_mm }
+    }
+
+    /// The address of page `pgoff` of the file, if it is mapped here.
+    pub(crate) fn address_of(&self, pgoff: usize) -> Option<usize> {
+        // SAFETY: The VMA is valid, and `__vma_adjust` changes its range under
+        // the write side of the lock that we hold.
+        let (start, end, first) = unsafe {
+            let range = addr_of!((*self.vma).__bindgen_anon_1.__bindgen_anon_1);
+            ((*range).vm_start, (*range).vm_end, (*self.vma).vm_pgoff)
+        };
+        let pages = pgoff.checked_sub(first)?;
+        let addr = start.checked_add(pages.checked_mul(crate::plan::abi::PAGE_SIZE)?)?;
+        (addr < end).then_some(addr)
+    }
+}

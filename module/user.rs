@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Per-user bounds: how many pages of code and how many regions one user may
+//! have, whatever processes and descriptors they hang on.
+//!
+//! Lock order: `USERS` is innermost; it is held for a short list walk and an
+//! allocation, and may be taken wherever sleeping is allowed.
+//! Owner: each [`Region`](crate::region::Region) and each
+//! [`Version`](crate::page::Version) holds a [`Charge`].
+
+use kernel::{
+    alloc::KVec,
+    prelude::*,
+    sync::{
+        atomic::{Atomic, Relaxed},
+        global_lock, Arc,
+    },
+    task::Kuid,
+};
+
+use crate::{error, module_parameters};
+
+global_lock! {
+    // SAFETY: Initialised by `init`, which the module's init calls first.
+    unsafe(uninit) static USERS: Mutex<KVec<Arc<User>>> = KVec::new();
+}
+
+/// To be called once, before any region exists.
+pub(crate) fn init() {
+    // SAFETY: The module's init calls this exactly once.
+    unsafe { USERS.init() };
+}
+
+/// Drops the list. To be called when no region exists any more.
+pub(crate) fn exit() {
+    *USERS.lock() = KVec::new();
+}
+
+/// What one user has.
+pub(crate) struct User {
+    uid: Kuid,
+    pages: Atomic<i64>,
+    regions: Atomic<i64>,
+}
+
+impl User {
+    /// The caller's account.
+    pub(crate) fn current() -> Result<Arc<User>> {
+        let uid = Kuid::current_euid();
+        let mut users = USERS.lock();
+        users.retain(|user| user.uid == uid || user.is_in_use());
+        if let Some(user) = users.iter().find(|user| user.uid == uid) {
+            return Ok(user.clone());
+        }
+        let user = Arc::new(
+            User {
+                uid,
+                pages: Atomic::new(0),
+                regions: Atomic::new(0),
+            },
+            GFP_KERNEL_ACCOUNT,
+        )?;
+        users.push(user.clone(), GFP_KERNEL_ACCOUNT)?;
+        Ok(user)
+    }
+
+    fn is_in_use(&self) -> bool {
+        self.pages.load(Relaxed) != 0 || self.regions.load(Relaxed) != 0
+    }
+
+    fn counter(&self, what: What) -> (&Atomic<i64>, i64) {
+        match what {
+            What::Page => (&self.pages, module_parameters::user_pages.value()),
+            What::Region => (&self.regions, module_parameters::user_regions.value()),
+        }
+    }
+}
+
+/// What is bounded.
+#[derive(Clone, Copy)]
+pub(crate) enum What {
+    /// A page of code, current or waiting to be freed.
+    Page,
+    /// A region, or the result of one `JIT_CREATE_CODE`.
+    Region,
+}
+
+/// One page or region on a user's account.
+///
+/// # Invariants
+///
+/// The account's counter includes this charge.
+pub(crate) struct Charge {
+    user: Arc<User>,
+    what: What,
+}
+
+impl Charge {
+    /// Charges `user`, or fails with `EDQUOT`.
+    pub(crate) fn new(user: &Arc<User>, what: What) -> Result<Self> {
+        let (counter, bound) = user.counter(what);
+        if counter.fetch_add(1, Relaxed) >= bound {
+            counter.fetch_sub(1, Relaxed);
+            return Err(error::quota());
+        }
+        // INVARIANT: Counted just above.
+        Ok(Charge {
+            user: user.clone(),
+            what,
+        })
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.user.counter(self.what).0.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+# Builds jit.ko from a copy of module/, so that the checkout stays clean, and
+# only when a source, this script or the kernel has changed. Every warning is an
+# error. Prints the path of jit.ko. A few seconds.
+#
+#   FLAVOR=stock|debug|kcsan   which kernel it is for (default: stock)
+#   KDIR=DIR                   a kernel build folder of your own with
+#                              CONFIG_RUST=y; built with this host's tools, add
+#                              LLVM=1 for a kernel that clang has built
+. "$(dirname "$0")/lib.sh"
+
+FLAVOR=${FLAVOR:-stock}
+KDIR=${KDIR:-}
+[ -z "$KDIR" ] || FLAVOR=kdir
+
+OUT=$TOP/target/module/$FLAVOR
+BUILD=$OUT/build
+LOG=$OUT/log
+STRICT=(KCFLAGS=-Werror KRUSTFLAGS=-Dwarnings)
+
+# find_kernel: sets KERNEL to what the module depends on beside its source.
+find_kernel() {
+    case $FLAVOR in
+    kdir)
+        [ -f "$KDIR/rust/libkernel.rmeta" ] ||
+            die "KDIR=$KDIR has no Rust metadata" "name the build folder of a kernel with CONFIG_RUST=y, after make there"
+        KDIR=$(cd "$KDIR" && pwd)
+        KERNEL=$KDIR
+        ;;
+    stock) KERNEL=$("$VM_DIR/kernel.sh" | tail -n 1) ;;
+    *) KERNEL=$(FLAVOR=$FLAVOR "$VM_DIR/debug-kernel.sh" | tail -n 1) ;;
+    esac
+    [ -n "$KERNEL" ] || exit 1
+}
+
+# kbuild ARGUMENT...: make, with the kernel that FLAVOR names.
+kbuild() {
+    local root
+    case $FLAVOR in
+    kdir)
+        make -C "$KDIR" M="$BUILD" ${LLVM:+LLVM="$LLVM"} "$@"
+        return
+        ;;
+    esac
+    root=$("$VM_DIR/root.sh")
+    case $FLAVOR in
+    stock)
+        in_root "$root" "$BUILD:mnt/module" -- \
+            make -C "/usr/src/linux-headers-$(cat "$root/opt/kernel/release")" \
+            M=/mnt/module CC=gcc-14 "$@"
+        ;;
+    *)
+        in_root "$root" "$BUILD:mnt/module" "$KERNEL:mnt/kernel" "$("$VM_DIR/source.sh"):mnt/source" -- \
+            make -C /mnt/kernel/build M=/mnt/module LLVM=1 "$@"
+        ;;
+    esac
+}
+
+# fingerprint: what the module is built from.
+fingerprint() {
+    echo "$KERNEL"
+    cd "$TOP"
+    find module tests/vm/module.sh -type f -not -path '*/target/*' -print0 |
+        sort -z | xargs -0 sha256sum
+}
+
+find_kernel
+mkdir -p "$OUT"
+exec {LOCK_FD}>"$OUT/lock"
+flock "$LOCK_FD"
+now=$(fingerprint | sha256sum)
+if [ -f "$OUT/jit.ko" ] && [ "$now" = "$(cat "$OUT/built" 2>/dev/null)" ]; then
+    echo "$OUT/jit.ko"
+    exit 0
+fi
+
+say "building jit.ko for the $FLAVOR kernel"
+rm -rf "$BUILD" "$OUT/jit.ko"
+cp -a "$TOP/module" "$BUILD"
+quietly "$LOG" kbuild "${STRICT[@]}" modules ||
+    die "jit.ko did not build for the $FLAVOR kernel" "see the lines above, or all of $LOG"
+# modpost and objtool warn without failing.
+if grep -i 'warning:' "$LOG" >&2; then
+    die "jit.ko was built with the warnings above" "remove their cause; the log is $LOG"
+fi
+cp "$BUILD/jit.ko" "$OUT/jit.ko"
+echo "$now" >"$OUT/built"
+echo "$OUT/jit.ko"

@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+# Builds the build root: a Debian trixie folder with exactly the tool chain that
+# built Debian's own kernel, that kernel's headers and source from
+# trixie-backports, and QEMU. Prints the root's path. About two minutes.
+#
+#   MIRROR=URL   the Debian mirror (default: the one this host's apt uses)
+#   CACHE=DIR    where it is kept
+. "$(dirname "$0")/lib.sh"
+
+SUITE=trixie
+KERNEL_SUITE=trixie-backports
+
+# The tool chain that Debian built the kernel with, and what kbuild calls.
+TOOLS="make,gcc,gcc-14,libc6-dev,rustc,rust-src,rustfmt,bindgen,clang,lld,llvm,flex,bison,bc"
+TOOLS="$TOOLS,libelf-dev,libssl-dev,pahole,python3,xz-utils,zstd,kmod,cpio,rsync,perl,ca-certificates"
+# What runs the guest.
+TOOLS="$TOOLS,qemu-system-x86,seabios,ipxe-qemu"
+# Kernel packages: meta packages, so that the newest is taken.
+KERNEL_PACKAGES="linux-headers-amd64 linux-source"
+
+key=$(printf '%s\n' "$SUITE $KERNEL_SUITE $TOOLS $KERNEL_PACKAGES 2" | sha256sum | cut -c1-12)
+ROOT=$CACHE/root-$key
+
+if built "$ROOT"; then
+    echo "$ROOT"
+    exit 0
+fi
+
+[ "$(uname -m)" = x86_64 ] ||
+    die "this machine is $(uname -m), jitfd is for x86-64" "use an x86-64 machine"
+[ "$(id -u)" = 0 ] ||
+    die "the build root is made by mmdebstrap and chroot, which need root" "run this command as root, or in a container where you are root"
+free_kib=$(df --output=avail -k "$CACHE" | tail -n 1)
+[ "$free_kib" -gt $((12 * 1024 * 1024)) ] ||
+    die "$CACHE has $((free_kib / 1024 / 1024)) GiB free; the set-up needs 12" "free some space, or set CACHE= to a folder on a larger disk"
+
+lock root
+if built "$ROOT"; then
+    echo "$ROOT"
+    exit 0
+fi
+
+if ! command -v mmdebstrap >/dev/null; then
+    command -v apt-get >/dev/null ||
+        die "mmdebstrap is not installed and there is no apt-get" "install mmdebstrap by your distribution's means"
+    say "installing mmdebstrap on this host (the only package it needs beside make and cargo)"
+    quietly "$CACHE/apt.log" apt-get update ||
+        die "apt-get update failed" "see the lines above; a mirror must be reachable"
+    quietly "$CACHE/apt.log" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends mmdebstrap ||
+        die "mmdebstrap could not be installed" "see the lines above, then: apt-get install mmdebstrap"
+fi
+
+# The mirror that this host uses for Debian itself, not for its security updates.
+host_mirror() {
+    apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Origin: Debian' 2>/dev/null |
+        grep -v security | head -n 1
+}
+MIRROR=${MIRROR:-$(host_mirror || true)}
+[ -n "$MIRROR" ] ||
+    die "this host's apt names no Debian mirror" "set MIRROR= to the address of one"
+
+say "building the root in $ROOT (Debian $SUITE, kernel from $KERNEL_SUITE; 2 to 3 minutes)"
+rm -rf "$ROOT.part"
+for suite in $SUITE $SUITE-updates $KERNEL_SUITE; do
+    echo "deb $MIRROR $suite main"
+done >"$ROOT.list"
+
+quietly "$CACHE/root.log" mmdebstrap --variant=minbase --format=directory \
+    --include="$TOOLS" --aptopt='Acquire::Retries "5"' \
+    --customize-hook="\"$VM_DIR/root-kernel.sh\" \"\$1\" $KERNEL_SUITE $KERNEL_PACKAGES" \
+    "$SUITE" "$ROOT.part" "$ROOT.list" ||
+    die "mmdebstrap failed" "see the lines above and $CACHE/root.log; if the mirror is not reachable set MIRROR= to another"
+
+release=$(cat "$ROOT.part/opt/kernel/release")
+case $release in
+7.[2-9]* | 7.[1-9][0-9]* | [89].* | [1-9][0-9].*) ;;
+*) die "$KERNEL_SUITE has kernel $release; jitfd needs 7.2 or newer" "wait for a newer kernel there, or set KDIR= to a kernel build of your own with CONFIG_RUST=y" ;;
+esac
+# -T: should ROOT exist after all, do not move into it.
+mv -T "$ROOT.part" "$ROOT"
+touch "$ROOT/.done"
+rm -f "$ROOT.list"
+say "the root is ready: kernel $release"
+echo "$ROOT"

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Which kernel boots and which module it loads: asks the set-up scripts, which
+//! build what is missing and print where it is.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::error::Error;
+use crate::options::{Flavor, Options};
+
+/// What the set-up has made.
+pub struct Image {
+    /// The build root, which also holds QEMU.
+    pub root: PathBuf,
+    /// The folder for things that can be made again.
+    pub cache: PathBuf,
+    /// The kernel to boot.
+    pub vmlinuz: PathBuf,
+    /// The module to load, if any.
+    pub module: Option<PathBuf>,
+    /// The guest's init.
+    pub init: PathBuf,
+}
+
+/// The folder of the set-up scripts.
+pub fn scripts() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Finds, or has built, everything that a guest consists of.
+pub fn find(options: &Options) -> Result<Image, Error> {
+    let init = init(options)?;
+    let root = PathBuf::from(ask("root.sh", options)?);
+    let cache = root
+        .parent()
+        .ok_or(Error("the root has no parent".into()))?;
+    Ok(Image {
+        cache: cache.to_owned(),
+        vmlinuz: vmlinuz(options)?,
+        module: module(options)?,
+        init,
+        root,
+    })
+}
+
+fn init(options: &Options) -> Result<PathBuf, Error> {
+    let built = scripts().join("../../target/guest/x86_64-unknown-linux-gnu/release/init");
+    let init = options.init.clone().unwrap_or(built);
+    match init.is_file() {
+        true => Ok(init),
+        false => Err(Error(format!(
+            "{} is missing; build it: make init",
+            init.display()
+        ))),
+    }
+}
+
+fn module(options: &Options) -> Result<Option<PathBuf>, Error> {
+    match (&options.module, options.without_module()) {
+        (_, true) => Ok(None),
+        (Some(module), false) => Ok(Some(module.clone())),
+        (None, false) => Ok(Some(ask("module.sh", options)?.into())),
+    }
+}
+
+fn vmlinuz(options: &Options) -> Result<PathBuf, Error> {
+    if let Some(kdir) = &options.kdir {
+        let places = ["arch/x86/boot/bzImage", "vmlinuz"].map(|place| kdir.join(place));
+        return places
+            .into_iter()
+            .find(|place| place.is_file())
+            .ok_or(Error(format!("{} holds no bzImage", kdir.display())));
+    }
+    let script = match options.flavor {
+        Flavor::Stock => "kernel.sh",
+        Flavor::Debug | Flavor::Kcsan => "debug-kernel.sh",
+    };
+    Ok(Path::new(&ask(script, options)?).join("vmlinuz"))
+}
+
+/// Runs a set-up script and returns the last line that it prints.
+fn ask(script: &str, options: &Options) -> Result<String, Error> {
+    let mut command = Command::new(scripts().join(script));
+    if let Some(kdir) = &options.kdir {
+        command.env("KDIR", kdir);
+    }
+    let output = command
+        .env("FLAVOR", options.flavor.name())
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(Error::doing(script))?;
+    if !output.status.success() {
+        return Err(Error(format!("{script}: {}", output.status)));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let last = text.lines().last();
+    last.map(str::to_owned)
+        .ok_or(Error(format!("{script} printed nothing")))
+}

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What the guest holds, as a cpio archive in the "newc" format
+//! (Documentation/driver-api/early-userspace/buffer-format.rst), uncompressed:
+//! the kernel unpacks it faster than it could decompress it.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::error::Error;
+use crate::options::Options;
+
+const DIRECTORY: u32 = 0o040_755;
+const EXECUTABLE: u32 = 0o100_755;
+const REGULAR: u32 = 0o100_000;
+
+/// One file or folder of the guest.
+pub struct Entry {
+    path: String,
+    mode: u32,
+    data: Vec<u8>,
+}
+
+impl Entry {
+    fn folder(path: &str) -> Entry {
+        Entry {
+            path: path.to_owned(),
+            mode: DIRECTORY,
+            data: Vec::new(),
+        }
+    }
+
+    fn text(path: &str, text: String) -> Entry {
+        Entry {
+            path: path.to_owned(),
+            mode: REGULAR | 0o644,
+            data: text.into_bytes(),
+        }
+    }
+
+    fn copy(path: String, mode: u32, from: &Path) -> Result<Entry, Error> {
+        let data = fs::read(from).map_err(Error::at(from))?;
+        Ok(Entry { path, mode, data })
+    }
+}
+
+/// The guest of a trial boot: nothing but init.
+pub fn only_init(init: &Path) -> Result<Vec<Entry>, Error> {
+    let mut entries: Vec<Entry> = ["bin", "files", "run"].map(Entry::folder).into();
+    entries.push(Entry::copy("init".into(), EXECUTABLE, init)?);
+    Ok(entries)
+}
+
+/// Everything that a run needs.
+pub fn contents(
+    options: &Options,
+    init: &Path,
+    module: Option<&Path>,
+) -> Result<Vec<Entry>, Error> {
+    let mut entries = only_init(init)?;
+    if let Some(module) = module {
+        entries.push(Entry::copy("run/jit.ko".into(), REGULAR | 0o644, module)?);
+        entries.push(Entry::text("run/parameters", options.params.clone()));
+    }
+    if options.watch_leaks() {
+        entries.push(Entry::text("run/leaks", String::new()));
+    }
+    push_program(&mut entries, &options.program)?;
+    for file in options.files.iter().filter(|file| !file.is_empty()) {
+        let from = Path::new(file);
+        let mode = fs::metadata(from).map_err(Error::at(from))?.permissions();
+        let path = format!("files/{}", base_name(from)?);
+        entries.push(Entry::copy(path, REGULAR | (mode.mode() & 0o777), from)?);
+    }
+    Ok(entries)
+}
+
+/// Copies the program and writes down its arguments, each ended by a NUL.
+fn push_program(entries: &mut Vec<Entry>, program: &[String]) -> Result<(), Error> {
+    let (path, arguments) = program
+        .split_first()
+        .ok_or(Error("no program is named".into()))?;
+    let from = Path::new(path);
+    let inside = format!("bin/{}", base_name(from)?);
+    let mut words = format!("/{inside}\0");
+    for argument in arguments {
+        words.push_str(argument);
+        words.push('\0');
+    }
+    let program = Entry::copy(inside, EXECUTABLE, from)?;
+    if names_interpreter(&program.data) {
+        return Err(Error(format!(
+            "{path} is linked dynamically, and the guest has no libraries; build it with \
+             -C target-feature=+crt-static, or with cc -static"
+        )));
+    }
+    entries.push(program);
+    entries.push(Entry::text("run/program", words));
+    Ok(())
+}
+
+/// Whether this 64-bit ELF file has a PT_INTERP program header.
+fn names_interpreter(elf: &[u8]) -> bool {
+    const PT_INTERP: [u8; 4] = 3u32.to_le_bytes();
+    let number = |at: usize, size: usize| -> Option<usize> {
+        let mut bytes = [0; 8];
+        bytes[..size].copy_from_slice(elf.get(at..at + size)?);
+        usize::try_from(u64::from_le_bytes(bytes)).ok()
+    };
+    let headers = || Some((number(32, 8)?, number(54, 2)?, number(56, 2)?));
+    let Some((first, size, count)) = headers() else {
+        return false;
+    };
+    elf.starts_with(b"\x7fELF\x02")
+        && (0..count).any(|index| {
+            elf[first.min(elf.len())..]
+                .get(index * size..)
+                .is_some_and(|header| header.starts_with(&PT_INTERP))
+        })
+}
+
+fn base_name(path: &Path) -> Result<&str, Error> {
+    path.file_name()
+        .and_then(|name| name.to_str())
+        .ok_or(Error(format!("{} names no file", path.display())))
+}
+
+/// Writes the archive.
+pub fn write(path: &Path, entries: &[Entry]) -> Result<(), Error> {
+    let archive = File::create(path).and_then(|file| {
+        let mut writer = BufWriter::new(file);
+        write_archive(&mut writer, entries)?;
+        writer.flush()
+    });
+    archive.map_err(Error::at(path))
+}
+
+fn write_archive(writer: &mut impl Write, entries: &[Entry]) -> io::Result<()> {
+    for (number, entry) in (1..).zip(entries) {
+        write_entry(writer, number, entry)?;
+    }
+    let trailer = Entry {
+        path: "TRAILER!!!".into(),
+        mode: 0,
+        data: Vec::new(),
+    };
+    write_entry(writer, 0, &trailer)
+}
+
+fn write_entry(writer: &mut impl Write, inode: u32, entry: &Entry) -> io::Result<()> {
+    let size = u32::try_from(entry.data.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    let name_size = entry.path.len() + 1;
+    write!(
+        writer,
+        "070701{inode:08x}{mode:08x}{uid:08x}{gid:08x}{links:08x}{mtime:08x}{size:08x}\
+         {major:08x}{minor:08x}{rmajor:08x}{rminor:08x}{name_size:08x}{check:08x}{path}\0",
+        mode = entry.mode,
+        uid = 0,
+        gid = 0,
+        links = 1,
+        mtime = 0,
+        major = 0,
+        minor = 0,
+        rmajor = 0,
+        rminor = 0,
+        check = 0,
+        path = entry.path,
+    )?;
+    pad(writer, 110 + name_size)?;
+    writer.write_all(&entry.data)?;
+    pad(writer, entry.data.len())
+}
+
+/// Fills up to a multiple of four.
+fn pad(writer: &mut impl Write, length: usize) -> io::Result<()> {
+    writer.write_all(&[0; 3][..length.next_multiple_of(4) - length])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_has_aligned_headers_and_a_trailer() {
+        let mut archive = Vec::new();
+        let entries = [
+            Entry::folder("run"),
+            Entry::text("run/a", "12345".into()),
+            Entry::text("run/long-name", String::new()),
+        ];
+        write_archive(&mut archive, &entries).unwrap();
+        assert_eq!(archive.len() % 4, 0);
+        let headers: Vec<usize> = (0..archive.len() - 6)
+            .filter(|&at| &archive[at..at + 6] == b"070701")
+            .collect();
+        assert_eq!(headers.len(), 4);
+        assert!(headers.iter().all(|at| at % 4 == 0));
+        let file = String::from_utf8_lossy(&archive[headers[1]..headers[2]]).into_owned();
+        assert_eq!(&file[54..62], "00000005");
+        assert_eq!(&file[94..102], "00000006");
+        assert!(file.ends_with("run/a\x0012345\0\0\0"));
+    }
+}

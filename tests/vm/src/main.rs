@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `vm PROGRAM ARGUMENTS...` boots a guest, loads the module, runs the program
+//! as root, streams what it prints, and exits as it exits. What goes wrong
+//! outside the program is named in one line, with the exit status 124 for a time
+//! limit and 125 for anything else.
+//!
+//! In the order of a run: `options` (what is asked), `image` (which kernel and
+//! which module), `initramfs` (what the guest holds), `accel` (how fast),
+//! `qemu` (the process), `session` (the conversation with it), `klog` (what the
+//! kernel complained about), `verdict`.
+
+mod accel;
+mod error;
+mod image;
+mod initramfs;
+mod klog;
+mod options;
+mod qemu;
+mod rundir;
+mod session;
+mod verdict;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::error::Error;
+use crate::options::Options;
+use crate::verdict::Verdict;
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(verdict) => {
+            verdict.explain();
+            ExitCode::from(verdict.status)
+        }
+        Err(error) => {
+            eprintln!("vm: failed: {error}");
+            ExitCode::from(verdict::FAILED)
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<Verdict, Error> {
+    let image = image::find(options)?;
+    let accel = accel::choose(options, &image)?;
+    let dir = rundir::RunDir::new(&image.cache)?;
+    let contents = initramfs::contents(options, &image.init, image.module.as_deref())?;
+    initramfs::write(&dir.initramfs(), &contents)?;
+    let qemu = qemu::Qemu::start(options, &image, &dir, accel)?;
+    let outcome = session::hold(qemu, options.limits(), options.out.as_deref())?;
+    verdict::reach(outcome, &dir, options.kernel_log.as_deref())
+}

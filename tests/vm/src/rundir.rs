@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: GPL-2.0
+//! A folder of its own for each run: the initramfs, the serial console's log,
+//! QEMU's complaints. The logs stay for a day, so that a failure can be looked at.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::time::{Duration, SystemTime};
+
+use crate::error::Error;
+
+const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The folder of this run.
+pub struct RunDir(PathBuf);
+
+impl RunDir {
+    /// Makes the folder, and removes those of runs long past.
+    pub fn new(cache: &Path) -> Result<RunDir, Error> {
+        let all = cache.join("runs");
+        remove_old(&all);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let millis = now.unwrap_or_default().as_millis();
+        let dir = all.join(format!("{millis}-{}", process::id()));
+        fs::create_dir_all(&dir).map_err(Error::at(&dir))?;
+        Ok(RunDir(dir))
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The archive that the guest boots from.
+    pub fn initramfs(&self) -> PathBuf {
+        self.0.join("initramfs.cpio")
+    }
+
+    /// What the kernel wrote on its serial console.
+    pub fn console(&self) -> PathBuf {
+        self.0.join("console.log")
+    }
+
+    /// What QEMU wrote on its standard error.
+    pub fn qemu_log(&self) -> PathBuf {
+        self.0.join("qemu.log")
+    }
+
+    /// The whole kernel log, as far as it is known.
+    pub fn kernel_log(&self) -> PathBuf {
+        self.0.join("kernel.log")
+    }
+}
+
+impl Drop for RunDir {
+    fn drop(&mut self) {
+        // It may not exist yet; it is only a matter of disk space.
+        let _ = fs::remove_file(self.initramfs());
+    }
+}
+
+fn remove_old(all: &Path) {
+    let Ok(runs) = fs::read_dir(all) else { return };
+    for run in runs.flatten() {
+        let age = run.metadata().and_then(|data| data.modified());
+        let age = age.ok().and_then(|time| time.elapsed().ok());
+        if age.is_some_and(|age| age > KEPT) {
+            // Another runner may be removing it at this moment.
+            let _ = fs::remove_dir_all(run.path());
+        }
+    }
+}

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The shortest way: two instructions become a function that returns 42.
+
+use jitfd::{Error, Options, jit_create_code, validate};
+
+fn main() -> Result<(), Error> {
+    // mov eax, 42; ret
+    let bytes = [0xb8, 42, 0, 0, 0, 0xc3];
+    let chunk = validate(&bytes, &Options::new())?;
+    let code = jit_create_code(&chunk)?;
+    // SAFETY: the bytes are a function of this type, and `code` outlives the
+    // call.
+    let answer = unsafe { code.entry::<extern "C" fn() -> i32>(0)? };
+    println!("code at {:p} returns {}", code.as_ptr(), answer());
+    Ok(())
+}

@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Where instructions start in a region, so that branches between its chunks
+//! can be checked. Pure; the region guards it with its lock.
+//!
+//! Two bits per byte, in blocks that are allocated when first needed:
+//!
+//! | covered | mark | the byte |
+//! |---|---|---|
+//! | 0 | 0 | is not published |
+//! | 0 | 1 | is not published, and a published branch goes there |
+//! | 1 | 1 | is the first of an instruction |
+//! | 1 | 0 | is a later byte of an instruction, or data |
+//!
+//! A publication is checked as a whole before it happens and noted as a whole
+//! after it has succeeded.
+
+use crate::bitmap::Ones;
+use crate::validated::Validated;
+use std::fmt;
+
+/// A branch between two chunks of a region does not go to the start of an
+/// instruction. Offsets are in bytes from the start of the region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BoundaryError {
+    /// A branch of the new code goes into the middle of an instruction, or into
+    /// data.
+    Target {
+        /// Where the branch would lie.
+        branch: usize,
+        /// Where it goes.
+        target: usize,
+    },
+    /// A branch that was published before goes to a place where the new code
+    /// has the middle of an instruction, or data.
+    Expected {
+        /// Where the branch goes.
+        target: usize,
+    },
+}
+
+impl fmt::Display for BoundaryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Target { branch, target } => write!(
+                f,
+                "the branch at offset {branch:#x} of the region goes to {target:#x}, where no \
+                 instruction starts; relocate the code for the place it gets"
+            ),
+            Self::Expected { target } => write!(
+                f,
+                "published code branches to offset {target:#x} of the region, where the new code \
+                 has no start of an instruction; put the function it was meant for there"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for BoundaryError {}
+
+/// A chunk and the offset in the region that it gets.
+#[derive(Clone, Copy)]
+pub(crate) struct Placed<'a> {
+    pub(crate) offset: usize,
+    pub(crate) chunk: &'a Validated,
+}
+
+impl Placed<'_> {
+    const fn holds(&self, at: usize, len: usize) -> bool {
+        at >= self.offset && at - self.offset < len
+    }
+
+    /// Branches that leave the chunk: where they lie and where they go, if that
+    /// is at a positive offset.
+    fn branches(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        self.chunk.outside().iter().filter_map(|branch| {
+            let target = self.offset.checked_add_signed(isize::try_from(branch.target).ok()?)?;
+            Some((self.offset.checked_add(branch.at)?, target))
+        })
+    }
+}
+
+/// Words of 64 bits in one plane of a block, which covers 64 KiB of code.
+const WORDS: usize = 1024;
+
+#[derive(Clone, Copy)]
+struct Word {
+    covered: u64,
+    mark: u64,
+}
+
+type Block = Box<[Word; WORDS]>;
+
+/// The map of one region.
+pub(crate) struct BoundaryMap {
+    capacity: usize,
+    blocks: Vec<Option<Block>>,
+}
+
+impl fmt::Debug for BoundaryMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let used = self.blocks.iter().flatten().count();
+        f.debug_struct("BoundaryMap").field("blocks", &used).finish_non_exhaustive()
+    }
+}
+
+impl BoundaryMap {
+    /// The map of an empty region of `capacity` bytes.
+    pub(crate) const fn new(capacity: usize) -> Self {
+        Self { capacity, blocks: Vec::new() }
+    }
+
+    /// Whether `batch` may be published as it is placed.
+    pub(crate) fn check(&self, batch: &[Placed<'_>]) -> Result<(), BoundaryError> {
+        batch.iter().try_for_each(|placed| {
+            self.check_expected(placed)?;
+            self.check_branches(batch, placed)
+        })
+    }
+
+    /// Notes that `batch`, which was checked, is published.
+    pub(crate) fn note(&mut self, batch: &[Placed<'_>]) {
+        for placed in batch {
+            self.cover(placed);
+        }
+        for (_, target) in batch.iter().flat_map(Placed::branches) {
+            if target < self.capacity && !self.bits(target).0 {
+                self.word(target / 64).mark |= 1 << (target % 64);
+            }
+        }
+    }
+
+    /// Published branches into the new code go to instructions.
+    fn check_expected(&self, placed: &Placed<'_>) -> Result<(), BoundaryError> {
+        let end = placed.offset + placed.chunk.len();
+        for index in placed.offset / 64..end.div_ceil(64) {
+            let word = self.peek(index);
+            for bit in Ones(word.mark & !word.covered) {
+                let target = index * 64 + bit;
+                let inside = placed.holds(target, placed.chunk.len());
+                if inside && !placed.chunk.is_boundary(target - placed.offset) {
+                    return Err(BoundaryError::Expected { target });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Branches out of the new code go to instructions of the rest of `batch`,
+    /// to published instructions, or to what is not published yet.
+    fn check_branches(
+        &self,
+        batch: &[Placed<'_>],
+        placed: &Placed<'_>,
+    ) -> Result<(), BoundaryError> {
+        for (branch, target) in placed.branches() {
+            if target < self.capacity && !self.may_branch_to(batch, target) {
+                return Err(BoundaryError::Target { branch, target });
+            }
+        }
+        Ok(())
+    }
+
+    fn may_branch_to(&self, batch: &[Placed<'_>], target: usize) -> bool {
+        let after = batch.partition_point(|placed| placed.offset <= target);
+        let mate = after.checked_sub(1).and_then(|before| batch.get(before));
+        if let Some(mate) = mate.filter(|mate| mate.holds(target, mate.chunk.len())) {
+            return mate.chunk.is_boundary(target - mate.offset);
+        }
+        let (covered, mark) = self.bits(target);
+        mark || !covered
+    }
+
+    fn cover(&mut self, placed: &Placed<'_>) {
+        let (from, end) = (placed.offset, placed.offset + placed.chunk.len());
+        for index in from / 64..end.div_ceil(64) {
+            let mask = range_mask(index, from, end);
+            let starts = starts_word(placed, index) & mask;
+            let word = self.word(index);
+            word.covered |= mask;
+            word.mark = (word.mark & !mask) | starts;
+        }
+    }
+
+    fn bits(&self, at: usize) -> (bool, bool) {
+        let word = self.peek(at / 64);
+        let bit = at % 64;
+        (word.covered >> bit & 1 != 0, word.mark >> bit & 1 != 0)
+    }
+
+    fn peek(&self, index: usize) -> Word {
+        let block = self.blocks.get(index / WORDS).and_then(Option::as_ref);
+        block.map_or(EMPTY, |block| block[index % WORDS])
+    }
+
+    fn word(&mut self, index: usize) -> &mut Word {
+        let block = index / WORDS;
+        if block >= self.blocks.len() {
+            self.blocks.resize_with(block + 1, || None);
+        }
+        let block = self.blocks[block].get_or_insert_with(|| Box::new([EMPTY; WORDS]));
+        &mut block[index % WORDS]
+    }
+}
+
+const EMPTY: Word = Word { covered: 0, mark: 0 };
+
+/// The bits of word `index` that are in `from..end`, which touches the word.
+fn range_mask(index: usize, from: usize, end: usize) -> u64 {
+    let base = index * 64;
+    let low = from.saturating_sub(base);
+    let high = (end - base).min(64);
+    (u64::MAX << low) & (u64::MAX >> (64 - high))
+}
+
+/// The starts of instructions in word `index` of the region.
+fn starts_word(placed: &Placed<'_>, index: usize) -> u64 {
+    let base = index * 64;
+    match base.checked_sub(placed.offset) {
+        Some(inner) => placed.chunk.starts_at(inner),
+        None => placed.chunk.starts_at(0) << (placed.offset - base),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Options, validate};
+    use proptest::prelude::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    const CAPACITY: usize = 1 << 20;
+
+    fn chunk(code: &[u8]) -> Validated {
+        validate(code, &Options::new()).unwrap()
+    }
+
+    /// A jump that goes `distance` bytes from its end, then a five-byte move.
+    fn jump(distance: i32) -> Validated {
+        let mut code = vec![0xe9];
+        code.extend(distance.to_le_bytes());
+        code.extend([0xb8, 1, 2, 3, 4]);
+        chunk(&code)
+    }
+
+    fn publish(map: &mut BoundaryMap, batch: &[(usize, &Validated)]) -> Result<(), BoundaryError> {
+        let batch: Vec<_> =
+            batch.iter().map(|&(offset, chunk)| Placed { offset, chunk }).collect();
+        map.check(&batch)?;
+        map.note(&batch);
+        Ok(())
+    }
+
+    #[test]
+    fn backward_branches_go_to_instructions() {
+        let mut map = BoundaryMap::new(CAPACITY);
+        publish(&mut map, &[(64, &jump(1 << 20))]).unwrap();
+        for (target, good) in [(64, true), (65, false), (69, true), (73, false)] {
+            let result = publish(&mut map, &[(100, &jump(target - 105))]);
+            let target = usize::try_from(target).unwrap();
+            let expected = Err(BoundaryError::Target { branch: 100, target });
+            assert_eq!(result, if good { Ok(()) } else { expected });
+        }
+    }
+
+    #[test]
+    fn forward_branches_are_checked_when_their_target_comes() {
+        let mut map = BoundaryMap::new(CAPACITY);
+        publish(&mut map, &[(0, &jump(200 - 5))]).unwrap();
+        let wrong = publish(&mut map, &[(198, &jump(1 << 20))]);
+        assert_eq!(wrong, Err(BoundaryError::Expected { target: 200 }));
+        assert_eq!(publish(&mut map, &[(195, &jump(1 << 20))]), Ok(()));
+    }
+
+    #[test]
+    fn chunks_of_one_batch_know_each_other() {
+        let (first, last) = (jump(64 - 5), jump(-69));
+        let mut map = BoundaryMap::new(CAPACITY);
+        publish(&mut map, &[(0, &first), (64, &last)]).unwrap();
+        let into = jump(66 - 5);
+        let mut map = BoundaryMap::new(CAPACITY);
+        let result = publish(&mut map, &[(0, &into), (64, &last)]);
+        assert_eq!(result, Err(BoundaryError::Target { branch: 0, target: 66 }));
+    }
+
+    #[test]
+    fn a_refused_batch_leaves_no_trace() {
+        let mut map = BoundaryMap::new(CAPACITY);
+        publish(&mut map, &[(64, &jump(1 << 20))]).unwrap();
+        let (pending, wrong) = (jump(5000), jump(65 - 205));
+        assert!(publish(&mut map, &[(100, &pending), (200, &wrong)]).is_err());
+        assert_eq!(map.bits(105 + 5000), (false, false));
+        assert_eq!(map.bits(100), (false, false));
+    }
+
+    #[test]
+    fn branches_out_of_the_region_are_not_its_business() {
+        let mut map = BoundaryMap::new(CAPACITY);
+        publish(&mut map, &[(0, &jump(-1000)), (64, &jump(i32::MAX))]).unwrap();
+    }
+
+    #[test]
+    fn errors_say_where() {
+        let text = BoundaryError::Target { branch: 0x10, target: 0x20 }.to_string();
+        assert!(text.contains("0x10") && text.contains("0x20"));
+        assert!(BoundaryError::Expected { target: 0x30 }.to_string().contains("0x30"));
+    }
+
+    /// The same rules with sets.
+    #[derive(Default)]
+    struct Shadow {
+        covered: BTreeMap<usize, bool>,
+        pending: BTreeSet<usize>,
+    }
+
+    impl Shadow {
+        fn publish(&mut self, offset: usize, code: &Validated) -> bool {
+            let new = |at: usize| (offset..offset + code.len()).contains(&at);
+            let branch = code.outside().first().map(|out| offset as i64 + out.target);
+            let target = branch.and_then(|to| usize::try_from(to).ok()).filter(|&to| to < CAPACITY);
+            let meets = self.pending.iter().all(|&at| !new(at) || code.is_boundary(at - offset));
+            let lands = target.is_none_or(|to| self.covered.get(&to) != Some(&false));
+            if !meets || !lands {
+                return false;
+            }
+            for at in 0..code.len() {
+                self.covered.insert(offset + at, code.is_boundary(at));
+            }
+            self.pending.extend(target.filter(|to| !self.covered.contains_key(to)));
+            true
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn the_map_is_its_shadow(
+            steps in prop::collection::vec((0_usize..6, -400_i32..400), 1..60),
+        ) {
+            let (mut map, mut shadow) = (BoundaryMap::new(CAPACITY), Shadow::default());
+            // Across the border of two blocks.
+            let mut offset = 65_536 - 300;
+            for (gap, distance) in steps {
+                // Nearer ones stay in the chunk.
+                let code = jump(if distance.abs() > 9 { distance } else { 9 });
+                let good = publish(&mut map, &[(offset, &code)]).is_ok();
+                prop_assert_eq!(good, shadow.publish(offset, &code));
+                offset += gap + if good { code.len() } else { 1 };
+            }
+        }
+    }
+}

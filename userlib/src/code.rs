@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Finished code in a mapping of its own: the mail's `jit_create_code`.
+
+use crate::abi;
+use crate::error::{Call, Error};
+use crate::ioctl;
+use crate::sys::{self, Mapped};
+use crate::validated::Validated;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
+
+/// An open `/dev/jit` on which code can be created.
+///
+/// [`jit_create_code`] opens and keeps one by itself. A program that gives up
+/// its right to open files opens one of its own before.
+#[derive(Debug)]
+pub struct Device {
+    fd: OwnedFd,
+}
+
+impl Device {
+    /// Opens `/dev/jit`, close-on-exec.
+    ///
+    /// # Errors
+    /// [`Error::System`] of kind [`NoModule`](crate::Kind::NoModule) if there
+    /// is none, [`Denied`](crate::Kind::Denied) if this process may not open it.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// let device = jitfd::Device::open()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn open() -> Result<Self, Error> {
+        ioctl::open_device().map(|fd| Self { fd })
+    }
+
+    /// As [`jit_create_code`], on this device.
+    ///
+    /// # Errors
+    /// As [`jit_create_code`].
+    pub fn create_code(&self, code: &Validated) -> Result<Code, Error> {
+        let mapped = sys::create_code(self.as_fd(), code.bytes());
+        mapped
+            .map(|mapped| Code { mapped })
+            .map_err(|error| Error::system(Call::CreateCode, &error))
+    }
+
+    /// As [`jit_create_code_at`], on this device.
+    ///
+    /// # Errors
+    /// As [`jit_create_code_at`].
+    ///
+    /// # Safety
+    /// As [`jit_create_code_at`].
+    #[expect(unsafe_code, reason = "replaces memory of the caller's choice")]
+    pub unsafe fn create_code_at(&self, code: &Validated, at: *mut u8) -> Result<(), Error> {
+        if at.is_null() || at.addr() % abi::PAGE_SIZE != 0 {
+            return Err(Error::Argument("code is put at the start of a page"));
+        }
+        // SAFETY: as promised by the caller.
+        unsafe { sys::create_code_at(self.as_fd(), code.bytes(), at.expose_provenance()) }
+            .map_err(|error| Error::system(Call::CreateCode, &error))
+    }
+
+    /// The device of [`jit_create_code`], opened on first use. A failure is not
+    /// kept, so the next call tries again.
+    fn shared() -> Result<&'static Self, Error> {
+        static DEVICE: OnceLock<Device> = OnceLock::new();
+        if let Some(device) = DEVICE.get() {
+            return Ok(device);
+        }
+        let opened = Self::open()?;
+        Ok(DEVICE.get_or_init(|| opened))
+    }
+}
+
+impl AsFd for Device {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Puts `code` into a new mapping that holds exactly it and is executable from
+/// the moment the call returns. The rest of the last page is filled with `int3`.
+///
+/// Data in the chunk can be loaded at once: the pages are new.
+///
+/// # Errors
+/// [`Error::System`] of kind [`NoModule`](crate::Kind::NoModule),
+/// [`Denied`](crate::Kind::Denied), [`NoMemory`](crate::Kind::NoMemory) or
+/// [`Quota`](crate::Kind::Quota). Nothing is left behind then.
+///
+/// # Example
+/// ```no_run
+/// use jitfd::{Options, jit_create_code, validate};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// let code = jit_create_code(&validate(&[0xc3], &Options::new())?)?;
+/// assert_eq!(code.len(), 1);
+/// # Ok(())
+/// # }
+/// ```
+pub fn jit_create_code(code: &Validated) -> Result<Code, Error> {
+    Device::shared()?.create_code(code)
+}
+
+/// Puts `code` in the place of the pages at `at`, in one step: for engines that
+/// write code through the pointer by which they will execute it.
+///
+/// `at` is the start of a page, in the caller's own private anonymous memory;
+/// all pages that `code` needs, rounded up to whole pages, are replaced, the
+/// rest of the last one by `int3`. They stay the caller's to unmap
+/// ([`Code::from_raw`] takes them over).
+///
+/// # Errors
+/// [`Error::Argument`] if `at` is null or not the start of a page;
+/// [`Error::System`] as [`jit_create_code`], and of kind
+/// [`Argument`](crate::Kind::Argument) if the pages are not private anonymous
+/// memory of the caller. The pages are unchanged then.
+///
+/// # Safety
+/// Nothing refers to the replaced pages as Rust memory any more, and no thread
+/// executes or accesses them during the call.
+///
+/// # Example
+/// ```no_run
+/// use jitfd::{Options, jit_create_code_at, validate};
+///
+/// # fn page() -> *mut u8 { std::ptr::null_mut() }
+/// # fn main() -> Result<(), jitfd::Error> {
+/// let chunk = validate(&[0xc3], &Options::new())?;
+/// let at = page(); // from mmap(MAP_PRIVATE | MAP_ANONYMOUS)
+/// // SAFETY: the page is ours and nothing is in it.
+/// unsafe { jit_create_code_at(&chunk, at)? };
+/// # Ok(())
+/// # }
+/// ```
+#[expect(unsafe_code, reason = "replaces memory of the caller's choice")]
+pub unsafe fn jit_create_code_at(code: &Validated, at: *mut u8) -> Result<(), Error> {
+    // SAFETY: as promised by the caller.
+    unsafe { Device::shared()?.create_code_at(code, at) }
+}
+
+/// Executable code in a mapping of its own; unmapped on drop.
+///
+/// Function pointers into it do not keep it alive.
+#[derive(Debug)]
+pub struct Code {
+    mapped: Mapped,
+}
+
+impl Code {
+    /// The address of the first byte. Readable and executable for
+    /// [`len`](Self::len) bytes, never writable.
+    #[must_use]
+    pub const fn as_ptr(&self) -> *const u8 {
+        self.mapped.as_ptr()
+    }
+
+    /// The number of bytes of code.
+    #[expect(clippy::len_without_is_empty, reason = "never empty")]
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.mapped.len()
+    }
+
+    /// The function at `offset`, in bytes from the first byte.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if `offset` is not inside the code, or `F` has not
+    /// the size of a function pointer.
+    ///
+    /// # Safety
+    /// `F` must be a function pointer type, and the code at `offset` a function
+    /// of exactly that type. The pointer must not be called after the `Code`
+    /// is dropped.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # fn call(code: &jitfd::Code) -> Result<(), jitfd::Error> {
+    /// // SAFETY: the code at 0 is such a function, and `code` outlives the call.
+    /// let double = unsafe { code.entry::<extern "C" fn(u64) -> u64>(0)? };
+    /// assert_eq!(double(21), 42);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[expect(unsafe_code, reason = "the caller vouches for the function's type")]
+    pub unsafe fn entry<F: Copy>(&self, offset: usize) -> Result<F, Error> {
+        // SAFETY: as promised by the caller.
+        unsafe { self.mapped.entry(offset) }.ok_or(NO_ENTRY)
+    }
+
+    /// Gives the mapping away: its address, and its length in bytes. It is
+    /// leaked unless [`Code::from_raw`] takes it back.
+    ///
+    /// ```no_run
+    /// # fn leak(code: jitfd::Code) {
+    /// let (address, len) = code.into_raw();
+    /// # }
+    /// ```
+    #[must_use]
+    pub const fn into_raw(self) -> (*const u8, usize) {
+        let raw = (self.as_ptr(), self.len());
+        std::mem::forget(self);
+        raw
+    }
+
+    /// Takes over the mapping of `len` bytes at `address`: from
+    /// [`into_raw`](Self::into_raw), or put there by [`jit_create_code_at`].
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if `address` is null or `len` is 0.
+    ///
+    /// # Safety
+    /// The pages belong to nobody else; they are unmapped on drop.
+    #[expect(unsafe_code, reason = "takes over memory of the caller's choice")]
+    pub unsafe fn from_raw(address: *const u8, len: usize) -> Result<Self, Error> {
+        const NOTHING: Error = Error::Argument("there is no code at null, nor in 0 bytes");
+        if len == 0 {
+            return Err(NOTHING);
+        }
+        // SAFETY: as promised by the caller.
+        let mapped = unsafe { Mapped::from_raw(address.expose_provenance(), len) };
+        mapped.map(|mapped| Self { mapped }).ok_or(NOTHING)
+    }
+}
+
+/// Why there is no function pointer.
+pub(crate) const NO_ENTRY: Error = Error::Argument(
+    "an entry is an offset inside the code, taken as a type of a function pointer's size",
+);
+
+impl From<Device> for OwnedFd {
+    fn from(device: Device) -> Self {
+        device.fd
+    }
+}

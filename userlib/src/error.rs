@@ -1,0 +1,421 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What can go wrong, and the one table that turns an errno of a call into its
+//! cause and what to do about it.
+
+use crate::boundary::BoundaryError;
+use crate::fault::ValidationError;
+use std::{fmt, io};
+
+/// What can go wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// The code was refused before any system call.
+    Validation(ValidationError),
+    /// A branch between chunks of one region does not go to an instruction.
+    /// Nothing was published.
+    Boundary(BoundaryError),
+    /// The library refused an argument before any system call; says which.
+    Argument(&'static str),
+    /// The cursor of the region is not at the offset that the code was made
+    /// for: somebody else published first. Nothing was published.
+    Stale {
+        /// The offset that was expected, in bytes from the start of the region.
+        expected: usize,
+    },
+    /// The system refused a call. Nothing was changed by it.
+    System(SystemError),
+}
+
+impl Error {
+    /// The errno behind this error: as the kernel gave it, or for what the
+    /// library itself refused `EINVAL`, or `EILSEQ` for code that is not valid.
+    ///
+    /// ```
+    /// let error = jitfd::Error::Stale { expected: 4096 };
+    /// assert_eq!(error.errno(), 116); // ESTALE
+    /// ```
+    #[must_use]
+    pub const fn errno(&self) -> i32 {
+        match self {
+            Self::Validation(_) | Self::Boundary(_) => libc::EILSEQ,
+            Self::Argument(_) => libc::EINVAL,
+            Self::Stale { .. } => libc::ESTALE,
+            Self::System(error) => error.errno,
+        }
+    }
+
+    /// The cause, if the system refused a call.
+    #[must_use]
+    pub const fn kind(&self) -> Option<Kind> {
+        match self {
+            Self::System(error) => Some(error.kind()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn system(call: Call, error: &io::Error) -> Self {
+        Self::System(SystemError { call, errno: error.raw_os_error().unwrap_or(libc::EIO) })
+    }
+}
+
+/// The calls that can be refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Call {
+    /// Opening `/dev/jit`.
+    Open,
+    /// `mmap` of a region.
+    Map,
+    /// `JIT_CREATE_CODE`.
+    CreateCode,
+    /// `JIT_CREATE`.
+    Create,
+    /// `JIT_APPEND`.
+    Append,
+    /// `JIT_RESERVE`.
+    Reserve,
+    /// `JIT_FILL`.
+    Fill,
+    /// `JIT_SEAL`.
+    Seal,
+    /// `JIT_STATS`.
+    Stats,
+}
+
+impl Call {
+    /// Every call, in the order of a region's life.
+    pub const ALL: [Self; 9] = [
+        Self::Open,
+        Self::Map,
+        Self::CreateCode,
+        Self::Create,
+        Self::Append,
+        Self::Reserve,
+        Self::Fill,
+        Self::Seal,
+        Self::Stats,
+    ];
+
+    /// What the call does, for error texts.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open /dev/jit",
+            Self::Map => "map the region (mmap)",
+            Self::CreateCode => "create code (JIT_CREATE_CODE)",
+            Self::Create => "create a region (JIT_CREATE)",
+            Self::Append => "append code (JIT_APPEND)",
+            Self::Reserve => "reserve a range (JIT_RESERVE)",
+            Self::Fill => "fill a reserved range (JIT_FILL)",
+            Self::Seal => "seal the region (JIT_SEAL)",
+            Self::Stats => "read the counters (JIT_STATS)",
+        }
+    }
+}
+
+/// The cause of a refusal by the system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// There is no `/dev/jit`, or nothing behind it.
+    NoModule,
+    /// The file permissions or a security policy forbid it.
+    Denied,
+    /// The handle may be used by the address space that created it only.
+    NotOwner,
+    /// The kernel does not accept an argument.
+    Argument,
+    /// The bytes to publish cannot be read.
+    Source,
+    /// The region has not enough room left.
+    Full,
+    /// The region is sealed.
+    Sealed,
+    /// The handle is a region already.
+    IsRegion,
+    /// The handle is not a region yet.
+    NotRegion,
+    /// The range is not reserved, or filled already.
+    NotReserved,
+    /// The memory, address space or cgroup limit is used up.
+    NoMemory,
+    /// The bound for one user is reached.
+    Quota,
+    /// The process or the system has too many open files.
+    TooManyFiles,
+    /// The descriptor is closed.
+    Closed,
+    /// The descriptor is not of `/dev/jit`, or the module is of another version.
+    Foreign,
+    /// The cursor is not where it was expected.
+    Stale,
+    /// An errno that no call is documented to give.
+    Other,
+}
+
+impl Kind {
+    /// What is the matter.
+    #[must_use]
+    pub const fn what(self) -> &'static str {
+        self.texts().0
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub const fn advice(self) -> &'static str {
+        self.texts().1
+    }
+
+    const fn texts(self) -> (&'static str, &'static str) {
+        match self {
+            Self::NoModule => ("this system has no jit module loaded", "load it: modprobe jit"),
+            Self::Denied => (
+                "permission denied",
+                "check the mode and owner of /dev/jit, and the security policy (SELinux, seccomp)",
+            ),
+            Self::NotOwner => (
+                "only the address space that created the region may do this",
+                "publish in that process, or create the region with RegionOptions::any_process",
+            ),
+            Self::Argument => (
+                "the kernel does not accept an argument",
+                "check lengths, offsets and alignment; does the module fit this library?",
+            ),
+            Self::Source => (
+                "the bytes to publish cannot be read",
+                "keep the source mapped and readable during the call",
+            ),
+            Self::Full => (
+                "the region has not enough room left",
+                "create a further region, or give the next one more capacity",
+            ),
+            Self::Sealed => ("the region is sealed", "create a further region for new code"),
+            Self::IsRegion => ("the handle is a region already", "open /dev/jit once per region"),
+            Self::NotRegion => ("the handle is not a region yet", "create the region first"),
+            Self::NotReserved => (
+                "the range is not reserved, or was filled before",
+                "reserve a range first and fill each byte of it once",
+            ),
+            Self::NoMemory => (
+                "there is no memory for it",
+                "check the cgroup's memory limit and RLIMIT_AS, or create smaller regions",
+            ),
+            Self::Quota => (
+                "the bound for one user is reached",
+                "drop unused code, or have the module's bound raised",
+            ),
+            Self::TooManyFiles => ("too many open files", "close some, or raise RLIMIT_NOFILE"),
+            Self::Closed => ("the descriptor is closed", "keep the handle open"),
+            Self::Foreign => (
+                "the descriptor does not know this call",
+                "check that it is of /dev/jit, and that the module fits this library",
+            ),
+            Self::Stale => (
+                "the cursor is not where it was expected",
+                "relocate the code for its new address and try again",
+            ),
+            Self::Other => ("unexpected error", "look into the kernel log: dmesg"),
+        }
+    }
+}
+
+/// The system refused a call: which, and with which errno.
+///
+/// ```
+/// use jitfd::{Call, Kind, SystemError};
+///
+/// let error = SystemError::new(Call::Append, 30); // EROFS
+/// assert_eq!(error.kind(), Kind::Sealed);
+/// assert!(error.to_string().contains("sealed"));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SystemError {
+    call: Call,
+    errno: i32,
+}
+
+impl SystemError {
+    /// The refusal of `call` with `errno`.
+    #[must_use]
+    pub const fn new(call: Call, errno: i32) -> Self {
+        Self { call, errno }
+    }
+
+    /// The call that was refused.
+    #[must_use]
+    pub const fn call(self) -> Call {
+        self.call
+    }
+
+    /// The errno it was refused with.
+    #[must_use]
+    pub const fn errno(self) -> i32 {
+        self.errno
+    }
+
+    /// The cause.
+    #[must_use]
+    pub const fn kind(self) -> Kind {
+        match (self.call, self.errno) {
+            (Call::Open, libc::ENOENT | libc::ENODEV | libc::ENXIO) => Kind::NoModule,
+            (Call::Open | Call::Map, libc::EPERM) | (_, libc::EACCES) => Kind::Denied,
+            (_, libc::ENODEV) => Kind::Foreign,
+            (_, errno) => kind_of(errno),
+        }
+    }
+}
+
+/// What an errno means whichever ioctl gave it.
+const fn kind_of(errno: i32) -> Kind {
+    match errno {
+        libc::EPERM => Kind::NotOwner,
+        libc::EINVAL | libc::EOVERFLOW => Kind::Argument,
+        libc::EFAULT => Kind::Source,
+        libc::ENOSPC => Kind::Full,
+        libc::EROFS => Kind::Sealed,
+        libc::EBUSY => Kind::IsRegion,
+        libc::ENODATA => Kind::NotRegion,
+        libc::EEXIST => Kind::NotReserved,
+        libc::ENOMEM | libc::EAGAIN => Kind::NoMemory,
+        libc::EDQUOT => Kind::Quota,
+        libc::EMFILE | libc::ENFILE => Kind::TooManyFiles,
+        libc::EBADF => Kind::Closed,
+        libc::ENOTTY => Kind::Foreign,
+        libc::ESTALE => Kind::Stale,
+        _ => Kind::Other,
+    }
+}
+
+impl fmt::Display for SystemError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (call, kind) = (self.call.name(), self.kind());
+        let system = io::Error::from_raw_os_error(self.errno);
+        write!(f, "cannot {call}: {}; {} [{system}]", kind.what(), kind.advice())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Validation(error) => write!(f, "{error}"),
+            Self::Boundary(error) => write!(f, "{error}"),
+            Self::Argument(text) => write!(f, "{text}"),
+            Self::Stale { expected } => {
+                let kind = Kind::Stale;
+                write!(f, "offset {expected:#x}: {}; {}", kind.what(), kind.advice())
+            }
+            Self::System(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for SystemError {}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Validation(error) => Some(error),
+            Self::Boundary(error) => Some(error),
+            Self::System(error) => Some(error),
+            Self::Argument(_) | Self::Stale { .. } => None,
+        }
+    }
+}
+
+impl From<ValidationError> for Error {
+    fn from(error: ValidationError) -> Self {
+        Self::Validation(error)
+    }
+}
+
+impl From<BoundaryError> for Error {
+    fn from(error: BoundaryError) -> Self {
+        Self::Boundary(error)
+    }
+}
+
+impl From<SystemError> for Error {
+    fn from(error: SystemError) -> Self {
+        Self::System(error)
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = Self::from_raw_os_error(error.errno()).kind();
+        Self::new(kind, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each errno that the module gives, and its cause.
+    const TABLE: [(i32, Kind); 14] = [
+        (libc::EINVAL, Kind::Argument),
+        (libc::EFAULT, Kind::Source),
+        (libc::ENOSPC, Kind::Full),
+        (libc::EROFS, Kind::Sealed),
+        (libc::EPERM, Kind::NotOwner),
+        (libc::ESTALE, Kind::Stale),
+        (libc::EBUSY, Kind::IsRegion),
+        (libc::ENODATA, Kind::NotRegion),
+        (libc::EEXIST, Kind::NotReserved),
+        (libc::ENOMEM, Kind::NoMemory),
+        (libc::EDQUOT, Kind::Quota),
+        (libc::EACCES, Kind::Denied),
+        (libc::ENOTTY, Kind::Foreign),
+        (libc::EBADF, Kind::Closed),
+    ];
+
+    #[test]
+    fn every_errno_of_every_ioctl_has_a_cause_and_a_complete_text() {
+        let calls = Call::ALL.into_iter().filter(|call| !matches!(call, Call::Open | Call::Map));
+        for call in calls {
+            for (errno, kind) in TABLE {
+                let error = SystemError::new(call, errno);
+                assert_eq!((error.kind(), error.errno(), error.call()), (kind, errno, call));
+                let text = error.to_string();
+                for part in [call.name(), kind.what(), kind.advice(), &format!("os error {errno}")] {
+                    assert!(text.contains(part), "{part:?} is not in {text:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn opening_and_mapping_have_causes_of_their_own() {
+        let kind = |call, errno| SystemError::new(call, errno).kind();
+        for errno in [libc::ENOENT, libc::ENODEV, libc::ENXIO] {
+            assert_eq!(kind(Call::Open, errno), Kind::NoModule);
+        }
+        for errno in [libc::EPERM, libc::EACCES] {
+            assert_eq!(kind(Call::Open, errno), Kind::Denied);
+            assert_eq!(kind(Call::Map, errno), Kind::Denied);
+        }
+        assert_eq!(kind(Call::Map, libc::ENODEV), Kind::Foreign);
+        assert_eq!(kind(Call::Map, libc::ENODATA), Kind::NotRegion);
+        assert_eq!(kind(Call::Append, 9999), Kind::Other);
+    }
+
+    #[test]
+    fn what_the_library_refuses_has_an_errno_too() {
+        let whole = ValidationError::whole(crate::fault::Reason::Empty);
+        assert_eq!(Error::from(whole).errno(), libc::EILSEQ);
+        assert_eq!(Error::Argument("").errno(), libc::EINVAL);
+        let full = SystemError::new(Call::Append, libc::ENOSPC);
+        assert_eq!(io::Error::from(Error::from(full)).kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn one_text_in_full() {
+        assert_eq!(
+            Error::from(SystemError::new(Call::Open, libc::ENOENT)).to_string(),
+            "cannot open /dev/jit: this system has no jit module loaded; load it: modprobe jit \
+             [No such file or directory (os error 2)]"
+        );
+    }
+}

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The two handles of a region, which can be held by different processes, and a
+//! mapping of it. They know the kernel only; what keeps a region in order is in
+//! `region.rs`.
+
+use crate::abi;
+use crate::boundary::Placed;
+use crate::code::{Device, NO_ENTRY};
+use crate::error::{Call, Error};
+use crate::ioctl::{self, Piece};
+use crate::layout::{Align, Mode, place};
+use crate::stats::Stats;
+use crate::sys::Mapped;
+use crate::validated::Validated;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Creates a region: its two handles.
+pub(crate) fn create(capacity: usize, flags: u32) -> Result<(MapHandle, AppendHandle), Error> {
+    let device = Device::open()?;
+    let append = ioctl::create(device.as_fd(), capacity, flags)?;
+    Ok((MapHandle { fd: device.into() }, AppendHandle { fd: append }))
+}
+
+/// The handle by which a region is mapped. Whoever holds it can read and execute
+/// the region's code but not publish any.
+///
+/// ```no_run
+/// # fn main() -> Result<(), jitfd::Error> {
+/// let (map, append, mapping) = jitfd::JitFd::create(1 << 20)?.split();
+/// // Send `append` to the compiler process, and keep `map` here.
+/// let second = map.map(1 << 20)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct MapHandle {
+    fd: OwnedFd,
+}
+
+impl MapHandle {
+    /// Maps the first `len` bytes of the region, readable and executable.
+    ///
+    /// # Errors
+    /// [`Error::System`] of kind [`NotRegion`](crate::Kind::NotRegion),
+    /// [`Argument`](crate::Kind::Argument) if `len` is 0 or exceeds the region,
+    /// [`Denied`](crate::Kind::Denied) or [`NoMemory`](crate::Kind::NoMemory).
+    pub fn map(&self, len: usize) -> Result<Mapping, Error> {
+        let mapped = Mapped::region(self.as_fd(), len);
+        mapped
+            .map(|mapped| Mapping { mapped })
+            .map_err(|error| Error::system(Call::Map, &error))
+    }
+
+    /// The region's counters.
+    ///
+    /// # Errors
+    /// [`Error::System`] of kind [`NotRegion`](crate::Kind::NotRegion) or
+    /// [`Foreign`](crate::Kind::Foreign).
+    pub fn stats(&self) -> Result<Stats, Error> {
+        ioctl::stats(self.as_fd()).map(Stats::from)
+    }
+}
+
+/// The handle by which code is published. Whoever holds it alone can publish but
+/// neither read nor execute what was published.
+///
+/// Chunks are validated, but branches *between* chunks are not checked here:
+/// only a [`JitFd`](crate::JitFd) knows what was published before.
+///
+/// ```no_run
+/// use jitfd::{AppendHandle, Options, validate};
+///
+/// # fn received() -> std::os::fd::OwnedFd { unimplemented!() }
+/// # fn main() -> Result<(), jitfd::Error> {
+/// let append = AppendHandle::from(received());
+/// let chunk = validate(&[0xc3], &Options::new())?;
+/// let offsets = append.append(&[&chunk], None)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct AppendHandle {
+    fd: OwnedFd,
+}
+
+impl AppendHandle {
+    /// Publishes `chunks` at the cursor, one after the other, each at its
+    /// alignment, all or none. Returns their offsets in the region.
+    ///
+    /// With `expect`, the first chunk comes to lie at that offset, or nothing is
+    /// published.
+    ///
+    /// # Errors
+    /// As [`JitFd::append_batch`](crate::JitFd::append_batch), and
+    /// [`Error::Stale`] if the cursor is not where `expect` needs it.
+    pub fn append(
+        &self,
+        chunks: &[&Validated],
+        expect: Option<usize>,
+    ) -> Result<Vec<usize>, Error> {
+        self.append_in(chunks, expect, Mode::for_append(chunks))
+    }
+
+    pub(crate) fn append_in(
+        &self,
+        chunks: &[&Validated],
+        expect: Option<usize>,
+        mode: Mode,
+    ) -> Result<Vec<usize>, Error> {
+        if chunks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let pieces: Vec<_> = chunks.iter().map(|chunk| at_cursor(chunk)).collect();
+        check_count(&pieces)?;
+        let first = ioctl::append(self.as_fd(), &pieces, expect, mode.flags())?;
+        let (offsets, _) = place(first, usize::MAX, chunks, Mode::Lazy).unwrap_or_default();
+        Ok(offsets)
+    }
+
+    /// Sets `len` bytes at the cursor aside, to be filled later; returns their
+    /// offset in the region.
+    ///
+    /// # Errors
+    /// As [`JitFd::reserve`](crate::JitFd::reserve).
+    pub fn reserve(&self, len: usize, align: Align) -> Result<usize, Error> {
+        ioctl::reserve(self.as_fd(), len, align)
+    }
+
+    /// Publishes `chunk` at `offset` of the region, in a range that was
+    /// reserved; each byte of it once.
+    ///
+    /// # Errors
+    /// As [`JitFd::fill`](crate::JitFd::fill).
+    pub fn fill(&self, offset: usize, chunk: &Validated) -> Result<(), Error> {
+        self.fill_batch(&[Placed { offset, chunk }])
+    }
+
+    pub(crate) fn fill_batch(&self, batch: &[Placed<'_>]) -> Result<(), Error> {
+        let pieces: Vec<_> = batch.iter().map(at_offset).collect();
+        check_count(&pieces)?;
+        let sync = batch.iter().any(|placed| placed.chunk.holds_data());
+        let mode = if sync { Mode::Sync } else { Mode::Lazy };
+        ioctl::fill(self.as_fd(), &pieces, mode.flags())
+    }
+
+    /// No publication, ever again, by any handle. What is mapped stays.
+    ///
+    /// # Errors
+    /// [`Error::System`] of kind [`NotOwner`](crate::Kind::NotOwner),
+    /// [`Sealed`](crate::Kind::Sealed) or [`Foreign`](crate::Kind::Foreign).
+    pub fn seal(&self) -> Result<(), Error> {
+        ioctl::seal(self.as_fd())
+    }
+
+    /// The region's counters.
+    ///
+    /// # Errors
+    /// [`Error::System`] of kind [`Foreign`](crate::Kind::Foreign).
+    pub fn stats(&self) -> Result<Stats, Error> {
+        ioctl::stats(self.as_fd()).map(Stats::from)
+    }
+}
+
+fn at_cursor(chunk: &Validated) -> Piece<'_> {
+    Piece { bytes: chunk.bytes(), offset: 0, align: chunk.align() }
+}
+
+fn at_offset<'a>(placed: &Placed<'a>) -> Piece<'a> {
+    Piece { bytes: placed.chunk.bytes(), offset: placed.offset, align: Align::NONE }
+}
+
+fn check_count(pieces: &[Piece<'_>]) -> Result<(), Error> {
+    match u32::try_from(pieces.len()) {
+        Ok(count) if count <= abi::MAX_SEGMENTS => Ok(()),
+        _ => Err(Error::Argument("one publication takes at most 1024 chunks")),
+    }
+}
+
+/// A mapping of a region, readable and executable; unmapped on drop.
+#[derive(Debug)]
+pub struct Mapping {
+    mapped: Mapped,
+}
+
+impl Mapping {
+    /// The address of the region's first byte.
+    #[must_use]
+    pub const fn as_ptr(&self) -> *const u8 {
+        self.mapped.as_ptr()
+    }
+
+    /// The same as a number.
+    #[must_use]
+    pub fn address(&self) -> usize {
+        self.mapped.address()
+    }
+
+    /// The length in bytes.
+    #[expect(clippy::len_without_is_empty, reason = "never empty")]
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.mapped.len()
+    }
+
+    /// The function at `offset`, in bytes from the start of the region.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if `offset` is not inside the mapping, or `F` has not
+    /// the size of a function pointer.
+    ///
+    /// # Safety
+    /// `F` must be a function pointer type, and the code published at `offset` a
+    /// function of exactly that type. The pointer must not be called after the
+    /// mapping is dropped.
+    #[expect(unsafe_code, reason = "the caller vouches for the function's type")]
+    pub unsafe fn entry<F: Copy>(&self, offset: usize) -> Result<F, Error> {
+        // SAFETY: as promised by the caller.
+        unsafe { self.mapped.entry(offset) }.ok_or(NO_ENTRY)
+    }
+}
+
+impl AsFd for MapHandle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AsFd for AppendHandle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// For a handle received from another process. A descriptor of something else
+/// is found out by the first call on it.
+impl From<OwnedFd> for MapHandle {
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+}
+
+/// For a handle received from another process. A descriptor of something else
+/// is found out by the first call on it.
+impl From<OwnedFd> for AppendHandle {
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+}
+
+impl From<MapHandle> for OwnedFd {
+    fn from(handle: MapHandle) -> Self {
+        handle.fd
+    }
+}
+
+impl From<AppendHandle> for OwnedFd {
+    fn from(handle: AppendHandle) -> Self {
+        handle.fd
+    }
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The ioctls as functions: builds the argument, names the call in the error.
+//! No policy.
+
+use crate::abi;
+use crate::cast::{to_u64, to_usize};
+use crate::error::{Call, Error};
+pub(crate) use crate::ioctl_piece::Piece;
+use crate::layout::Align;
+use crate::sys;
+use std::ffi::c_int;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+fn segment(piece: &Piece<'_>) -> abi::Segment {
+    abi::Segment {
+        source: to_u64(piece.bytes.as_ptr().addr()),
+        len: to_u64(piece.bytes.len()),
+        offset: to_u64(piece.offset),
+        align_log2: piece.align.log2(),
+        reserved: 0,
+    }
+}
+
+fn failed(call: Call) -> impl Fn(std::io::Error) -> Error {
+    move |error| Error::system(call, &error)
+}
+
+/// An ioctl's return value as an offset; `sys` lets no negative one through.
+fn offset(value: c_int) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+/// Opens `/dev/jit`.
+pub(crate) fn open_device() -> Result<OwnedFd, Error> {
+    sys::open(c"/dev/jit").map_err(failed(Call::Open))
+}
+
+/// `JIT_CREATE`: returns the append handle.
+pub(crate) fn create(device: BorrowedFd<'_>, size: usize, flags: u32) -> Result<OwnedFd, Error> {
+    let argument = abi::Create { size: to_u64(size), flags, ..Default::default() };
+    sys::ioctl_new_fd(device, abi::JIT_CREATE, &argument).map_err(failed(Call::Create))
+}
+
+/// `JIT_APPEND`: returns the offset of the first piece.
+pub(crate) fn append(
+    handle: BorrowedFd<'_>,
+    pieces: &[Piece<'_>],
+    expect: Option<usize>,
+    flags: u32,
+) -> Result<usize, Error> {
+    let expected = expect.map_or(abi::ANY_OFFSET, to_u64);
+    let value = publish(handle, abi::JIT_APPEND, pieces, expected, flags);
+    value.map(offset).map_err(|error| match (error.raw_os_error(), expect) {
+        (Some(libc::ESTALE), Some(expected)) => Error::Stale { expected },
+        _ => Error::system(Call::Append, &error),
+    })
+}
+
+/// `JIT_FILL`.
+pub(crate) fn fill(
+    handle: BorrowedFd<'_>,
+    pieces: &[Piece<'_>],
+    flags: u32,
+) -> Result<(), Error> {
+    publish(handle, abi::JIT_FILL, pieces, abi::ANY_OFFSET, flags).map_err(failed(Call::Fill))?;
+    Ok(())
+}
+
+fn publish(
+    handle: BorrowedFd<'_>,
+    request: u32,
+    pieces: &[Piece<'_>],
+    expect: u64,
+    flags: u32,
+) -> std::io::Result<c_int> {
+    let segments: Vec<abi::Segment> = pieces.iter().map(segment).collect();
+    let count = u32::try_from(segments.len()).unwrap_or(u32::MAX);
+    let source = to_u64(segments.as_ptr().addr());
+    let argument =
+        abi::Publish { segments: source, count, flags, expect, ..Default::default() };
+    sys::ioctl_in(handle, request, &argument)
+}
+
+/// `JIT_RESERVE`: returns the offset.
+pub(crate) fn reserve(handle: BorrowedFd<'_>, len: usize, align: Align) -> Result<usize, Error> {
+    let argument =
+        abi::Reserve { len: to_u64(len), align_log2: align.log2(), ..Default::default() };
+    let value = sys::ioctl_in(handle, abi::JIT_RESERVE, &argument);
+    value.map(offset).map_err(failed(Call::Reserve))
+}
+
+/// `JIT_SEAL`.
+pub(crate) fn seal(handle: BorrowedFd<'_>) -> Result<(), Error> {
+    sys::ioctl_none(handle, abi::JIT_SEAL).map_err(failed(Call::Seal))?;
+    Ok(())
+}
+
+/// `JIT_STATS`.
+pub(crate) fn stats(handle: BorrowedFd<'_>) -> Result<abi::Stats, Error> {
+    sys::ioctl_out(handle, abi::JIT_STATS).map_err(failed(Call::Stats))
+}
+
+/// The cursor of a region, in bytes from its start.
+pub(crate) fn cursor(handle: BorrowedFd<'_>) -> Result<usize, Error> {
+    stats(handle).map(|stats| to_usize(stats.cursor))
+}

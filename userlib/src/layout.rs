@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Where chunks come to lie, and how they must be published. Pure.
+
+use crate::abi;
+use crate::error::Error;
+use crate::validated::Validated;
+
+/// An alignment: a power of two from 1 byte to a page.
+///
+/// ```
+/// use jitfd::Align;
+///
+/// assert_eq!(Align::new(64).unwrap().bytes(), 64);
+/// assert!(Align::new(48).is_err());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Align(u32);
+
+impl Align {
+    /// No alignment.
+    pub const NONE: Self = Self(0);
+    /// 16 bytes: what compilers give functions.
+    pub const FUNCTION: Self = Self(4);
+    /// 4096 bytes.
+    pub const PAGE: Self = Self(abi::MAX_ALIGN_LOG2);
+
+    /// An alignment of `bytes`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if that is not a power of two from 1 to 4096.
+    pub const fn new(bytes: usize) -> Result<Self, Error> {
+        if bytes.is_power_of_two() && bytes.trailing_zeros() <= abi::MAX_ALIGN_LOG2 {
+            Ok(Self(bytes.trailing_zeros()))
+        } else {
+            Err(Error::Argument("an alignment is a power of two from 1 to 4096 bytes"))
+        }
+    }
+
+    /// The alignment in bytes.
+    #[must_use]
+    pub const fn bytes(self) -> usize {
+        1 << self.0
+    }
+
+    /// The alignment as the ABI has it.
+    pub(crate) const fn log2(self) -> u32 {
+        self.0
+    }
+
+    /// The first multiple that is not below `offset`; `None` on overflow.
+    pub(crate) const fn up(self, offset: usize) -> Option<usize> {
+        offset.checked_next_multiple_of(self.bytes())
+    }
+}
+
+/// How a publication is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Code only: no flush; a CPU that sees the old bytes traps and goes on.
+    Lazy,
+    /// With data: no CPU sees the old bytes once the call returns.
+    Sync,
+    /// With data: on pages that nothing was ever published on.
+    Fresh,
+}
+
+/// From here on fresh pages are used for data: they cost at most a page on
+/// either side, but no flush.
+const FRESH_FROM: usize = 16 * abi::PAGE_SIZE;
+
+impl Mode {
+    /// The mode in which `chunks` are appended.
+    pub(crate) fn for_append(chunks: &[&Validated]) -> Self {
+        if !chunks.iter().any(|chunk| chunk.holds_data()) {
+            return Self::Lazy;
+        }
+        let total = chunks.iter().fold(0_usize, |sum, chunk| sum.saturating_add(chunk.len()));
+        if total >= FRESH_FROM { Self::Fresh } else { Self::Sync }
+    }
+
+    /// The mode in which a chunk is put at a given place, where it cannot have
+    /// pages of its own.
+    pub(crate) fn for_place(chunk: &Validated) -> Self {
+        if chunk.holds_data() { Self::Sync } else { Self::Lazy }
+    }
+
+    pub(crate) const fn flags(self) -> u32 {
+        match self {
+            Self::Lazy => 0,
+            Self::Sync => abi::PUBLISH_SYNC,
+            Self::Fresh => abi::PUBLISH_FRESH,
+        }
+    }
+}
+
+/// The offsets that `chunks` get if they are appended at `cursor`, and the
+/// cursor after that; `None` if they do not fit `capacity`.
+pub(crate) fn place(
+    cursor: usize,
+    capacity: usize,
+    chunks: &[&Validated],
+    mode: Mode,
+) -> Option<(Vec<usize>, usize)> {
+    let mut at = edge(cursor, mode)?;
+    let mut offsets = Vec::with_capacity(chunks.len());
+    for chunk in chunks {
+        at = chunk.align().up(at)?;
+        offsets.push(at);
+        at = at.checked_add(chunk.len())?;
+    }
+    let end = edge(at, mode)?;
+    (end <= capacity).then_some((offsets, end))
+}
+
+const fn edge(at: usize, mode: Mode) -> Option<usize> {
+    match mode {
+        Mode::Fresh => Align::PAGE.up(at),
+        Mode::Lazy | Mode::Sync => Some(at),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Options, validate};
+    use proptest::prelude::*;
+
+    fn chunk(len: usize, align: usize, data: bool) -> Validated {
+        let options = if data { Options::new().data(0..1) } else { Options::new() };
+        validate(&vec![0x90; len], &options).unwrap().aligned(Align::new(align).unwrap())
+    }
+
+    #[test]
+    fn alignments_are_powers_of_two_up_to_a_page() {
+        for bytes in [0, 3, 48, 8192, usize::MAX] {
+            assert!(Align::new(bytes).is_err(), "{bytes}");
+        }
+        for log2 in 0..=12 {
+            let align = Align::new(1 << log2).unwrap();
+            assert_eq!((align.log2(), align.bytes()), (log2, 1 << log2));
+        }
+        assert_eq!(Align::PAGE.up(usize::MAX), None);
+    }
+
+    #[test]
+    fn data_decides_the_mode() {
+        let (code, data) = (chunk(8, 1, false), chunk(8, 1, true));
+        let large = chunk(FRESH_FROM, 1, true);
+        assert_eq!(Mode::for_append(&[&code, &code]), Mode::Lazy);
+        assert_eq!(Mode::for_append(&[&code, &data]), Mode::Sync);
+        assert_eq!(Mode::for_append(&[&code, &large]), Mode::Fresh);
+        assert_eq!(Mode::for_place(&code), Mode::Lazy);
+        assert_eq!(Mode::for_place(&large), Mode::Sync);
+        assert_eq!([Mode::Lazy, Mode::Sync, Mode::Fresh].map(Mode::flags), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_full_region_is_found_out_before_the_call() {
+        let one = chunk(16, 16, false);
+        assert_eq!(place(4080, 4096, &[&one], Mode::Lazy), Some((vec![4080], 4096)));
+        assert_eq!(place(4081, 4096, &[&one], Mode::Lazy), None);
+        assert_eq!(place(usize::MAX, usize::MAX, &[&one], Mode::Lazy), None);
+        assert_eq!(place(4081, 8192, &[&one], Mode::Fresh), Some((vec![4096], 8192)));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn chunks_are_aligned_in_order_and_apart(
+            cursor in 0_usize..10_000,
+            chunks in prop::collection::vec((1_usize..300, 0_u32..=12), 1..8),
+            fresh: bool,
+        ) {
+            let chunks: Vec<_> = chunks.iter().map(|&(len, log2)| chunk(len, 1 << log2, false)).collect();
+            let refs: Vec<_> = chunks.iter().collect();
+            let mode = if fresh { Mode::Fresh } else { Mode::Lazy };
+            let (offsets, end) = place(cursor, usize::MAX, &refs, mode).unwrap();
+            let mut free = if fresh { cursor.next_multiple_of(4096) } else { cursor };
+            for (&offset, chunk) in offsets.iter().zip(&chunks) {
+                prop_assert!(offset >= free && offset - free < chunk.align().bytes());
+                prop_assert_eq!(offset % chunk.align().bytes(), 0);
+                free = offset + chunk.len();
+            }
+            prop_assert_eq!(end, if fresh { free.next_multiple_of(4096) } else { free });
+        }
+    }
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Executable code for JIT compilers, from a kernel that never maps it
+//! writable.
+//!
+//! With this crate a compiler has no writable view of its code and never flips
+//! a page between writable and executable. It hands finished bytes to
+//! `/dev/jit`; the kernel builds private pages from them and puts those into
+//! the address space, read-only and executable. Already running code is not
+//! disturbed: publishing more of it needs no TLB shootdown.
+//!
+//! # The way of a piece of code
+//!
+//! 1. The compiler emits bytes into ordinary memory.
+//! 2. [`validate`] copies them and checks the copy: every byte belongs to a
+//!    complete instruction or to a declared data range, and every direct branch
+//!    inside the chunk lands on an instruction. The result is a [`Validated`].
+//! 3. A `Validated` is the only thing that can be published: once and for all
+//!    by [`jit_create_code`], or piece by piece into a region, a [`JitFd`].
+//! 4. The kernel's copy is executed. The caller vouches for the signature of
+//!    the function, so getting a function pointer is `unsafe`.
+//!
+//! ```no_run
+//! use jitfd::{Options, jit_create_code, validate};
+//!
+//! # fn main() -> Result<(), jitfd::Error> {
+//! // mov eax, 42; ret
+//! let bytes = [0xb8, 42, 0, 0, 0, 0xc3];
+//! let code = jit_create_code(&validate(&bytes, &Options::new())?)?;
+//! // SAFETY: the bytes above are a function of this signature, and `code`
+//! // stays alive during the call.
+//! let answer = unsafe { code.entry::<extern "C" fn() -> i32>(0)? };
+//! assert_eq!(answer(), 42);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Which call for what
+//!
+//! | need | call |
+//! |---|---|
+//! | one finished image (ahead-of-time code, a trampoline) | [`jit_create_code`] |
+//! | the same, at pages the engine already has | [`jit_create_code_at`] |
+//! | a growing code space | [`JitFd::append`], [`JitFd::append_batch`] |
+//! | the address before the code is emitted | [`JitFd::reserve`] and [`JitFd::fill`], or [`JitFd::append_with`] |
+//! | a process that may run code but not add any | [`JitFd::split`] |
+//!
+//! # Safety
+//!
+//! Nothing here lets safe Rust execute anything. What validation promises, and
+//! what it does not, is said at [`validate`]. The kernel is safe whatever is
+//! submitted; validation protects a program from its own compiler's mistakes.
+//!
+//! # Units
+//!
+//! Offsets, lengths, alignments and capacities are in bytes. An offset counts
+//! from the start of the chunk or of the region, as its text says. An address
+//! is an absolute virtual address in the calling process.
+//!
+//! Only x86-64 Linux is supported.
+
+#![deny(missing_docs, unsafe_code)]
+#![deny(clippy::undocumented_unsafe_blocks, clippy::missing_safety_doc)]
+#![deny(unsafe_op_in_unsafe_fn, rustdoc::broken_intra_doc_links)]
+#![warn(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+compile_error!("jitfd supports Linux on x86-64 only");
+
+// In the order in which code passes through them.
+mod bitmap;
+mod fault;
+mod plain;
+mod scan;
+mod validate;
+mod validated;
+
+mod boundary;
+mod layout;
+
+mod code;
+mod handle;
+mod region;
+#[cfg(test)]
+mod region_tests;
+mod stats;
+
+#[expect(clippy::cast_possible_truncation, reason = "the file is fixed, and shared with the module")]
+#[cfg_attr(not(test), expect(dead_code, reason = "not every item of it is used here"))]
+mod abi;
+#[cfg(test)]
+mod abi_pinned;
+mod cast;
+mod error;
+#[cfg(not(test))]
+mod ioctl;
+#[cfg(test)]
+#[path = "ioctl_model.rs"]
+mod ioctl;
+mod ioctl_piece;
+mod sys;
+
+pub use boundary::BoundaryError;
+pub use code::{Code, Device, jit_create_code, jit_create_code_at};
+pub use error::{Call, Error, Kind, SystemError};
+pub use fault::{Reason, ValidationError};
+pub use handle::{AppendHandle, MapHandle, Mapping};
+pub use layout::Align;
+pub use region::{JitFd, Place, Published, RegionOptions, Reservation};
+pub use stats::Stats;
+pub use validate::{LockSkips, Options, Validator, validate};
+pub use validated::Validated;

@@ -1,0 +1,521 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! A growing code space: what a JIT compiler works with.
+//!
+//! Locks: one mutex per region, held while a publication is placed, checked,
+//! done and noted. Nothing else is locked inside it, and no code of the caller
+//! runs under it.
+
+use crate::abi;
+use crate::boundary::{BoundaryMap, Placed};
+use crate::cast::to_u64;
+use crate::error::{Call, Error, SystemError};
+use crate::handle::{AppendHandle, MapHandle, Mapping, create};
+use crate::layout::{Align, Mode, place};
+use crate::stats::Stats;
+use crate::validated::Validated;
+use std::borrow::Borrow;
+use std::os::fd::AsFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// How often a publication is tried again because another holder of the append
+/// handle published in between.
+const TRIES: usize = 64;
+
+/// A place in a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// In bytes from the start of the region.
+    pub offset: usize,
+    /// The address in this process.
+    pub address: usize,
+}
+
+/// Code that was published, and is executable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Published {
+    /// In bytes from the start of the region.
+    pub offset: usize,
+    /// The address in this process.
+    pub address: usize,
+    /// The number of bytes.
+    pub len: usize,
+}
+
+/// A range of a region that was set aside by [`JitFd::reserve`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reservation {
+    /// In bytes from the start of the region.
+    pub offset: usize,
+    /// The address in this process.
+    pub address: usize,
+    /// The number of bytes.
+    pub len: usize,
+}
+
+/// How a region is created.
+///
+/// ```no_run
+/// # fn main() -> Result<(), jitfd::Error> {
+/// let region = jitfd::RegionOptions::new().any_process(true).create(1 << 20)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionOptions {
+    any_process: bool,
+    boundary_map: bool,
+}
+
+impl Default for RegionOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl RegionOptions {
+    /// Only the creating process may publish; branches between chunks are
+    /// checked.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { any_process: false, boundary_map: true }
+    }
+
+    /// Whether every process that holds the append handle may publish.
+    #[must_use]
+    pub const fn any_process(mut self, any: bool) -> Self {
+        self.any_process = any;
+        self
+    }
+
+    /// Whether the region keeps a map of where instructions start, and checks
+    /// branches between its chunks. It costs one byte for four bytes of code,
+    /// and publications of one region wait for each other. It knows only what
+    /// was published through this `JitFd`.
+    #[must_use]
+    pub const fn boundary_map(mut self, keep: bool) -> Self {
+        self.boundary_map = keep;
+        self
+    }
+
+    /// Creates a region and maps it. `capacity` is in bytes, rounded up to whole
+    /// pages.
+    ///
+    /// # Errors
+    /// As [`JitFd::create`].
+    pub fn create(self, capacity: usize) -> Result<JitFd, Error> {
+        let capacity = checked_capacity(capacity)?;
+        let flags = if self.any_process { abi::CREATE_ANY_MM } else { 0 };
+        let (map, append) = create(capacity, flags)?;
+        let mapping = map.map(capacity)?;
+        let boundaries = self.boundary_map.then(|| BoundaryMap::new(capacity));
+        Ok(JitFd { mapping, map, append, state: Mutex::new(State { cursor: 0, boundaries }) })
+    }
+}
+
+fn checked_capacity(capacity: usize) -> Result<usize, Error> {
+    const RANGE: Error = Error::Argument("a region has 1 byte to 1 GiB");
+    let rounded = Align::PAGE.up(capacity).ok_or(RANGE)?;
+    if rounded == 0 || to_u64(rounded) > abi::MAX_REGION {
+        return Err(RANGE);
+    }
+    Ok(rounded)
+}
+
+/// A code space to which validated code can be appended, mapped readable and
+/// executable. All methods can be called from many threads at once.
+///
+/// What is not published is filled with `int3` (0xCC). Code is executable in
+/// all threads from the moment the publishing call returns.
+///
+/// Dropping it unmaps it and closes its handles; function pointers into it do
+/// not keep it alive.
+///
+/// # Example
+/// ```no_run
+/// use jitfd::{JitFd, Options, validate};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// let region = JitFd::create(1 << 20)?;
+/// // mov eax, 42; ret
+/// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?;
+/// let published = region.append(&chunk)?;
+/// // SAFETY: the chunk is such a function, and `region` outlives the call.
+/// let answer = unsafe { region.entry::<extern "C" fn() -> i32>(published.offset)? };
+/// assert_eq!(answer(), 42);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct JitFd {
+    // In the order in which they are given up.
+    mapping: Mapping,
+    append: AppendHandle,
+    map: MapHandle,
+    state: Mutex<State>,
+}
+
+/// What the library knows about a region.
+#[derive(Debug)]
+struct State {
+    /// Where the kernel's cursor was last seen. It only grows.
+    cursor: usize,
+    boundaries: Option<BoundaryMap>,
+}
+
+impl JitFd {
+    /// Creates a region of `capacity` bytes, rounded up to whole pages and at
+    /// most 1 GiB, and maps it. Memory is used only for what is published.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if `capacity` is 0 or too much; [`Error::System`] of
+    /// kind [`NoModule`](crate::Kind::NoModule), [`Denied`](crate::Kind::Denied),
+    /// [`NoMemory`](crate::Kind::NoMemory), [`Quota`](crate::Kind::Quota) or
+    /// [`TooManyFiles`](crate::Kind::TooManyFiles).
+    pub fn create(capacity: usize) -> Result<Self, Error> {
+        RegionOptions::new().create(capacity)
+    }
+
+    /// The address of the region's first byte.
+    #[must_use]
+    pub const fn base(&self) -> *const u8 {
+        self.mapping.as_ptr()
+    }
+
+    /// The capacity in bytes.
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
+        self.mapping.len()
+    }
+
+    /// The function at `offset`, in bytes from the start of the region.
+    ///
+    /// # Errors
+    /// As [`Mapping::entry`].
+    ///
+    /// # Safety
+    /// As [`Mapping::entry`]; the region must outlive the calls.
+    #[expect(unsafe_code, reason = "the caller vouches for the function's type")]
+    pub unsafe fn entry<F: Copy>(&self, offset: usize) -> Result<F, Error> {
+        // SAFETY: as promised by the caller.
+        unsafe { self.mapping.entry(offset) }
+    }
+
+    /// Publishes one chunk at the cursor, at its [alignment](Validated::align).
+    ///
+    /// If the chunk holds data the library has the kernel make sure that no CPU
+    /// can read the old bytes in its place: by a flush, or for large chunks by
+    /// pages of their own.
+    ///
+    /// # Errors
+    /// As [`append_batch`](Self::append_batch).
+    pub fn append(&self, chunk: &Validated) -> Result<Published, Error> {
+        let chunks = [chunk];
+        let published = self.publish(&chunks, None, Mode::for_append(&chunks))?;
+        one(published)
+    }
+
+    /// Publishes up to 1024 chunks at the cursor by one call, in order, each at
+    /// its [alignment](Validated::align), all or none.
+    ///
+    /// Direct branches between them and to code published before must go to
+    /// instructions. For branches to what is not published yet, what is
+    /// published there later is checked.
+    ///
+    /// # Errors
+    /// Nothing is published then.
+    /// * [`Error::Boundary`] if a branch does not go to an instruction;
+    /// * [`Error::Argument`] if there are more than 1024 chunks;
+    /// * [`Error::System`] of kind [`Full`](crate::Kind::Full),
+    ///   [`Sealed`](crate::Kind::Sealed), [`NotOwner`](crate::Kind::NotOwner) or
+    ///   [`NoMemory`](crate::Kind::NoMemory);
+    /// * [`Error::Stale`] if other holders of the append handle were always
+    ///   faster.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # use jitfd::{JitFd, Validated};
+    /// # fn both(region: &JitFd, a: &Validated, b: &Validated) -> Result<(), jitfd::Error> {
+    /// for function in region.append_batch(&[a, b])? {
+    ///     println!("{} bytes at {:#x}", function.len, function.address);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn append_batch<V: Borrow<Validated>>(
+        &self,
+        chunks: &[V],
+    ) -> Result<Vec<Published>, Error> {
+        let chunks: Vec<&Validated> = chunks.iter().map(Borrow::borrow).collect();
+        self.publish(&chunks, None, Mode::for_append(&chunks))
+    }
+
+    /// Publishes one chunk that was made for `offset`, a place given by
+    /// [`next_address`](Self::next_address).
+    ///
+    /// # Errors
+    /// [`Error::Stale`] if the cursor has moved on; else as
+    /// [`append_batch`](Self::append_batch).
+    pub fn append_at(&self, offset: usize, chunk: &Validated) -> Result<Published, Error> {
+        one(self.publish(&[chunk], Some(offset), Mode::for_place(chunk))?)
+    }
+
+    /// Publishes what `emit` makes for the place it is given. If another thread
+    /// publishes there meanwhile, `emit` is called again with another place.
+    ///
+    /// # Errors
+    /// What `emit` returns; [`Error::Stale`] if other threads were always
+    /// faster; else as [`append_batch`](Self::append_batch).
+    ///
+    /// # Example
+    /// ```no_run
+    /// use jitfd::{Align, Error, JitFd, Options, validate};
+    ///
+    /// # fn main() -> Result<(), Error> {
+    /// # let region = JitFd::create(4096)?;
+    /// let published = region.append_with(Align::FUNCTION, |place| {
+    ///     // mov rax, its own address; ret
+    ///     let mut code = vec![0x48, 0xb8];
+    ///     code.extend(place.address.to_le_bytes());
+    ///     code.push(0xc3);
+    ///     Ok::<_, Error>(validate(&code, &Options::new())?)
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn append_with<E: From<Error>>(
+        &self,
+        align: Align,
+        mut emit: impl FnMut(Place) -> Result<Validated, E>,
+    ) -> Result<Published, E> {
+        let mut last = Error::Stale { expected: 0 };
+        for _ in 0..TRIES {
+            let place = self.next_address(align)?;
+            let chunk = emit(place)?.aligned(align);
+            match self.append_at(place.offset, &chunk) {
+                Err(error @ Error::Stale { .. }) => last = error,
+                other => return other.map_err(E::from),
+            }
+        }
+        Err(last.into())
+    }
+
+    /// The place that the next appended chunk of this alignment gets, unless
+    /// another thread publishes first: use [`append_at`](Self::append_at), which
+    /// finds that out.
+    ///
+    /// # Errors
+    /// [`Error::System`] of kind [`Full`](crate::Kind::Full) if no byte is left.
+    pub fn next_address(&self, align: Align) -> Result<Place, Error> {
+        let mut state = self.lock();
+        state.cursor = self.kernel_cursor()?;
+        let offset = align.up(state.cursor).filter(|&offset| offset < self.capacity());
+        Ok(self.place_at(offset.ok_or(FULL)?))
+    }
+
+    /// Sets `len` bytes at the cursor aside. Their address is known before the
+    /// code for them is emitted; until they are filled they trap.
+    ///
+    /// # Errors
+    /// [`Error::System`] of kind [`Argument`](crate::Kind::Argument) if `len` is
+    /// 0, [`Full`](crate::Kind::Full), [`Sealed`](crate::Kind::Sealed),
+    /// [`NotOwner`](crate::Kind::NotOwner) or [`NoMemory`](crate::Kind::NoMemory).
+    ///
+    /// # Example
+    /// ```no_run
+    /// use jitfd::{Align, JitFd, Options, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// let region = JitFd::create(1 << 20)?;
+    /// let place = region.reserve(64, Align::FUNCTION)?;
+    /// // Code elsewhere can call `place.address` from now on.
+    /// region.fill(&place, &validate(&[0xc3], &Options::new())?)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn reserve(&self, len: usize, align: Align) -> Result<Reservation, Error> {
+        let mut state = self.lock();
+        let offset = self.append.reserve(len, align)?;
+        state.cursor = state.cursor.max(offset.saturating_add(len));
+        let Place { offset, address } = self.place_at(offset);
+        Ok(Reservation { offset, address, len })
+    }
+
+    /// Publishes `chunk` at the start of a reserved range. What it does not need
+    /// stays filled with `int3`; [`fill_at`](Self::fill_at) can use it.
+    ///
+    /// # Errors
+    /// Nothing is published then.
+    /// * [`Error::Argument`] if the chunk is longer than the range, or the range
+    ///   is of another region;
+    /// * [`Error::Boundary`] if a branch does not go to an instruction;
+    /// * [`Error::System`] of kind [`NotReserved`](crate::Kind::NotReserved) if
+    ///   it was filled before, [`Sealed`](crate::Kind::Sealed),
+    ///   [`NotOwner`](crate::Kind::NotOwner) or [`NoMemory`](crate::Kind::NoMemory).
+    pub fn fill(
+        &self,
+        reservation: impl Borrow<Reservation>,
+        chunk: &Validated,
+    ) -> Result<Published, Error> {
+        self.fill_at(reservation, 0, chunk)
+    }
+
+    /// As [`fill`](Self::fill), `skip` bytes behind the start of the range.
+    ///
+    /// # Errors
+    /// As [`fill`](Self::fill).
+    pub fn fill_at(
+        &self,
+        reservation: impl Borrow<Reservation>,
+        skip: usize,
+        chunk: &Validated,
+    ) -> Result<Published, Error> {
+        let offset = self.offset_in(reservation.borrow(), skip, chunk.len())?;
+        let batch = [Placed { offset, chunk }];
+        let mut state = self.lock();
+        state.check(&batch)?;
+        self.append.fill_batch(&batch)?;
+        state.note(&batch);
+        Ok(self.published(offset, chunk))
+    }
+
+    /// No publication, ever again. What is published stays executable.
+    ///
+    /// # Errors
+    /// As [`AppendHandle::seal`].
+    pub fn seal(&self) -> Result<(), Error> {
+        self.append.seal()
+    }
+
+    /// The region's counters.
+    ///
+    /// # Errors
+    /// As [`AppendHandle::stats`].
+    pub fn stats(&self) -> Result<Stats, Error> {
+        self.append.stats()
+    }
+
+    /// The handle by which the region can be mapped.
+    #[must_use]
+    pub const fn map_handle(&self) -> &MapHandle {
+        &self.map
+    }
+
+    /// The handle by which code is published. What is published through it is
+    /// not in this region's boundary map.
+    #[must_use]
+    pub const fn append_handle(&self) -> &AppendHandle {
+        &self.append
+    }
+
+    /// Takes the region apart, to give its parts to different owners.
+    #[must_use]
+    pub fn split(self) -> (MapHandle, AppendHandle, Mapping) {
+        (self.map, self.append, self.mapping)
+    }
+
+    /// Publishes at the cursor: places, checks, does and notes it.
+    fn publish(
+        &self,
+        chunks: &[&Validated],
+        made_for: Option<usize>,
+        mode: Mode,
+    ) -> Result<Vec<Published>, Error> {
+        let mut state = self.lock();
+        if state.boundaries.is_none() {
+            drop(state);
+            let offsets = self.append.append_in(chunks, made_for, mode)?;
+            return Ok(self.all_published(&placed(&offsets, chunks)));
+        }
+        let mut last = Error::Stale { expected: 0 };
+        for _ in 0..TRIES {
+            match self.publish_once(&mut state, chunks, made_for, mode) {
+                Err(error @ Error::Stale { .. }) => last = error,
+                other => return other,
+            }
+            let seen = std::mem::replace(&mut state.cursor, self.kernel_cursor()?);
+            if made_for.is_some() && seen == state.cursor {
+                break;
+            }
+        }
+        Err(last)
+    }
+
+    fn publish_once(
+        &self,
+        state: &mut State,
+        chunks: &[&Validated],
+        made_for: Option<usize>,
+        mode: Mode,
+    ) -> Result<Vec<Published>, Error> {
+        let (offsets, end) = place(state.cursor, self.capacity(), chunks, mode).ok_or(FULL)?;
+        let Some(&first) = offsets.first() else { return Ok(Vec::new()) };
+        if let Some(expected) = made_for.filter(|&offset| offset != first) {
+            return Err(Error::Stale { expected });
+        }
+        let batch = placed(&offsets, chunks);
+        state.check(&batch)?;
+        self.append.append_in(chunks, Some(first), mode)?;
+        state.note(&batch);
+        state.cursor = end;
+        Ok(self.all_published(&batch))
+    }
+
+    fn kernel_cursor(&self) -> Result<usize, Error> {
+        crate::ioctl::cursor(self.append.as_fd())
+    }
+
+    fn place_at(&self, offset: usize) -> Place {
+        Place { offset, address: self.mapping.address().wrapping_add(offset) }
+    }
+
+    fn published(&self, offset: usize, chunk: &Validated) -> Published {
+        let Place { offset, address } = self.place_at(offset);
+        Published { offset, address, len: chunk.len() }
+    }
+
+    fn all_published(&self, batch: &[Placed<'_>]) -> Vec<Published> {
+        batch.iter().map(|placed| self.published(placed.offset, placed.chunk)).collect()
+    }
+
+    /// The offset in the region of `len` bytes in a reserved range.
+    fn offset_in(&self, range: &Reservation, skip: usize, len: usize) -> Result<usize, Error> {
+        if self.place_at(range.offset).address != range.address {
+            return Err(Error::Argument("the range was reserved in another region"));
+        }
+        let fits = skip.checked_add(len).is_some_and(|end| end <= range.len);
+        let offset = range.offset.checked_add(skip).filter(|_| fits);
+        offset.ok_or(Error::Argument("the chunk is longer than the reserved range"))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic can't leave the state half changed: it is noted in one go.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn check(&self, batch: &[Placed<'_>]) -> Result<(), Error> {
+        self.boundaries.as_ref().map_or(Ok(()), |map| map.check(batch).map_err(Error::from))
+    }
+
+    fn note(&mut self, batch: &[Placed<'_>]) {
+        if let Some(map) = &mut self.boundaries {
+            map.note(batch);
+        }
+    }
+}
+
+/// The cursor only grows, so what does not fit now never will.
+const FULL: Error = Error::System(SystemError::new(Call::Append, libc::ENOSPC));
+
+fn placed<'a>(offsets: &[usize], chunks: &[&'a Validated]) -> Vec<Placed<'a>> {
+    let pairs = offsets.iter().zip(chunks);
+    pairs.map(|(&offset, &chunk)| Placed { offset, chunk }).collect()
+}
+
+fn one(published: Vec<Published>) -> Result<Published, Error> {
+    published.into_iter().next().ok_or(Error::Argument("there is nothing to publish"))
+}

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Regions over the model of the kernel: placing, retrying, refusing, and
+//! running the code.
+#![expect(unsafe_code, reason = "the tests run the code that they publish")]
+
+use crate::*;
+
+type Function = extern "C" fn() -> i32;
+
+/// mov eax, value; ret
+fn returns(value: i32) -> Validated {
+    let mut code = vec![0xb8];
+    code.extend(value.to_le_bytes());
+    code.push(0xc3);
+    validate(&code, &Options::new()).unwrap()
+}
+
+/// A jump of five bytes from `at` to `target`.
+fn jump(at: usize, target: usize) -> Validated {
+    let mut code = vec![0xe9];
+    code.extend(i32::try_from(target as i64 - at as i64 - 5).unwrap().to_le_bytes());
+    validate(&code, &Options::new()).unwrap()
+}
+
+fn with_data(len: usize) -> Validated {
+    validate(&vec![0x90; len], &Options::new().data(0..1)).unwrap()
+}
+
+fn run(region: &JitFd, offset: usize) -> i32 {
+    // SAFETY: the tests publish such functions at the offsets they run.
+    unsafe { region.entry::<Function>(offset).unwrap()() }
+}
+
+fn last_flags(region: &JitFd) -> u64 {
+    region.stats().unwrap().straddles
+}
+
+#[test]
+fn appended_code_runs_where_it_is_said_to_be() {
+    let region = JitFd::create(5000).unwrap();
+    assert_eq!(region.capacity(), 8192);
+    for value in 0..100 {
+        let at = region.append(&returns(value)).unwrap();
+        assert_eq!((at.offset % 16, at.len), (0, 6));
+        assert_eq!(at.address, region.base().addr() + at.offset);
+        assert_eq!(run(&region, at.offset), value);
+    }
+    assert_eq!(region.stats().unwrap().publications, 100);
+}
+
+#[test]
+fn a_batch_is_one_publication() {
+    let region = JitFd::create(4096).unwrap();
+    let batch = [returns(1), returns(2).aligned(Align::NONE), returns(3)];
+    let placed = region.append_batch(&batch).unwrap();
+    assert!(placed.iter().map(|at| at.offset).eq([0, 6, 16]));
+    assert!(placed.iter().map(|at| run(&region, at.offset)).eq([1, 2, 3]));
+    assert_eq!(region.stats().unwrap().publications, 1);
+    let none: [Validated; 0] = [];
+    assert_eq!(region.append_batch(&none), Ok(vec![]));
+}
+
+#[test]
+fn too_many_chunks_are_refused() {
+    let region = JitFd::create(1 << 16).unwrap();
+    let batch = vec![returns(1); 1025];
+    assert!(matches!(region.append_batch(&batch), Err(Error::Argument(_))));
+    assert_eq!(region.append_batch(&batch[..1024]).unwrap().len(), 1024);
+}
+
+#[test]
+fn data_is_published_in_a_way_of_its_own() {
+    let region = JitFd::create(1 << 20).unwrap();
+    region.append(&returns(1)).unwrap();
+    assert_eq!(last_flags(&region), 0);
+    region.append(&with_data(100)).unwrap();
+    assert_eq!(last_flags(&region), abi::PUBLISH_SYNC.into());
+    let large = region.append(&with_data(100_000)).unwrap();
+    assert_eq!(last_flags(&region), abi::PUBLISH_FRESH.into());
+    assert_eq!(large.offset % 4096, 0);
+    let after = region.append(&returns(1)).unwrap();
+    assert_eq!((after.offset % 4096, last_flags(&region)), (0, 0));
+    let place = region.reserve(100, Align::NONE).unwrap();
+    region.fill(&place, &with_data(100)).unwrap();
+    assert_eq!(last_flags(&region), abi::PUBLISH_SYNC.into());
+}
+
+#[test]
+fn reserved_ranges_are_filled_once() {
+    let region = JitFd::create(4096).unwrap();
+    let place = region.reserve(32, Align::FUNCTION).unwrap();
+    assert_eq!(region.append(&returns(2)).unwrap().offset, 32);
+    let filled = region.fill(&place, &returns(1)).unwrap();
+    assert_eq!((filled.address, run(&region, place.offset)), (place.address, 1));
+    let again = region.fill(&place, &returns(1)).unwrap_err();
+    assert_eq!(again.kind(), Some(Kind::NotReserved));
+    region.fill_at(&place, 26, &returns(3)).unwrap();
+    assert_eq!(run(&region, 26), 3);
+    assert!(matches!(region.fill_at(&place, 27, &returns(3)), Err(Error::Argument(_))));
+    assert!(matches!(region.fill_at(&place, usize::MAX, &returns(3)), Err(Error::Argument(_))));
+    let other = JitFd::create(4096).unwrap();
+    assert!(matches!(other.fill(&place, &returns(1)), Err(Error::Argument(_))));
+}
+
+#[test]
+fn a_region_fills_up_and_can_be_sealed() {
+    let region = JitFd::create(4096).unwrap();
+    for _ in 0..256 {
+        region.append(&returns(7)).unwrap();
+    }
+    assert_eq!(region.append(&returns(7)).unwrap_err().kind(), Some(Kind::Full));
+    assert_eq!(region.reserve(16, Align::NONE).unwrap_err().kind(), Some(Kind::Full));
+    let region = JitFd::create(4096).unwrap();
+    let place = region.reserve(16, Align::NONE).unwrap();
+    region.seal().unwrap();
+    assert_eq!(region.append(&returns(7)).unwrap_err().kind(), Some(Kind::Sealed));
+    assert_eq!(region.fill(place, &returns(7)).unwrap_err().kind(), Some(Kind::Sealed));
+    assert!(region.stats().unwrap().sealed);
+}
+
+#[test]
+fn capacities_have_bounds() {
+    for capacity in [0, (1 << 30) + 1, usize::MAX] {
+        assert!(matches!(JitFd::create(capacity), Err(Error::Argument(_))));
+    }
+}
+
+#[test]
+fn somebody_else_may_publish_in_between() {
+    let region = JitFd::create(1 << 16).unwrap();
+    let place = region.next_address(Align::FUNCTION).unwrap();
+    region.append_handle().append(&[&returns(1)], None).unwrap();
+    let stale = region.append_at(place.offset, &returns(2));
+    assert_eq!(stale, Err(Error::Stale { expected: place.offset }));
+    assert_eq!(region.append_at(16, &returns(2)).unwrap().offset, 16);
+    region.append_handle().append(&[&returns(3)], None).unwrap();
+    assert_eq!(region.append(&returns(4)).unwrap().offset, 48);
+    assert_eq!(region.append_at(4711, &returns(2)), Err(Error::Stale { expected: 4711 }));
+}
+
+#[test]
+fn emitting_is_repeated_for_another_place() {
+    let region = JitFd::create(4096).unwrap();
+    let mut places = Vec::new();
+    let at = region.append_with(Align::FUNCTION, |place| {
+        if places.is_empty() {
+            region.append(&returns(0)).unwrap();
+        }
+        places.push(place.offset);
+        Ok::<_, Error>(returns(i32::try_from(place.offset).unwrap()))
+    });
+    assert_eq!(places, [0, 16]);
+    assert_eq!(run(&region, at.unwrap().offset), 16);
+}
+
+#[test]
+fn branches_between_chunks_are_checked() {
+    let region = JitFd::create(4096).unwrap();
+    let callee = region.append(&returns(5)).unwrap().offset;
+    let caller = region.append_at(16, &jump(16, callee)).unwrap();
+    assert_eq!(run(&region, caller.offset), 5);
+    let wrong = region.append_at(32, &jump(32, callee + 1)).unwrap_err();
+    let target = BoundaryError::Target { branch: 32, target: callee + 1 };
+    assert_eq!(wrong, Error::Boundary(target));
+    assert_eq!(region.stats().unwrap().cursor, 21);
+    let free = RegionOptions::new().boundary_map(false).create(4096).unwrap();
+    free.append(&returns(5)).unwrap();
+    free.append_at(16, &jump(16, 1)).unwrap();
+}
+
+#[test]
+fn the_parts_work_alone() {
+    let (map, append, mapping) = JitFd::create(4096).unwrap().split();
+    drop(mapping);
+    let offset = append.reserve(6, Align::NONE).unwrap();
+    append.fill(offset, &returns(9)).unwrap();
+    assert_eq!(append.append(&[], None), Ok(vec![]));
+    let mapping = map.map(4096).unwrap();
+    // SAFETY: such a function was published there.
+    let nine = unsafe { mapping.entry::<Function>(offset).unwrap() };
+    assert_eq!(nine(), 9);
+    // SAFETY: no pointer is made from a bad offset or for a bad type.
+    let bad = unsafe { (mapping.entry::<Function>(4096), mapping.entry::<u8>(0)) };
+    assert!(bad.0.is_err() && bad.1.is_err());
+    assert_eq!(map.map(0).unwrap_err().kind(), Some(Kind::Argument));
+}
+
+#[test]
+fn many_threads_append_to_one_region() {
+    for map in [true, false] {
+        let region = RegionOptions::new().boundary_map(map).create(1 << 20).unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let region = &region;
+                scope.spawn(move || append_and_run(region, thread * 1000));
+            }
+        });
+        assert_eq!(region.stats().unwrap().publications, 1200);
+    }
+}
+
+fn append_and_run(region: &JitFd, base: i32) {
+    for value in base..base + 100 {
+        let at = region.append(&returns(value)).unwrap();
+        assert_eq!(run(region, at.offset), value);
+        let place = region.reserve(6, Align::FUNCTION).unwrap();
+        region.fill(&place, &returns(-value)).unwrap();
+        assert_eq!(run(region, place.offset), -value);
+        let made = region.append_with(Align::FUNCTION, |place| {
+            Ok::<_, Error>(returns(i32::try_from(place.offset).unwrap()))
+        });
+        let at = made.unwrap().offset;
+        assert_eq!(run(region, at), i32::try_from(at).unwrap());
+    }
+}

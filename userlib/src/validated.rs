@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Code that may be published, as a type: the bytes cannot be reached for
+//! writing, and there is no other safe way to make one than to validate.
+
+use crate::bitmap::Bitmap;
+use crate::fault::ValidationError;
+use crate::layout::Align;
+use crate::scan::Outside;
+use crate::validate::{checked_data, in_data};
+use std::ops::Range;
+
+/// One chunk of code that passed [`validate`](crate::validate), and the only
+/// thing that can be published.
+///
+/// It owns its bytes. Publishing does not use it up: the same chunk can be
+/// published more than once.
+///
+/// # Invariants
+/// The bytes are not empty and have passed validation with the data ranges
+/// kept here, or a caller of [`Validated::assume_valid`] vouched for them.
+#[derive(Clone, Debug)]
+pub struct Validated {
+    parts: Parts,
+    align: Align,
+}
+
+/// What validation has found out about a chunk.
+#[derive(Clone, Debug)]
+pub(crate) struct Parts {
+    pub(crate) code: Vec<u8>,
+    /// Ascending, not empty, not touching, inside `code`.
+    pub(crate) data: Vec<Range<usize>>,
+    /// The starts of the instructions; `None` if they are not known.
+    pub(crate) starts: Option<Bitmap>,
+    pub(crate) outside: Vec<Outside>,
+    pub(crate) lock_skips: Vec<usize>,
+}
+
+impl Validated {
+    pub(crate) const fn from_parts(parts: Parts) -> Self {
+        Self { parts, align: Align::FUNCTION }
+    }
+
+    /// Takes code as valid without looking at it.
+    ///
+    /// The region's boundary map then takes every byte outside of `data` for
+    /// the start of an instruction.
+    ///
+    /// ```
+    /// use jitfd::Validated;
+    ///
+    /// // SAFETY: `nop; ret` is complete, valid and has no branches.
+    /// let chunk = unsafe { Validated::assume_valid(vec![0x90, 0xc3], &[]) }.unwrap();
+    /// assert_eq!(chunk.bytes(), [0x90, 0xc3]);
+    /// ```
+    ///
+    /// # Errors
+    /// [`ValidationError`] if `code` is empty or too long, or a data range is
+    /// empty or not inside it.
+    ///
+    /// # Safety
+    /// `code` must fulfil what [`validate`](crate::validate) checks, and `data`
+    /// (in bytes from its start) must name every byte that code loads.
+    #[expect(unsafe_code, reason = "the named way around validation")]
+    pub unsafe fn assume_valid(
+        code: Vec<u8>,
+        data: &[Range<usize>],
+    ) -> Result<Self, ValidationError> {
+        let data = checked_data(data, code.len())?;
+        let (outside, lock_skips) = (Vec::new(), Vec::new());
+        Ok(Self::from_parts(Parts { code, data, starts: None, outside, lock_skips }))
+    }
+
+    /// The bytes, code and data.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.parts.code
+    }
+
+    /// The number of bytes, at least 1.
+    #[expect(clippy::len_without_is_empty, reason = "never empty")]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.parts.code.len()
+    }
+
+    /// Whether some of the bytes are data. Such a chunk is published in a more
+    /// expensive way (see [`JitFd::append`](crate::JitFd::append)), because a
+    /// load, unlike a jump, cannot find out that it read an old page.
+    #[must_use]
+    pub fn holds_data(&self) -> bool {
+        !self.parts.data.is_empty()
+    }
+
+    /// Whether an instruction starts at `offset`, in bytes from the start of
+    /// the chunk. For assumed code: whether `offset` is inside and not data.
+    #[must_use]
+    pub fn is_boundary(&self, offset: usize) -> bool {
+        self.parts.starts.as_ref().map_or_else(
+            || offset < self.len() && !in_data(&self.parts.data, offset),
+            |starts| starts.get(offset),
+        )
+    }
+
+    /// The starts of instructions among the 64 bytes from `offset` on, as bits.
+    pub(crate) fn starts_at(&self, offset: usize) -> u64 {
+        self.parts.starts.as_ref().map_or_else(
+            || (0..64).fold(0, |word, bit| word | u64::from(self.is_boundary(offset + bit)) << bit),
+            |starts| starts.window(offset),
+        )
+    }
+
+    /// The offsets behind a `lock` prefix to which a branch goes: empty unless
+    /// [`LockSkips::Tolerate`](crate::LockSkips::Tolerate) was asked for.
+    #[must_use]
+    pub fn lock_skips(&self) -> &[usize] {
+        &self.parts.lock_skips
+    }
+
+    /// The alignment at which [`append`](crate::JitFd::append) puts the chunk;
+    /// 16 bytes unless set.
+    #[must_use]
+    pub const fn align(&self) -> Align {
+        self.align
+    }
+
+    /// Sets the alignment at which [`append`](crate::JitFd::append) puts the
+    /// chunk.
+    ///
+    /// ```
+    /// use jitfd::{Align, Options, validate};
+    ///
+    /// let chunk = validate(&[0xc3], &Options::new()).unwrap().aligned(Align::new(64).unwrap());
+    /// assert_eq!(chunk.align().bytes(), 64);
+    /// ```
+    #[must_use]
+    pub const fn aligned(mut self, align: Align) -> Self {
+        self.align = align;
+        self
+    }
+
+    /// The direct branches that leave the chunk.
+    pub(crate) fn outside(&self) -> &[Outside] {
+        &self.parts.outside
+    }
+}
