@@ -70,7 +70,9 @@ impl Span {
 /// The place of `len` bytes at the cursor, aligned to `1 << align_log2`.
 pub fn place(cursor: u64, capacity: u64, len: u64, align_log2: u32) -> Result<Span, Refusal> {
     let align = 1u64.checked_shl(align_log2).ok_or(Refusal::Invalid)?;
-    let start = cursor.checked_next_multiple_of(align).ok_or(Refusal::Full)?;
+    let start = cursor
+        .checked_next_multiple_of(align)
+        .ok_or(Refusal::Full)?;
     let end = start.checked_add(len).ok_or(Refusal::Full)?;
     if len == 0 {
         return Err(Refusal::Invalid);
@@ -106,10 +108,7 @@ pub fn split_hole(hole: Span, fill: Span) -> Option<(Option<Span>, Option<Span>)
             len: end.saturating_sub(start),
         })
     };
-    Some((
-        part(hole.start, fill.start),
-        part(fill.end(), hole.end()),
-    ))
+    Some((part(hole.start, fill.start), part(fill.end(), hole.end())))
 }
 
 /// One page of a publication: its number and which of the sorted spans have

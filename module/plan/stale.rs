@@ -43,7 +43,10 @@ const IMM_3: u8 = 0x03;
 /// Code that holds these two bytes next to each other is published with a
 /// flush (see [`looks_like_int_3`]), so a stale trap can't be mistaken for it.
 const fn is_int_3(bytes: Bytes) -> bool {
-    matches!((bytes.before_last, bytes.last), (Some(INT_IMM8), Some(IMM_3)))
+    matches!(
+        (bytes.before_last, bytes.last),
+        (Some(INT_IMM8), Some(IMM_3))
+    )
 }
 
 /// Rule R5, for a DIE_INT3 from user mode in an address space that maps a

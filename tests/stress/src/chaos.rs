@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What may happen to a process at any time while others publish: forks, new
+//! mappings that move and go, signals, migration, CPUs that go off line.
+
+use crate::board::Board;
+use crate::random::Random;
+use crate::verdict::must;
+use crate::{executor, sys};
+use jitfd::MapHandle;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+fn pause(random: &mut Random) {
+    std::thread::sleep(Duration::from_millis(1 + random.below(8) as u64));
+}
+
+/// Forks children, and children of children, that execute what was published
+/// before and what is published while they run.
+pub fn fork(base: usize, board: &Board, mut random: Random) {
+    while !board.is_over() {
+        let seed = random.next();
+        let pid = sys::fork(|| {
+            let mut random = Random::new(seed, 1);
+            executor::some(base, board, &mut random, 400);
+            let grandchild =
+                sys::fork(|| executor::some(base, board, &mut Random::new(seed, 2), 400));
+            executor::some(base, board, &mut random, 100);
+            sys::join(grandchild);
+        });
+        board.shared().forks.fetch_add(2, Ordering::Relaxed);
+        sys::join(pid);
+        pause(&mut random);
+    }
+}
+
+/// Maps the region once more, executes there, moves it, executes again, takes
+/// a piece out, unmaps the rest.
+pub fn remap(map: &MapHandle, len: usize, board: &Board, mut random: Random) {
+    const PAGE: usize = 4096;
+    while !board.is_over() {
+        let mapping = must(map.map(len), "a second mapping");
+        executor::some(mapping.address(), board, &mut random, 200);
+        // From here on the mapping is looked after by hand.
+        let address = sys::move_mapping(mapping.address(), len);
+        std::mem::forget(mapping);
+        executor::some(address, board, &mut random, 200);
+        sys::revoke_and_restore(address, len);
+        executor::some(address, board, &mut random, 100);
+        let cut = random.below(len / PAGE - 1) * PAGE;
+        sys::unmap(address + cut, PAGE);
+        sys::unmap(address, len);
+        board.shared().remaps.fetch_add(1, Ordering::Relaxed);
+        pause(&mut random);
+    }
+}
+
+/// Sends signals to threads that execute; the handler executes, too.
+pub fn signal(threads: &[libc::pid_t], board: &Board, mut random: Random) {
+    while !board.is_over() {
+        if !threads.is_empty() {
+            sys::signal(threads[random.below(threads.len())]);
+            board.shared().signals.fetch_add(1, Ordering::Relaxed);
+        }
+        std::thread::sleep(Duration::from_micros(300));
+    }
+}
+
+/// Executes on one CPU after another.
+pub fn migrate(base: usize, board: &Board, mut random: Random) {
+    let cpus = sys::cpus();
+    while !board.is_over() {
+        sys::migrate(random.below(cpus));
+        executor::some(base, board, &mut random, 64);
+    }
+}
+
+/// Takes a CPU (never CPU 0) off line and brings it back.
+pub fn hotplug(board: &Board, mut random: Random) {
+    let cpus = sys::cpus();
+    while !board.is_over() && cpus > 1 {
+        let cpu = 1 + random.below(cpus - 1);
+        let file = format!("/sys/devices/system/cpu/cpu{cpu}/online");
+        must(std::fs::write(&file, "0"), &file);
+        pause(&mut random);
+        must(std::fs::write(&file, "1"), &file);
+        board.shared().offlined.fetch_add(1, Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Stress: publishers and executors share a region across threads and
+//! processes, while other threads fork, map, move and unmap it, send signals,
+//! migrate threads and take CPUs off line. Every executed function proves its
+//! identity. Any wrong result or unexpected signal ends the run at once, with
+//! the seed to repeat it.
+//!
+//! Flow: `emit` (a function with an identity) → `publisher` → `board` (which
+//! functions exist, shared by all processes) → `executor`; `chaos` disturbs;
+//! `round` runs it all for one region; `verdict` ends it.
+
+mod board;
+mod chaos;
+mod emit;
+mod executor;
+mod publisher;
+mod random;
+mod round;
+mod sys;
+mod verdict;
+
+use clap::Parser;
+use std::time::{Duration, Instant};
+
+/// Stress the publish protocol. Needs /dev/jit; run it by `make stress`.
+#[derive(Parser)]
+struct Arguments {
+    /// How long to run, in seconds; a round that has begun is finished.
+    #[arg(long, default_value_t = 20)]
+    seconds: u64,
+    /// Repeats the random choices of an earlier run.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Functions a round, all publishers together.
+    #[arg(long, default_value_t = 6000)]
+    functions: usize,
+    /// Take CPUs off line and back, too.
+    #[arg(long)]
+    hotplug: bool,
+}
+
+fn main() {
+    let arguments = Arguments::parse();
+    let seed = arguments.seed.unwrap_or_else(random::seed_from_clock);
+    verdict::set_seed(seed);
+    println!("stress: seed {seed}");
+    let begin = Instant::now();
+    let mut total = round::Totals::default();
+    while total.rounds == 0 || begin.elapsed() < Duration::from_secs(arguments.seconds) {
+        let plan = round::Plan {
+            seed: seed.wrapping_add(total.rounds),
+            functions: arguments.functions,
+            hotplug: arguments.hotplug,
+        };
+        total.add(&round::run(&plan));
+        println!("stress: {:4.0} s {total}", begin.elapsed().as_secs_f64());
+    }
+    total.check();
+    println!("stress: ok seed={seed} {total}");
+}

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One round: a region, its publishers in two processes, executors in three,
+//! and everything that disturbs them, until all functions are published.
+
+use crate::board::Board;
+use crate::random::Random;
+use crate::verdict::{self, must};
+use crate::{chaos, emit, executor, publisher, sys};
+use jitfd::{AppendHandle, MapHandle, RegionOptions, Stats};
+use std::cell::Cell;
+use std::fmt;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What a round is to do.
+pub struct Plan {
+    pub seed: u64,
+    pub functions: usize,
+    pub hotplug: bool,
+}
+
+/// What rounds have done.
+#[derive(Default)]
+pub struct Totals {
+    pub rounds: u64,
+    calls: u64,
+    forks: u64,
+    remaps: u64,
+    signals: u64,
+    offlined: u64,
+    published: u64,
+    swaps: u64,
+    fixups: u64,
+    retired: u64,
+    freed: u64,
+    straddles: u64,
+    flushes: u64,
+    ipis: u64,
+}
+
+impl Totals {
+    /// Adds another round.
+    pub fn add(&mut self, other: &Totals) {
+        self.rounds += other.rounds;
+        self.calls += other.calls;
+        self.forks += other.forks;
+        self.remaps += other.remaps;
+        self.signals += other.signals;
+        self.offlined += other.offlined;
+        self.published += other.published;
+        self.swaps += other.swaps;
+        self.fixups += other.fixups;
+        self.retired += other.retired;
+        self.freed += other.freed;
+        self.straddles += other.straddles;
+        self.flushes += other.flushes;
+        self.ipis += other.ipis;
+    }
+
+    /// Fails where something that the run is for has not happened.
+    pub fn check(&self) {
+        let happened = [
+            (self.calls, "no function was called"),
+            (self.swaps, "no page-table entry was swapped"),
+            (self.forks, "nothing was forked"),
+            (self.remaps, "nothing was remapped"),
+            (self.signals, "no signal was sent"),
+        ];
+        for (count, complaint) in happened {
+            if count == 0 {
+                verdict::fail(complaint);
+            }
+        }
+    }
+}
+
+impl fmt::Display for Totals {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            out,
+            "rounds={} published={} calls={} swaps={} fixups={} retired={} freed={} straddles={} \
+             flushes={} ipis={} forks={} remaps={} signals={} offlined={} wrong=0",
+            self.rounds,
+            self.published,
+            self.calls,
+            self.swaps,
+            self.fixups,
+            self.retired,
+            self.freed,
+            self.straddles,
+            self.flushes,
+            self.ipis,
+            self.forks,
+            self.remaps,
+            self.signals,
+            self.offlined
+        )
+    }
+}
+
+/// What the signal handler executes: set while a round runs.
+static HANDLER_BOARD: AtomicPtr<Board> = AtomicPtr::new(std::ptr::null_mut());
+static HANDLER_BASE: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    static IN_HANDLER: Cell<bool> = const { Cell::new(false) };
+}
+
+fn on_signal() {
+    let board = HANDLER_BOARD.load(Ordering::Acquire);
+    if board.is_null() || IN_HANDLER.replace(true) {
+        return;
+    }
+    // SAFETY: Boards are leaked, so the pointer stays valid.
+    let board = unsafe { &*board };
+    let base = HANDLER_BASE.load(Ordering::Relaxed);
+    executor::some(base, board, &mut Random::new(base as u64, 77), 4);
+    IN_HANDLER.set(false);
+}
+
+/// Everything that the threads of a round share.
+struct Scene<'a> {
+    plan: &'a Plan,
+    map: &'a MapHandle,
+    append: &'a AppendHandle,
+    board: &'a Board,
+    base: usize,
+    len: usize,
+    executors: Mutex<Vec<libc::pid_t>>,
+}
+
+impl Scene<'_> {
+    fn random(&self, who: u64) -> Random {
+        Random::new(self.plan.seed, who)
+    }
+
+    fn execute(&self, who: u64) {
+        let mut executors = self
+            .executors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        executors.push(sys::thread_id());
+        drop(executors);
+        executor::run(self.base, self.board, self.random(who));
+    }
+
+    fn signal(&self) {
+        std::thread::sleep(Duration::from_millis(5));
+        let threads = self
+            .executors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        chaos::signal(&threads, self.board, self.random(14));
+    }
+
+    /// The threads of the first process.
+    fn play(&self) {
+        std::thread::scope(|scope| {
+            let publisher = scope.spawn(|| publisher::run(self.append, self.board, self.random(1)));
+            for who in 2..4 {
+                scope.spawn(move || self.execute(who));
+            }
+            scope.spawn(|| chaos::fork(self.base, self.board, self.random(11)));
+            scope.spawn(|| chaos::remap(self.map, self.len, self.board, self.random(12)));
+            scope.spawn(|| chaos::migrate(self.base, self.board, self.random(13)));
+            scope.spawn(|| self.signal());
+            if self.plan.hotplug {
+                scope.spawn(|| chaos::hotplug(self.board, self.random(15)));
+            }
+            if publisher.join().is_err() {
+                verdict::fail("the publisher panicked");
+            }
+            self.wait_for_the_others();
+            self.board.shared().stop.store(1, Ordering::Relaxed);
+        });
+    }
+
+    /// Until every function is there: another process publishes, too.
+    fn wait_for_the_others(&self) {
+        let missing = |id: &usize| self.board.find(*id).is_none();
+        let begin = Instant::now();
+        let mut from = 0;
+        // The last numbers of a batch that no longer fitted stay unused.
+        let last = self.board.capacity().saturating_sub(64);
+        while let Some(id) = (from..last).find(missing) {
+            from = id;
+            if begin.elapsed() > Duration::from_secs(120) {
+                verdict::fail(format_args!("function {id} was never published"));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// A second process, with a mapping of its own elsewhere, that publishes and
+/// executes.
+fn other_process(map: &MapHandle, append: &AppendHandle, board: &Board, plan: &Plan, len: usize) {
+    let mapping = must(map.map(len), "the other process's mapping");
+    std::thread::scope(|scope| {
+        scope.spawn(|| publisher::run(append, board, Random::new(plan.seed, 21)));
+        scope.spawn(|| executor::run(mapping.address(), board, Random::new(plan.seed, 22)));
+    });
+}
+
+/// Runs one round.
+pub fn run(plan: &Plan) -> Totals {
+    let len = (plan.functions * emit::MAX_LEN).next_multiple_of(1 << 16);
+    let options = RegionOptions::new().any_process(true).boundary_map(false);
+    let (map, append, mapping) = must(options.create(len), "create").split();
+    // Leaked: the signal handler may look at it at any time.
+    let board: &Board = Box::leak(Box::new(Board::new(plan.functions)));
+    HANDLER_BASE.store(mapping.address(), Ordering::Relaxed);
+    HANDLER_BOARD.store(std::ptr::from_ref(board).cast_mut(), Ordering::Release);
+    sys::install_handlers(on_signal);
+    let other = sys::fork(|| other_process(&map, &append, board, plan, len));
+    let scene = Scene {
+        plan,
+        map: &map,
+        append: &append,
+        board,
+        base: mapping.address(),
+        len,
+        executors: Mutex::new(Vec::new()),
+    };
+    scene.play();
+    sys::join(other);
+    HANDLER_BOARD.store(std::ptr::null_mut(), Ordering::Release);
+    totals(board, &settle(&map))
+}
+
+/// Waits until all replaced pages are freed; they must be soon.
+fn settle(map: &MapHandle) -> Stats {
+    let begin = Instant::now();
+    loop {
+        let stats = must(map.stats(), "stats");
+        if stats.retired == stats.freed {
+            return stats;
+        }
+        if begin.elapsed() > Duration::from_secs(5) {
+            verdict::fail(format_args!(
+                "{} of {} retired pages are not freed after 5 s",
+                stats.retired - stats.freed,
+                stats.retired
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn totals(board: &Board, stats: &Stats) -> Totals {
+    let shared = board.shared();
+    Totals {
+        rounds: 1,
+        calls: shared.calls.load(Ordering::Relaxed),
+        forks: shared.forks.load(Ordering::Relaxed),
+        remaps: shared.remaps.load(Ordering::Relaxed),
+        signals: shared.signals.load(Ordering::Relaxed),
+        offlined: shared.offlined.load(Ordering::Relaxed),
+        published: stats.segments,
+        swaps: stats.swaps,
+        fixups: stats.fixups,
+        retired: stats.retired,
+        freed: stats.freed,
+        straddles: stats.straddles,
+        flushes: stats.flushes,
+        ipis: stats.ipis,
+    }
+}
