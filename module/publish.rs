@@ -232,7 +232,7 @@ fn commit(
     sync: bool,
 ) {
     turn.cpus.clear();
-    let mut accessed = false;
+    let mut stale = false;
     // The page after the one at hand, if this publication swapped it.
     let mut next: Option<(u64, Swapped)> = None;
     for touched in Descending::new(&plan.spans) {
@@ -242,8 +242,8 @@ fn commit(
         };
         if must_flush_before(plan.crosses_after(touched), after) {
             region.counters.straddles.add(1);
-            flush(region, turn);
-            accessed = false;
+            retire::flush(region, &mut turn.cpus);
+            stale = false;
         }
         let Some(blank) = supplies.blanks.pop() else {
             break;
@@ -255,11 +255,11 @@ fn commit(
             bytes: &input.bytes,
         };
         let swapped = write.publish(blank, turn, &mut supplies.retired);
-        accessed |= swapped.accessed;
+        stale |= swapped.may_be_stale();
         next = Some((touched.page, swapped));
     }
-    if must_flush_after(sync, accessed) {
-        flush(region, turn);
+    if must_flush_after(sync, stale) {
+        retire::flush(region, &mut turn.cpus);
     }
     supplies.finish(region, turn, plan, input);
 }
@@ -273,13 +273,6 @@ impl Supplies {
         turn.holes.take(&plan.spans, self.holes);
         retire::retire(region, &mut self.retired, &turn.cpus, self.reservation);
     }
-}
-
-/// Rids all CPUs of entries that this publication replaced so far.
-fn flush(region: &Region, turn: &mut Turn) {
-    let ipis = turn.cpus.interrupt();
-    region.counters.flushes.add(1);
-    region.counters.ipis.add(ipis);
 }
 
 /// One page of a publication.
@@ -346,7 +339,9 @@ impl Write<'_> {
         drop(old);
         let old = self.region.pages.put(self.page(), new.clone());
         let pgoff = self.region.first_pgoff() + self.page();
-        let swapped = pte::swap_everywhere(&space.lock(), pgoff, &new, &mut turn.cpus);
+        let mut swapped = pte::swap_everywhere(&space.lock(), pgoff, &new, &mut turn.cpus);
+        // A TLB may have kept a version from before the last one.
+        swapped.outdated = self.region.pending() != 0;
         self.region.counters.swaps.add(u64::from(swapped.entries));
         if let Some(old) = old {
             self.give_up(old, swapped, retired);

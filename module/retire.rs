@@ -176,7 +176,7 @@ impl Drop for Reclaim {
     fn drop(&mut self) {
         // SAFETY: The thread runs until it is told to stop.
         unsafe { ffi::kthread_stop(self.0.as_ptr()) };
-        flush_now(None);
+        flush_now(&mut Cpus::none());
         let mut closing = CLOSING.lock();
         closing.tickers = None;
         closing.batch = Batch::new();
@@ -202,7 +202,7 @@ pub(crate) fn reserve(region: &Region, count: usize) -> Reservation {
             return Reservation(count);
         }
         drop(open);
-        flush_now(Some(region));
+        flush(region, &mut Cpus::none());
     }
 }
 
@@ -241,8 +241,18 @@ fn wake() {
     unsafe { bindings::wake_up_process(THREAD.load(Relaxed)) };
 }
 
-/// Frees everything that waits, by one flush of all CPUs concerned.
-fn flush_now(region: Option<&Region>) {
+/// Rids all CPUs of everything stale: the entries that `cpus` may hold after a
+/// publication of `region`, and those of all pages that wait, of any version.
+/// Frees these pages.
+pub(crate) fn flush(region: &Region, cpus: &mut Cpus) {
+    let ipis = flush_now(cpus);
+    region.counters.flushes.add(1);
+    region.counters.ipis.add(ipis);
+}
+
+/// Frees everything that waits, by one flush of all CPUs concerned and those
+/// in `also`. Returns the number of interrupts.
+fn flush_now(also: &mut Cpus) -> u64 {
     let mut closing = CLOSING.lock();
     let Closing { batch, second, .. } = &mut *closing;
     {
@@ -252,14 +262,13 @@ fn flush_now(region: Option<&Region>) {
         open.batch.cpus.clear();
         CLOSING_LEN.store(batch.items.len() + second.len(), Relaxed);
     }
+    batch.cpus.union(also);
+    also.clear();
     let ipis = batch.cpus.interrupt();
-    if let Some(region) = region {
-        region.counters.flushes.add(1);
-        region.counters.ipis.add(ipis);
-    }
     batch.free();
     give_back(second);
     CLOSING_LEN.store(0, Relaxed);
+    ipis
 }
 
 /// # Safety

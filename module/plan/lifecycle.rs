@@ -72,6 +72,16 @@ pub struct Swapped {
     /// Some of them had been used by a CPU, so a TLB may still hold them. An
     /// entry whose Accessed bit was never set was never cached.
     pub accessed: bool,
+    /// A TLB may still hold an even older version of the page: one that was
+    /// retired and is not known to be flushed.
+    pub outdated: bool,
+}
+
+impl Swapped {
+    /// Whether a TLB may hold any version of the page but the newest.
+    pub const fn may_be_stale(self) -> bool {
+        self.accessed || self.outdated
+    }
 }
 
 /// The cross-page hazard of a fill (rule R3 does not cover it): the page after
@@ -79,11 +89,11 @@ pub struct Swapped {
 /// version with a 0xCC tail, and an instruction reaches from this page into it.
 /// Then all TLBs are flushed before this page is published.
 pub const fn must_flush_before(crosses_after: bool, next_page: Swapped) -> bool {
-    crosses_after && next_page.accessed
+    crosses_after && next_page.may_be_stale()
 }
 
 /// Whether a publication ends with a flush: the caller asked that no CPU can
 /// see old bytes, and some CPU may.
-pub const fn must_flush_after(sync_asked: bool, accessed: bool) -> bool {
-    sync_asked && accessed
+pub const fn must_flush_after(sync_asked: bool, may_be_stale: bool) -> bool {
+    sync_asked && may_be_stale
 }

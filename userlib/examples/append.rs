@@ -16,7 +16,10 @@ fn main() -> Result<(), Error> {
     let doubled = validate(&[0x8d, 0x04, 0x3f, 0xc3], &Options::new())?;
     region.fill(&callee, &doubled)?;
 
-    println!("caller at {:#x}, callee at {:#x}", caller.address, callee.address);
+    println!(
+        "caller at {:#x}, callee at {:#x}",
+        caller.address, callee.address
+    );
     println!("caller(21) = {}", run(&region, caller, 21)?);
     println!("{:#?}", region.stats()?);
     region.seal()

@@ -15,7 +15,10 @@ use std::{error::Error, hint::black_box, time::Duration, time::Instant};
 const ROUNDS: usize = 15;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("{:>10} {:>10} {:>10} {:>6}  file", "bytes", "bare MB/s", "valid MB/s", "ratio");
+    println!(
+        "{:>10} {:>10} {:>10} {:>6}  file",
+        "bytes", "bare MB/s", "valid MB/s", "ratio"
+    );
     for path in std::env::args().skip(1) {
         compare(&path)?;
     }
@@ -34,11 +37,17 @@ fn compare(path: &str) -> Result<(), Box<dyn Error>> {
     let (mut bare, mut valid) = (Duration::MAX, Duration::MAX);
     for _ in 0..ROUNDS {
         bare = bare.min(time(|| decode(text)));
-        valid = valid.min(time(|| validator.validate(text).map_or(0, |chunk| chunk.len())));
+        valid = valid.min(time(|| {
+            validator.validate(text).map_or(0, |chunk| chunk.len())
+        }));
     }
     let speed = |time: Duration| text.len() as f64 / time.as_secs_f64() / 1e6;
     let (bare, valid) = (speed(bare), speed(valid));
-    println!("{:>10} {bare:>10.1} {valid:>10.1} {:>6.3}  {path}", text.len(), valid / bare);
+    println!(
+        "{:>10} {bare:>10.1} {valid:>10.1} {:>6.3}  {path}",
+        text.len(),
+        valid / bare
+    );
     Ok(())
 }
 

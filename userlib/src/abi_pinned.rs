@@ -36,15 +36,24 @@ fn offsets() {
     assert_eq!(offset_of!(CreateCode, addr), 16);
     assert_eq!(offset_of!(CreateCode, flags), 24);
     assert_eq!(offset_of!(CreateCode, reserved), 28);
-    assert_eq!((offset_of!(Create, size), offset_of!(Create, flags)), (0, 8));
+    assert_eq!(
+        (offset_of!(Create, size), offset_of!(Create, flags)),
+        (0, 8)
+    );
     assert_eq!(offset_of!(Publish, segments), 0);
     assert_eq!(offset_of!(Publish, count), 8);
     assert_eq!(offset_of!(Publish, flags), 12);
     assert_eq!(offset_of!(Publish, expect), 16);
     assert_eq!(offset_of!(Segment, offset), 16);
     assert_eq!(offset_of!(Segment, align_log2), 24);
-    assert_eq!((offset_of!(Reserve, len), offset_of!(Reserve, align_log2)), (0, 8));
-    assert_eq!((offset_of!(Stats, cursor), offset_of!(Stats, sealed)), (8, 104));
+    assert_eq!(
+        (offset_of!(Reserve, len), offset_of!(Reserve, align_log2)),
+        (0, 8)
+    );
+    assert_eq!(
+        (offset_of!(Stats, cursor), offset_of!(Stats, sealed)),
+        (8, 104)
+    );
 }
 
 #[test]
@@ -52,5 +61,13 @@ fn constants() {
     assert_eq!((PAGE_SIZE, FILL, ANY_OFFSET), (4096, 0xcc, u64::MAX));
     assert_eq!((MAX_REGION, MAX_CODE), (1 << 30, 1 << 30));
     assert_eq!((MAX_SEGMENTS, MAX_ALIGN_LOG2), (1024, 12));
-    assert_eq!((CREATE_CODE_FIXED, CREATE_ANY_MM, PUBLISH_SYNC, PUBLISH_FRESH), (1, 1, 1, 2));
+    assert_eq!(
+        (
+            CREATE_CODE_FIXED,
+            CREATE_ANY_MM,
+            PUBLISH_SYNC,
+            PUBLISH_FRESH
+        ),
+        (1, 1, 1, 2)
+    );
 }

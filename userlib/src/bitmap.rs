@@ -15,7 +15,9 @@ const fn split(bit: usize) -> (usize, u64) {
 impl Bitmap {
     /// All bits are zero.
     pub(crate) fn new(bits: usize) -> Self {
-        Self { words: vec![0; bits.div_ceil(64)] }
+        Self {
+            words: vec![0; bits.div_ceil(64)],
+        }
     }
 
     #[inline]
@@ -54,7 +56,9 @@ impl Bitmap {
 
     /// The last bit that is set before `bit`, at most `reach` bits away.
     pub(crate) fn last_before(&self, bit: usize, reach: usize) -> Option<usize> {
-        (bit.saturating_sub(reach)..bit).rev().find(|&at| self.get(at))
+        (bit.saturating_sub(reach)..bit)
+            .rev()
+            .find(|&at| self.get(at))
     }
 }
 
@@ -103,7 +107,11 @@ mod tests {
         [0, 63, 64, 130].into_iter().for_each(|bit| map.set(bit));
         for from in 0..260 {
             let bits = (0..64).filter(|&bit| map.get(from + bit));
-            assert_eq!(map.window(from), bits.fold(0, |word, bit| word | 1 << bit), "{from}");
+            assert_eq!(
+                map.window(from),
+                bits.fold(0, |word, bit| word | 1 << bit),
+                "{from}"
+            );
         }
     }
 

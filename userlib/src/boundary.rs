@@ -75,7 +75,9 @@ impl Placed<'_> {
     /// is at a positive offset.
     fn branches(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         self.chunk.outside().iter().filter_map(|branch| {
-            let target = self.offset.checked_add_signed(isize::try_from(branch.target).ok()?)?;
+            let target = self
+                .offset
+                .checked_add_signed(isize::try_from(branch.target).ok()?)?;
             Some((self.offset.checked_add(branch.at)?, target))
         })
     }
@@ -101,14 +103,19 @@ pub(crate) struct BoundaryMap {
 impl fmt::Debug for BoundaryMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let used = self.blocks.iter().flatten().count();
-        f.debug_struct("BoundaryMap").field("blocks", &used).finish_non_exhaustive()
+        f.debug_struct("BoundaryMap")
+            .field("blocks", &used)
+            .finish_non_exhaustive()
     }
 }
 
 impl BoundaryMap {
     /// The map of an empty region of `capacity` bytes.
     pub(crate) const fn new(capacity: usize) -> Self {
-        Self { capacity, blocks: Vec::new() }
+        Self {
+            capacity,
+            blocks: Vec::new(),
+        }
     }
 
     /// Whether `batch` may be published as it is placed.
@@ -204,7 +211,10 @@ impl BoundaryMap {
     }
 }
 
-const EMPTY: Word = Word { covered: 0, mark: 0 };
+const EMPTY: Word = Word {
+    covered: 0,
+    mark: 0,
+};
 
 /// The bits of word `index` that are in `from..end`, which touches the word.
 fn range_mask(index: usize, from: usize, end: usize) -> u64 {
@@ -245,8 +255,10 @@ mod tests {
     }
 
     fn publish(map: &mut BoundaryMap, batch: &[(usize, &Validated)]) -> Result<(), BoundaryError> {
-        let batch: Vec<_> =
-            batch.iter().map(|&(offset, chunk)| Placed { offset, chunk }).collect();
+        let batch: Vec<_> = batch
+            .iter()
+            .map(|&(offset, chunk)| Placed { offset, chunk })
+            .collect();
         map.check(&batch)?;
         map.note(&batch);
         Ok(())
@@ -259,7 +271,10 @@ mod tests {
         for (target, good) in [(64, true), (65, false), (69, true), (73, false)] {
             let result = publish(&mut map, &[(100, &jump(target - 105))]);
             let target = usize::try_from(target).unwrap();
-            let expected = Err(BoundaryError::Target { branch: 100, target });
+            let expected = Err(BoundaryError::Target {
+                branch: 100,
+                target,
+            });
             assert_eq!(result, if good { Ok(()) } else { expected });
         }
     }
@@ -281,7 +296,13 @@ mod tests {
         let into = jump(66 - 5);
         let mut map = BoundaryMap::new(CAPACITY);
         let result = publish(&mut map, &[(0, &into), (64, &last)]);
-        assert_eq!(result, Err(BoundaryError::Target { branch: 0, target: 66 }));
+        assert_eq!(
+            result,
+            Err(BoundaryError::Target {
+                branch: 0,
+                target: 66
+            })
+        );
     }
 
     #[test]
@@ -302,9 +323,17 @@ mod tests {
 
     #[test]
     fn errors_say_where() {
-        let text = BoundaryError::Target { branch: 0x10, target: 0x20 }.to_string();
+        let text = BoundaryError::Target {
+            branch: 0x10,
+            target: 0x20,
+        }
+        .to_string();
         assert!(text.contains("0x10") && text.contains("0x20"));
-        assert!(BoundaryError::Expected { target: 0x30 }.to_string().contains("0x30"));
+        assert!(
+            BoundaryError::Expected { target: 0x30 }
+                .to_string()
+                .contains("0x30")
+        );
     }
 
     /// The same rules with sets.
@@ -318,8 +347,13 @@ mod tests {
         fn publish(&mut self, offset: usize, code: &Validated) -> bool {
             let new = |at: usize| (offset..offset + code.len()).contains(&at);
             let branch = code.outside().first().map(|out| offset as i64 + out.target);
-            let target = branch.and_then(|to| usize::try_from(to).ok()).filter(|&to| to < CAPACITY);
-            let meets = self.pending.iter().all(|&at| !new(at) || code.is_boundary(at - offset));
+            let target = branch
+                .and_then(|to| usize::try_from(to).ok())
+                .filter(|&to| to < CAPACITY);
+            let meets = self
+                .pending
+                .iter()
+                .all(|&at| !new(at) || code.is_boundary(at - offset));
             let lands = target.is_none_or(|to| self.covered.get(&to) != Some(&false));
             if !meets || !lands {
                 return false;
@@ -327,7 +361,8 @@ mod tests {
             for at in 0..code.len() {
                 self.covered.insert(offset + at, code.is_boundary(at));
             }
-            self.pending.extend(target.filter(|to| !self.covered.contains_key(to)));
+            self.pending
+                .extend(target.filter(|to| !self.covered.contains_key(to)));
             true
         }
     }

@@ -11,7 +11,10 @@ pub(crate) const fn to_u64(value: usize) -> u64 {
 }
 
 /// A size or address from the ABI.
-#[expect(clippy::cast_possible_truncation, reason = "both have 64 bits, asserted above")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "both have 64 bits, asserted above"
+)]
 pub(crate) const fn to_usize(value: u64) -> usize {
     value as usize
 }

@@ -90,8 +90,8 @@ impl AsFd for Device {
 ///
 /// # Errors
 /// [`Error::System`] of kind [`NoModule`](crate::Kind::NoModule),
-/// [`Denied`](crate::Kind::Denied), [`NoMemory`](crate::Kind::NoMemory) or
-/// [`Quota`](crate::Kind::Quota). Nothing is left behind then.
+/// [`Denied`](crate::Kind::Denied), [`NoExec`](crate::Kind::NoExec),
+/// [`NoMemory`](crate::Kind::NoMemory) or [`Quota`](crate::Kind::Quota). Nothing is left behind then.
 ///
 /// # Example
 /// ```no_run

@@ -56,7 +56,10 @@ impl Error {
     }
 
     pub(crate) fn system(call: Call, error: &io::Error) -> Self {
-        Self::System(SystemError { call, errno: error.raw_os_error().unwrap_or(libc::EIO) })
+        Self::System(SystemError {
+            call,
+            errno: error.raw_os_error().unwrap_or(libc::EIO),
+        })
     }
 }
 
@@ -123,6 +126,8 @@ pub enum Kind {
     NoModule,
     /// The file permissions or a security policy forbid it.
     Denied,
+    /// No executable mapping of `/dev/jit` is allowed.
+    NoExec,
     /// The handle may be used by the address space that created it only.
     NotOwner,
     /// The kernel does not accept an argument.
@@ -170,10 +175,17 @@ impl Kind {
 
     const fn texts(self) -> (&'static str, &'static str) {
         match self {
-            Self::NoModule => ("this system has no jit module loaded", "load it: modprobe jit"),
+            Self::NoModule => (
+                "this system has no jit module loaded",
+                "load it: modprobe jit",
+            ),
             Self::Denied => (
                 "permission denied",
                 "check the mode and owner of /dev/jit, and the security policy (SELinux, seccomp)",
+            ),
+            Self::NoExec => (
+                "no executable mapping of /dev/jit is allowed here",
+                "mount /dev without noexec, and check the security policy",
             ),
             Self::NotOwner => (
                 "only the address space that created the region may do this",
@@ -191,8 +203,14 @@ impl Kind {
                 "the region has not enough room left",
                 "create a further region, or give the next one more capacity",
             ),
-            Self::Sealed => ("the region is sealed", "create a further region for new code"),
-            Self::IsRegion => ("the handle is a region already", "open /dev/jit once per region"),
+            Self::Sealed => (
+                "the region is sealed",
+                "create a further region for new code",
+            ),
+            Self::IsRegion => (
+                "the handle is a region already",
+                "open /dev/jit once per region",
+            ),
             Self::NotRegion => ("the handle is not a region yet", "create the region first"),
             Self::NotReserved => (
                 "the range is not reserved, or was filled before",
@@ -260,7 +278,8 @@ impl SystemError {
     pub const fn kind(self) -> Kind {
         match (self.call, self.errno) {
             (Call::Open, libc::ENOENT | libc::ENODEV | libc::ENXIO) => Kind::NoModule,
-            (Call::Open | Call::Map, libc::EPERM) | (_, libc::EACCES) => Kind::Denied,
+            (Call::Map | Call::CreateCode, libc::EPERM) => Kind::NoExec,
+            (Call::Open, libc::EPERM) | (_, libc::EACCES) => Kind::Denied,
             (_, libc::ENODEV) => Kind::Foreign,
             (_, errno) => kind_of(errno),
         }
@@ -292,7 +311,12 @@ impl fmt::Display for SystemError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (call, kind) = (self.call.name(), self.kind());
         let system = io::Error::from_raw_os_error(self.errno);
-        write!(f, "cannot {call}: {}; {} [{system}]", kind.what(), kind.advice())
+        write!(
+            f,
+            "cannot {call}: {}; {} [{system}]",
+            kind.what(),
+            kind.advice()
+        )
     }
 }
 
@@ -304,7 +328,12 @@ impl fmt::Display for Error {
             Self::Argument(text) => write!(f, "{text}"),
             Self::Stale { expected } => {
                 let kind = Kind::Stale;
-                write!(f, "offset {expected:#x}: {}; {}", kind.what(), kind.advice())
+                write!(
+                    f,
+                    "offset {expected:#x}: {}; {}",
+                    kind.what(),
+                    kind.advice()
+                )
             }
             Self::System(error) => write!(f, "{error}"),
         }
@@ -373,13 +402,26 @@ mod tests {
 
     #[test]
     fn every_errno_of_every_ioctl_has_a_cause_and_a_complete_text() {
-        let calls = Call::ALL.into_iter().filter(|call| !matches!(call, Call::Open | Call::Map));
+        let calls = Call::ALL
+            .into_iter()
+            .filter(|call| !matches!(call, Call::Open | Call::Map));
         for call in calls {
-            for (errno, kind) in TABLE {
+            for (errno, mut kind) in TABLE {
+                if (call, errno) == (Call::CreateCode, libc::EPERM) {
+                    kind = Kind::NoExec;
+                }
                 let error = SystemError::new(call, errno);
-                assert_eq!((error.kind(), error.errno(), error.call()), (kind, errno, call));
+                assert_eq!(
+                    (error.kind(), error.errno(), error.call()),
+                    (kind, errno, call)
+                );
                 let text = error.to_string();
-                for part in [call.name(), kind.what(), kind.advice(), &format!("os error {errno}")] {
+                for part in [
+                    call.name(),
+                    kind.what(),
+                    kind.advice(),
+                    &format!("os error {errno}"),
+                ] {
                     assert!(text.contains(part), "{part:?} is not in {text:?}");
                 }
             }
@@ -394,8 +436,9 @@ mod tests {
         }
         for errno in [libc::EPERM, libc::EACCES] {
             assert_eq!(kind(Call::Open, errno), Kind::Denied);
-            assert_eq!(kind(Call::Map, errno), Kind::Denied);
         }
+        assert_eq!(kind(Call::Map, libc::EPERM), Kind::NoExec);
+        assert_eq!(kind(Call::Map, libc::EACCES), Kind::Denied);
         assert_eq!(kind(Call::Map, libc::ENODEV), Kind::Foreign);
         assert_eq!(kind(Call::Map, libc::ENODATA), Kind::NotRegion);
         assert_eq!(kind(Call::Append, 9999), Kind::Other);
@@ -407,7 +450,10 @@ mod tests {
         assert_eq!(Error::from(whole).errno(), libc::EILSEQ);
         assert_eq!(Error::Argument("").errno(), libc::EINVAL);
         let full = SystemError::new(Call::Append, libc::ENOSPC);
-        assert_eq!(io::Error::from(Error::from(full)).kind(), io::ErrorKind::StorageFull);
+        assert_eq!(
+            io::Error::from(Error::from(full)).kind(),
+            io::ErrorKind::StorageFull
+        );
     }
 
     #[test]

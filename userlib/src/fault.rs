@@ -80,7 +80,12 @@ pub(crate) const LONGEST: usize = 15;
 impl ValidationError {
     /// A fault of the chunk as a whole.
     pub(crate) fn whole(reason: Reason) -> Self {
-        Self { offset: 0, bytes: Vec::new(), disassembly: String::new(), reason }
+        Self {
+            offset: 0,
+            bytes: Vec::new(),
+            disassembly: String::new(),
+            reason,
+        }
     }
 
     /// A fault of the instruction at `offset`.
@@ -89,7 +94,12 @@ impl ValidationError {
         let rest = rest.get(..LONGEST).unwrap_or(rest);
         let (len, disassembly) = disassemble(rest, offset);
         let bytes = rest.get(..len).unwrap_or(rest).to_vec();
-        Self { offset, bytes, disassembly, reason }
+        Self {
+            offset,
+            bytes,
+            disassembly,
+            reason,
+        }
     }
 
     /// The offset of the instruction at fault, in bytes from the start of the
@@ -158,7 +168,10 @@ impl fmt::Display for Reason {
             Self::Empty => write!(f, "the chunk is empty"),
             Self::TooLong { len } => write!(f, "{len} bytes are more than one publication takes"),
             Self::DataRange { range } => {
-                write!(f, "the data range {range:#x?} is empty or not inside the chunk")
+                write!(
+                    f,
+                    "the data range {range:#x?} is empty or not inside the chunk"
+                )
             }
             Self::Invalid => write!(f, "this is no valid instruction"),
             Self::Truncated => write!(f, "the chunk ends inside this instruction"),
@@ -166,14 +179,20 @@ impl fmt::Display for Reason {
                 write!(f, "this instruction runs into the data at {data:#x}")
             }
             Self::IntoInstruction { target, start } => {
-                write!(f, "the branch goes to {target:#x}, into the instruction at {start:#x}")
+                write!(
+                    f,
+                    "the branch goes to {target:#x}, into the instruction at {start:#x}"
+                )
             }
             Self::SkipsLock { target } => {
                 write!(f, "the branch goes to {target:#x}, behind a lock prefix")
             }
             Self::IntoData { target } => write!(f, "the branch goes to {target:#x}, which is data"),
             Self::VendorDependent => {
-                write!(f, "the length and target of this branch depend on the processor's maker")
+                write!(
+                    f,
+                    "the length and target of this branch depend on the processor's maker"
+                )
             }
         }
     }
@@ -183,7 +202,9 @@ impl fmt::Display for ValidationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.bytes.is_empty() {
             write!(f, "offset {:#x}:", self.offset)?;
-            self.bytes.iter().try_for_each(|byte| write!(f, " {byte:02x}"))?;
+            self.bytes
+                .iter()
+                .try_for_each(|byte| write!(f, " {byte:02x}"))?;
             write!(f, " ({}): ", self.disassembly)?;
         }
         write!(f, "{}; {}", self.reason, self.advice())

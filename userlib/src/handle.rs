@@ -44,7 +44,8 @@ impl MapHandle {
     /// # Errors
     /// [`Error::System`] of kind [`NotRegion`](crate::Kind::NotRegion),
     /// [`Argument`](crate::Kind::Argument) if `len` is 0 or exceeds the region,
-    /// [`Denied`](crate::Kind::Denied) or [`NoMemory`](crate::Kind::NoMemory).
+    /// [`Denied`](crate::Kind::Denied), [`NoExec`](crate::Kind::NoExec) or
+    /// [`NoMemory`](crate::Kind::NoMemory).
     pub fn map(&self, len: usize) -> Result<Mapping, Error> {
         let mapped = Mapped::region(self.as_fd(), len);
         mapped
@@ -163,11 +164,19 @@ impl AppendHandle {
 }
 
 fn at_cursor(chunk: &Validated) -> Piece<'_> {
-    Piece { bytes: chunk.bytes(), offset: 0, align: chunk.align() }
+    Piece {
+        bytes: chunk.bytes(),
+        offset: 0,
+        align: chunk.align(),
+    }
 }
 
 fn at_offset<'a>(placed: &Placed<'a>) -> Piece<'a> {
-    Piece { bytes: placed.chunk.bytes(), offset: placed.offset, align: Align::NONE }
+    Piece {
+        bytes: placed.chunk.bytes(),
+        offset: placed.offset,
+        align: Align::NONE,
+    }
 }
 
 fn check_count(pieces: &[Piece<'_>]) -> Result<(), Error> {

@@ -38,7 +38,11 @@ pub(crate) fn open_device() -> Result<OwnedFd, Error> {
 
 /// `JIT_CREATE`: returns the append handle.
 pub(crate) fn create(device: BorrowedFd<'_>, size: usize, flags: u32) -> Result<OwnedFd, Error> {
-    let argument = abi::Create { size: to_u64(size), flags, ..Default::default() };
+    let argument = abi::Create {
+        size: to_u64(size),
+        flags,
+        ..Default::default()
+    };
     sys::ioctl_new_fd(device, abi::JIT_CREATE, &argument).map_err(failed(Call::Create))
 }
 
@@ -51,18 +55,16 @@ pub(crate) fn append(
 ) -> Result<usize, Error> {
     let expected = expect.map_or(abi::ANY_OFFSET, to_u64);
     let value = publish(handle, abi::JIT_APPEND, pieces, expected, flags);
-    value.map(offset).map_err(|error| match (error.raw_os_error(), expect) {
-        (Some(libc::ESTALE), Some(expected)) => Error::Stale { expected },
-        _ => Error::system(Call::Append, &error),
-    })
+    value
+        .map(offset)
+        .map_err(|error| match (error.raw_os_error(), expect) {
+            (Some(libc::ESTALE), Some(expected)) => Error::Stale { expected },
+            _ => Error::system(Call::Append, &error),
+        })
 }
 
 /// `JIT_FILL`.
-pub(crate) fn fill(
-    handle: BorrowedFd<'_>,
-    pieces: &[Piece<'_>],
-    flags: u32,
-) -> Result<(), Error> {
+pub(crate) fn fill(handle: BorrowedFd<'_>, pieces: &[Piece<'_>], flags: u32) -> Result<(), Error> {
     publish(handle, abi::JIT_FILL, pieces, abi::ANY_OFFSET, flags).map_err(failed(Call::Fill))?;
     Ok(())
 }
@@ -77,15 +79,23 @@ fn publish(
     let segments: Vec<abi::Segment> = pieces.iter().map(segment).collect();
     let count = u32::try_from(segments.len()).unwrap_or(u32::MAX);
     let source = to_u64(segments.as_ptr().addr());
-    let argument =
-        abi::Publish { segments: source, count, flags, expect, ..Default::default() };
+    let argument = abi::Publish {
+        segments: source,
+        count,
+        flags,
+        expect,
+        ..Default::default()
+    };
     sys::ioctl_in(handle, request, &argument)
 }
 
 /// `JIT_RESERVE`: returns the offset.
 pub(crate) fn reserve(handle: BorrowedFd<'_>, len: usize, align: Align) -> Result<usize, Error> {
-    let argument =
-        abi::Reserve { len: to_u64(len), align_log2: align.log2(), ..Default::default() };
+    let argument = abi::Reserve {
+        len: to_u64(len),
+        align_log2: align.log2(),
+        ..Default::default()
+    };
     let value = sys::ioctl_in(handle, abi::JIT_RESERVE, &argument);
     value.map(offset).map_err(failed(Call::Reserve))
 }

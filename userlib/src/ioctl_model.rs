@@ -40,7 +40,9 @@ fn with<T>(
 ) -> Result<T, Error> {
     let file = file(fd);
     let mut regions = REGIONS.lock().unwrap();
-    let region = regions.get_mut(&file.metadata().unwrap().ino()).ok_or(libc::ENOTTY);
+    let region = regions
+        .get_mut(&file.metadata().unwrap().ino())
+        .ok_or(libc::ENOTTY);
     let result = region.and_then(|region| work(region, &file));
     result.map_err(|errno| SystemError::new(call, errno).into())
 }
@@ -49,7 +51,12 @@ pub(crate) fn open_device() -> Result<OwnedFd, Error> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let path = std::env::temp_dir().join(format!("jitfd-model-{}-{number}", std::process::id()));
-    let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .unwrap();
     std::fs::remove_file(path).unwrap();
     Ok(file.into())
 }
@@ -57,8 +64,14 @@ pub(crate) fn open_device() -> Result<OwnedFd, Error> {
 pub(crate) fn create(device: BorrowedFd<'_>, size: usize, _: u32) -> Result<OwnedFd, Error> {
     let file = file(device);
     file.write_all_at(&vec![abi::FILL; size], 0).unwrap();
-    let region = Region { capacity: size, ..Region::default() };
-    REGIONS.lock().unwrap().insert(file.metadata().unwrap().ino(), region);
+    let region = Region {
+        capacity: size,
+        ..Region::default()
+    };
+    REGIONS
+        .lock()
+        .unwrap()
+        .insert(file.metadata().unwrap().ino(), region);
     Ok(file.into())
 }
 
@@ -73,7 +86,13 @@ pub(crate) fn append(
             return Err(libc::EROFS);
         }
         let fresh = flags & abi::PUBLISH_FRESH != 0;
-        let edge = |at| if fresh { Align::PAGE.up(at).unwrap() } else { at };
+        let edge = |at| {
+            if fresh {
+                Align::PAGE.up(at).unwrap()
+            } else {
+                at
+            }
+        };
         let mut end = edge(region.cursor);
         let mut offsets = Vec::new();
         for piece in pieces {
@@ -100,11 +119,7 @@ pub(crate) fn append(
     })
 }
 
-pub(crate) fn fill(
-    handle: BorrowedFd<'_>,
-    pieces: &[Piece<'_>],
-    flags: u32,
-) -> Result<(), Error> {
+pub(crate) fn fill(handle: BorrowedFd<'_>, pieces: &[Piece<'_>], flags: u32) -> Result<(), Error> {
     with(handle, Call::Fill, |region, file| {
         if region.sealed {
             return Err(libc::EROFS);

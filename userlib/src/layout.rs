@@ -33,7 +33,9 @@ impl Align {
         if bytes.is_power_of_two() && bytes.trailing_zeros() <= abi::MAX_ALIGN_LOG2 {
             Ok(Self(bytes.trailing_zeros()))
         } else {
-            Err(Error::Argument("an alignment is a power of two from 1 to 4096 bytes"))
+            Err(Error::Argument(
+                "an alignment is a power of two from 1 to 4096 bytes",
+            ))
         }
     }
 
@@ -75,14 +77,24 @@ impl Mode {
         if !chunks.iter().any(|chunk| chunk.holds_data()) {
             return Self::Lazy;
         }
-        let total = chunks.iter().fold(0_usize, |sum, chunk| sum.saturating_add(chunk.len()));
-        if total >= FRESH_FROM { Self::Fresh } else { Self::Sync }
+        let total = chunks
+            .iter()
+            .fold(0_usize, |sum, chunk| sum.saturating_add(chunk.len()));
+        if total >= FRESH_FROM {
+            Self::Fresh
+        } else {
+            Self::Sync
+        }
     }
 
     /// The mode in which a chunk is put at a given place, where it cannot have
     /// pages of its own.
     pub(crate) fn for_place(chunk: &Validated) -> Self {
-        if chunk.holds_data() { Self::Sync } else { Self::Lazy }
+        if chunk.holds_data() {
+            Self::Sync
+        } else {
+            Self::Lazy
+        }
     }
 
     pub(crate) const fn flags(self) -> u32 {
@@ -127,8 +139,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn chunk(len: usize, align: usize, data: bool) -> Validated {
-        let options = if data { Options::new().data(0..1) } else { Options::new() };
-        validate(&vec![0x90; len], &options).unwrap().aligned(Align::new(align).unwrap())
+        let options = if data {
+            Options::new().data(0..1)
+        } else {
+            Options::new()
+        };
+        validate(&vec![0x90; len], &options)
+            .unwrap()
+            .aligned(Align::new(align).unwrap())
     }
 
     #[test]
@@ -152,16 +170,25 @@ mod tests {
         assert_eq!(Mode::for_append(&[&code, &large]), Mode::Fresh);
         assert_eq!(Mode::for_place(&code), Mode::Lazy);
         assert_eq!(Mode::for_place(&large), Mode::Sync);
-        assert_eq!([Mode::Lazy, Mode::Sync, Mode::Fresh].map(Mode::flags), [0, 1, 2]);
+        assert_eq!(
+            [Mode::Lazy, Mode::Sync, Mode::Fresh].map(Mode::flags),
+            [0, 1, 2]
+        );
     }
 
     #[test]
     fn a_full_region_is_found_out_before_the_call() {
         let one = chunk(16, 16, false);
-        assert_eq!(place(4080, 4096, &[&one], Mode::Lazy), Some((vec![4080], 4096)));
+        assert_eq!(
+            place(4080, 4096, &[&one], Mode::Lazy),
+            Some((vec![4080], 4096))
+        );
         assert_eq!(place(4081, 4096, &[&one], Mode::Lazy), None);
         assert_eq!(place(usize::MAX, usize::MAX, &[&one], Mode::Lazy), None);
-        assert_eq!(place(4081, 8192, &[&one], Mode::Fresh), Some((vec![4096], 8192)));
+        assert_eq!(
+            place(4081, 8192, &[&one], Mode::Fresh),
+            Some((vec![4096], 8192))
+        );
     }
 
     proptest! {

@@ -85,8 +85,14 @@ mod region;
 mod region_tests;
 mod stats;
 
-#[expect(clippy::cast_possible_truncation, reason = "the file is fixed, and shared with the module")]
-#[cfg_attr(not(test), expect(dead_code, reason = "not every item of it is used here"))]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the file is fixed, and shared with the module"
+)]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "not every item of it is used here")
+)]
 mod abi;
 #[cfg(test)]
 mod abi_pinned;

@@ -56,7 +56,14 @@ impl Form {
             Near32 => [4; 3],
         };
         let near = matches!(tail, Near8 | Near32);
-        Self { memory: regs, register, modrm, imm_regs, imm, near }
+        Self {
+            memory: regs,
+            register,
+            modrm,
+            imm_regs,
+            imm,
+            near,
+        }
     }
 }
 
@@ -173,13 +180,21 @@ const fn one_byte_bare() -> Map {
 
 /// String instructions, `pause` and `ret`, which take `rep`.
 const fn one_byte_rep() -> Map {
-    each([OTHER; 256], &[0x90, 0xa4, 0xa5, 0xaa, 0xab, 0xc3], Bare(Imm::None))
+    each(
+        [OTHER; 256],
+        &[0x90, 0xa4, 0xa5, 0xaa, 0xab, 0xc3],
+        Bare(Imm::None),
+    )
 }
 
 /// Opcodes behind 0F that take a 66 prefix or none.
 const fn two_byte() -> Map {
     let mut map = [OTHER; 256];
-    map = each(map, &[0x10, 0x11, 0x14, 0x15, 0x1f, 0x28, 0x29], ModRm(Imm::None));
+    map = each(
+        map,
+        &[0x10, 0x11, 0x14, 0x15, 0x1f, 0x28, 0x29],
+        ModRm(Imm::None),
+    );
     map = each(map, &[0x13, 0x17], Memory);
     map = each(map, &[0x2e, 0x2f, 0x51], ModRm(Imm::None));
     map = put(map, 0x40, 0x4f, ALL, ModRm(Imm::None));
@@ -293,8 +308,18 @@ fn after_prefix(window: &Window, at: usize, prefix: usize, operand: Operand) -> 
 #[inline]
 fn opcode(window: &Window, at: usize, prefix: usize, operand: Operand) -> Option<Plain> {
     match window[at] {
-        0x0f => tail(window, at + 2, &TWO_BYTE[prefix][usize::from(window[at + 1])], operand),
-        opcode => tail(window, at + 1, &ONE_BYTE[prefix][usize::from(opcode)], operand),
+        0x0f => tail(
+            window,
+            at + 2,
+            &TWO_BYTE[prefix][usize::from(window[at + 1])],
+            operand,
+        ),
+        opcode => tail(
+            window,
+            at + 1,
+            &ONE_BYTE[prefix][usize::from(opcode)],
+            operand,
+        ),
     }
 }
 
@@ -303,7 +328,11 @@ fn opcode(window: &Window, at: usize, prefix: usize, operand: Operand) -> Option
 fn tail(window: &Window, at: usize, form: &Form, operand: Operand) -> Option<Plain> {
     let modrm = window[at];
     let reg = modrm >> 3 & 7;
-    let plain = if modrm < 0xc0 { form.memory } else { form.register };
+    let plain = if modrm < 0xc0 {
+        form.memory
+    } else {
+        form.register
+    };
     // Without a ModRM both say the same of every value.
     if plain >> reg & 1 == 0 {
         return None;
@@ -362,7 +391,11 @@ mod tests {
         for start in starts() {
             for opcode in 0..=255 {
                 for modrm in 0..=255_u8 {
-                    let sibs = if modrm & 7 == 4 && modrm < 0xc0 { 0..=7 } else { 3..=3 };
+                    let sibs = if modrm & 7 == 4 && modrm < 0xc0 {
+                        0..=7
+                    } else {
+                        3..=3
+                    };
                     for sib in sibs {
                         let bytes = [&start[..], &[opcode, modrm, sib]].concat();
                         plain_forms += usize::from(agrees(&bytes));
@@ -379,7 +412,10 @@ mod tests {
         let rexes = std::iter::once(vec![]).chain((0x40..=0x4f).map(|rex| vec![rex]));
         let mut all = Vec::new();
         for rex in rexes {
-            for (prefix, map) in prefixes.iter().flat_map(|p| maps.iter().map(move |m| (p, m))) {
+            for (prefix, map) in prefixes
+                .iter()
+                .flat_map(|p| maps.iter().map(move |m| (p, m)))
+            {
                 all.push([prefix, &rex[..], map].concat());
             }
         }

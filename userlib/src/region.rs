@@ -80,7 +80,10 @@ impl RegionOptions {
     /// checked.
     #[must_use]
     pub const fn new() -> Self {
-        Self { any_process: false, boundary_map: true }
+        Self {
+            any_process: false,
+            boundary_map: true,
+        }
     }
 
     /// Whether every process that holds the append handle may publish.
@@ -107,11 +110,23 @@ impl RegionOptions {
     /// As [`JitFd::create`].
     pub fn create(self, capacity: usize) -> Result<JitFd, Error> {
         let capacity = checked_capacity(capacity)?;
-        let flags = if self.any_process { abi::CREATE_ANY_MM } else { 0 };
+        let flags = if self.any_process {
+            abi::CREATE_ANY_MM
+        } else {
+            0
+        };
         let (map, append) = create(capacity, flags)?;
         let mapping = map.map(capacity)?;
         let boundaries = self.boundary_map.then(|| BoundaryMap::new(capacity));
-        Ok(JitFd { mapping, map, append, state: Mutex::new(State { cursor: 0, boundaries }) })
+        Ok(JitFd {
+            mapping,
+            map,
+            append,
+            state: Mutex::new(State {
+                cursor: 0,
+                boundaries,
+            }),
+        })
     }
 }
 
@@ -172,7 +187,7 @@ impl JitFd {
     /// # Errors
     /// [`Error::Argument`] if `capacity` is 0 or too much; [`Error::System`] of
     /// kind [`NoModule`](crate::Kind::NoModule), [`Denied`](crate::Kind::Denied),
-    /// [`NoMemory`](crate::Kind::NoMemory), [`Quota`](crate::Kind::Quota) or
+    /// [`NoExec`](crate::Kind::NoExec), [`NoMemory`](crate::Kind::NoMemory), [`Quota`](crate::Kind::Quota) or
     /// [`TooManyFiles`](crate::Kind::TooManyFiles).
     pub fn create(capacity: usize) -> Result<Self, Error> {
         RegionOptions::new().create(capacity)
@@ -311,7 +326,9 @@ impl JitFd {
     pub fn next_address(&self, align: Align) -> Result<Place, Error> {
         let mut state = self.lock();
         state.cursor = self.kernel_cursor()?;
-        let offset = align.up(state.cursor).filter(|&offset| offset < self.capacity());
+        let offset = align
+            .up(state.cursor)
+            .filter(|&offset| offset < self.capacity());
         Ok(self.place_at(offset.ok_or(FULL)?))
     }
 
@@ -340,7 +357,11 @@ impl JitFd {
         let offset = self.append.reserve(len, align)?;
         state.cursor = state.cursor.max(offset.saturating_add(len));
         let Place { offset, address } = self.place_at(offset);
-        Ok(Reservation { offset, address, len })
+        Ok(Reservation {
+            offset,
+            address,
+            len,
+        })
     }
 
     /// Publishes `chunk` at the start of a reserved range. What it does not need
@@ -451,7 +472,9 @@ impl JitFd {
         mode: Mode,
     ) -> Result<Vec<Published>, Error> {
         let (offsets, end) = place(state.cursor, self.capacity(), chunks, mode).ok_or(FULL)?;
-        let Some(&first) = offsets.first() else { return Ok(Vec::new()) };
+        let Some(&first) = offsets.first() else {
+            return Ok(Vec::new());
+        };
         if let Some(expected) = made_for.filter(|&offset| offset != first) {
             return Err(Error::Stale { expected });
         }
@@ -468,16 +491,26 @@ impl JitFd {
     }
 
     fn place_at(&self, offset: usize) -> Place {
-        Place { offset, address: self.mapping.address().wrapping_add(offset) }
+        Place {
+            offset,
+            address: self.mapping.address().wrapping_add(offset),
+        }
     }
 
     fn published(&self, offset: usize, chunk: &Validated) -> Published {
         let Place { offset, address } = self.place_at(offset);
-        Published { offset, address, len: chunk.len() }
+        Published {
+            offset,
+            address,
+            len: chunk.len(),
+        }
     }
 
     fn all_published(&self, batch: &[Placed<'_>]) -> Vec<Published> {
-        batch.iter().map(|placed| self.published(placed.offset, placed.chunk)).collect()
+        batch
+            .iter()
+            .map(|placed| self.published(placed.offset, placed.chunk))
+            .collect()
     }
 
     /// The offset in the region of `len` bytes in a reserved range.
@@ -487,7 +520,9 @@ impl JitFd {
         }
         let fits = skip.checked_add(len).is_some_and(|end| end <= range.len);
         let offset = range.offset.checked_add(skip).filter(|_| fits);
-        offset.ok_or(Error::Argument("the chunk is longer than the reserved range"))
+        offset.ok_or(Error::Argument(
+            "the chunk is longer than the reserved range",
+        ))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -498,7 +533,9 @@ impl JitFd {
 
 impl State {
     fn check(&self, batch: &[Placed<'_>]) -> Result<(), Error> {
-        self.boundaries.as_ref().map_or(Ok(()), |map| map.check(batch).map_err(Error::from))
+        self.boundaries
+            .as_ref()
+            .map_or(Ok(()), |map| map.check(batch).map_err(Error::from))
     }
 
     fn note(&mut self, batch: &[Placed<'_>]) {
@@ -513,9 +550,14 @@ const FULL: Error = Error::System(SystemError::new(Call::Append, libc::ENOSPC));
 
 fn placed<'a>(offsets: &[usize], chunks: &[&'a Validated]) -> Vec<Placed<'a>> {
     let pairs = offsets.iter().zip(chunks);
-    pairs.map(|(&offset, &chunk)| Placed { offset, chunk }).collect()
+    pairs
+        .map(|(&offset, &chunk)| Placed { offset, chunk })
+        .collect()
 }
 
 fn one(published: Vec<Published>) -> Result<Published, Error> {
-    published.into_iter().next().ok_or(Error::Argument("there is nothing to publish"))
+    published
+        .into_iter()
+        .next()
+        .ok_or(Error::Argument("there is nothing to publish"))
 }

@@ -19,7 +19,11 @@ fn returns(value: i32) -> Validated {
 /// A jump of five bytes from `at` to `target`.
 fn jump(at: usize, target: usize) -> Validated {
     let mut code = vec![0xe9];
-    code.extend(i32::try_from(target as i64 - at as i64 - 5).unwrap().to_le_bytes());
+    code.extend(
+        i32::try_from(target as i64 - at as i64 - 5)
+            .unwrap()
+            .to_le_bytes(),
+    );
     validate(&code, &Options::new()).unwrap()
 }
 
@@ -55,7 +59,12 @@ fn a_batch_is_one_publication() {
     let batch = [returns(1), returns(2).aligned(Align::NONE), returns(3)];
     let placed = region.append_batch(&batch).unwrap();
     assert!(placed.iter().map(|at| at.offset).eq([0, 6, 16]));
-    assert!(placed.iter().map(|at| run(&region, at.offset)).eq([1, 2, 3]));
+    assert!(
+        placed
+            .iter()
+            .map(|at| run(&region, at.offset))
+            .eq([1, 2, 3])
+    );
     assert_eq!(region.stats().unwrap().publications, 1);
     let none: [Validated; 0] = [];
     assert_eq!(region.append_batch(&none), Ok(vec![]));
@@ -65,7 +74,10 @@ fn a_batch_is_one_publication() {
 fn too_many_chunks_are_refused() {
     let region = JitFd::create(1 << 16).unwrap();
     let batch = vec![returns(1); 1025];
-    assert!(matches!(region.append_batch(&batch), Err(Error::Argument(_))));
+    assert!(matches!(
+        region.append_batch(&batch),
+        Err(Error::Argument(_))
+    ));
     assert_eq!(region.append_batch(&batch[..1024]).unwrap().len(), 1024);
 }
 
@@ -92,15 +104,27 @@ fn reserved_ranges_are_filled_once() {
     let place = region.reserve(32, Align::FUNCTION).unwrap();
     assert_eq!(region.append(&returns(2)).unwrap().offset, 32);
     let filled = region.fill(&place, &returns(1)).unwrap();
-    assert_eq!((filled.address, run(&region, place.offset)), (place.address, 1));
+    assert_eq!(
+        (filled.address, run(&region, place.offset)),
+        (place.address, 1)
+    );
     let again = region.fill(&place, &returns(1)).unwrap_err();
     assert_eq!(again.kind(), Some(Kind::NotReserved));
     region.fill_at(&place, 26, &returns(3)).unwrap();
     assert_eq!(run(&region, 26), 3);
-    assert!(matches!(region.fill_at(&place, 27, &returns(3)), Err(Error::Argument(_))));
-    assert!(matches!(region.fill_at(&place, usize::MAX, &returns(3)), Err(Error::Argument(_))));
+    assert!(matches!(
+        region.fill_at(&place, 27, &returns(3)),
+        Err(Error::Argument(_))
+    ));
+    assert!(matches!(
+        region.fill_at(&place, usize::MAX, &returns(3)),
+        Err(Error::Argument(_))
+    ));
     let other = JitFd::create(4096).unwrap();
-    assert!(matches!(other.fill(&place, &returns(1)), Err(Error::Argument(_))));
+    assert!(matches!(
+        other.fill(&place, &returns(1)),
+        Err(Error::Argument(_))
+    ));
 }
 
 #[test]
@@ -109,13 +133,25 @@ fn a_region_fills_up_and_can_be_sealed() {
     for _ in 0..256 {
         region.append(&returns(7)).unwrap();
     }
-    assert_eq!(region.append(&returns(7)).unwrap_err().kind(), Some(Kind::Full));
-    assert_eq!(region.reserve(16, Align::NONE).unwrap_err().kind(), Some(Kind::Full));
+    assert_eq!(
+        region.append(&returns(7)).unwrap_err().kind(),
+        Some(Kind::Full)
+    );
+    assert_eq!(
+        region.reserve(16, Align::NONE).unwrap_err().kind(),
+        Some(Kind::Full)
+    );
     let region = JitFd::create(4096).unwrap();
     let place = region.reserve(16, Align::NONE).unwrap();
     region.seal().unwrap();
-    assert_eq!(region.append(&returns(7)).unwrap_err().kind(), Some(Kind::Sealed));
-    assert_eq!(region.fill(place, &returns(7)).unwrap_err().kind(), Some(Kind::Sealed));
+    assert_eq!(
+        region.append(&returns(7)).unwrap_err().kind(),
+        Some(Kind::Sealed)
+    );
+    assert_eq!(
+        region.fill(place, &returns(7)).unwrap_err().kind(),
+        Some(Kind::Sealed)
+    );
     assert!(region.stats().unwrap().sealed);
 }
 
@@ -132,11 +168,19 @@ fn somebody_else_may_publish_in_between() {
     let place = region.next_address(Align::FUNCTION).unwrap();
     region.append_handle().append(&[&returns(1)], None).unwrap();
     let stale = region.append_at(place.offset, &returns(2));
-    assert_eq!(stale, Err(Error::Stale { expected: place.offset }));
+    assert_eq!(
+        stale,
+        Err(Error::Stale {
+            expected: place.offset
+        })
+    );
     assert_eq!(region.append_at(16, &returns(2)).unwrap().offset, 16);
     region.append_handle().append(&[&returns(3)], None).unwrap();
     assert_eq!(region.append(&returns(4)).unwrap().offset, 48);
-    assert_eq!(region.append_at(4711, &returns(2)), Err(Error::Stale { expected: 4711 }));
+    assert_eq!(
+        region.append_at(4711, &returns(2)),
+        Err(Error::Stale { expected: 4711 })
+    );
 }
 
 #[test]
@@ -161,10 +205,16 @@ fn branches_between_chunks_are_checked() {
     let caller = region.append_at(16, &jump(16, callee)).unwrap();
     assert_eq!(run(&region, caller.offset), 5);
     let wrong = region.append_at(32, &jump(32, callee + 1)).unwrap_err();
-    let target = BoundaryError::Target { branch: 32, target: callee + 1 };
+    let target = BoundaryError::Target {
+        branch: 32,
+        target: callee + 1,
+    };
     assert_eq!(wrong, Error::Boundary(target));
     assert_eq!(region.stats().unwrap().cursor, 21);
-    let free = RegionOptions::new().boundary_map(false).create(4096).unwrap();
+    let free = RegionOptions::new()
+        .boundary_map(false)
+        .create(4096)
+        .unwrap();
     free.append(&returns(5)).unwrap();
     free.append_at(16, &jump(16, 1)).unwrap();
 }
@@ -189,7 +239,10 @@ fn the_parts_work_alone() {
 #[test]
 fn many_threads_append_to_one_region() {
     for map in [true, false] {
-        let region = RegionOptions::new().boundary_map(map).create(1 << 20).unwrap();
+        let region = RegionOptions::new()
+            .boundary_map(map)
+            .create(1 << 20)
+            .unwrap();
         std::thread::scope(|scope| {
             for thread in 0..4 {
                 let region = &region;

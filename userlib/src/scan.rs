@@ -87,37 +87,51 @@ impl Scan {
 struct Full<'a> {
     chunk: &'a [u8],
     run: &'a Range<usize>,
-    decoder: Decoder<'a>,
+    /// Made when first needed: many small chunks do without.
+    decoder: Option<Decoder<'a>>,
     instruction: Instruction,
 }
 
 impl<'a> Full<'a> {
     fn new(chunk: &'a [u8], run: &'a Range<usize>) -> Self {
-        let code = chunk.get(run.clone()).unwrap_or_default();
-        let decoder = Decoder::new(64, code, DecoderOptions::NONE);
-        Self { chunk, run, decoder, instruction: Instruction::default() }
+        Self {
+            chunk,
+            run,
+            decoder: None,
+            instruction: Instruction::default(),
+        }
     }
 
     /// The instruction at `at`, which is inside the run.
     fn decode(&mut self, at: usize) -> Result<Plain, ValidationError> {
+        let decoder = self.decoder.get_or_insert_with(|| {
+            let code = self.chunk.get(self.run.clone()).unwrap_or_default();
+            Decoder::new(64, code, DecoderOptions::NONE)
+        });
         // The position is inside, so this can't fail.
-        let _ = self.decoder.set_position(at - self.run.start);
-        self.decoder.set_ip(0);
-        self.decoder.decode_out(&mut self.instruction);
+        let _ = decoder.set_position(at - self.run.start);
+        decoder.set_ip(0);
+        decoder.decode_out(&mut self.instruction);
         if self.instruction.is_invalid() {
-            let more = self.decoder.last_error() == DecoderError::NoMoreBytes;
+            let more = decoder.last_error() == DecoderError::NoMoreBytes;
             return Err(bad_instruction(self.chunk, at, self.run, more));
         }
         let len = self.instruction.len();
         if !is_direct_branch(&self.instruction) {
-            return Ok(Plain { len, displacement: None });
+            return Ok(Plain {
+                len,
+                displacement: None,
+            });
         }
         if has_operand_size(self.chunk, at, len) {
             return Err(ValidationError::at(self.chunk, at, Reason::VendorDependent));
         }
         let distance = to_i64(self.instruction.near_branch_target()) - to_i64(to_u64(len));
         // Displacements have at most 32 bits.
-        Ok(Plain { len, displacement: i32::try_from(distance).ok() })
+        Ok(Plain {
+            len,
+            displacement: i32::try_from(distance).ok(),
+        })
     }
 }
 
@@ -168,7 +182,9 @@ fn can_be_completed(cut: &[u8]) -> bool {
     [0x00, 0x05, 0x90, 0xc0, 0xff].into_iter().any(|next| {
         let mut bytes = cut.to_vec();
         bytes.resize(cut.len() + LONGEST, next);
-        !Decoder::new(64, &bytes, DecoderOptions::NONE).decode().is_invalid()
+        !Decoder::new(64, &bytes, DecoderOptions::NONE)
+            .decode()
+            .is_invalid()
     })
 }
 
@@ -176,7 +192,8 @@ fn can_be_completed(cut: &[u8]) -> bool {
 /// for error texts only.
 pub(crate) fn find_branch(chunk: &[u8], starts: &Bitmap, target: usize) -> Option<usize> {
     let all = (0..chunk.len()).filter(|&at| starts.get(at));
-    all.into_iter().find(|&at| branch_target(chunk, at) == Some(target))
+    all.into_iter()
+        .find(|&at| branch_target(chunk, at) == Some(target))
 }
 
 fn branch_target(chunk: &[u8], at: usize) -> Option<usize> {

@@ -13,7 +13,10 @@
 //! * New mappings are at addresses of the kernel's choice, so they replace
 //!   nothing. Replacing is [`create_code_at`], which is `unsafe`.
 #![expect(unsafe_code, reason = "this is the file for it")]
-#![cfg_attr(test, expect(dead_code, reason = "unit tests call a model of the kernel"))]
+#![cfg_attr(
+    test,
+    expect(dead_code, reason = "unit tests call a model of the kernel")
+)]
 
 use crate::abi;
 use crate::cast::{to_u64, to_usize};
@@ -58,7 +61,11 @@ fn check(request: u32, way: u32, size: usize) -> io::Result<()> {
 }
 
 fn result(value: c_int) -> io::Result<c_int> {
-    if value < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
+    if value < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(value)
+    }
 }
 
 /// Opens a device for reading and writing, close-on-exec.
@@ -151,7 +158,11 @@ unsafe fn create_code_raw(
     // SAFETY: `argument` is valid for reads and writes of the size that the
     // request has; the caller answers for what is replaced.
     let value = unsafe {
-        libc::ioctl(device.as_raw_fd(), abi::JIT_CREATE_CODE.into(), &raw mut argument)
+        libc::ioctl(
+            device.as_raw_fd(),
+            abi::JIT_CREATE_CODE.into(),
+            &raw mut argument,
+        )
     };
     result(value)?;
     Ok(to_usize(argument.addr))

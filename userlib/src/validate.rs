@@ -42,7 +42,10 @@ impl Options {
     /// No data, and branches behind a `lock` prefix are refused.
     #[must_use]
     pub const fn new() -> Self {
-        Self { lock_skips: LockSkips::Refuse, data: Vec::new() }
+        Self {
+            lock_skips: LockSkips::Refuse,
+            data: Vec::new(),
+        }
     }
 
     /// Sets what happens to branches behind a `lock` prefix.
@@ -158,8 +161,13 @@ pub(crate) fn checked_data(
     if to_u64(len) > abi::MAX_CODE {
         return Err(ValidationError::whole(Reason::TooLong { len }));
     }
-    if let Some(range) = ranges.iter().find(|range| range.is_empty() || range.end > len) {
-        return Err(ValidationError::whole(Reason::DataRange { range: range.clone() }));
+    if let Some(range) = ranges
+        .iter()
+        .find(|range| range.is_empty() || range.end > len)
+    {
+        return Err(ValidationError::whole(Reason::DataRange {
+            range: range.clone(),
+        }));
     }
     Ok(merged(ranges))
 }

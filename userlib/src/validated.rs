@@ -39,7 +39,10 @@ pub(crate) struct Parts {
 
 impl Validated {
     pub(crate) const fn from_parts(parts: Parts) -> Self {
-        Self { parts, align: Align::FUNCTION }
+        Self {
+            parts,
+            align: Align::FUNCTION,
+        }
     }
 
     /// Takes code as valid without looking at it.
@@ -69,7 +72,13 @@ impl Validated {
     ) -> Result<Self, ValidationError> {
         let data = checked_data(data, code.len())?;
         let (outside, lock_skips) = (Vec::new(), Vec::new());
-        Ok(Self::from_parts(Parts { code, data, starts: None, outside, lock_skips }))
+        Ok(Self::from_parts(Parts {
+            code,
+            data,
+            starts: None,
+            outside,
+            lock_skips,
+        }))
     }
 
     /// The bytes, code and data.
@@ -106,7 +115,11 @@ impl Validated {
     /// The starts of instructions among the 64 bytes from `offset` on, as bits.
     pub(crate) fn starts_at(&self, offset: usize) -> u64 {
         self.parts.starts.as_ref().map_or_else(
-            || (0..64).fold(0, |word, bit| word | u64::from(self.is_boundary(offset + bit)) << bit),
+            || {
+                (0..64).fold(0, |word, bit| {
+                    word | u64::from(self.is_boundary(offset + bit)) << bit
+                })
+            },
             |starts| starts.window(offset),
         )
     }

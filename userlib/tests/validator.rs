@@ -15,7 +15,11 @@ const LS: [&str; 2] = ["/bin/ls", "/usr/bin/ls"];
 
 /// A failure is printed in full and not kept in a file: the tree stays clean.
 fn cases(cases: u32) -> ProptestConfig {
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
 }
 
 /// Validator and shadow say the same, down to the start of each instruction.
@@ -32,7 +36,9 @@ fn agree(code: &[u8], data: &[Range<usize>]) -> Result<(), TestCaseError> {
         (Err(_), Verdict::Refused) => {}
         (Err(_), _) if code.is_empty() => {}
         (result, verdict) => {
-            return Err(TestCaseError::fail(format!("{result:?}, {verdict:?}: {code:02x?}")));
+            return Err(TestCaseError::fail(format!(
+                "{result:?}, {verdict:?}: {code:02x?}"
+            )));
         }
     }
     Ok(())
@@ -48,8 +54,9 @@ fn ranges(mut cuts: Vec<usize>, len: usize) -> Vec<Range<usize>> {
 
 /// Bytes that make branches and prefixes more likely than chance does.
 fn byte() -> impl Strategy<Value = u8> {
-    let likely: Vec<u8> =
-        vec![0x90, 0xc3, 0xeb, 0x74, 0xe8, 0x00, 0xff, 0xf0, 0x66, 0x48, 0x0f, 0x83, 0x01, 0xfe];
+    let likely: Vec<u8> = vec![
+        0x90, 0xc3, 0xeb, 0x74, 0xe8, 0x00, 0xff, 0xf0, 0x66, 0x48, 0x0f, 0x83, 0x01, 0xfe,
+    ];
     prop_oneof![2 => prop::sample::select(likely), 1 => any::<u8>()]
 }
 
@@ -151,25 +158,43 @@ fn each_reason_and_its_place() {
     assert_eq!(refused(&[0x90, 0x06], none()), (1, Reason::Invalid));
     assert_eq!(refused(&[0x90, 0xe8, 0], none()), (1, Reason::Truncated));
     let runs = Reason::RunsIntoData { data: 2 };
-    assert_eq!(refused(&[0x90, 0xb0, 0, 0xc3], none().data(2..3)), (1, runs));
-    let into = Reason::IntoInstruction { target: 3, start: 2 };
+    assert_eq!(
+        refused(&[0x90, 0xb0, 0, 0xc3], none().data(2..3)),
+        (1, runs)
+    );
+    let into = Reason::IntoInstruction {
+        target: 3,
+        start: 2,
+    };
     assert_eq!(refused(&[0xeb, 1, 0xb0, 0x90], none()), (0, into));
     let lock = Reason::SkipsLock { target: 3 };
     assert_eq!(refused(&[0x74, 1, 0xf0, 0xff, 0x07], none()), (0, lock));
     let data = Reason::IntoData { target: 2 };
     assert_eq!(refused(&[0xeb, 0, 0x90], none().data(2..3)), (0, data));
-    assert_eq!(refused(&[0x66, 0xe9, 0, 0, 0, 0], none()), (0, Reason::VendorDependent));
-    assert_eq!(refused(&[0x66, 0x70, 0], none()), (0, Reason::VendorDependent));
+    assert_eq!(
+        refused(&[0x66, 0xe9, 0, 0, 0, 0], none()),
+        (0, Reason::VendorDependent)
+    );
+    assert_eq!(
+        refused(&[0x66, 0x70, 0], none()),
+        (0, Reason::VendorDependent)
+    );
 }
 
 #[test]
 fn bad_data_ranges() {
     let bad = |range: Range<usize>| Reason::DataRange { range };
     for range in [0..0, 1..3, 5..6, 0..usize::MAX, usize::MAX - 1..usize::MAX] {
-        assert_eq!(refused(&[0x90, 0xc3], Options::new().data(range.clone())), (0, bad(range)));
+        assert_eq!(
+            refused(&[0x90, 0xc3], Options::new().data(range.clone())),
+            (0, bad(range))
+        );
     }
     let reversed = Range { start: 2, end: 1 };
-    assert_eq!(refused(&[0x90, 0xc3], Options::new().data(reversed.clone())), (0, bad(reversed)));
+    assert_eq!(
+        refused(&[0x90, 0xc3], Options::new().data(reversed.clone())),
+        (0, bad(reversed))
+    );
 }
 
 #[test]

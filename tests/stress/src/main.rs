@@ -8,10 +8,12 @@
 //!
 //! Flow: `emit` (a function with an identity) → `publisher` → `board` (which
 //! functions exist, shared by all processes) → `executor`; `chaos` disturbs;
-//! `round` runs it all for one region; `verdict` ends it.
+//! `round` runs it all for one region; `duel` is about
+//! one boundary at a time; `verdict` ends it.
 
 mod board;
 mod chaos;
+mod duel;
 mod emit;
 mod executor;
 mod publisher;

@@ -39,7 +39,11 @@ pub fn run(append: &AppendHandle, board: &Board, mut random: Random) {
 
 fn code(id: usize, random: &mut Random) -> Validated {
     let bytes = emit::function(id as u32, random);
-    must(validate(&bytes, &Default::default()), "validate")
+    let code = must(validate(&bytes, &Default::default()), "validate");
+    match random.below(4) {
+        0 => code,
+        _ => code.aligned(Align::NONE),
+    }
 }
 
 fn one(append: &AppendHandle, board: &Board, random: &mut Random) -> bool {

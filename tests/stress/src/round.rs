@@ -6,7 +6,7 @@
 use crate::board::Board;
 use crate::random::Random;
 use crate::verdict::{self, must};
-use crate::{chaos, emit, executor, publisher, sys};
+use crate::{chaos, duel, emit, executor, publisher, sys};
 use jitfd::{AppendHandle, MapHandle, RegionOptions, Stats};
 use std::cell::Cell;
 use std::fmt;
@@ -38,6 +38,8 @@ pub struct Totals {
     straddles: u64,
     flushes: u64,
     ipis: u64,
+    duels: u64,
+    early: u64,
 }
 
 impl Totals {
@@ -57,6 +59,8 @@ impl Totals {
         self.straddles += other.straddles;
         self.flushes += other.flushes;
         self.ipis += other.ipis;
+        self.duels += other.duels;
+        self.early = other.early;
     }
 
     /// Fails where something that the run is for has not happened.
@@ -67,6 +71,8 @@ impl Totals {
             (self.forks, "nothing was forked"),
             (self.remaps, "nothing was remapped"),
             (self.signals, "no signal was sent"),
+            (self.early, "nobody executed before there was code"),
+            (self.straddles, "no fill was next to live code"),
         ];
         for (count, complaint) in happened {
             if count == 0 {
@@ -81,7 +87,7 @@ impl fmt::Display for Totals {
         write!(
             out,
             "rounds={} published={} calls={} swaps={} fixups={} retired={} freed={} straddles={} \
-             flushes={} ipis={} forks={} remaps={} signals={} offlined={} wrong=0",
+             flushes={} ipis={} forks={} remaps={} signals={} offlined={} duels={} early={} wrong=0",
             self.rounds,
             self.published,
             self.calls,
@@ -95,7 +101,9 @@ impl fmt::Display for Totals {
             self.forks,
             self.remaps,
             self.signals,
-            self.offlined
+            self.offlined,
+            self.duels,
+            self.early
         )
     }
 }
@@ -228,7 +236,13 @@ pub fn run(plan: &Plan) -> Totals {
     scene.play();
     sys::join(other);
     HANDLER_BOARD.store(std::ptr::null_mut(), Ordering::Release);
-    totals(board, &settle(&map))
+    let mut totals = totals(board, &settle(&map));
+    for outcome in [duel::fight(false), duel::fight(true)] {
+        totals.duels += outcome.duels;
+        totals.straddles += outcome.straddles;
+        totals.early = outcome.early;
+    }
+    totals
 }
 
 /// Waits until all replaced pages are freed; they must be soon.
@@ -259,6 +273,8 @@ fn totals(board: &Board, stats: &Stats) -> Totals {
         remaps: shared.remaps.load(Ordering::Relaxed),
         signals: shared.signals.load(Ordering::Relaxed),
         offlined: shared.offlined.load(Ordering::Relaxed),
+        duels: 0,
+        early: 0,
         published: stats.segments,
         swaps: stats.swaps,
         fixups: stats.fixups,

@@ -5,7 +5,7 @@
 
 use crate::board::Shared;
 use crate::verdict;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 fn check(result: libc::c_int, what: &str) {
     if result < 0 {
@@ -117,17 +117,45 @@ extern "C" fn on_usr1(_: libc::c_int) {
     }
 }
 
+/// Where a thread may execute before there is code.
+static EARLY: AtomicUsize = AtomicUsize::new(0);
+static EARLY_TRAPS: AtomicU64 = AtomicU64::new(0);
+
+/// From now on a trap of the 0xCC at `address` is not a crash: it is repeated.
+pub fn expect_early_traps(address: usize) {
+    EARLY.store(address, Ordering::Relaxed);
+}
+
+/// How often that happened.
+pub fn early_traps() -> u64 {
+    EARLY_TRAPS.load(Ordering::Relaxed)
+}
+
+/// Steps back to an instruction that was not there yet.
+fn repeat_early(signal: libc::c_int, context: &mut libc::ucontext_t) -> bool {
+    let ip = &mut context.uc_mcontext.gregs[libc::REG_RIP as usize];
+    if signal != libc::SIGTRAP || *ip as usize != EARLY.load(Ordering::Relaxed) + 1 {
+        return false;
+    }
+    *ip -= 1;
+    EARLY_TRAPS.fetch_add(1, Ordering::Relaxed);
+    true
+}
+
 extern "C" fn on_crash(
     signal: libc::c_int,
     info: *mut libc::siginfo_t,
     context: *mut libc::c_void,
 ) {
     // SAFETY: The kernel passes valid pointers for SA_SIGINFO.
-    let (address, ip) = unsafe {
-        let context = &*context.cast::<libc::ucontext_t>();
-        let ip = context.uc_mcontext.gregs[libc::REG_RIP as usize];
-        ((*info).si_addr() as usize, ip)
+    let (address, context) = unsafe {
+        let context = &mut *context.cast::<libc::ucontext_t>();
+        ((*info).si_addr() as usize, context)
     };
+    if repeat_early(signal, context) {
+        return;
+    }
+    let ip = context.uc_mcontext.gregs[libc::REG_RIP as usize];
     verdict::fail(format_args!(
         "signal {signal} at ip {ip:#x}, address {address:#x}"
     ));
@@ -185,7 +213,10 @@ pub fn move_mapping(address: usize, len: usize) -> usize {
 /// Removes a range of a mapping that the caller alone uses.
 pub fn unmap(address: usize, len: usize) {
     // SAFETY: By this function's contract.
-    check(unsafe { libc::munmap(address as *mut libc::c_void, len) }, "munmap");
+    check(
+        unsafe { libc::munmap(address as *mut libc::c_void, len) },
+        "munmap",
+    );
 }
 
 /// Makes a range of a mapping that the caller alone uses inaccessible, and

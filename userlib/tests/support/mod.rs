@@ -18,16 +18,24 @@ pub enum Verdict {
 
 /// Judges `code` with the given data ranges, tolerating lock skips.
 pub fn judge(code: &[u8], data: &[Range<usize>]) -> Verdict {
-    let is_data: Vec<bool> = (0..code.len()).map(|at| data.iter().any(|r| r.contains(&at))).collect();
-    let Some(starts) = starts(code, &is_data) else { return Verdict::Refused };
+    let is_data: Vec<bool> = (0..code.len())
+        .map(|at| data.iter().any(|r| r.contains(&at)))
+        .collect();
+    let Some(starts) = starts(code, &is_data) else {
+        return Verdict::Refused;
+    };
     let mut skips = BTreeSet::new();
     for &at in &starts {
         match branch(code, at) {
             Branch::None => {}
             Branch::Ambiguous => return Verdict::Refused,
             Branch::To(target) => {
-                let inside = usize::try_from(target).ok().filter(|&target| target < code.len());
-                let Some(target) = inside.filter(|target| !starts.contains(target)) else { continue };
+                let inside = usize::try_from(target)
+                    .ok()
+                    .filter(|&target| target < code.len());
+                let Some(target) = inside.filter(|target| !starts.contains(target)) else {
+                    continue;
+                };
                 let behind_lock = target.checked_sub(1).filter(|start| starts.contains(start));
                 if behind_lock.is_none_or(|start| code[start] != 0xf0) || is_data[target] {
                     return Verdict::Refused;

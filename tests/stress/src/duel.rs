@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Duels: one thread publishes a function whose first instruction lies across
+//! a page boundary; another already executes at its address, over and over,
+//! trapping on the 0xCC that is there before. It must get in whole or not at
+//! all: a trap anywhere but at the first byte, or a wrong result, is a torn
+//! instruction.
+//!
+//! * an *append* duel is about rule R3: the page after the boundary is new, and
+//!   must be there first;
+//! * a *fill* duel is about the synchronous flush: both pages are live, and the
+//!   executing CPU has the page after the boundary, with 0xCC where the rest of
+//!   the instruction comes to lie, in its TLB.
+
+use crate::emit::{self, Function};
+use crate::sys;
+use crate::verdict::{self, must};
+use jitfd::{Align, AppendHandle, Mapping, RegionOptions, Validated, validate};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const PAGE: usize = 4096;
+/// Pages of a region, each boundary of which is one duel.
+const PAGES: usize = 65;
+
+/// What duels have seen.
+#[derive(Default)]
+pub struct Outcome {
+    /// Duels fought.
+    pub duels: u64,
+    /// Traps before the function was there.
+    pub early: u64,
+    /// Fills that paid for a synchronous flush.
+    pub straddles: u64,
+}
+
+/// What the two threads tell each other: the duel they are at, the address to
+/// execute, and a function on the page after the boundary.
+#[derive(Default)]
+struct Arena {
+    target: AtomicUsize,
+    neighbour: AtomicUsize,
+    number: AtomicUsize,
+    /// The executing thread is at it.
+    started: AtomicUsize,
+    done: AtomicUsize,
+}
+
+/// A whole region of duels.
+pub fn fight(fill: bool) -> Outcome {
+    let options = RegionOptions::new().boundary_map(false);
+    let (map, append, mapping) = must(options.create(PAGES * PAGE), "create").split();
+    let arena = Arena::default();
+    std::thread::scope(|scope| {
+        scope.spawn(|| execute(&arena));
+        for number in 1..PAGES {
+            let host = Host {
+                append: &append,
+                mapping: &mapping,
+                arena: &arena,
+            };
+            host.duel(number, fill);
+        }
+        arena.done.store(1, Ordering::Release);
+    });
+    let stats = must(map.stats(), "stats");
+    Outcome {
+        duels: PAGES as u64 - 1,
+        early: sys::early_traps(),
+        straddles: stats.straddles,
+    }
+}
+
+fn chunk(bytes: &[u8]) -> Validated {
+    must(validate(bytes, &Default::default()), "validate").aligned(Align::NONE)
+}
+
+/// Function `id`, starting with its longest instruction, which is 10 bytes.
+fn contender(id: u32) -> Vec<u8> {
+    let mut code = vec![0x48, 0xb9]; // movabs rcx, rotated id
+    code.extend(u64::from(id.rotate_left(7)).to_le_bytes());
+    code.extend([0x89, 0xf8, 0x35]); // mov eax, edi; xor eax, id
+    code.extend(id.to_le_bytes());
+    code.extend([0x01, 0xc8, 0xc3]); // add eax, ecx; ret
+    code
+}
+
+struct Host<'a> {
+    append: &'a AppendHandle,
+    mapping: &'a Mapping,
+    arena: &'a Arena,
+}
+
+impl Host<'_> {
+    fn append(&self, code: &Validated) -> usize {
+        must(self.append.append(&[code], None), "append")[0]
+    }
+
+    /// Sets up boundary `number`, waits for the other thread, publishes.
+    fn duel(&self, number: usize, fill: bool) {
+        let code = chunk(&contender(number as u32));
+        // The boundary is inside the first instruction, at any of its bytes.
+        let start = number * PAGE - 1 - number % 9;
+        self.pad_to(start);
+        let base = self.mapping.address();
+        let mut neighbour = 0;
+        if fill {
+            let offset = must(self.append.reserve(code.len(), Align::NONE), "reserve");
+            assert_eq!(offset, start);
+            neighbour = base + self.append(&chunk(&contender(u32::MAX)));
+        }
+        sys::expect_early_traps(base + start);
+        self.arena.neighbour.store(neighbour, Ordering::Relaxed);
+        self.arena.target.store(base + start, Ordering::Relaxed);
+        self.arena.number.store(number, Ordering::Release);
+        self.wait(&self.arena.started, number);
+        if fill {
+            must(self.append.fill(start, &code), "fill");
+        } else {
+            assert_eq!(self.append(&code), start);
+        }
+        // The other thread says that it is through by starting over.
+        self.wait(&self.arena.target, 0);
+    }
+
+    fn wait(&self, word: &AtomicUsize, value: usize) {
+        while word.load(Ordering::Acquire) != value {
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Fills with NOPs and a function, so that the page is live.
+    fn pad_to(&self, offset: usize) {
+        let live = contender(0);
+        let cursor = must(self.append.stats(), "stats").cursor as usize;
+        let mut code = live.clone();
+        code.resize(offset - cursor, 0x90);
+        let at = self.append(&chunk(&code));
+        call(self.mapping.address() + at, 0, 5);
+    }
+}
+
+fn call(address: usize, id: u32, x: u32) {
+    // SAFETY: A function of this type is, or is about to be, at this address;
+    // until it is, a trap is caught and the call repeated.
+    let function: Function = unsafe { std::mem::transmute(address) };
+    let result = function(x);
+    if result != emit::expected(id, x) {
+        verdict::wrong(id as usize, address, x, result);
+    }
+}
+
+fn execute(arena: &Arena) {
+    let mut at = 0;
+    while arena.done.load(Ordering::Acquire) == 0 {
+        let number = arena.number.load(Ordering::Acquire);
+        if number == at {
+            std::hint::spin_loop();
+            continue;
+        }
+        at = number;
+        let neighbour = arena.neighbour.load(Ordering::Relaxed);
+        if neighbour != 0 {
+            call(neighbour, u32::MAX, 9);
+        }
+        arena.started.store(number, Ordering::Release);
+        let target = arena.target.load(Ordering::Relaxed);
+        for x in 0..50 {
+            call(target, number as u32, x);
+        }
+        arena.target.store(0, Ordering::Release);
+    }
+}

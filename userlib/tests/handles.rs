@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The real calls on hosts without `/dev/jit`: each one says what is wrong, with
+//! the errno of the system.
+
+use jitfd::{
+    Align, AppendHandle, Call, Device, Error, JitFd, Kind, MapHandle, Options, SystemError,
+    Validated, jit_create_code, jit_create_code_at, validate,
+};
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+const EPERM: i32 = 1;
+const ENOTTY: i32 = 25;
+
+fn chunk() -> Validated {
+    validate(&[0xc3], &Options::new()).unwrap()
+}
+
+fn null() -> OwnedFd {
+    File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .unwrap()
+        .into()
+}
+
+fn failed<T>(call: Call, errno: i32, result: Result<T, Error>) {
+    let expected = Error::from(SystemError::new(call, errno));
+    assert_eq!(result.map(|_| ()), Err(expected));
+}
+
+#[test]
+fn without_a_module_everything_says_so() {
+    if Path::new("/dev/jit").exists() {
+        eprintln!("SKIP: this host has /dev/jit");
+        return;
+    }
+    let text = jit_create_code(&chunk()).unwrap_err().to_string();
+    assert!(
+        text.contains("/dev/jit") && text.contains("modprobe"),
+        "{text}"
+    );
+    assert_eq!(Device::open().unwrap_err().kind(), Some(Kind::NoModule));
+    assert_eq!(
+        JitFd::create(4096).unwrap_err().kind(),
+        Some(Kind::NoModule)
+    );
+}
+
+#[test]
+fn each_call_knows_a_foreign_descriptor() {
+    let append = AppendHandle::from(null());
+    let chunk = chunk();
+    failed(Call::Append, ENOTTY, append.append(&[&chunk], None));
+    failed(Call::Append, ENOTTY, append.append(&[&chunk], Some(0)));
+    failed(Call::Reserve, ENOTTY, append.reserve(1, Align::NONE));
+    failed(Call::Fill, ENOTTY, append.fill(0, &chunk));
+    failed(Call::Seal, ENOTTY, append.seal());
+    failed(Call::Stats, ENOTTY, append.stats());
+    let map = MapHandle::from(null());
+    failed(Call::Stats, ENOTTY, map.stats());
+    let (pipe, _other) = std::io::pipe().unwrap();
+    // Pipes are on a file system without executables.
+    failed(
+        Call::Map,
+        EPERM,
+        MapHandle::from(OwnedFd::from(pipe)).map(4096),
+    );
+}
+
+#[test]
+fn bad_places_for_code_are_refused_before_the_call() {
+    if !Path::new("/dev/jit").exists() {
+        eprintln!("SKIP: without /dev/jit the open fails first");
+        return;
+    }
+    for address in [0_usize, 1, 4097] {
+        let at = std::ptr::without_provenance_mut(address);
+        // SAFETY: nothing is at these addresses, and they are refused.
+        let result = unsafe { jit_create_code_at(&chunk(), at) };
+        assert!(matches!(result, Err(Error::Argument(_))));
+    }
+}
+
+#[test]
+fn handles_can_be_shared_by_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<JitFd>();
+    shared::<AppendHandle>();
+    shared::<MapHandle>();
+    shared::<Validated>();
+    shared::<jitfd::Code>();
+    shared::<Error>();
+}
