@@ -36,6 +36,9 @@ mod retire;
 mod percpu;
 mod ffi;
 
+#[cfg(CONFIG_KUNIT)]
+mod selftest;
+
 module! {
     type: Jit,
     name: "jit",
