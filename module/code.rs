@@ -43,15 +43,21 @@ pub(crate) struct Codes {
 
 struct Pending {
     region: Arc<Region>,
-    /// The address space that maps it.
-    mm: *const bindings::mm_struct,
+    /// The thread whose call maps it, and so whose mmap() may take it.
+    thread: Thread,
 }
 
-// SAFETY: The pointer is compared, never followed.
-unsafe impl Send for Pending {}
+/// A thread's identity, as long as it is in a call.
+#[derive(PartialEq)]
+struct Thread(*const bindings::task_struct);
 
-fn current_mm() -> Option<*const bindings::mm_struct> {
-    current!().mm().map(|mm| mm.as_raw().cast_const())
+// SAFETY: The pointer is compared, never followed.
+unsafe impl Send for Thread {}
+
+impl Thread {
+    fn current() -> Self {
+        Thread(current!().as_ptr().cast_const())
+    }
 }
 
 impl Codes {
@@ -64,10 +70,10 @@ impl Codes {
 
     /// Takes the code that the caller's mmap() at page `pgoff` is for.
     pub(crate) fn take(&self, pgoff: usize, pages: usize) -> Option<Arc<Region>> {
-        let mm = current_mm()?;
+        let thread = Thread::current();
         let mut pending = self.pending.lock();
         let index = pending.iter().position(|code| {
-            code.mm == mm
+            code.thread == thread
                 && code.region.first_pgoff() == pgoff
                 && code.region.covers(pgoff, pages)
                 && !code.region.covers(pgoff, pages + 1)
@@ -77,12 +83,12 @@ impl Codes {
     }
 
     fn announce(&self, region: Arc<Region>) -> Result {
-        let mm = current_mm().ok_or(EINVAL)?;
+        let thread = Thread::current();
         let mut more = KVec::new();
         loop {
             let mut pending = self.pending.lock();
             if pending.len() < pending.capacity() {
-                let _ = pending.push_within_capacity(Pending { region, mm });
+                let _ = pending.push_within_capacity(Pending { region, thread });
                 return Ok(());
             }
             if more.capacity() > pending.len() {

@@ -88,7 +88,9 @@ impl Handle {
         self.become_region(source.try_clone(self.space.clone(), publishers)?)
     }
 
+    /// A region's file is a right to map the region, and to nothing else.
     fn create_code(&self, file: *mut bindings::file, user: usize) -> Result<u64> {
+        self.check_no_region()?;
         let mut arg: abi::CreateCode = read_arg(user)?;
         let asked = arg.addr;
         let addr = self.codes.create(file, &arg)?;
@@ -216,9 +218,8 @@ unsafe fn handle<'a>(file: *mut bindings::file) -> &'a Handle {
 ///
 /// Called by the kernel for a file with [`FOPS`].
 unsafe extern "C" fn open(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
-    // SAFETY: The file is being opened; `release` drops the handle, and with it
-    // the space, when no VMA uses the file any more.
-    let handle = unsafe { Space::install(file) }.and_then(|space| {
+    // SAFETY: The file is being opened.
+    let handle = unsafe { Space::new(file) }.and_then(|space| {
         KBox::pin_init(
             pin_init!(Handle {
                 space,
@@ -232,8 +233,12 @@ unsafe extern "C" fn open(_: *mut bindings::inode, file: *mut bindings::file) ->
         Ok(handle) => {
             // SAFETY: The box is not moved out of its place until `release`.
             let raw = KBox::into_raw(unsafe { Pin::into_inner_unchecked(handle) });
-            // SAFETY: The file is being opened.
-            unsafe { (*file).private_data = raw.cast() };
+            // SAFETY: The file is being opened, and the box is valid; it keeps
+            // the space until `release`.
+            unsafe {
+                (*file).private_data = raw.cast();
+                (*raw).space.install(file);
+            }
             0
         }
         Err(error) => error.to_errno(),
@@ -244,6 +249,8 @@ unsafe extern "C" fn open(_: *mut bindings::inode, file: *mut bindings::file) ->
 ///
 /// Called by the kernel once for a file with [`FOPS`].
 unsafe extern "C" fn release(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+    // SAFETY: The file is being released.
+    unsafe { Space::remove(file) };
     // SAFETY: `open` has put the box there.
     drop(unsafe { KBox::from_raw((*file).private_data.cast::<Handle>()) });
     0

@@ -31,6 +31,8 @@ unsafe extern "C" {
     pub(crate) fn jit_pte_unlock(ptl: *mut bindings::spinlock_t);
     pub(crate) fn jit_pte_is_none(ptep: *mut bindings::pte_t) -> bool;
     pub(crate) fn jit_pte_is_present(ptep: *mut bindings::pte_t) -> bool;
+    pub(crate) fn jit_pte_points_to(ptep: *mut bindings::pte_t, pfn: c_ulong) -> bool;
+    pub(crate) fn jit_mm_flush_pending(mm: *mut bindings::mm_struct) -> bool;
     pub(crate) fn jit_pte_exchange(
         vma: *mut bindings::vm_area_struct,
         addr: c_ulong,

@@ -9,6 +9,7 @@
 #include <linux/kdebug.h>
 #include <linux/kthread.h>
 #include <linux/mm.h>
+#include <linux/mm_inline.h>
 #include <linux/mmu_notifier.h>
 #include <linux/pagemap.h>
 #include <linux/percpu.h>
@@ -100,6 +101,26 @@ bool jit_pte_is_present(pte_t *ptep);
 bool jit_pte_is_present(pte_t *ptep)
 {
 	return pte_present(ptep_get(ptep));
+}
+
+/* Whether an entry, locked or absent, already points to @pfn. */
+bool jit_pte_points_to(pte_t *ptep, unsigned long pfn);
+bool jit_pte_points_to(pte_t *ptep, unsigned long pfn)
+{
+	pte_t pte = ptep_get(ptep);
+
+	return pte_present(pte) && pte_pfn(pte) == pfn;
+}
+
+/*
+ * Whether an entry of @mm may have been removed whose translation is still in
+ * a TLB: munmap() clears entries first, and flushes before it unlinks the VMA.
+ * Called after the page table lock was taken, which orders the two.
+ */
+bool jit_mm_flush_pending(struct mm_struct *mm);
+bool jit_mm_flush_pending(struct mm_struct *mm)
+{
+	return mm_tlb_flush_pending(mm);
 }
 
 static pte_t jit_mk_pte(struct vm_area_struct *vma, unsigned long pfn)

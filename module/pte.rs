@@ -54,6 +54,11 @@ impl Entry {
         unsafe { ffi::jit_pte_is_none(self.pte) }
     }
 
+    fn points_to(&self, version: &Version) -> bool {
+        // SAFETY: The entry is locked.
+        unsafe { ffi::jit_pte_points_to(self.pte, version.pfn()) }
+    }
+
     /// Points the entry to `version`; says whether a CPU had used it before.
     fn exchange(&self, version: &Version) -> bool {
         // SAFETY: The entry is locked and belongs to `vma`. The page outlives
@@ -100,12 +105,22 @@ fn swap_one(vma: &VmaInTree<'_>, addr: usize, version: &Version, swapped: &mut S
     }
     // SAFETY: `addr` is in the VMA, which keeps its tables while in the tree.
     match unsafe { Entry::lock(vma.as_ptr(), addr) } {
+        // A fault was faster. Its Accessed bit is kept: it tells the next
+        // publication whether this version was cached.
+        Some(entry) if entry.points_to(version) => false,
         Some(entry) if entry.is_present() => {
             swapped.entries += 1;
             entry.exchange(version)
         }
-        _ => false,
+        entry => may_be_unflushed(vma, entry),
     }
+}
+
+/// There is no entry; but one may have been removed a moment ago, and not be
+/// flushed yet.
+fn may_be_unflushed(vma: &VmaInTree<'_>, _locked: Option<Entry>) -> bool {
+    // SAFETY: The address space lives while its VMA is in the tree.
+    unsafe { ffi::jit_mm_flush_pending(vma.mm()) }
 }
 
 /// A secondary MMU (KVM) mirrors this address space and must be told before a

@@ -44,16 +44,15 @@ unsafe impl Send for Space {}
 unsafe impl Sync for Space {}
 
 impl Space {
-    /// Puts a new, empty mapping into `file`, in place of the device's.
+    /// A new, empty mapping for `file`.
     ///
     /// # Safety
     ///
-    /// `file` is being opened, and its owner keeps the result until `file` is
-    /// released.
-    pub(crate) unsafe fn install(file: *mut bindings::file) -> Result<Arc<Self>> {
+    /// `file` is being opened.
+    pub(crate) unsafe fn new(file: *mut bindings::file) -> Result<Arc<Self>> {
         // SAFETY: The file is being opened, so its inode is set.
         let host = unsafe { (*file).f_inode };
-        let space = Arc::pin_init(
+        Arc::pin_init(
             pin_init!(Space {
                 inner <- Opaque::ffi_init(|slot| {
                     // SAFETY: `slot` is memory for an `address_space`.
@@ -61,10 +60,28 @@ impl Space {
                 }),
             }),
             GFP_KERNEL_ACCOUNT,
-        )?;
+        )
+    }
+
+    /// Lets `file` use this mapping in place of the device's.
+    ///
+    /// # Safety
+    ///
+    /// `file` is being opened, and its owner keeps this mapping until it calls
+    /// [`Space::remove`].
+    pub(crate) unsafe fn install(&self, file: *mut bindings::file) {
         // SAFETY: The file is being opened: nobody else uses it yet.
-        unsafe { (*file).f_mapping = space.inner.get() };
-        Ok(space)
+        unsafe { (*file).f_mapping = self.inner.get() };
+    }
+
+    /// Gives `file` the device's mapping back.
+    ///
+    /// # Safety
+    ///
+    /// `file` is being released: no VMA uses it any more.
+    pub(crate) unsafe fn remove(file: *mut bindings::file) {
+        // SAFETY: By this function's contract; the inode outlives the file.
+        unsafe { (*file).f_mapping = (*(*file).f_inode).i_mapping };
     }
 
     /// Keeps VMAs and page tables in place until the result is dropped.

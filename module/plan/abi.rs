@@ -46,7 +46,8 @@ const NONE: u32 = 0;
 const WRITE: u32 = 1;
 const READ: u32 = 2;
 
-/// On a `/dev/jit` handle: a new mapping that holds exactly the given code.
+/// On a `/dev/jit` handle that is no region: a new mapping that holds exactly
+/// the given code.
 /// Argument: [`CreateCode`]. Returns 0.
 pub const JIT_CREATE_CODE: u32 = ioctl(READ | WRITE, 0x20, size_of::<CreateCode>());
 /// On a `/dev/jit` handle: makes the open file a region. Argument: [`Create`].

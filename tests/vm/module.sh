@@ -14,7 +14,9 @@ FLAVOR=${FLAVOR:-stock}
 KDIR=${KDIR:-}
 [ -z "$KDIR" ] || FLAVOR=kdir
 
-OUT=$TOP/target/module/$FLAVOR
+# The sources, and where the module goes: for modules with planted bugs.
+MODULE_SOURCE=${MODULE_SOURCE:-$TOP/module}
+OUT=${MODULE_OUT:-$TOP/target/module}/$FLAVOR
 BUILD=$OUT/build
 LOG=$OUT/log
 STRICT=(KCFLAGS=-Werror KRUSTFLAGS=-Dwarnings)
@@ -60,8 +62,8 @@ kbuild() {
 # fingerprint: what the module is built from.
 fingerprint() {
     echo "$KERNEL"
-    cd "$TOP"
-    find module tests/vm/module.sh -type f -not -path '*/target/*' -print0 |
+    cd "$MODULE_SOURCE"
+    find . "$VM_DIR/module.sh" -type f -not -path '*/target/*' -print0 |
         sort -z | xargs -0 sha256sum
 }
 
@@ -77,7 +79,7 @@ fi
 
 say "building jit.ko for the $FLAVOR kernel"
 rm -rf "$BUILD" "$OUT/jit.ko"
-cp -a "$TOP/module" "$BUILD"
+cp -a "$MODULE_SOURCE" "$BUILD"
 quietly "$LOG" kbuild "${STRICT[@]}" modules ||
     die "jit.ko did not build for the $FLAVOR kernel" "see the lines above, or all of $LOG"
 # modpost and objtool warn without failing.

@@ -8,6 +8,10 @@
 //!
 //! * an *append* duel is about rule R3: the page after the boundary is new, and
 //!   must be there first;
+//! * a *fault* duel is about rule R4: a mapping whose first fault races with a
+//!   publication must not be left with the old version;
+//! * a *stale* duel is about rule R6: a CPU that keeps a translation must not
+//!   see the page reused;
 //! * a *fill* duel is about the synchronous flush: both pages are live, and the
 //!   executing CPU has the page after the boundary, with 0xCC where the rest of
 //!   the instruction comes to lie, in its TLB.
@@ -17,6 +21,7 @@ use crate::sys;
 use crate::verdict::{self, must};
 use jitfd::{Align, AppendHandle, Mapping, RegionOptions, Validated, validate};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 const PAGE: usize = 4096;
 /// Pages of a region, each boundary of which is one duel.
@@ -70,6 +75,92 @@ pub fn fight(fill: bool) -> Outcome {
     }
 }
 
+/// One thread maps the region anew each time and calls a function on its
+/// newest page; another publishes on that page at the moment of the first
+/// fault. The mapping must show what was published: it hangs, or fails, if the
+/// fault has installed the version from before.
+pub fn fault() -> u64 {
+    const ROUNDS: usize = 1500;
+    let options = RegionOptions::new().boundary_map(false);
+    let (map, append, _mapping) = must(options.create(PAGES * PAGE), "create").split();
+    let len = contender(0).len();
+    let append = |id: usize| {
+        let code = chunk(&contender(id as u32));
+        must(append.append(&[&code], None), "append");
+    };
+    append(0);
+    let about_to_fault = AtomicUsize::new(0);
+    let published = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for id in 1..ROUNDS {
+                let mapping = must(map.map(PAGES * PAGE), "map");
+                about_to_fault.store(id, Ordering::Release);
+                // The publication takes a while to get to the entry.
+                for _ in 0..id * 37 % 4000 {
+                    std::hint::spin_loop();
+                }
+                call(mapping.address() + (id - 1) * len, (id - 1) as u32, 3);
+                wait(&published, id);
+                call(mapping.address() + id * len, id as u32, 7);
+            }
+        });
+        for id in 1..ROUNDS {
+            wait(&about_to_fault, id);
+            append(id);
+            published.store(id, Ordering::Release);
+        }
+    });
+    ROUNDS as u64
+}
+
+/// One thread executes one function, over and over, and does nothing else; its
+/// CPU keeps the translation that it has. Another replaces the page, waits, and
+/// publishes other pages, which reuse its memory if it was freed.
+pub fn stale() -> u64 {
+    const ROUNDS: usize = 24;
+    let options = RegionOptions::new().boundary_map(false);
+    let (_map, append, mapping) = must(options.create(8 * PAGES * PAGE), "create").split();
+    let full_page = {
+        let mut code = contender(1);
+        code.resize(PAGE, 0x90);
+        chunk(&code).aligned(must(Align::new(PAGE), "align"))
+    };
+    let tail = chunk(&contender(2));
+    let done = AtomicUsize::new(0);
+    let victim = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while done.load(Ordering::Relaxed) == 0 {
+                let address = victim.load(Ordering::Acquire);
+                for x in 0..if address == 0 { 0 } else { 1000 } {
+                    call(address, 3, x);
+                }
+            }
+        });
+        for _ in 0..ROUNDS {
+            let code = chunk(&contender(3)).aligned(must(Align::new(PAGE), "align"));
+            let at = must(append.append(&[&code], None), "append")[0];
+            victim.store(mapping.address() + at, Ordering::Release);
+            std::thread::sleep(Duration::from_millis(10));
+            must(append.append(&[&tail], None), "append");
+            std::thread::sleep(Duration::from_millis(15));
+            for _ in 0..8 {
+                must(append.append(&[&full_page], None), "append");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        done.store(1, Ordering::Relaxed);
+    });
+    ROUNDS as u64
+}
+
+fn wait(word: &AtomicUsize, value: usize) {
+    while word.load(Ordering::Acquire) != value {
+        std::hint::spin_loop();
+    }
+}
+
 fn chunk(bytes: &[u8]) -> Validated {
     must(validate(bytes, &Default::default()), "validate").aligned(Align::NONE)
 }
@@ -112,20 +203,20 @@ impl Host<'_> {
         self.arena.neighbour.store(neighbour, Ordering::Relaxed);
         self.arena.target.store(base + start, Ordering::Relaxed);
         self.arena.number.store(number, Ordering::Release);
-        self.wait(&self.arena.started, number);
+        wait(&self.arena.started, number);
+        let before = must(self.append.stats(), "stats");
         if fill {
             must(self.append.fill(start, &code), "fill");
         } else {
             assert_eq!(self.append(&code), start);
         }
-        // The other thread says that it is through by starting over.
-        self.wait(&self.arena.target, 0);
-    }
-
-    fn wait(&self, word: &AtomicUsize, value: usize) {
-        while word.load(Ordering::Acquire) != value {
-            std::hint::spin_loop();
+        // Rule R1: the page before the boundary is live.
+        let after = must(self.append.stats(), "stats");
+        if after.swaps == before.swaps || after.in_place != before.in_place {
+            verdict::fail(format_args!("page {} was written in place", number - 1));
         }
+        // The other thread says that it is through by starting over.
+        wait(&self.arena.target, 0);
     }
 
     /// Fills with NOPs and a function, so that the page is live.

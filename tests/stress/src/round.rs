@@ -237,6 +237,7 @@ pub fn run(plan: &Plan) -> Totals {
     sys::join(other);
     HANDLER_BOARD.store(std::ptr::null_mut(), Ordering::Release);
     let mut totals = totals(board, &settle(&map));
+    totals.duels += duel::fault() + duel::stale();
     for outcome in [duel::fight(false), duel::fight(true)] {
         totals.duels += outcome.duels;
         totals.straddles += outcome.straddles;

@@ -100,24 +100,24 @@ fn push_program(entries: &mut Vec<Entry>, program: &[String]) -> Result<(), Erro
     Ok(())
 }
 
-/// Whether this 64-bit ELF file has a PT_INTERP program header.
+/// Whether this is a 64-bit ELF file with a PT_INTERP program header.
 fn names_interpreter(elf: &[u8]) -> bool {
-    const PT_INTERP: [u8; 4] = 3u32.to_le_bytes();
-    let number = |at: usize, size: usize| -> Option<usize> {
-        let mut bytes = [0; 8];
-        bytes[..size].copy_from_slice(elf.get(at..at + size)?);
-        usize::try_from(u64::from_le_bytes(bytes)).ok()
-    };
-    let headers = || Some((number(32, 8)?, number(54, 2)?, number(56, 2)?));
-    let Some((first, size, count)) = headers() else {
+    const PT_INTERP: usize = 3;
+    let headers = number(elf, 32, 8).zip(number(elf, 54, 2).zip(number(elf, 56, 2)));
+    let Some((first, (size, count))) = headers else {
         return false;
     };
     elf.starts_with(b"\x7fELF\x02")
-        && (0..count).any(|index| {
-            elf[first.min(elf.len())..]
-                .get(index * size..)
-                .is_some_and(|header| header.starts_with(&PT_INTERP))
-        })
+        && (0..count).any(|index| number(elf, first + index * size, 4) == Some(PT_INTERP))
+}
+
+/// The little-endian number of `size` bytes at `at`.
+fn number(bytes: &[u8], at: usize, size: usize) -> Option<usize> {
+    let mut number = [0; 8];
+    number
+        .get_mut(..size)?
+        .copy_from_slice(bytes.get(at..)?.get(..size)?);
+    usize::try_from(u64::from_le_bytes(number)).ok()
 }
 
 fn base_name(path: &Path) -> Result<&str, Error> {
@@ -180,6 +180,14 @@ fn pad(writer: &mut impl Write, length: usize) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_dynamic_program_is_recognised() {
+        let dynamic = fs::read("/proc/self/exe").unwrap();
+        assert!(names_interpreter(&dynamic));
+        assert!(!names_interpreter(&dynamic[..60]));
+        assert!(!names_interpreter(b"#!/bin/sh"));
+    }
 
     #[test]
     fn an_archive_has_aligned_headers_and_a_trailer() {

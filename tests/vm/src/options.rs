@@ -50,6 +50,10 @@ pub struct Options {
     #[arg(long, env = "APPEND", default_value = "", allow_hyphen_values = true)]
     pub append: String,
 
+    /// More of QEMU's command line; its paths are those in the build root.
+    #[arg(long, env = "QEMU", default_value = "", allow_hyphen_values = true)]
+    pub qemu: String,
+
     /// A jit.ko to load, instead of one built from module/.
     #[arg(long, env = "MODULE")]
     pub module: Option<PathBuf>,

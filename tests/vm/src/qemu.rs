@@ -67,6 +67,7 @@ impl Qemu {
                 "-device",
                 &format!("isa-debug-exit,iobase={DEBUG_EXIT_PORT:#x},iosize=0x04"),
             ])
+            .args(options.qemu.split_whitespace())
             .env("CACHE", &image.cache)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

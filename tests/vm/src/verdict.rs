@@ -28,6 +28,10 @@ impl Verdict {
     /// Tells a person what went wrong, if anything did.
     pub fn explain(&self) {
         if self.failures.is_empty() {
+            // make turns every failure into 2, so the status is also said.
+            if self.status != 0 {
+                eprintln!("vm: the program ended with status {}", self.status);
+            }
             return;
         }
         eprintln!("---- the kernel's log, the part that matters ----");

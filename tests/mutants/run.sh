@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+# Plants each bug of this folder in a copy of the module and runs the stress on
+# it: every planted bug must be caught. A patch's head says what it drops.
+# The last line is "mutants: N passed, N failed".
+#
+#   run.sh [NAME...]    only these
+. "$(dirname "$0")/../vm/lib.sh"
+
+HERE=$TOP/tests/mutants
+WORK=$TOP/target/mutants
+VM=$TOP/target/release/vm
+STRESS=$("$VM_DIR/guest.sh" -p jitfd-stress)/jitfd-stress
+caught=0
+missed=0
+mkdir -p "$WORK"
+
+# plant NAME: a copy of the module with the bug.
+plant() {
+    rm -rf "$WORK/$1"
+    cp -r "$TOP/module" "$WORK/$1"
+    patch -d "$WORK/$1" -p1 -s <"$HERE/$1.patch" ||
+        die "$1.patch does not apply" "bring it up to date with module/"
+}
+
+# hunt NAME: the stress must fail, and say so itself: a crash of the set-up is
+# no catch.
+hunt() {
+    local module log=$WORK/$1.log
+    plant "$1"
+    module=$(MODULE_SOURCE=$WORK/$1 MODULE_OUT=$WORK/$1.out "$VM_DIR/module.sh" 2>"$log") ||
+        die "the module with $1 does not build" "see $log"
+    if MODULE=$module SMP=4 RUN_LIMIT=90 "$VM" "$STRESS" --seconds 15 >>"$log" 2>&1; then
+        say "$1: MISSED"
+        missed=$((missed + 1))
+    elif grep -qE 'stress: FAILED|did not end within|the kernel reported' "$log"; then
+        say "$1: caught: $(grep -m 1 -hE 'stress: FAILED|did not end within|the kernel reported' "$log" | cut -c1-100)"
+        caught=$((caught + 1))
+    else
+        tail -n 5 "$log" >&2
+        die "the run of $1 failed for another reason" "see $log"
+    fi
+}
+
+names=("$@")
+[ "${#names[@]}" -gt 0 ] || mapfile -t names < <(cd "$HERE" && basename -s .patch -- *.patch)
+for name in "${names[@]}"; do
+    hunt "$name"
+done
+echo "mutants: $caught passed, $missed failed"
+[ "$missed" = 0 ]
