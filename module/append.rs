@@ -12,10 +12,7 @@ use kernel::{
     fs::File,
     prelude::*,
     seq_file::SeqFile,
-    sync::{
-        aref::ARef,
-        Arc, ArcBorrow,
-    },
+    sync::{aref::ARef, Arc, ArcBorrow},
 };
 
 use crate::{

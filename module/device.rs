@@ -260,10 +260,7 @@ unsafe extern "C" fn release(_: *mut bindings::inode, file: *mut bindings::file)
 ///
 /// Called by the kernel for a file with [`FOPS`] and a VMA that is being set
 /// up for it.
-unsafe extern "C" fn mmap(
-    file: *mut bindings::file,
-    vma: *mut bindings::vm_area_struct,
-) -> c_int {
+unsafe extern "C" fn mmap(file: *mut bindings::file, vma: *mut bindings::vm_area_struct) -> c_int {
     // SAFETY: By this function's contract.
     let (handle, vma) = unsafe { (handle(file), &mut *vma) };
     match handle.mmap(vma) {

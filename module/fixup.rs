@@ -112,24 +112,29 @@ fn judge(trap: usize) -> Verdict {
             last: user_byte(trap),
         }));
     };
-    let Some((region, offset)) = locked
-        .vma_lookup(trap)
-        .and_then(|vma| vma::lookup(vma, trap))
-    else {
+    let found = locked.vma_lookup(trap).and_then(|vma| {
+        let (region, offset) = vma::lookup(vma, trap)?;
+        Some((region, authoritative(region, offset, trap, vma.start())))
+    });
+    let Some((region, bytes)) = found else {
         return Verdict::Deliver;
     };
-    let verdict = verdict(Source::Authoritative(authoritative(region, offset)));
+    let verdict = verdict(Source::Authoritative(bytes));
     if verdict == Verdict::Resume {
         region.counters.fixups.add(1);
     }
     verdict
 }
 
-fn authoritative(region: ArcBorrow<'_, Region>, offset: u64) -> Bytes {
+/// The bytes around `trap`, which lies at `offset` of the region, in a mapping
+/// that starts at `start`: before that is something else.
+fn authoritative(region: ArcBorrow<'_, Region>, offset: u64, trap: usize, start: usize) -> Bytes {
+    let before_last = match offset.checked_sub(1) {
+        Some(before) if trap > start => region.pages.byte(before),
+        _ => trap.checked_sub(1).and_then(user_byte),
+    };
     Bytes {
-        before_last: offset
-            .checked_sub(1)
-            .and_then(|offset| region.pages.byte(offset)),
+        before_last,
         last: region.pages.byte(offset),
     }
 }

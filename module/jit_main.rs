@@ -17,24 +17,24 @@ use kernel::prelude::*;
 #[allow(dead_code, unreachable_pub, reason = "a crate of its own on the host")]
 mod plan;
 
-mod device;
 mod append;
 mod code;
+mod device;
 mod error;
-mod user;
-mod region;
+mod ffi;
+mod fixup;
 mod holes;
-mod publish;
 mod page;
 mod pages;
-mod space;
-mod vma;
-mod pte;
-mod fixup;
-mod tlb;
-mod retire;
 mod percpu;
-mod ffi;
+mod pte;
+mod publish;
+mod region;
+mod retire;
+mod space;
+mod tlb;
+mod user;
+mod vma;
 
 #[cfg(CONFIG_KUNIT)]
 mod selftest;

@@ -123,6 +123,15 @@ impl Drop for Tickers {
 ///
 /// Called by the kernel's timer code for the timer of a [`Ticker`].
 unsafe extern "C" fn on_tick(timer: *mut bindings::timer_list) {
+    // SAFETY: By this function's contract the timer is a field of a ticker.
+    let ticker = unsafe {
+        &*timer
+            .byte_sub(core::mem::offset_of!(Ticker, timer))
+            .cast::<Ticker>()
+    };
+    // Before the epoch is read: whoever starts the next one from here on arms
+    // the timer again.
+    ticker.armed.xchg(false, Full);
     let tickers = TICKERS.load(Acquire);
     // The epoch is read before the flush, so the flush is after its start.
     let epoch = EPOCH.load(Acquire);
@@ -133,11 +142,4 @@ unsafe extern "C" fn on_tick(timer: *mut bindings::timer_list) {
     // SAFETY: Timers run only between `Tickers::new` and its drop, and the
     // vector has an element for each CPU.
     unsafe { (*tickers.add(here)).flushed.store(epoch, Release) };
-    // SAFETY: By this function's contract the timer is a field of a ticker.
-    let ticker = unsafe {
-        &*timer
-            .byte_sub(core::mem::offset_of!(Ticker, timer))
-            .cast::<Ticker>()
-    };
-    ticker.armed.store(false, Release);
 }

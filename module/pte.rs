@@ -63,8 +63,7 @@ impl Entry {
     fn exchange(&self, version: &Version) -> bool {
         // SAFETY: The entry is locked and belongs to `vma`. The page outlives
         // the entry: whoever replaces it frees it after all TLBs are flushed.
-        let found =
-            unsafe { ffi::jit_pte_exchange(self.vma, self.addr, self.pte, version.pfn()) };
+        let found = unsafe { ffi::jit_pte_exchange(self.vma, self.addr, self.pte, version.pfn()) };
         found & ffi::PTE_PRESENT != 0 && found & ffi::PTE_ACCESSED != 0
     }
 }
@@ -99,18 +98,24 @@ pub(crate) fn swap_everywhere(
 }
 
 fn swap_one(vma: &VmaInTree<'_>, addr: usize, version: &Version, swapped: &mut Swapped) -> bool {
-    // SAFETY: The VMA is in the tree, so its mm is valid.
-    if unsafe { ffi::jit_mm_has_notifiers(vma.mm()) } {
-        return zap_one(vma, addr);
-    }
     // SAFETY: `addr` is in the VMA, which keeps its tables while in the tree.
-    match unsafe { Entry::lock(vma.as_ptr(), addr) } {
+    let entry = unsafe { Entry::lock(vma.as_ptr(), addr) };
+    match entry {
         // A fault was faster. Its Accessed bit is kept: it tells the next
         // publication whether this version was cached.
         Some(entry) if entry.points_to(version) => false,
         Some(entry) if entry.is_present() => {
             swapped.entries += 1;
-            entry.exchange(version)
+            let accessed = entry.exchange(version);
+            // After the exchange, under the lock: who has read the old entry
+            // to mirror it has registered before.
+            // SAFETY: The VMA is in the tree, so its mm is valid.
+            let mirrored = unsafe { ffi::jit_mm_has_notifiers(vma.mm()) };
+            drop(entry);
+            if mirrored {
+                zap_one(vma, addr);
+            }
+            accessed
         }
         entry => may_be_unflushed(vma, entry),
     }
@@ -123,14 +128,13 @@ fn may_be_unflushed(vma: &VmaInTree<'_>, _locked: Option<Entry>) -> bool {
     unsafe { ffi::jit_mm_flush_pending(vma.mm()) }
 }
 
-/// A secondary MMU (KVM) mirrors this address space and must be told before a
-/// page goes away, which modules can only do by removing the entry, flush and
-/// all. The next access faults the new version in.
-fn zap_one(vma: &VmaInTree<'_>, addr: usize) -> bool {
+/// A secondary MMU (KVM) mirrors this address space and must be told before the
+/// old page goes away, which modules can only do by removing the entry, flush
+/// and all. The next access faults the new version in.
+fn zap_one(vma: &VmaInTree<'_>, addr: usize) {
     // SAFETY: `addr` is in the VMA, which is VM_PFNMAP and in the tree, as for
     // the kernel's own `unmap_mapping_range()`.
     unsafe { ffi::zap_special_vma_range(vma.as_ptr(), addr, PAGE_SIZE) };
-    false
 }
 
 /// The outcome of [`install`].
@@ -183,10 +187,6 @@ pub(crate) unsafe fn make_table(vma: *mut bindings::vm_area_struct, addr: usize)
 /// # Safety
 ///
 /// Called by `apply_to_page_range()`.
-unsafe extern "C" fn leave_alone(
-    _: *mut bindings::pte_t,
-    _: c_ulong,
-    _: *mut c_void,
-) -> c_int {
+unsafe extern "C" fn leave_alone(_: *mut bindings::pte_t, _: c_ulong, _: *mut c_void) -> c_int {
     0
 }

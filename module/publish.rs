@@ -23,9 +23,7 @@ use crate::{
     page::{Blank, Version},
     plan::{
         abi::{self, Publish, Segment, PAGE_SIZE},
-        lifecycle::{
-            change, must_flush_after, must_flush_before, Change, PageState, Swapped,
-        },
+        lifecycle::{change, must_flush_after, must_flush_before, Change, PageState, Swapped},
         refusal::Refusal,
         request::{self, page_round, Kind},
         span::{self, Descending, Span, Touched},
@@ -288,12 +286,7 @@ impl Write<'_> {
         self.touched.page as usize
     }
 
-    fn publish(
-        &self,
-        blank: Blank,
-        turn: &mut Turn,
-        retired: &mut KVec<Arc<Version>>,
-    ) -> Swapped {
+    fn publish(&self, blank: Blank, turn: &mut Turn, retired: &mut KVec<Arc<Version>>) -> Swapped {
         match change(self.region.pages.state(self.page())) {
             Change::Create => self.create(blank),
             Change::InPlace if self.in_place() => self.region.keep(blank),
@@ -311,8 +304,9 @@ impl Write<'_> {
 
     fn in_place(&self) -> bool {
         let done = self.region.pages.write_unseen(self.page(), |version| {
-            self.plan
-                .pieces(self.touched, self.bytes, |at, bytes| version.write_unseen(at, bytes));
+            self.plan.pieces(self.touched, self.bytes, |at, bytes| {
+                version.write_unseen(at, bytes)
+            });
         });
         if done {
             self.region.counters.in_place.add(1);

@@ -331,7 +331,9 @@ fn poll(closing: &mut Closing) {
         ..
     } = closing;
     if let Some(tickers) = tickers {
-        batch.cpus.drop_clean(|cpu| tickers.has_flushed(cpu, *epoch));
+        batch
+            .cpus
+            .drop_clean(|cpu| tickers.has_flushed(cpu, *epoch));
     }
     if !batch.cpus.is_empty() {
         // SAFETY: A plain counter.

@@ -6,8 +6,9 @@
 //!
 //! This is what lets a publication reach other processes without their
 //! mmap_lock. While `i_mmap_rwsem` is held, no VMA in the tree goes away and
-//! neither do its page tables; and since the VMAs are VM_PFNMAP, munmap()
-//! flushes the TLBs before it takes one out of the tree (`tlb_end_vma()`), and
+//! neither do its page tables; since the VMAs are VM_PFNMAP, munmap() flushes
+//! the TLBs before it takes one out of the tree (`tlb_free_vmas()`; between its
+//! clearing of an entry and that flush, `mm_tlb_flush_pending()` holds); and
 //! fork() and mremap() put the new VMA behind the old one, so that a walk in
 //! tree order meets every entry.
 //!
@@ -17,12 +18,7 @@
 
 use core::ptr::{addr_of, addr_of_mut};
 
-use kernel::{
-    bindings,
-    prelude::*,
-    sync::Arc,
-    types::Opaque,
-};
+use kernel::{bindings, prelude::*, sync::Arc, types::Opaque};
 
 use crate::ffi;
 

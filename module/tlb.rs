@@ -115,13 +115,7 @@ impl Cpus {
         // mask is valid: the set has the size of a `struct cpumask` and is
         // borrowed meanwhile.
         unsafe {
-            bindings::on_each_cpu_cond_mask(
-                None,
-                Some(func),
-                core::ptr::null_mut(),
-                true,
-                mask,
-            )
+            bindings::on_each_cpu_cond_mask(None, Some(func), core::ptr::null_mut(), true, mask)
         };
         let here = kernel::cpu::CpuId::current().as_u32() as usize;
         let local = self.global || self.set.iter().any(|cpu| cpu == here);

@@ -125,7 +125,8 @@ pub(crate) fn lookup(
 /// Called by the kernel for a VMA with [`VM_OPS`], under mmap_lock.
 unsafe extern "C" fn open(vma: *mut bindings::vm_area_struct) {
     // SAFETY: The VMA that this one is a copy of holds a reference.
-    let region = unsafe { ArcBorrow::from_raw((*vma).vm_private_data.cast_const().cast::<Region>()) };
+    let region =
+        unsafe { ArcBorrow::from_raw((*vma).vm_private_data.cast_const().cast::<Region>()) };
     let _ = Arc::into_raw(Arc::from(region));
     // SAFETY: The VMA is valid.
     fixup::watch(unsafe { (*vma).vm_mm });

@@ -7,9 +7,13 @@
 use super::abi::*;
 use super::refusal::Refusal;
 
-/// Rounds `len` up to whole pages, in bytes.
+/// Rounds `len` up to whole pages, in bytes. What has no such number is larger
+/// than anything that is allowed, and stays so.
 pub const fn page_round(len: u64) -> u64 {
-    len.next_multiple_of(PAGE_SIZE as u64)
+    match len.checked_next_multiple_of(PAGE_SIZE as u64) {
+        Some(rounded) => rounded,
+        None => u64::MAX,
+    }
 }
 
 const fn is_page_aligned(value: u64) -> bool {

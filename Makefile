@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0
+# The commands of the project. Each sets up what it needs, says what it does, can
+# be interrupted and run again. Everything is in the scripts that are called.
+#
+#   make demo        real programs run out of jitfd in a guest
+#   make test        all tests; the last line counts them (SUITES= for some)
+#   make check       formatting, lints, host tests; under two minutes
+#   make vm RUN="path/to/static-binary args..."
+#                    runs one program in a guest with the module; NOMODULE=1 without
+#   make kernel      the set-up: build root and kernel (FLAVOR=)
+#   make module      jit.ko (FLAVOR=, KDIR=); prints its path
+#
+# Variables: CACHE= FLAVOR=stock|debug|kcsan KDIR= ACCEL=auto|kvm|tcg SMP= MEM=
+# MIRROR= FILES= OUT= PARAMS= APPEND= BOOT_LIMIT= RUN_LIMIT= KERNEL_LOG= LEAKS=1
+# (what each does: make vm-help).
+
+CARGO ?= cargo
+FLAVOR ?= stock
+
+# What make was given as VARIABLE= is passed on to the scripts.
+export FLAVOR
+export CARGO_TARGET_DIR := $(CURDIR)/target
+$(foreach v,CACHE KDIR ACCEL SMP MEM MIRROR FILES OUT PARAMS APPEND BOOT_LIMIT \
+  RUN_LIMIT KERNEL_LOG LEAKS NOMODULE MODULE SUITES KSRC LLVM,$(if $(filter-out undefined,$(origin $v)),$(eval export $v)))
+
+.PHONY: demo test check vm vm-help kernel module init prerequisites
+.DEFAULT_GOAL := demo
+
+demo: init
+	@tests/demo/run.sh
+
+test: init
+	@tests/run.sh
+
+check: prerequisites
+	@tests/check.sh
+
+vm: init
+	$(if $(RUN),,$(error usage: make vm RUN="path/to/static-binary args..."))
+	@target/release/vm $(RUN)
+
+vm-help: prerequisites
+	@$(CARGO) run --quiet --release -p jitfd-vm -- --help
+
+kernel: prerequisites
+	@if [ $(FLAVOR) = stock ]; then tests/vm/kernel.sh; else tests/vm/debug-kernel.sh; fi
+
+module: prerequisites
+	@tests/vm/module.sh
+
+# The runner and the guest's init: everything that boots a guest needs both.
+init: prerequisites
+	@$(CARGO) build --quiet --release -p jitfd-vm
+	@tests/vm/guest.sh -p jitfd-guest --bin init >/dev/null
+
+prerequisites:
+	@tests/vm/prerequisites.sh

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The protocol as it is holds in every scenario, in all of its states. The
+//! tests with larger bounds are ignored by default; run them by
+//! `cargo test -p jitfd-model --release -- --ignored --nocapture`.
+
+use jitfd_model::{cases, run::explore, scenario::Scenario};
+
+fn holds(scenario: Scenario) {
+    let name = scenario.name;
+    let found = explore(scenario);
+    assert!(found.broken.is_empty(), "{name}: {found:?}");
+    assert!(found.finished, "{name}: never comes to an end");
+}
+
+#[test]
+fn append() {
+    holds(cases::append());
+}
+
+#[test]
+fn straddle() {
+    holds(cases::straddle());
+}
+
+#[test]
+fn synchronous() {
+    holds(cases::synchronous());
+}
+
+#[test]
+fn fresh() {
+    holds(cases::fresh());
+}
+
+#[test]
+fn int3() {
+    holds(cases::int3());
+}
+
+#[test]
+fn switches() {
+    holds(cases::switches());
+}
+
+#[test]
+fn processes() {
+    holds(cases::processes());
+}
+
+#[test]
+fn mappings() {
+    holds(cases::mappings());
+}
+
+#[test]
+fn remap() {
+    holds(cases::remap());
+}
+
+#[test]
+#[ignore = "larger bounds: minutes"]
+fn large_append_on_three_cpus() {
+    holds(cases::with_one_more_cpu(cases::append()));
+}
+
+#[test]
+#[ignore = "larger bounds: minutes"]
+fn large_straddle_on_three_cpus() {
+    holds(cases::with_one_more_cpu(cases::straddle()));
+}
+
+#[test]
+#[ignore = "larger bounds: more than five minutes and gigabytes"]
+fn large_mappings_on_three_cpus() {
+    holds(cases::with_one_more_cpu(cases::mappings()));
+}
+
+#[test]
+#[ignore = "larger bounds: minutes"]
+fn large_straddle_and_remap() {
+    holds(cases::straddle_remap());
+}
+
+#[test]
+#[ignore = "larger bounds: more than five minutes and gigabytes"]
+fn large_straddle_in_two_processes() {
+    holds(cases::straddle_processes());
+}
+
+#[test]
+#[ignore = "larger bounds: minutes"]
+fn large_remap_and_switches() {
+    holds(cases::remap_switches());
+}
+
+#[test]
+#[ignore = "larger bounds: minutes"]
+fn large_switches_and_versions() {
+    holds(cases::switches_and_versions());
+}
+
+#[test]
+#[ignore = "larger bounds: minutes"]
+fn large_lazy_processes() {
+    holds(cases::lazy_processes());
+}

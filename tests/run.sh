@@ -1,0 +1,139 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+# `make test`: runs every suite, goes on after a failure, and counts. Progress
+# and output are on standard error; the last line is "N passed, N failed".
+#
+#   SUITES="host guest debug demo"   only these
+#
+# host    cargo's tests of the pure core, the library, the runner
+# guest   each program of tests/guest but init, in a guest with the stock kernel;
+#         the last line of each is "suite: N passed, N failed"
+# debug   the same with our own kernel, where also the module's KUnit tests run,
+#         and any report of KASAN, lockdep or the leak detector is a failure
+# demo    the demo with its own claims
+. "$(dirname "$0")/vm/lib.sh"
+
+SUITES=${SUITES:-host guest debug demo}
+LOGS=$TOP/target/test
+VM=$TOP/target/release/vm
+passed=0
+failed=0
+mkdir -p "$LOGS"
+cd "$TOP"
+
+# count NAME PASSED FAILED: adds a suite to the sums.
+count() {
+    say "$1: $2 passed, $3 failed"
+    passed=$((passed + $2))
+    failed=$((failed + $3))
+}
+
+# settle NAME STATUS PASSED FAILED: counts a suite. One that fails without a
+# failed test (it did not build, it crashed), or has no tests, is one failure.
+settle() {
+    local bad=$4
+    if [ "$2" -ne 0 ] && [ "$bad" = 0 ]; then
+        say "$1: ended with status $2"
+        bad=1
+    elif [ "$3" = 0 ] && [ "$bad" = 0 ]; then
+        say "$1: ran no test at all"
+        bad=1
+    fi
+    count "$1" "$3" "$bad"
+}
+
+# sum LOG WORD: adds up the numbers before WORD in cargo's result lines.
+sum() {
+    sed -n "s/^test result: .* \([0-9][0-9]*\) $2;.*/\1/p" "$1" | awk '{ n += $1 } END { print n + 0 }'
+}
+
+host_suite() {
+    local rc=0 log=$LOGS/host.log
+    say "host tests"
+    cargo test --workspace --no-fail-fast 2>&1 | tee "$log" >&2 || rc=$?
+    settle host "$rc" "$(sum "$log" passed)" "$(sum "$log" failed)"
+}
+
+# guest_suites FLAVOR: every guest program in a guest of that flavour.
+guest_suites() {
+    local folder program name source
+    say "guest tests, $1 kernel"
+    folder=$("$VM_DIR/guest.sh" -p jitfd-guest --bins) || {
+        count "guest-$1" 0 1
+        return
+    }
+    for source in tests/guest/src/bin/*; do
+        name=$(basename "$source" .rs)
+        [ "$name" != init ] || continue
+        guest_suite "$1" "$name" "$folder/$name"
+    done
+}
+
+# guest_suite FLAVOR NAME PROGRAM: one of them.
+guest_suite() {
+    local rc=0 log=$LOGS/$1-$2.log good bad
+    FLAVOR=$1 KERNEL_LOG=$LOGS/$1-$2.kernel.log "$VM" "$3" 2>&1 | tee "$log" >&2 || rc=$?
+    good=$(sed -n 's/^suite: \([0-9]*\) passed, [0-9]* failed.*/\1/p' "$log" | tail -n 1)
+    bad=$(sed -n 's/^suite: [0-9]* passed, \([0-9]*\) failed.*/\1/p' "$log" | tail -n 1)
+    settle "$2 ($1 kernel)" "$rc" "${good:-0}" "${bad:-0}"
+}
+
+# kunit_results LOG WORD: how many KUnit tests ended with "ok" or "not ok" once
+# init ran; the kernel's own run before. Tests are indented below their suite; a
+# skipped one is not counted as executed.
+kunit_results() {
+    sed '1,/Run \/init as init process/d' "$1" |
+        grep -E "^\[[^]]*\] {5,}$2 [0-9]+ " | grep -vc '# SKIP' || true
+}
+
+# kunit_expected: the tests that the module's source has.
+kunit_expected() {
+    { grep -rl --include='*.rs' 'kunit_tests(' module || true; } |
+        xargs -r awk '/^ *#\[test\]/ { n++ } END { print n + 0 }' | grep . || echo 0
+}
+
+# kunit_suite LOG: what ran when the module was loaded.
+kunit_suite() {
+    local good=0 bad=0 expected
+    expected=$(kunit_expected)
+    if [ -f "$1" ]; then
+        good=$(kunit_results "$1" ok)
+        bad=$(kunit_results "$1" 'not ok')
+    fi
+    if [ $((good + bad)) -lt "$expected" ]; then
+        say "KUnit: $((good + bad)) tests ran, the module has $expected"
+        bad=$((bad + expected - good - bad))
+    fi
+    settle KUnit 0 "$good" "$bad"
+}
+
+debug_suite() {
+    "$VM_DIR/debug-kernel.sh" >/dev/null || {
+        count "debug kernel" 0 1
+        return
+    }
+    rm -f "$LOGS"/debug-*.kernel.log
+    LEAKS=1 guest_suites debug
+    kunit_suite "$(find "$LOGS" -name 'debug-*.kernel.log' | sort | head -n 1)"
+}
+
+demo_suite() {
+    local rc=0
+    say "demo"
+    tests/demo/run.sh 2>&1 | tee "$LOGS/demo.log" >&2 || rc=$?
+    [ "$rc" -ne 0 ] || tail -n 1 "$LOGS/demo.log" | grep -q '^demo: ok ' || rc=1
+    settle demo "$rc" "$((rc == 0))" "$((rc != 0))"
+}
+
+for suite in $SUITES; do
+    case $suite in
+    host) host_suite ;;
+    guest) guest_suites stock ;;
+    debug) FLAVOR=debug debug_suite ;;
+    demo) demo_suite ;;
+    *) die "there is no suite named $suite" "SUITES= takes: host guest debug demo" ;;
+    esac
+done
+
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
