@@ -8,8 +8,8 @@
 //! shootdown; see Documentation/mm/jit.rst for why that is right, and
 //! Documentation/userspace-api/jit.rst for the calls.
 //!
-//! The modules below stand in the order in which data flows: from userspace to
-//! a CPU that executes the code, and on to the page that is freed.
+//! The groups below stand in the order in which data flows: from userspace to a
+//! CPU that executes the code, and on to the page that is freed.
 
 use kernel::prelude::*;
 
@@ -17,24 +17,36 @@ use kernel::prelude::*;
 #[allow(dead_code, unreachable_pub, reason = "a crate of its own on the host")]
 mod plan;
 
+// What userspace calls, and what it is told.
 mod append;
 mod code;
 mod device;
 mod error;
-mod ffi;
-mod fixup;
+
+// One code space, whom it is charged to, and where its code goes.
 mod holes;
+mod region;
+mod user;
+
+// A publication: what was copied in, private pages, the authoritative copy.
 mod page;
 mod pages;
-mod percpu;
-mod pte;
 mod publish;
-mod region;
-mod retire;
+mod stage;
+
+// Every mapping of the region, in every process.
+mod pte;
 mod space;
-mod tlb;
-mod user;
 mod vma;
+
+// A CPU that is behind, and the page that it may still hold.
+mod fixup;
+mod percpu;
+mod retire;
+mod tlb;
+
+// What the kernel crate does not bind.
+mod ffi;
 
 #[cfg(CONFIG_KUNIT)]
 mod selftest;

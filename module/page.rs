@@ -30,10 +30,11 @@ use crate::{
 ///
 /// # Invariants
 ///
-/// * `page` is an order-0 page that this object owns, with a kernel address.
-/// * Bytes from `used` on are 0xCC.
+/// * `page` is an order-0 page that this object owns, and `data` its address.
+/// * Once it is shared, bytes from `used` on are 0xCC.
 pub(crate) struct Version {
     page: NonNull<bindings::page>,
+    data: NonNull<u8>,
     used: Atomic<usize>,
     seen: Atomic<bool>,
     _charge: Charge,
@@ -47,8 +48,7 @@ unsafe impl Sync for Version {}
 
 impl Version {
     fn data(&self) -> *mut u8 {
-        // SAFETY: By the type invariants the page is ours and has an address.
-        unsafe { ffi::jit_page_address(self.page.as_ptr()) }.cast()
+        self.data.as_ptr()
     }
 
     /// The page frame number, for a page-table entry.
@@ -102,15 +102,6 @@ impl Version {
         unsafe { bytes.as_ptr().copy_to(self.data().add(offset), bytes.len()) };
         self.used.store(end.max(self.used.load(Relaxed)), Relaxed);
     }
-
-    /// Fills `0..used` with 0xCC.
-    fn clear(&self) {
-        let used = self.used.load(Relaxed);
-        // SAFETY: `used` is at most the page's size; the callers own the only
-        // reference.
-        unsafe { self.data().write_bytes(FILL, used) };
-        self.used.store(0, Relaxed);
-    }
 }
 
 impl Drop for Version {
@@ -125,27 +116,38 @@ impl Drop for Version {
 ///
 /// # Invariants
 ///
-/// No page-table entry points to it and no TLB holds one that did.
-pub(crate) struct Blank(Pin<UniqueArc<Version>>);
+/// * No page-table entry points to it and no TLB holds one that did.
+/// * Bytes `0..used` are written; of the others, those from `dirty` on are 0xCC.
+pub(crate) struct Blank {
+    version: Pin<UniqueArc<Version>>,
+    used: usize,
+    dirty: usize,
+}
 
 impl Blank {
-    /// Allocates a page full of 0xCC, charged to the caller's memory cgroup
-    /// and to `user`. Fails with `ENOMEM` or `EDQUOT`.
+    /// Allocates a page, charged to the caller's memory cgroup and to `user`.
+    /// Fails with `ENOMEM` or `EDQUOT`.
     pub(crate) fn new(user: &Arc<User>) -> Result<Self> {
         let charge = Charge::new(user, What::Page)?;
         // SAFETY: No requirement but a context that may sleep.
         let page = unsafe { bindings::alloc_pages(bindings::GFP_KERNEL_ACCOUNT, 0) };
         let page = NonNull::new(page).ok_or(ENOMEM)?;
-        // INVARIANT: The page is ours; `clear` makes all of it 0xCC.
+        // SAFETY: The page is valid; it is not high memory.
+        let data = NonNull::new(unsafe { ffi::jit_page_address(page.as_ptr()) }.cast());
+        // INVARIANT: The page is ours, and so is its address.
         let version = Version {
             page,
-            used: Atomic::new(PAGE_SIZE),
+            data: data.unwrap_or(NonNull::dangling()),
+            used: Atomic::new(0),
             seen: Atomic::new(false),
             _charge: charge,
         };
-        version.clear();
-        // INVARIANT: Nobody has seen it yet.
-        Ok(Blank(UniqueArc::new(version, GFP_KERNEL_ACCOUNT)?.into()))
+        // INVARIANT: Nobody has seen it yet; all of it may be anything.
+        Ok(Blank {
+            version: UniqueArc::new(version, GFP_KERNEL_ACCOUNT)?.into(),
+            used: 0,
+            dirty: PAGE_SIZE,
+        })
     }
 
     /// Makes a blank of a version that was retired, if nobody else holds it.
@@ -154,29 +156,58 @@ impl Blank {
     /// one that did.
     pub(crate) fn recycle(version: Arc<Version>) -> Option<Self> {
         let version = Arc::into_unique_or_drop(version)?;
-        version.clear();
         version.seen.store(false, Relaxed);
-        // INVARIANT: By the contract of this function.
-        Some(Blank(version))
+        // INVARIANT: By the contract of this function, and of `Version::used`.
+        Some(Blank {
+            used: 0,
+            dirty: version.used.load(Relaxed),
+            version,
+        })
     }
 
     /// Copies what `old` has published. `old` must be seen, so that nobody
-    /// writes it.
+    /// writes it. To be called first.
     pub(crate) fn copy_from(&mut self, old: &Version) {
         let used = old.used.load(Relaxed);
         // SAFETY: Both pages are owned by their objects and are not the same.
-        unsafe { old.data().copy_to_nonoverlapping(self.0.data(), used) };
-        self.0.used.store(used, Relaxed);
+        unsafe { old.data().copy_to_nonoverlapping(self.version.data(), used) };
+        self.used = used;
     }
 
     /// Writes bytes.
     pub(crate) fn write(&mut self, offset: usize, bytes: &[u8]) {
-        // We hold the only reference, so nobody else reads or writes.
-        self.0.write_unseen(offset, bytes);
+        let end = offset.saturating_add(bytes.len());
+        if end > PAGE_SIZE {
+            return;
+        }
+        self.fill_up_to(offset);
+        // SAFETY: The range is on the page, which is ours by the type
+        // invariants of the version; we hold the only reference.
+        unsafe {
+            bytes
+                .as_ptr()
+                .copy_to(self.version.data().add(offset), bytes.len())
+        };
+        self.used = end.max(self.used);
+    }
+
+    /// Makes bytes from `used` to `offset` 0xCC, where they may not be.
+    fn fill_up_to(&mut self, offset: usize) {
+        let end = offset.min(self.dirty);
+        if self.used < end {
+            // SAFETY: As for `write`; both are on the page.
+            unsafe {
+                let from = self.version.data().add(self.used);
+                from.write_bytes(FILL, end - self.used);
+            }
+        }
     }
 
     /// Shares it.
-    pub(crate) fn into_version(self) -> Arc<Version> {
-        self.0.into()
+    pub(crate) fn into_version(mut self) -> Arc<Version> {
+        // INVARIANT: What is not written is 0xCC now.
+        self.fill_up_to(PAGE_SIZE);
+        self.version.used.store(self.used, Relaxed);
+        self.version.into()
     }
 }

@@ -33,6 +33,7 @@ use crate::{
         span::{self, Span},
     },
     space::Space,
+    stage::Stage,
     tlb::Cpus,
     user::{Charge, User, What},
 };
@@ -142,6 +143,8 @@ pub(crate) struct Region {
     pub(crate) turn: Mutex<Turn>,
     #[pin]
     pool: SpinLock<KVec<Blank>>,
+    #[pin]
+    stage: SpinLock<Option<KBox<Stage>>>,
 }
 
 impl Region {
@@ -188,6 +191,7 @@ impl Region {
                     cpus: Cpus::none(),
                 }, "jit_turn"),
                 pool <- new_spinlock!(pool, "jit_pool"),
+                stage <- new_spinlock!(None, "jit_stage"),
             }),
             GFP_KERNEL_ACCOUNT,
         )
@@ -281,6 +285,23 @@ impl Region {
         // What does not fit is dropped after the lock: freeing takes others.
         let rejected = self.pool.lock().push_within_capacity(blank);
         drop(rejected);
+    }
+
+    /// The memory of a publication. Fails with `ENOMEM`.
+    pub(crate) fn take_stage(&self) -> Result<KBox<Stage>> {
+        let kept = self.stage.lock().take();
+        match kept {
+            Some(stage) => Ok(stage),
+            None => Ok(KBox::new(Stage::new(), GFP_KERNEL_ACCOUNT)?),
+        }
+    }
+
+    /// Keeps it for the next publication.
+    pub(crate) fn put_stage(&self, mut stage: KBox<Stage>) {
+        stage.clear(self);
+        // One that was put back meanwhile is dropped after the lock.
+        let other = self.stage.lock().replace(stage);
+        drop(other);
     }
 
     /// Replaced pages that wait to be freed.

@@ -193,6 +193,9 @@ pub(crate) struct Reservation(usize);
 /// Makes sure that `count` pages of `region` can be retired. At a bound this
 /// flushes all CPUs that hold up the freeing of pages.
 pub(crate) fn reserve(region: &Region, count: usize) -> Reservation {
+    if count == 0 {
+        return Reservation(0);
+    }
     let bounds = bounds();
     loop {
         let mut open = OPEN.lock();
@@ -214,6 +217,9 @@ pub(crate) fn retire(
     cpus: &Cpus,
     reservation: Reservation,
 ) {
+    if reservation.0 == 0 {
+        return;
+    }
     region.counters.retired.add(versions.len() as u64);
     let mut open = OPEN.lock();
     open.reserved -= reservation.0;

@@ -65,12 +65,37 @@ pub const fn verdict(source: Source) -> Verdict {
     }
 }
 
-/// Whether publishing `new` after the byte `before` puts the bytes `CD 03` next
-/// to each other. A trap there could not be told from `int 3`, so such a
-/// publication leaves no stale entry behind: it is followed by a flush.
+/// Whether publishing `new` between the bytes `before` and `after` puts the
+/// bytes `CD 03` next to each other. A trap there could not be told from
+/// `int 3`, so such a publication leaves no stale entry behind: it is followed
+/// by a flush.
 pub fn looks_like_int_3(before: Option<u8>, new: &[u8], after: Option<u8>) -> bool {
-    let inside = new.windows(2).any(|pair| pair == [INT_IMM8, IMM_3]);
-    let at_start = before == Some(INT_IMM8) && new.first() == Some(&IMM_3);
-    let at_end = new.last() == Some(&INT_IMM8) && after == Some(IMM_3);
+    let inside = may_hold_cd(new) && new.windows(2).any(|pair| pair == [INT_IMM8, IMM_3]);
+    let at_start = before == Some(INT_IMM8) && wants_before(new);
+    let at_end = wants_after(new) && after == Some(IMM_3);
     inside || at_start || at_end
+}
+
+/// Whether [`looks_like_int_3`] depends on the byte before `new`.
+pub fn wants_before(new: &[u8]) -> bool {
+    new.first() == Some(&IMM_3)
+}
+
+/// Whether [`looks_like_int_3`] depends on the byte after `new`.
+pub fn wants_after(new: &[u8]) -> bool {
+    new.last() == Some(&INT_IMM8)
+}
+
+/// A quick look, eight bytes at a time, for what most code does not hold.
+fn may_hold_cd(bytes: &[u8]) -> bool {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
+    const CD: u64 = u64::from_le_bytes([INT_IMM8; 8]);
+    let words = bytes.chunks_exact(8);
+    let rest = words.remainder().contains(&INT_IMM8);
+    rest || words.into_iter().any(|word| {
+        let word = word.try_into().map_or(CD, u64::from_le_bytes) ^ CD;
+        // A byte that is zero borrows into its highest bit.
+        word.wrapping_sub(ONES) & !word & HIGH != 0
+    })
 }
