@@ -4,6 +4,9 @@
 #
 #   make demo        real programs run out of jitfd in a guest
 #   make test        all tests; the last line counts them (SUITES= for some)
+#   make bench       what publishing costs, measured in a guest
+#   make stress      the protocol under load: 4 and 8 CPUs, both kernels
+#   make mutants     plants a bug for each rule; the stress must catch it
 #   make check       formatting, lints, host tests; under two minutes
 #   make vm RUN="path/to/static-binary args..."
 #                    runs one program in a guest with the module; NOMODULE=1 without
@@ -21,9 +24,9 @@ FLAVOR ?= stock
 export FLAVOR
 export CARGO_TARGET_DIR := $(CURDIR)/target
 $(foreach v,CACHE KDIR ACCEL SMP MEM MIRROR FILES OUT PARAMS APPEND BOOT_LIMIT \
-  RUN_LIMIT KERNEL_LOG LEAKS NOMODULE MODULE SUITES KSRC LLVM,$(if $(filter-out undefined,$(origin $v)),$(eval export $v)))
+  RUN_LIMIT KERNEL_LOG LEAKS NOMODULE MODULE SUITES KSRC LLVM SECONDS_EACH SEED,$(if $(filter-out undefined,$(origin $v)),$(eval export $v)))
 
-.PHONY: demo test check vm vm-help kernel module init prerequisites
+.PHONY: demo test stress mutants bench check vm vm-help kernel module init prerequisites
 .DEFAULT_GOAL := demo
 
 demo: init
@@ -31,6 +34,15 @@ demo: init
 
 test: init
 	@tests/run.sh
+
+stress: init
+	@tests/stress/run.sh
+
+mutants: init
+	@tests/mutants/run.sh
+
+bench: init
+	@benches/run.sh
 
 check: prerequisites
 	@tests/check.sh

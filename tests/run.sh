@@ -3,17 +3,18 @@
 # `make test`: runs every suite, goes on after a failure, and counts. Progress
 # and output are on standard error; the last line is "N passed, N failed".
 #
-#   SUITES="host guest debug demo"   only these
+#   SUITES="host guest stress debug demo"   only these
 #
 # host    cargo's tests of the pure core, the library, the runner
 # guest   each program of tests/guest but init, in a guest with the stock kernel;
 #         the last line of each is "suite: N passed, N failed"
+# stress  a short run of publishers, executors and chaos, on 4 CPUs
 # debug   the same with our own kernel, where also the module's KUnit tests run,
 #         and any report of KASAN, lockdep or the leak detector is a failure
 # demo    the demo with its own claims
 . "$(dirname "$0")/vm/lib.sh"
 
-SUITES=${SUITES:-host guest debug demo}
+SUITES=${SUITES:-host guest stress debug demo}
 LOGS=$TOP/target/test
 VM=$TOP/target/release/vm
 passed=0
@@ -114,7 +115,18 @@ debug_suite() {
     }
     rm -f "$LOGS"/debug-*.kernel.log
     LEAKS=1 guest_suites debug
+    stress_suite debug 2 5
     kunit_suite "$(find "$LOGS" -name 'debug-*.kernel.log' | sort | head -n 1)"
+}
+
+# stress_suite FLAVOR SMP SECONDS: one test, which prints its seed.
+stress_suite() {
+    local rc=0 log=$LOGS/$1-stress.log folder
+    say "stress, $1 kernel, $2 CPUs"
+    folder=$("$VM_DIR/guest.sh" -p jitfd-stress) || rc=$?
+    FLAVOR=$1 SMP=$2 RUN_LIMIT=300 "$VM" "$folder/jitfd-stress" --seconds "$3" --hotplug 2>&1 |
+        tee "$log" >&2 || rc=$?
+    settle "stress ($1 kernel)" "$rc" "$((rc == 0))" "$((rc != 0))"
 }
 
 demo_suite() {
@@ -129,9 +141,10 @@ for suite in $SUITES; do
     case $suite in
     host) host_suite ;;
     guest) guest_suites stock ;;
+    stress) stress_suite stock 4 20 ;;
     debug) FLAVOR=debug debug_suite ;;
     demo) demo_suite ;;
-    *) die "there is no suite named $suite" "SUITES= takes: host guest debug demo" ;;
+    *) die "there is no suite named $suite" "SUITES= takes: host guest stress debug demo" ;;
     esac
 done
 

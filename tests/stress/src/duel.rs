@@ -222,7 +222,7 @@ impl Host<'_> {
     /// Fills with NOPs and a function, so that the page is live.
     fn pad_to(&self, offset: usize) {
         let live = contender(0);
-        let cursor = must(self.append.stats(), "stats").cursor as usize;
+        let cursor = must(self.append.stats(), "stats").cursor;
         let mut code = live.clone();
         code.resize(offset - cursor, 0x90);
         let at = self.append(&chunk(&code));

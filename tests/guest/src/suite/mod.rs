@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The tests, grouped by topic, in the order in which they run.
+
+mod harness;
+mod outcome;
+mod sys;
+
+mod asm;
+mod bad;
+mod calls;
+mod execute;
+mod kmod;
+mod memory;
+mod passing;
+mod process;
+mod race;
+mod random;
+mod region;
+mod tracer;
+
+mod bad_code;
+mod bad_create;
+mod bad_handle;
+mod bad_map;
+mod bad_publish;
+mod bad_reserve;
+
+mod append;
+mod code;
+mod debugger;
+mod doors_debug;
+mod doors_kernel;
+mod doors_map;
+mod fill;
+mod lifetime;
+mod mapping;
+mod mdwe;
+mod module;
+mod quota;
+mod sharing;
+mod stale;
+mod traps;
+mod uprobe;
+
+use std::process::ExitCode;
+
+/// Runs what the command line asks for.
+pub fn main() -> ExitCode {
+    let groups = [
+        bad_create::tests(),
+        bad_publish::tests(),
+        bad_reserve::tests(),
+        bad_code::tests(),
+        bad_map::tests(),
+        bad_handle::tests(),
+        code::tests(),
+        append::tests(),
+        fill::tests(),
+        traps::tests(),
+        mapping::tests(),
+        sharing::tests(),
+        stale::tests(),
+        doors_map::tests(),
+        doors_debug::tests(),
+        doors_kernel::tests(),
+        mdwe::tests(),
+        debugger::tests(),
+        uprobe::tests(),
+        lifetime::tests(),
+        // These unload the module.
+        quota::tests(),
+        module::tests(),
+    ];
+    harness::main(groups.into_iter().flatten().collect())
+}

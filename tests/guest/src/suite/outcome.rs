@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What a test ends with, and the checks that end it.
+
+use std::fmt::Debug;
+use std::io;
+
+/// Why a test did not pass.
+#[derive(Debug)]
+pub enum Stop {
+    /// The claim does not hold.
+    Failed(String),
+    /// The claim can't be tested on this kernel or machine.
+    Skipped(String),
+}
+
+/// The result of a step of a test.
+pub type Checked<T> = Result<T, Stop>;
+
+/// The result of a test.
+pub type Outcome = Checked<()>;
+
+/// A failure.
+pub fn failed<T>(why: impl Into<String>) -> Checked<T> {
+    Err(Stop::Failed(why.into()))
+}
+
+/// A test that can't be run here.
+pub fn skipped<T>(reason: impl Into<String>) -> Checked<T> {
+    Err(Stop::Skipped(reason.into()))
+}
+
+/// Fails unless `claim` is true.
+pub fn holds(claim: bool, what: impl Into<String>) -> Outcome {
+    if claim { Ok(()) } else { failed(what) }
+}
+
+/// Fails unless both are the same.
+pub fn equal<T: PartialEq + Debug>(what: &str, got: T, wanted: T) -> Outcome {
+    if got == wanted {
+        return Ok(());
+    }
+    failed(format!("{what}: got {got:x?}, wanted {wanted:x?}"))
+}
+
+/// Fails unless the call failed with `errno`.
+pub fn refused<T: Debug>(what: &str, result: io::Result<T>, errno: i32) -> Outcome {
+    match result {
+        Ok(value) => failed(format!("{what}: succeeded with {value:x?}")),
+        Err(error) if error.raw_os_error() == Some(errno) => Ok(()),
+        Err(error) => failed(format!(
+            "{what}: {error}, wanted {}",
+            io::Error::from_raw_os_error(errno)
+        )),
+    }
+}
+
+/// Names the step that failed.
+pub trait OrFail<T> {
+    /// Turns an error into a failure of the step `what`.
+    fn or_fail(self, what: &str) -> Checked<T>;
+}
+
+impl<T> OrFail<T> for io::Result<T> {
+    fn or_fail(self, what: &str) -> Checked<T> {
+        self.or_else(|error| failed(format!("{what}: {error}")))
+    }
+}
+
+impl<T> OrFail<T> for Option<T> {
+    fn or_fail(self, what: &str) -> Checked<T> {
+        self.map_or_else(|| failed(what), Ok)
+    }
+}
