@@ -44,6 +44,8 @@ unsafe extern "C" {
         -> *const c_ulong;
     pub(crate) fn jit_die_int3_regs(val: c_ulong, data: *mut c_void) -> *mut bindings::pt_regs;
     pub(crate) fn jit_page_address(page: *mut bindings::page) -> *mut c_void;
+    pub(crate) fn jit_copy_words(to: *mut u64, from: *const u64, words: usize);
+    pub(crate) fn jit_fill_words(to: *mut u64, value: u64, words: usize);
     pub(crate) fn jit_page_pfn(page: *mut bindings::page) -> c_ulong;
     pub(crate) fn jit_mapping_init(
         mapping: *mut bindings::address_space,

@@ -234,6 +234,24 @@ void *jit_page_address(struct page *page)
 	return page_address(page);
 }
 
+/*
+ * Eight bytes at a time: where each store is slow because a CPU has just
+ * executed the page (self-modifying code checks), bytes cost eight times that.
+ */
+void jit_copy_words(void *to, const void *from, size_t words);
+void jit_copy_words(void *to, const void *from, size_t words)
+{
+	asm volatile("rep movsq"
+		     : "+D" (to), "+S" (from), "+c" (words) : : "memory");
+}
+
+void jit_fill_words(void *to, u64 value, size_t words);
+void jit_fill_words(void *to, u64 value, size_t words)
+{
+	asm volatile("rep stosq"
+		     : "+D" (to), "+c" (words) : "a" (value) : "memory");
+}
+
 unsigned long jit_page_pfn(struct page *page);
 unsigned long jit_page_pfn(struct page *page)
 {

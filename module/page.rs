@@ -26,6 +26,9 @@ use crate::{
     user::{Charge, User, What},
 };
 
+/// Bytes of a word.
+const WORD: usize = size_of::<u64>();
+
 /// One version of one page.
 ///
 /// # Invariants
@@ -169,8 +172,10 @@ impl Blank {
     /// writes it. To be called first.
     pub(crate) fn copy_from(&mut self, old: &Version) {
         let used = old.used.load(Relaxed);
-        // SAFETY: Both pages are owned by their objects and are not the same.
-        unsafe { old.data().copy_to_nonoverlapping(self.version.data(), used) };
+        let (from, to) = (old.data().cast(), self.version.data().cast());
+        // SAFETY: Both pages are owned by their objects and are not the same;
+        // `used` rounded up to words is on the page.
+        unsafe { ffi::jit_copy_words(to, from, used.div_ceil(WORD)) };
         self.used = used;
     }
 
@@ -194,12 +199,30 @@ impl Blank {
     /// Makes bytes from `used` to `offset` 0xCC, where they may not be.
     fn fill_up_to(&mut self, offset: usize) {
         let end = offset.min(self.dirty);
-        if self.used < end {
-            // SAFETY: As for `write`; both are on the page.
-            unsafe {
-                let from = self.version.data().add(self.used);
-                from.write_bytes(FILL, end - self.used);
-            }
+        if self.used >= end {
+            return;
+        }
+        let words = self.used.next_multiple_of(WORD)..end / WORD * WORD;
+        if words.is_empty() {
+            return self.fill(self.used..end);
+        }
+        self.fill(self.used..words.start);
+        self.fill(words.end..end);
+        // SAFETY: The range is on the page and aligned to words; we hold the
+        // only reference.
+        unsafe {
+            let to = self.version.data().add(words.start).cast();
+            ffi::jit_fill_words(to, u64::from_ne_bytes([FILL; WORD]), words.len() / WORD);
+        }
+    }
+
+    /// Makes a few bytes 0xCC.
+    fn fill(&mut self, range: core::ops::Range<usize>) {
+        // SAFETY: The callers name ranges of the page; we hold the only
+        // reference.
+        unsafe {
+            let to = self.version.data().add(range.start);
+            to.write_bytes(FILL, range.len());
         }
     }
 

@@ -14,6 +14,7 @@ SHARED=/dev/shm/jitfd-profile-$$
 trap 'rm -rf "$SHARED"' EXIT
 mkdir -p "$OUT" "$SHARED"
 
+make --no-print-directory -C "$TOP" init >&2
 root=$("$VM_DIR/root.sh")
 programs=$("$VM_DIR/guest.sh" -p jitfd-bench)
 cp "$TOP/benches/profile/count.c" "$SHARED/"

@@ -135,6 +135,23 @@ impl Area {
         fits
     }
 
+    /// Copies `bytes` to the start, eight at a time, as the kernel may do it. What
+    /// does not fit is left out.
+    pub fn write_words(self, bytes: &[u8]) {
+        let words = bytes.len().min(self.len) / 8;
+        // SAFETY: The ranges are inside the slice and the mapping, which do not
+        // overlap.
+        unsafe {
+            std::arch::asm!(
+                "rep movsq",
+                inout("rcx") words => _,
+                inout("rsi") bytes.as_ptr() => _,
+                inout("rdi") self.base => _,
+                options(nostack, preserves_flags),
+            )
+        };
+    }
+
     /// Changes what the page at `offset` allows.
     pub fn protect(self, offset: usize, access: Access) -> Result<()> {
         let page = offset & !4095;

@@ -5,10 +5,6 @@ set -euo pipefail
 
 VM_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 TOP=$(cd "$VM_DIR/../.." && pwd)
-CACHE=${CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/jitfd}
-mkdir -p "$CACHE"
-CACHE=$(cd "$CACHE" && pwd)
-
 # say TEXT: progress, on stderr, with the seconds since this script began.
 say() { printf '[%4ds] %s\n' "$SECONDS" "$*" >&2; }
 
@@ -18,7 +14,13 @@ die() {
     exit 1
 }
 
-# once NAME: true when NAME is already built; the caller then returns.
+CACHE=${CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/jitfd}
+if ! mkdir -p "$CACHE" 2>/dev/null || [ ! -w "$CACHE" ] || ! touch "$CACHE/.writable" 2>/dev/null; then
+    die "the cache folder $CACHE cannot be written" "set CACHE= to a folder that you can write to, or run as root"
+fi
+CACHE=$(cd "$CACHE" && pwd)
+
+# built FOLDER: true when it is already built; the caller then returns.
 # Everything is built in a ".part" folder and renamed, so an interruption
 # leaves nothing that looks finished.
 built() { [ -e "$1/.done" ]; }

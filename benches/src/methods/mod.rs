@@ -3,6 +3,7 @@
 //! The ways to publish, and what they are compared with.
 
 mod dual;
+mod executed;
 mod flip;
 mod floor;
 mod jitfd_calls;
@@ -20,6 +21,7 @@ pub const ALONE: &str = "alone";
 pub const CLOCK: &str = "clock";
 pub const FLOOR: &str = "floor";
 pub const FLOOR_PAGE: &str = "floor+page";
+pub const FLOOR_CODE: &str = "floor+code";
 pub const FLIP: &str = "mprotect";
 pub const DUAL: &str = "dual";
 pub const DUAL_BATCH: &str = "dual/64";
@@ -68,6 +70,7 @@ pub fn all(rounds: usize) -> Result<Vec<Box<dyn Method>>> {
         Box::new(floor::Syscall),
         Box::new(floor::Floor::new(false)?),
         Box::new(floor::Floor::new(true)?),
+        Box::new(executed::Executed::new()?),
         Box::new(floor::Refused::new()?),
         Box::new(flip::Flip::new(rounds)?),
         Box::new(Dual::new(1, rounds)?),

@@ -39,7 +39,7 @@ pub struct Options {
     pub accel: Accel,
 
     /// Virtual CPUs.
-    #[arg(long, env = "SMP", default_value_t = 2)]
+    #[arg(long, env = "SMP", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=255))]
     pub smp: u32,
 
     /// Memory in MiB; 1024, or 2048 with checks.

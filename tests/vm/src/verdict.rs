@@ -80,7 +80,10 @@ fn failures(outcome: &Outcome, log: &str, qemu_log: &Path) -> Vec<String> {
         .collect();
     failures.extend(outcome.failures.iter().cloned());
     failures.extend(outcome.timeout.map(|timeout| match timeout {
-        Timeout::Boot(limit) => format!("the guest did not boot within {} s", limit.as_secs()),
+        Timeout::Boot(limit) => format!(
+            "the guest did not boot within {} s; try ACCEL=tcg if it was kvm, or a larger BOOT_LIMIT=",
+            limit.as_secs()
+        ),
         Timeout::Run(limit) => format!("the program did not end within {} s", limit.as_secs()),
     }));
     if failures.is_empty() && !outcome.complete() {

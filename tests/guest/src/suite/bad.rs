@@ -52,6 +52,18 @@ pub fn each_unknown_flag(allowed: u32, attempt: impl Fn(u32) -> Outcome) -> Outc
         .try_for_each(attempt)
 }
 
+/// Mounts /dev without the right to execute, for this process only.
+pub fn forbid_execution_in_dev() -> Outcome {
+    sys::syscall(
+        libc::SYS_unshare,
+        [libc::CLONE_NEWNS as usize, 0, 0, 0, 0, 0],
+    )
+    .or_fail("unshare the mounts")?;
+    sys::mount_flags(c"/", libc::MS_PRIVATE | libc::MS_REC).or_fail("keep the mounts apart")?;
+    let flags = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_NOEXEC;
+    sys::mount_flags(c"/dev", flags).or_fail("remount /dev noexec")
+}
+
 /// Descriptors of other things than `/dev/jit`.
 pub fn foreign_descriptors() -> Checked<Vec<(&'static str, OwnedFd)>> {
     let (reader, _) = sys::pipe().or_fail("pipe")?;

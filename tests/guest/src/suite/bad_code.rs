@@ -35,6 +35,9 @@ pub fn tests() -> Vec<Test> {
         refuses_a_range_that_ends_in_another_kind,
         refuses_a_bad_source_for_a_fixed_address,
         refuses_beyond_the_address_space_limit,
+        refuses_a_region,
+        refuses_a_write_only_handle,
+        refuses_where_devices_are_not_executable,
         makes_the_handle_no_region,
     ]
 }
@@ -264,6 +267,29 @@ fn refuses_beyond_the_address_space_limit() -> Outcome {
     refused("no room for the mapping", result, libc::ENOMEM)?;
     equal("code mappings", memory::jit_mappings()?, Vec::new())?;
     create(&device, &code).map(|_| ())
+}
+
+/// The right to map a region is no right to make code.
+fn refuses_a_region() -> Outcome {
+    let region = Region::new(1)?;
+    region.append(&asm::answer(3))?;
+    let code = asm::answer(1);
+    region.unchanged_by(|| refuse_on(&region.device, "a region", good(&code), libc::EBUSY))?;
+    region.answers(0, 3)
+}
+
+fn refuses_a_write_only_handle() -> Outcome {
+    let device = sys::open(c"/dev/jit", libc::O_WRONLY).or_fail("open /dev/jit")?;
+    let code = asm::answer(1);
+    refuse_on(&device, "not open for reading", good(&code), libc::EACCES)
+}
+
+/// In a mount namespace of its own, /dev does not allow execution.
+fn refuses_where_devices_are_not_executable() -> Outcome {
+    bad::forbid_execution_in_dev()?;
+    let device = calls::open_device()?;
+    let code = asm::answer(1);
+    refuse_on(&device, "/dev is noexec", good(&code), libc::EPERM)
 }
 
 fn create(device: &OwnedFd, code: &[u8]) -> Checked<Mapping> {

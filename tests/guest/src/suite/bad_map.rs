@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 
 use jitfd_plan::abi;
 
+use super::bad;
 use super::calls;
 use super::harness::{Test, tests};
 use super::memory::Mapping;
@@ -22,6 +23,7 @@ pub fn tests() -> Vec<Test> {
         refuses_writable_mappings_of_a_read_only_handle,
         refuses_a_write_only_handle,
         refuses_the_append_handle,
+        refuses_where_devices_are_not_executable,
         refuses_what_no_device_can,
     ]
 }
@@ -104,8 +106,27 @@ fn refuses_the_append_handle() -> Outcome {
     region.append(&[0xc3])?;
     region.unchanged_by(|| {
         let map = Mapping::of_file(region.fd(), PAGE, libc::PROT_READ, 0);
-        refused("mmap", map, libc::ENODEV)
+        refused("mmap", map, libc::ENODEV)?;
+        let map = Mapping::of_file(region.fd(), PAGE, RX, 0);
+        refused("mmap, executable", map, libc::EPERM)
     })
+}
+
+/// In a mount namespace of its own, /dev does not allow execution.
+fn refuses_where_devices_are_not_executable() -> Outcome {
+    bad::forbid_execution_in_dev()?;
+    let device = calls::open_device()?;
+    let argument = abi::Create {
+        size: PAGE as u64,
+        ..Default::default()
+    };
+    let _append = calls::create(device.as_raw_fd(), &argument).or_fail("JIT_CREATE")?;
+    let map = Mapping::of_file(device.as_raw_fd(), PAGE, RX, 0);
+    refused("mmap, executable", map, libc::EPERM)?;
+    let map = Mapping::of_file(device.as_raw_fd(), PAGE, libc::PROT_READ, 0);
+    let map = map.or_fail("mmap, readable")?;
+    let result = sys::mprotect(map.addr(), PAGE, RX);
+    refused("mprotect to executable", result, libc::EACCES)
 }
 
 /// Flags that the kernel refuses by itself, before the module is asked.

@@ -54,6 +54,7 @@ pub fn tests() -> Vec<Test> {
         fill_refuses_overlaps,
         fill_refuses_offsets_beyond_the_region,
         sealed_is_read_only,
+        causes_are_checked_in_order,
         child_may_not_publish,
         child_may_publish_where_anyone_may,
     ]
@@ -484,6 +485,21 @@ fn sealed_is_read_only() -> Outcome {
         calls::seal(region.fd()).or_fail("JIT_SEAL again")
     })?;
     region.answers(0, 1)
+}
+
+/// EPERM before EROFS, before ENOSPC, before ESTALE, before EDQUOT.
+fn causes_are_checked_in_order() -> Outcome {
+    let region = Region::new(1)?;
+    region.append(&[0x90; PAGE - 10])?;
+    let code = [0x90; 20];
+    let segments = [calls::segment(&code)];
+    let mut argument = calls::publication(&segments);
+    argument.expect = 1;
+    let append = || calls::publish(region.fd(), abi::JIT_APPEND, &argument);
+    refused("no room and elsewhere", append(), libc::ENOSPC)?;
+    calls::seal(region.fd()).or_fail("JIT_SEAL")?;
+    refused("and sealed", append(), libc::EROFS)?;
+    in_child(|| refused("and not the owner", append(), libc::EPERM))
 }
 
 fn child_may_not_publish() -> Outcome {

@@ -15,7 +15,6 @@ use super::harness::{Test, tests};
 use super::memory::{self, Mapping, load};
 use super::outcome::{Checked, OrFail, Outcome, equal, failed, holds, refused};
 use super::process::in_child;
-use super::region::Region;
 use super::sys::{self, PAGE};
 
 pub fn tests() -> Vec<Test> {
@@ -28,7 +27,6 @@ pub fn tests() -> Vec<Test> {
         of_a_read_only_handle,
         many_from_one_handle,
         from_many_threads_on_one_handle,
-        beside_a_region_on_one_handle,
         cannot_be_taken_by_another_thread,
         of_many_pages,
         copies_other_code,
@@ -152,16 +150,6 @@ fn from_many_threads_on_one_handle() -> Outcome {
             .into_iter()
             .try_for_each(|thread| thread.join().unwrap_or_else(|_| failed("panicked")))
     })
-}
-
-fn beside_a_region_on_one_handle() -> Outcome {
-    let region = Region::new(2)?;
-    region.append(&asm::answer(1))?;
-    let map = create_on(&region.device, &asm::answer(2))?;
-    let offset = region.append(&asm::answer(3))?;
-    region.answers(0, 1)?;
-    region.answers(offset, 3)?;
-    answers("the created code", map.addr(), 2)
 }
 
 /// Created code is mapped at an offset that userspace can guess. An mmap() of

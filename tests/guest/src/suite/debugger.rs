@@ -10,6 +10,7 @@ use super::harness::{Test, tests};
 use super::memory::Mapping;
 use super::outcome::{Checked, OrFail, Outcome, equal, failed, holds};
 use super::process::Child;
+use super::race::append_identity;
 use super::region::Region;
 use super::sys::PAGE;
 use super::tracer::Traced;
@@ -154,8 +155,7 @@ fn run_announced(numbers: &Numbers, base: usize) -> Outcome {
 
 /// Appends a function that returns its offset, and announces it.
 fn announce(region: &Region, numbers: &Numbers) -> Checked<u64> {
-    let at = region.stats()?.cursor;
-    region.append(&asm::answer(at as u32))?;
+    let at = append_identity(region)?;
     numbers.get(NEWEST).store(at + 1, Release);
     Ok(at + 1)
 }

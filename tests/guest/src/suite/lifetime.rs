@@ -161,6 +161,7 @@ fn children_leave_nothing() -> Outcome {
 /// Calls that fail after they have allocated.
 fn refused_calls_leave_nothing() -> Outcome {
     let region = Region::new(8)?;
+    let device = calls::open_device()?;
     let (_page, cut) = Mapping::cliff(64)?;
     leaves_nothing(ROUNDS, || {
         let segments = [jitfd_plan::abi::Segment {
@@ -176,7 +177,7 @@ fn refused_calls_leave_nothing() -> Outcome {
             len: 65,
             ..Default::default()
         };
-        let result = calls::create_code(region.device.as_raw_fd(), &mut argument);
+        let result = calls::create_code(device.as_raw_fd(), &mut argument);
         refused("JIT_CREATE_CODE", result, libc::EFAULT)
     })
 }

@@ -141,9 +141,15 @@ pub fn identity(offset: u64) -> Vec<u8> {
     asm::answer(offset as u32)
 }
 
-/// Appends a function that returns its own offset.
+/// Appends a function that returns its own offset, in an aligned place, so
+/// that no instruction crosses a cache line: then it is whole at once.
 pub fn append_identity(region: &Region) -> Checked<u64> {
-    let at = region.stats()?.cursor;
+    append_identity_at(region, region.stats()?.cursor.next_multiple_of(8))
+}
+
+/// The same at a place of the caller's choice, at or behind the cursor.
+pub fn append_identity_at(region: &Region, at: u64) -> Checked<u64> {
+    region.skip_to(at)?;
     let offset = region.append(&identity(at))?;
     equal("the offset", offset, at)?;
     Ok(offset)

@@ -20,8 +20,8 @@ use super::memory::Mapping;
 use super::outcome::{Checked, OrFail, Outcome, equal, holds};
 use super::process::Child;
 use super::race::{
-    Board, Shared, append_identity, freed, had_fixups, identity, is_emulated, needs_two_cpus,
-    with_executors,
+    Board, Shared, append_identity, append_identity_at, freed, had_fixups, identity, is_emulated,
+    needs_two_cpus, with_executors,
 };
 use super::random::Random;
 use super::region::Region;
@@ -94,14 +94,20 @@ fn appended_batches_run_at_once() -> Outcome {
 
 /// Appends 20 functions in one call and has each run.
 fn append_batch(region: &Region, board: &Board) -> Outcome {
-    let at = region.stats()?.cursor;
-    let codes: Vec<Vec<u8>> = (0..20).map(|index| identity(at + 6 * index)).collect();
-    let segments: Vec<abi::Segment> = codes.iter().map(|code| calls::segment(code)).collect();
+    let at = region.stats()?.cursor.next_multiple_of(8);
+    let codes: Vec<Vec<u8>> = (0..20).map(|index| identity(at + 8 * index)).collect();
+    let segments: Vec<abi::Segment> = codes
+        .iter()
+        .map(|code| abi::Segment {
+            align_log2: 3,
+            ..calls::segment(code)
+        })
+        .collect();
     let argument = calls::publication(&segments);
     calls::publish(region.fd(), abi::JIT_APPEND, &argument).or_fail("a batch")?;
     (0..20)
         .rev()
-        .try_for_each(|index| board.announce(at + 6 * index, 1))
+        .try_for_each(|index| board.announce(at + 8 * index, 1))
 }
 
 /// Each function starts before a page boundary and ends behind it.
@@ -116,11 +122,10 @@ fn code_across_pages_runs_at_once() -> Outcome {
         || {
             for page in 1..=500u64 {
                 let start = page * PAGE as u64 - 1 - page % 5;
-                // Something on both pages that makes them live.
-                region.skip_to(start - 6)?;
-                board.announce(append_identity(&region)?, 1)?;
-                board.announce(append_identity(&region)?, 1)?;
-                board.announce(append_identity(&region)?, 1)?;
+                // The code before and behind makes both pages live.
+                for offset in [start - 6, start, start + 6] {
+                    board.announce(append_identity_at(&region, offset)?, 1)?;
+                }
             }
             Ok(())
         },
@@ -131,8 +136,8 @@ fn code_across_pages_runs_at_once() -> Outcome {
 fn filled_code_runs_at_once() -> Outcome {
     let region = Region::new(16)?;
     let count = 2000;
-    let hole = calls::reserve(region.fd(), count * 10, 0).or_fail("JIT_RESERVE")?;
-    let mut stubs: Vec<u64> = (0..count).map(|index| hole + 10 * index).collect();
+    let hole = calls::reserve(region.fd(), count * 16, 0).or_fail("JIT_RESERVE")?;
+    let mut stubs: Vec<u64> = (0..count).map(|index| hole + 16 * index).collect();
     let mut random = Random::new(7);
     for index in (1..stubs.len()).rev() {
         stubs.swap(index, random.below(index + 1));

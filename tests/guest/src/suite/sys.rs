@@ -159,6 +159,14 @@ pub fn read_to(fd: RawFd, addr: usize, len: usize) -> io::Result<usize> {
     syscall(libc::SYS_read, [fd as usize, addr, len, 0, 0, 0]).map(|count| count as usize)
 }
 
+/// mount(2) that changes only the flags of a mount point.
+pub fn mount_flags(path: &std::ffi::CStr, flags: libc::c_ulong) -> io::Result<()> {
+    let nothing = std::ptr::null();
+    // SAFETY: the path is NUL-terminated; the rest may be null.
+    let result = unsafe { libc::mount(nothing, path.as_ptr(), nothing, flags, std::ptr::null()) };
+    check_int(result).map(|_| ())
+}
+
 /// prctl(2) with numbers.
 pub fn prctl(option: i32, argument: usize) -> io::Result<i64> {
     syscall(libc::SYS_prctl, [option as usize, argument, 0, 0, 0, 0])
