@@ -27,6 +27,7 @@ mod bad_reserve;
 
 mod append;
 mod code;
+mod compat;
 mod debugger;
 mod doors_debug;
 mod doors_kernel;
@@ -46,6 +47,9 @@ use std::process::ExitCode;
 
 /// Runs what the command line asks for.
 pub fn main() -> ExitCode {
+    if let Some(status) = sharing::run_after_exec() {
+        return status;
+    }
     let groups = [
         bad_create::tests(),
         bad_publish::tests(),
@@ -57,6 +61,7 @@ pub fn main() -> ExitCode {
         append::tests(),
         fill::tests(),
         traps::tests(),
+        compat::tests(),
         mapping::tests(),
         sharing::tests(),
         stale::tests(),

@@ -3,7 +3,8 @@
 //! on; and `JIT_CLONE`.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::process::{Command, ExitCode};
 
 use jitfd_plan::abi::{self, CloneFrom};
 
@@ -30,6 +31,7 @@ pub fn tests() -> Vec<Test> {
         parent_unmaps_its_own_only,
         child_may_not_append,
         thread_may_append,
+        exec_loses_the_right,
         descriptor_passed_to_another_process,
         append_handle_passed_without_the_right,
         append_handle_passed_with_the_right,
@@ -204,6 +206,39 @@ fn thread_may_append() -> Outcome {
         thread.join().ok().or_fail("the thread panicked")?
     })?;
     region.answers(offset, 1)
+}
+
+const AFTER_EXEC: &str = "--append-after-exec";
+
+/// What the suite does when it is started by [`exec_loses_the_right`]: it
+/// appends through the descriptor it is told, and exits with the errno.
+pub fn run_after_exec() -> Option<ExitCode> {
+    let mut words = std::env::args().skip(1);
+    if words.next()? != AFTER_EXEC {
+        return None;
+    }
+    let fd: RawFd = words.next()?.parse().ok()?;
+    let errno = match calls::append(fd, &[0xc3]) {
+        Ok(_) => 0,
+        Err(error) => error.raw_os_error().unwrap_or(255),
+    };
+    Some(ExitCode::from(u8::try_from(errno).unwrap_or(255)))
+}
+
+/// After execve() the address space is another one.
+fn exec_loses_the_right() -> Outcome {
+    for (flags, wanted) in [(0, libc::EPERM), (abi::CREATE_ANY_MM, 0)] {
+        let region = Region::with_flags(1, flags)?;
+        let fd = region.fd();
+        // SAFETY: no memory is concerned.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
+        let status = Command::new("/proc/self/exe")
+            .args([AFTER_EXEC, &fd.to_string()])
+            .status()
+            .or_fail("start the suite again")?;
+        equal("what it got", status.code(), Some(wanted))?;
+    }
+    Ok(())
 }
 
 /// Starts a child that has none of our later descriptors, only a socket.

@@ -343,8 +343,8 @@ fn fresh_data_is_never_stale() -> Outcome {
     equal("flushes", region.stats()?.flushes, 0)
 }
 
-/// Functions with the bytes `CD 03` in a constant: a stale trap behind them
-/// looks like a two-byte int 3, and must not be delivered.
+/// Functions that start with the byte 03 behind a CD: a stale trap at their
+/// start looks like a two-byte int 3, and must not be delivered.
 fn two_byte_int_3_is_never_mistaken() -> Outcome {
     let region = Region::new(16)?;
     let shared = Shared::new()?;
@@ -353,19 +353,24 @@ fn two_byte_int_3_is_never_mistaken() -> Outcome {
         1,
         board,
         |_, offset| region.at(offset),
-        || {
-            for _ in 0..300 {
-                // `mov eax, 0x..03cd..`, overwritten by the right answer.
-                let at = region.stats()?.cursor;
-                let mut code = asm::answer(0x9003_cd90);
-                code.truncate(5);
-                code.extend(identity(at));
-                region.append(&code)?;
-                board.announce(at, 1)?;
-            }
-            Ok(())
-        },
+        || (0..400).try_for_each(|round| board.announce(append_behind_cd(&region, round)?, 1)),
     )
+}
+
+/// Appends a CD, then `add eax, eax` (03 C0), then the answer: in one
+/// publication or in two.
+fn append_behind_cd(region: &Region, round: u64) -> Checked<u64> {
+    let at = region.stats()?.cursor.next_multiple_of(16) + 1;
+    region.skip_to(at - 1)?;
+    let mut code = vec![0xcd, 0x03, 0xc0];
+    code.extend(identity(at));
+    if round % 2 == 0 {
+        region.append(&code)?;
+    } else {
+        region.append(&code[..1])?;
+        region.append(&code[1..])?;
+    }
+    Ok(at)
 }
 
 /// Jumps to each of `places` in turn, from before it is published until its
