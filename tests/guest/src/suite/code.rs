@@ -3,8 +3,9 @@
 //! replaces.
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use jitfd_plan::abi::{self, CreateCode};
 
@@ -153,30 +154,31 @@ fn from_many_threads_on_one_handle() -> Outcome {
 }
 
 /// Created code is mapped at an offset that userspace can guess. An mmap() of
-/// another thread at that offset, at that moment, must not get it.
+/// another thread at that offset, at that moment, must not get it. Tried for
+/// some seconds, as often as it goes.
 fn cannot_be_taken_by_another_thread() -> Outcome {
-    const COUNT: usize = 20_000;
     let device = calls::open_device()?;
-    let next = AtomicUsize::new(0);
+    let page = AtomicUsize::new(0);
+    let stop = AtomicBool::new(false);
+    let take = || {
+        let offset = abi::MAX_REGION as usize + page.load(Relaxed) * PAGE;
+        Mapping::of_file(device.as_raw_fd(), PAGE, sys::RX, offset).is_ok()
+    };
     thread::scope(|scope| {
         let thief = scope.spawn(|| {
             let mut taken = 0;
-            loop {
-                let page = next.load(Relaxed);
-                if page == COUNT {
-                    return taken;
-                }
-                let offset = abi::MAX_REGION as usize + page * PAGE;
-                let map = Mapping::of_file(device.as_raw_fd(), PAGE, sys::RX, offset);
-                taken += usize::from(map.is_ok());
+            while !stop.load(Relaxed) {
+                taken += usize::from(take());
             }
+            taken
         });
+        let deadline = Instant::now() + Duration::from_secs(6);
         let mut outcome = Ok(());
-        for page in 0..COUNT {
-            next.store(page, Relaxed);
-            outcome = outcome.and_then(|()| create_on(&device, &[0xc3]).map(|_| ()));
+        while outcome.is_ok() && Instant::now() < deadline {
+            outcome = create_on(&device, &[0xc3]).map(|_| ());
+            page.fetch_add(1, Relaxed);
         }
-        next.store(COUNT, Relaxed);
+        stop.store(true, Relaxed);
         let taken = thief.join().ok().or_fail("the thread panicked")?;
         equal("mappings that were taken", taken, 0)?;
         outcome
