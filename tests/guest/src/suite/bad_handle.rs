@@ -9,7 +9,7 @@ use jitfd_plan::abi;
 use super::bad;
 use super::calls;
 use super::harness::{Test, tests};
-use super::memory::Mapping;
+use super::memory::{Mapping, load};
 use super::outcome::{OrFail, Outcome, equal, holds, refused};
 use super::region::Region;
 use super::sys;
@@ -164,6 +164,6 @@ fn bytes_behind_the_argument_are_left_alone() -> Outcome {
     let size = size_of::<abi::Stats>();
     page.write(0, &vec![0x77; size + 64]);
     sys::ioctl(region.fd(), abi::JIT_STATS, page.addr()).or_fail("JIT_STATS")?;
-    let behind = super::memory::load(page.addr() + size, 64);
+    let behind = load(page.addr() + size, 64);
     equal("the bytes behind the result", behind, vec![0x77; 64])
 }

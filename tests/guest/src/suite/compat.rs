@@ -11,8 +11,9 @@ use super::asm as code;
 use super::calls;
 use super::execute::answers;
 use super::harness::{Test, tests};
-use super::memory::{Mapping, load};
+use super::memory::{Mapping, load, put_at};
 use super::outcome::{Checked, OrFail, Outcome, equal, skipped};
+use super::process::in_child;
 use super::sys::{self, PAGE};
 
 pub fn tests() -> Vec<Test> {
@@ -50,7 +51,7 @@ fn ioctl32(fd: RawFd, request: u32, argument: usize) -> i32 {
 /// Skips the test where the kernel takes no 32-bit calls: `int 0x80` is then a
 /// fault, which a child finds out.
 fn needs_32_bit_calls() -> Outcome {
-    let tried = super::process::in_child(|| {
+    let tried = in_child(|| {
         // Of no descriptor: EBADF.
         equal("ioctl", ioctl32(-1, 0, 0), -libc::EBADF)
     });
@@ -78,7 +79,7 @@ fn region_through_32_bit_calls() -> Outcome {
         len: code.len() as u64,
         ..Default::default()
     };
-    super::memory::put_at(memory.addr() + 2048, &segment);
+    put_at(memory.addr() + 2048, &segment);
     let mut publication = calls::publication(&[segment]);
     publication.segments = memory.addr() as u64 + 2048;
     memory.put(&publication);

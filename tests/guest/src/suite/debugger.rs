@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::*};
 use super::asm;
 use super::execute::call;
 use super::harness::{Test, tests};
-use super::memory::Mapping;
+use super::memory::{Mapping, debugger_view};
 use super::outcome::{Checked, OrFail, Outcome, equal, failed, holds};
 use super::process::Child;
 use super::race::append_identity;
@@ -226,7 +226,7 @@ fn reads_new_code_while_it_is_published() -> Outcome {
     let child = Child::start(|| run_announced(&numbers, region.at(0)))?;
     for _ in 0..500 {
         let offset = announce(&region, &numbers)? - 1;
-        let view = super::memory::debugger_view(child.pid() as u32, region.at(offset), 6);
+        let view = debugger_view(child.pid() as u32, region.at(offset), 6);
         equal(
             "the view",
             view.or_fail("read")?,

@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 
 use super::asm;
 use super::calls;
+use super::execute::answers;
 use super::harness::{Test, tests};
 use super::memory::{debugger_view, load};
 use super::outcome::{Checked, OrFail, Outcome, equal, holds, refused};
@@ -268,5 +269,5 @@ fn created_code_is_no_different() -> Outcome {
     holds(view[..6] == code[..], "a debugger sees the code")?;
     holds(view[6..].iter().all(|&byte| byte == 0xcc), "and the fill")?;
     in_child(|| memory_file_refuses(std::process::id(), &[addr]))?;
-    super::execute::answers("the code", addr, 6)
+    answers("the code", addr, 6)
 }

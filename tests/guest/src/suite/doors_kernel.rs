@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 
 use super::asm;
 use super::harness::{Test, tests};
+use super::memory::{Mapping, load, put_at};
 use super::outcome::{Checked, OrFail, Outcome, equal, holds, refused, skipped};
 use super::region::Region;
 use super::sys::{self, PAGE};
@@ -181,7 +182,6 @@ fn io_uring_read_into_code() -> Outcome {
         let (ring, parameters) = io_uring()?;
         let offsets = Offsets::new(&parameters);
         let fd = ring.as_raw_fd();
-        use super::memory::{Mapping, load, put_at};
         let rings = Mapping::of_file(fd, 2 * PAGE, sys::RW, 0).or_fail("mmap the rings")?;
         let entries = Mapping::of_file(fd, PAGE, sys::RW, IORING_OFF_SQES).or_fail("mmap")?;
         let zero = File::open("/dev/zero").or_fail("open /dev/zero")?;
@@ -244,7 +244,7 @@ fn userfaultfd_registration() -> Outcome {
 fn userfaultfd_copy_into_code() -> Outcome {
     let fd = userfaultfd(0)?;
     shut(|addr| {
-        let source = super::memory::Mapping::anonymous(1)?;
+        let source = Mapping::anonymous(1)?;
         source.write(0, &[0xf4; PAGE]);
         let mut argument = [addr as u64, source.addr() as u64, PAGE as u64, 0, 0];
         let result = sys::ioctl_inout(fd.as_raw_fd(), UFFDIO_COPY, &mut argument);

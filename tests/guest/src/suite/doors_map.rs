@@ -5,6 +5,8 @@
 use std::fs;
 use std::os::fd::AsRawFd;
 
+use jitfd_plan::abi::PUBLISH_SYNC;
+
 use super::asm;
 use super::harness::{Test, tests};
 use super::memory::{self, Mapping, debugger_view, load};
@@ -259,7 +261,7 @@ fn referenced_bits_cleared() -> Outcome {
         }
         let before = region.stats()?.flushes;
         let code = asm::answer(7);
-        let offset = region.append_with(&code, jitfd_plan::abi::PUBLISH_SYNC)?;
+        let offset = region.append_with(&code, PUBLISH_SYNC)?;
         let flushes = region.stats()?.flushes - before;
         equal("the flush of a page that was executed", flushes, 1)?;
         region.answers(offset, 7)?;

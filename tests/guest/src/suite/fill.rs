@@ -120,7 +120,7 @@ fn of_many_pages() -> Outcome {
     region.answers(behind, 2)
 }
 
-/// Fills stub i of every kind in one call.
+/// Every second stub in one call, the rest in another.
 fn batch_of_scattered_stubs() -> Outcome {
     let region = Region::new(64)?;
     let stubs: Vec<u64> = (0..256)

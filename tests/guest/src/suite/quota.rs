@@ -6,7 +6,7 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use jitfd_plan::abi::{CloneFrom, Create, CreateCode};
+use jitfd_plan::abi::{CloneFrom, Create, CreateCode, JIT_FILL};
 
 use super::asm;
 use super::calls;
@@ -177,8 +177,7 @@ fn few_retired_pages_are_enough() -> Outcome {
                 .map(|page| calls::segment_at(hole + page * PAGE as u64 + 8 * round, &code))
                 .collect();
             let argument = calls::publication(&segments);
-            calls::publish(region.fd(), jitfd_plan::abi::JIT_FILL, &argument)
-                .or_fail("JIT_FILL")?;
+            calls::publish(region.fd(), JIT_FILL, &argument).or_fail("JIT_FILL")?;
             for segment in &segments {
                 region.answers(segment.offset, round as u32)?;
             }
