@@ -107,6 +107,18 @@ impl Flavor {
             Flavor::Kcsan => "kcsan",
         }
     }
+
+    /// What this kernel needs on its command line.
+    ///
+    /// KASAN asks `boot_cpu_data` whether there are five levels of page tables,
+    /// and `identify_cpu` clears that for a moment on its way: an interrupt then
+    /// is reported as an access to wild memory, and lockdep turns itself off.
+    pub fn arguments(self) -> &'static str {
+        match self {
+            Flavor::Debug => "no5lvl",
+            Flavor::Stock | Flavor::Kcsan => "",
+        }
+    }
 }
 
 /// How the guest's instructions are executed.

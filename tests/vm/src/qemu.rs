@@ -26,6 +26,14 @@ const ENTER: &str = r#". "$0"; in_root "$@""#;
 const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 log_buf_len=8M panic=-1 oops=panic \
      softlockup_panic=1 page_poison=1 rdinit=/init";
 
+fn command_line(options: &Options) -> String {
+    format!(
+        "{COMMAND_LINE} {} {}",
+        options.flavor.arguments(),
+        options.append
+    )
+}
+
 /// A running QEMU. Dropping it ends it.
 pub struct Qemu {
     child: Child,
@@ -55,7 +63,7 @@ impl Qemu {
             .args(["-m", &options.memory().to_string()])
             .args(["-kernel", &format!("/mnt/kernel/{}", name(&image.vmlinuz)?)])
             .args(["-initrd", "/mnt/run/initramfs.cpio"])
-            .args(["-append", &format!("{COMMAND_LINE} {}", options.append)])
+            .args(["-append", &command_line(options)])
             .args(["-serial", "file:/mnt/run/console.log"])
             .args(["-chardev", "stdio,id=channel,signal=off"])
             .args(["-device", "virtio-serial-pci"])

@@ -70,6 +70,7 @@ enum Verdict {
     Passed,
     Failed(String),
     Skipped(String),
+    Inapplicable(String),
 }
 
 /// Runs the tests that the arguments ask for.
@@ -100,7 +101,7 @@ fn run_all(tests: impl Iterator<Item = Test>) -> ExitCode {
                 failed += 1;
                 println!("FAILED {name}: {why}");
             }
-            Verdict::Skipped(reason) => {
+            Verdict::Skipped(reason) | Verdict::Inapplicable(reason) => {
                 skipped += 1;
                 println!("skipped {name}: {reason}");
             }
@@ -126,6 +127,7 @@ fn verdict(test: &Test, stock: bool) -> Verdict {
 
 const FAILED: i32 = 1;
 const SKIPPED: i32 = 2;
+const INAPPLICABLE: i32 = 3;
 
 fn run_one(test: &Test, limit: Duration) -> Verdict {
     let (mut reader, writer) = sys::pipe().expect("a pipe");
@@ -161,6 +163,7 @@ fn read_status(status: i32, text: String) -> Verdict {
         0 => Verdict::Passed,
         FAILED => Verdict::Failed(text),
         SKIPPED => Verdict::Skipped(text),
+        INAPPLICABLE => Verdict::Inapplicable(text),
         other => Verdict::Failed(format!("ended with status {other}")),
     }
 }
@@ -175,6 +178,7 @@ fn run_here(test: &Test, mut writer: File) -> i32 {
         Ok(()) => return 0,
         Err(Stop::Failed(why)) => (why, FAILED),
         Err(Stop::Skipped(reason)) => (reason, SKIPPED),
+        Err(Stop::Inapplicable(reason)) => (reason, INAPPLICABLE),
     };
     let _ = writer.write_all(text.as_bytes());
     status

@@ -2,13 +2,14 @@
 //! Mappings of one region in one process: several of them, moved, cut, with
 //! other protections, removed and made again, between publications.
 
+use std::arch::x86_64::__cpuid_count;
 use std::os::fd::AsRawFd;
 
 use super::asm;
 use super::execute::{answers, faults, trapped};
 use super::harness::{Test, tests};
 use super::memory::{self, Mapping, load, seen};
-use super::outcome::{Checked, OrFail, Outcome, equal, holds, refused, skipped};
+use super::outcome::{Checked, OrFail, Outcome, equal, holds, inapplicable, refused, skipped};
 use super::region::Region;
 use super::sys::{self, PAGE, RX};
 
@@ -298,14 +299,22 @@ fn outlives_both_handles() -> Outcome {
     answers("the second", map.addr() + offset as usize, 2)
 }
 
+/// Whether the CPU can (LA57).
+fn has_5_levels() -> bool {
+    __cpuid_count(7, 0).ecx & (1 << 16) != 0
+}
+
 /// With 5-level page tables a program may ask for addresses beyond 47 bits.
 fn above_47_bits() -> Outcome {
+    if !has_5_levels() {
+        return inapplicable("this CPU has no 5-level page tables");
+    }
     let region = Region::new(2)?;
     let fd = region.device.as_raw_fd();
     let addr = sys::mmap(1 << 50, 2 * PAGE, RX, libc::MAP_SHARED, fd, 0).or_fail("mmap at 2^50")?;
     let high = Mapping::adopt(addr, 2 * PAGE);
     if addr >> 47 == 0 {
-        return skipped("this CPU has no 5-level page tables");
+        return skipped("this kernel uses no 5-level page tables");
     }
     for value in 0..50 {
         append_seen_in(&region, value, &[&high, &region.map])?;

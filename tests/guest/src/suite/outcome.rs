@@ -9,8 +9,12 @@ use std::io;
 pub enum Stop {
     /// The claim does not hold.
     Failed(String),
-    /// The claim can't be tested on this kernel or machine.
+    /// The claim can't be tested on this kernel. Debian's kernel has all that
+    /// the tests need, so there this is a failure.
     Skipped(String),
+    /// The claim can't be tested on this machine: it lacks a CPU, or a CPU
+    /// feature.
+    Inapplicable(String),
 }
 
 /// The result of a step of a test.
@@ -24,9 +28,14 @@ pub fn failed<T>(why: impl Into<String>) -> Checked<T> {
     Err(Stop::Failed(why.into()))
 }
 
-/// A test that can't be run here.
+/// A test for which this kernel lacks something.
 pub fn skipped<T>(reason: impl Into<String>) -> Checked<T> {
     Err(Stop::Skipped(reason.into()))
+}
+
+/// A test for which this machine lacks something.
+pub fn inapplicable<T>(reason: impl Into<String>) -> Checked<T> {
+    Err(Stop::Inapplicable(reason.into()))
 }
 
 /// Fails unless `claim` is true.

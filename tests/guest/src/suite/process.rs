@@ -25,7 +25,7 @@ impl Child {
         let outcome = panic::catch_unwind(AssertUnwindSafe(run));
         let text = match outcome {
             Ok(Ok(())) => sys::exit(0),
-            Ok(Err(Stop::Failed(why) | Stop::Skipped(why))) => why,
+            Ok(Err(Stop::Failed(why) | Stop::Skipped(why) | Stop::Inapplicable(why))) => why,
             Err(_) => "panicked".to_owned(),
         };
         let _ = writer.write_all(text.as_bytes());

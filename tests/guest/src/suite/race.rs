@@ -12,7 +12,7 @@ use jitfd_plan::abi;
 use super::asm;
 use super::execute::call;
 use super::memory::Mapping;
-use super::outcome::{Checked, Outcome, equal, failed, holds, skipped};
+use super::outcome::{Checked, Outcome, equal, failed, holds, inapplicable};
 use super::region::Region;
 
 /// Whether the CPU is QEMU's emulator.
@@ -28,7 +28,7 @@ pub fn is_emulated() -> bool {
 pub fn needs_two_cpus() -> Outcome {
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     if cpus < 2 {
-        return skipped("there is only one CPU");
+        return inapplicable("there is only one CPU");
     }
     Ok(())
 }
