@@ -24,6 +24,11 @@ pub enum Error {
         /// The offset that was expected, in bytes from the start of the region.
         expected: usize,
     },
+    /// No gap of this size is left at the addresses asked for.
+    NoRoom {
+        /// The number of bytes looked for.
+        len: usize,
+    },
     /// The system refused a call. Nothing was changed by it.
     System(SystemError),
 }
@@ -42,6 +47,7 @@ impl Error {
             Self::Validation(_) | Self::Boundary(_) => libc::EILSEQ,
             Self::Argument(_) => libc::EINVAL,
             Self::Stale { .. } => libc::ESTALE,
+            Self::NoRoom { .. } => libc::ENOMEM,
             Self::System(error) => error.errno,
         }
     }
@@ -335,6 +341,11 @@ impl fmt::Display for Error {
                     kind.advice()
                 )
             }
+            Self::NoRoom { len } => write!(
+                f,
+                "no gap of {len:#x} bytes is left at the addresses asked for; ask for smaller \
+                 regions, or allow more addresses"
+            ),
             Self::System(error) => write!(f, "{error}"),
         }
     }
@@ -348,7 +359,7 @@ impl std::error::Error for Error {
             Self::Validation(error) => Some(error),
             Self::Boundary(error) => Some(error),
             Self::System(error) => Some(error),
-            Self::Argument(_) | Self::Stale { .. } => None,
+            Self::Argument(_) | Self::Stale { .. } | Self::NoRoom { .. } => None,
         }
     }
 }

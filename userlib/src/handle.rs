@@ -10,6 +10,7 @@ use crate::code::{Device, NO_ENTRY};
 use crate::error::{Call, Error};
 use crate::ioctl::{self, Piece};
 use crate::layout::{Align, Mode, place};
+use crate::space::{Window, near};
 use crate::stats::Stats;
 use crate::sys::Mapped;
 use crate::validated::Validated;
@@ -51,6 +52,27 @@ impl MapHandle {
         mapped
             .map(|mapped| Mapping { mapped })
             .map_err(|error| Error::system(Call::Map, &error))
+    }
+
+    /// The same inside of `window`, as close as can be to where that wants it.
+    /// Nothing that is mapped is replaced.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let (handle, _append, _mapping) = jitfd::JitFd::create(1 << 20)?.split();
+    /// // From here this program's own functions can be called directly.
+    /// let window = jitfd::Window::reaching(main as *const () as usize);
+    /// let mapping = handle.map_in(window, 1 << 20)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`] if there is no gap of this size; else as
+    /// [`map`](Self::map).
+    pub fn map_in(&self, window: Window, len: usize) -> Result<Mapping, Error> {
+        let mapped = near::map(self.as_fd(), window, len)?;
+        Ok(Mapping { mapped })
     }
 
     /// The region's counters.

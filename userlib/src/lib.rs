@@ -85,6 +85,8 @@ mod region;
 mod region_tests;
 mod stats;
 
+mod space;
+
 #[expect(
     clippy::cast_possible_truncation,
     reason = "the file is fixed, and shared with the module"
@@ -113,6 +115,7 @@ pub use fault::{Reason, ValidationError};
 pub use handle::{AppendHandle, MapHandle, Mapping};
 pub use layout::Align;
 pub use region::{JitFd, Place, Published, RegionOptions, Reservation};
+pub use space::Window;
 pub use stats::Stats;
 pub use validate::{LockSkips, Options, Validator, validate};
 pub use validated::Validated;

@@ -12,6 +12,7 @@ use crate::cast::to_u64;
 use crate::error::{Call, Error, SystemError};
 use crate::handle::{AppendHandle, MapHandle, Mapping, create};
 use crate::layout::{Align, Mode, place};
+use crate::space::Window;
 use crate::stats::Stats;
 use crate::validated::Validated;
 use std::borrow::Borrow;
@@ -67,6 +68,7 @@ pub struct Reservation {
 pub struct RegionOptions {
     any_process: bool,
     boundary_map: bool,
+    window: Option<Window>,
 }
 
 impl Default for RegionOptions {
@@ -83,6 +85,7 @@ impl RegionOptions {
         Self {
             any_process: false,
             boundary_map: true,
+            window: None,
         }
     }
 
@@ -103,11 +106,30 @@ impl RegionOptions {
         self
     }
 
+    /// Where in the address space the region is to be mapped; anywhere unless
+    /// set.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// use jitfd::{RegionOptions, Window};
+    ///
+    /// let program = Window::reaching(main as *const () as usize);
+    /// let region = RegionOptions::new().window(program).create(1 << 20)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub const fn window(mut self, window: Window) -> Self {
+        self.window = Some(window);
+        self
+    }
+
     /// Creates a region and maps it. `capacity` is in bytes, rounded up to whole
     /// pages.
     ///
     /// # Errors
-    /// As [`JitFd::create`].
+    /// As [`JitFd::create`]; [`Error::NoRoom`] if a window was set in which
+    /// there is no gap of this size.
     pub fn create(self, capacity: usize) -> Result<JitFd, Error> {
         let capacity = checked_capacity(capacity)?;
         let flags = if self.any_process {
@@ -116,7 +138,10 @@ impl RegionOptions {
             0
         };
         let (map, append) = create(capacity, flags)?;
-        let mapping = map.map(capacity)?;
+        let mapping = match self.window {
+            Some(window) => map.map_in(window, capacity)?,
+            None => map.map(capacity)?,
+        };
         let boundaries = self.boundary_map.then(|| BoundaryMap::new(capacity));
         Ok(JitFd {
             mapping,

@@ -267,3 +267,18 @@ fn append_and_run(region: &JitFd, base: i32) {
         assert_eq!(run(region, at), i32::try_from(at).unwrap());
     }
 }
+
+#[test]
+fn a_region_lies_in_its_window() {
+    let here = run as *const () as usize;
+    let near = RegionOptions::new().window(Window::reaching(here));
+    let regions: Vec<_> = (0..8).map(|_| near.create(1 << 20).unwrap()).collect();
+    for region in &regions {
+        assert!(region.base().addr().abs_diff(here) < (1 << 31) - (1 << 20));
+        let at = region.append(&returns(9)).unwrap();
+        assert_eq!(run(region, at.offset), 9);
+    }
+    let nowhere = Window::reaching_all(0, usize::MAX);
+    let refused = RegionOptions::new().window(nowhere).create(4096);
+    assert_eq!(refused.unwrap_err(), Error::NoRoom { len: 4096 });
+}

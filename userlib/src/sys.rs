@@ -23,7 +23,7 @@ use crate::cast::{to_u64, to_usize};
 use std::ffi::{CStr, c_int};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::ptr::{NonNull, null_mut};
+use std::ptr::NonNull;
 
 /// An argument of an ioctl.
 ///
@@ -188,9 +188,32 @@ unsafe impl Sync for Mapped {}
 impl Mapped {
     /// Maps the first `len` bytes of a region.
     pub(crate) fn region(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
-        let (access, flags) = (libc::PROT_READ | libc::PROT_EXEC, libc::MAP_SHARED);
+        Self::region_with(fd, len, 0, 0)
+    }
+
+    /// The same at `address`, a multiple of the page size; `EEXIST` if something
+    /// is mapped there.
+    pub(crate) fn region_at(fd: BorrowedFd<'_>, len: usize, address: usize) -> io::Result<Self> {
+        let mapped = Self::region_with(fd, len, address, libc::MAP_FIXED_NOREPLACE)?;
+        // Kernels before 4.17 take the address for a hint.
+        if mapped.address() == address {
+            Ok(mapped)
+        } else {
+            Err(io::Error::from_raw_os_error(libc::EEXIST))
+        }
+    }
+
+    /// `more` is `MAP_FIXED_NOREPLACE` or 0.
+    fn region_with(
+        fd: BorrowedFd<'_>,
+        len: usize,
+        address: usize,
+        more: c_int,
+    ) -> io::Result<Self> {
+        let (access, flags) = (libc::PROT_READ | libc::PROT_EXEC, libc::MAP_SHARED | more);
+        let hint = std::ptr::without_provenance_mut(address);
         // SAFETY: without MAP_FIXED nothing is replaced.
-        let base = unsafe { libc::mmap(null_mut(), len, access, flags, fd.as_raw_fd(), 0) };
+        let base = unsafe { libc::mmap(hint, len, access, flags, fd.as_raw_fd(), 0) };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
