@@ -3,8 +3,10 @@
 //! Finished code in a mapping of its own: the mail's `jit_create_code`.
 
 use crate::abi;
+use crate::backend::{Backend, Fallback};
 use crate::error::{Call, Error};
 use crate::ioctl;
+use crate::own;
 use crate::sys::{self, Mapped};
 use crate::validated::Validated;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -42,10 +44,12 @@ impl Device {
     /// # Errors
     /// As [`jit_create_code`].
     pub fn create_code(&self, code: &Validated) -> Result<Code, Error> {
-        let mapped = sys::create_code(self.as_fd(), code.bytes());
-        mapped
-            .map(|mapped| Code { mapped })
-            .map_err(|error| Error::system(Call::CreateCode, &error))
+        let mapped = sys::create_code(self.as_fd(), code.bytes())
+            .map_err(|error| Error::system(Call::CreateCode, &error))?;
+        Ok(Code {
+            mapped,
+            backend: Some(Backend::Kernel),
+        })
     }
 
     /// As [`jit_create_code_at`], on this device.
@@ -57,9 +61,7 @@ impl Device {
     /// As [`jit_create_code_at`].
     #[expect(unsafe_code, reason = "replaces memory of the caller's choice")]
     pub unsafe fn create_code_at(&self, code: &Validated, at: *mut u8) -> Result<(), Error> {
-        if at.is_null() || at.addr() % abi::PAGE_SIZE != 0 {
-            return Err(Error::Argument("code is put at the start of a page"));
-        }
+        check_place(at)?;
         // SAFETY: as promised by the caller.
         unsafe { sys::create_code_at(self.as_fd(), code.bytes(), at.expose_provenance()) }
             .map_err(|error| Error::system(Call::CreateCode, &error))
@@ -140,8 +142,98 @@ pub fn jit_create_code(code: &Validated) -> Result<Code, Error> {
 /// ```
 #[expect(unsafe_code, reason = "replaces memory of the caller's choice")]
 pub unsafe fn jit_create_code_at(code: &Validated, at: *mut u8) -> Result<(), Error> {
+    check_place(at)?;
     // SAFETY: as promised by the caller.
     unsafe { Device::shared()?.create_code_at(code, at) }
+}
+
+/// How finished code is made executable: with a fallback where there is no
+/// `/dev/jit`, if the program asks for one.
+///
+/// ```
+/// use jitfd::{CodeOptions, Fallback, Options, validate};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// // mov eax, 42; ret
+/// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?;
+/// let code = CodeOptions::new().fallback(Fallback::Any).create(&chunk)?;
+/// // SAFETY: the code is such a function, and outlives the call.
+/// let answer = unsafe { code.entry::<extern "C" fn() -> i32>(0)? };
+/// assert_eq!(answer(), 42);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CodeOptions {
+    fallback: Fallback,
+}
+
+impl CodeOptions {
+    /// `/dev/jit` or an error.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            fallback: Fallback::Never,
+        }
+    }
+
+    /// Which backends are accepted.
+    #[must_use]
+    pub const fn fallback(mut self, fallback: Fallback) -> Self {
+        self.fallback = fallback;
+        self
+    }
+
+    /// As [`jit_create_code`], by the first of the accepted backends that this
+    /// system allows. Without the kernel's the code is as little writable, but
+    /// it was prepared in memory of this process: a memory file, sealed before
+    /// it is mapped, or pages that became executable (`mprotect`).
+    ///
+    /// # Errors
+    /// As [`jit_create_code`]; of another backend [`Kind::Refused`] or
+    /// [`Kind::NoMemory`]; [`Error::NoBackend`] if more than one was accepted
+    /// and none is allowed.
+    ///
+    /// [`Kind::Refused`]: crate::Kind::Refused
+    /// [`Kind::NoMemory`]: crate::Kind::NoMemory
+    pub fn create(&self, code: &Validated) -> Result<Code, Error> {
+        self.fallback.choose(|backend| {
+            if backend == Backend::Kernel {
+                return jit_create_code(code);
+            }
+            let mapped = own::create_code(backend, code.bytes())?;
+            let backend = Some(backend);
+            Ok(Code { mapped, backend })
+        })
+    }
+
+    /// As [`jit_create_code_at`], by the first of the accepted backends that
+    /// this system allows. Only the kernel's checks that the pages are private
+    /// anonymous memory.
+    ///
+    /// # Errors
+    /// As [`jit_create_code_at`] and [`create`](Self::create).
+    ///
+    /// # Safety
+    /// As [`jit_create_code_at`]; and the pages are private anonymous memory of
+    /// the caller.
+    #[expect(unsafe_code, reason = "replaces memory of the caller's choice")]
+    pub unsafe fn create_at(&self, code: &Validated, at: *mut u8) -> Result<(), Error> {
+        check_place(at)?;
+        self.fallback.choose(|backend| match backend {
+            // SAFETY: as promised by the caller.
+            Backend::Kernel => unsafe { jit_create_code_at(code, at) },
+            // SAFETY: as promised by the caller.
+            own => unsafe { own::create_code_at(own, code.bytes(), at) },
+        })
+    }
+}
+
+fn check_place(at: *mut u8) -> Result<(), Error> {
+    if at.is_null() || at.addr() % abi::PAGE_SIZE != 0 {
+        return Err(Error::Argument("code is put at the start of a page"));
+    }
+    Ok(())
 }
 
 /// Executable code in a mapping of its own; unmapped on drop.
@@ -150,13 +242,14 @@ pub unsafe fn jit_create_code_at(code: &Validated, at: *mut u8) -> Result<(), Er
 #[derive(Debug)]
 pub struct Code {
     mapped: Mapped,
+    backend: Option<Backend>,
 }
 
 impl Code {
     /// The address of the first byte. Readable and executable for
     /// [`len`](Self::len) bytes, never writable.
     #[must_use]
-    pub const fn as_ptr(&self) -> *const u8 {
+    pub fn as_ptr(&self) -> *const u8 {
         self.mapped.as_ptr()
     }
 
@@ -165,6 +258,13 @@ impl Code {
     #[must_use]
     pub const fn len(&self) -> usize {
         self.mapped.len()
+    }
+
+    /// What made it executable; `None` if it was taken over by
+    /// [`from_raw`](Self::from_raw).
+    #[must_use]
+    pub const fn backend(&self) -> Option<Backend> {
+        self.backend
     }
 
     /// The function at `offset`, in bytes from the first byte.
@@ -202,10 +302,8 @@ impl Code {
     /// # }
     /// ```
     #[must_use]
-    pub const fn into_raw(self) -> (*const u8, usize) {
-        let raw = (self.as_ptr(), self.len());
-        std::mem::forget(self);
-        raw
+    pub fn into_raw(self) -> (*const u8, usize) {
+        self.mapped.into_raw()
     }
 
     /// Takes over the mapping of `len` bytes at `address`: from
@@ -224,7 +322,8 @@ impl Code {
         }
         // SAFETY: as promised by the caller.
         let mapped = unsafe { Mapped::from_raw(address.expose_provenance(), len) };
-        mapped.map(|mapped| Self { mapped }).ok_or(NOTHING)
+        let backend = None;
+        mapped.map(|mapped| Self { mapped, backend }).ok_or(NOTHING)
     }
 }
 

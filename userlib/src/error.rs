@@ -3,6 +3,7 @@
 //! What can go wrong, and the one table that turns an errno of a call into its
 //! cause and what to do about it.
 
+use crate::backend::Backend;
 use crate::boundary::BoundaryError;
 use crate::fault::ValidationError;
 use std::{fmt, io};
@@ -31,19 +32,73 @@ pub enum Error {
     },
     /// The system refused a call. Nothing was changed by it.
     System(SystemError),
+    /// The backend in use can't do this; the kernel's can.
+    Unsupported(Unsupported),
+    /// None of the backends that the program accepts is allowed here.
+    NoBackend(NoBackend),
+}
+
+/// Something that a backend other than the kernel's can't do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unsupported {
+    backend: Backend,
+    what: &'static str,
+}
+
+impl Unsupported {
+    pub(crate) const fn new(backend: Backend, what: &'static str) -> Self {
+        Self { backend, what }
+    }
+
+    /// The backend.
+    #[must_use]
+    pub const fn backend(self) -> Backend {
+        self.backend
+    }
+
+    /// What it can't do.
+    #[must_use]
+    pub const fn what(self) -> &'static str {
+        self.what
+    }
+}
+
+/// Why each of several backends can't be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoBackend {
+    tried: Vec<(Backend, Error)>,
+}
+
+impl NoBackend {
+    pub(crate) const fn new(tried: Vec<(Backend, Error)>) -> Self {
+        Self { tried }
+    }
+
+    /// The backends in the order in which they were tried, each with its error.
+    #[must_use]
+    pub fn tried(&self) -> &[(Backend, Error)] {
+        &self.tried
+    }
 }
 
 impl Error {
     /// The errno behind this error: as the kernel gave it, or for what the
-    /// library itself refused `EINVAL`, or `EILSEQ` for code that is not valid.
+    /// library itself refused `EINVAL`, or `EILSEQ` for code that is not valid;
+    /// `EOPNOTSUPP` for what a backend can't do. If several backends were
+    /// refused, that of the first.
     ///
     /// ```
     /// let error = jitfd::Error::Stale { expected: 4096 };
     /// assert_eq!(error.errno(), 116); // ESTALE
     /// ```
     #[must_use]
-    pub const fn errno(&self) -> i32 {
+    pub fn errno(&self) -> i32 {
         match self {
+            Self::Unsupported(_) => libc::EOPNOTSUPP,
+            Self::NoBackend(all) => all
+                .tried
+                .first()
+                .map_or(libc::ENODEV, |(_, error)| error.errno()),
             Self::Validation(_) | Self::Boundary(_) => libc::EILSEQ,
             Self::Argument(_) => libc::EINVAL,
             Self::Stale { .. } => libc::ESTALE,
@@ -91,11 +146,37 @@ pub enum Call {
     Seal,
     /// `JIT_STATS`.
     Stats,
+    /// Without the kernel's device: making a memory file.
+    MemoryFile,
+    /// Without the kernel's device: mapping memory.
+    OwnMap,
+    /// Without the kernel's device: turning pages executable.
+    Protect,
+    /// Without the kernel's device: moving pages to their place.
+    Move,
+    /// Without the kernel's device: making other threads see new code.
+    Barrier,
+    /// Without the kernel's device: telling a forked child from its parent.
+    Owner,
 }
 
 impl Call {
+    /// Whether it is made only where `/dev/jit` is not used.
+    #[must_use]
+    pub const fn is_of_fallback(self) -> bool {
+        matches!(
+            self,
+            Self::MemoryFile
+                | Self::OwnMap
+                | Self::Protect
+                | Self::Move
+                | Self::Barrier
+                | Self::Owner
+        )
+    }
+
     /// Every call, in the order of a region's life.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 15] = [
         Self::Open,
         Self::Map,
         Self::CreateCode,
@@ -105,6 +186,12 @@ impl Call {
         Self::Fill,
         Self::Seal,
         Self::Stats,
+        Self::MemoryFile,
+        Self::OwnMap,
+        Self::Protect,
+        Self::Move,
+        Self::Barrier,
+        Self::Owner,
     ];
 
     /// What the call does, for error texts.
@@ -120,6 +207,12 @@ impl Call {
             Self::Fill => "fill a reserved range (JIT_FILL)",
             Self::Seal => "seal the region (JIT_SEAL)",
             Self::Stats => "read the counters (JIT_STATS)",
+            Self::MemoryFile => "make a memory file (memfd_create, fallocate)",
+            Self::OwnMap => "map memory for code (mmap)",
+            Self::Protect => "make pages executable (mprotect)",
+            Self::Move => "move pages to their place (mremap)",
+            Self::Barrier => "make other threads see new code (membarrier)",
+            Self::Owner => "keep the region from forked children (madvise)",
         }
     }
 }
@@ -162,6 +255,8 @@ pub enum Kind {
     Foreign,
     /// The cursor is not where it was expected.
     Stale,
+    /// The system does not let this program make code in its own memory.
+    Refused,
     /// An errno that no call is documented to give.
     Other,
 }
@@ -240,6 +335,10 @@ impl Kind {
                 "the cursor is not where it was expected",
                 "relocate the code for its new address and try again",
             ),
+            Self::Refused => (
+                "this system does not let the program make code in its own memory",
+                "see what refuses it: jitctl probe",
+            ),
             Self::Other => ("unexpected error", "look into the kernel log: dmesg"),
         }
     }
@@ -282,6 +381,9 @@ impl SystemError {
     /// The cause.
     #[must_use]
     pub const fn kind(self) -> Kind {
+        if self.call.is_of_fallback() {
+            return kind_of_fallback(self.errno);
+        }
         match (self.call, self.errno) {
             (Call::Open, libc::ENOENT | libc::ENODEV | libc::ENXIO) => Kind::NoModule,
             (Call::Map | Call::CreateCode, libc::EPERM) => Kind::NoExec,
@@ -289,6 +391,19 @@ impl SystemError {
             (_, libc::ENODEV) => Kind::Foreign,
             (_, errno) => kind_of(errno),
         }
+    }
+}
+
+/// What an errno means where the program makes code in its own memory. What a
+/// kernel does not know (`EINVAL`, `ENOSYS`) counts as refused.
+const fn kind_of_fallback(errno: i32) -> Kind {
+    match errno {
+        libc::EPERM | libc::EACCES | libc::ENOSYS | libc::EINVAL | libc::EOPNOTSUPP => {
+            Kind::Refused
+        }
+        libc::ENOMEM | libc::ENOSPC | libc::EAGAIN | libc::EFBIG => Kind::NoMemory,
+        libc::EMFILE | libc::ENFILE => Kind::TooManyFiles,
+        _ => Kind::Other,
     }
 }
 
@@ -347,11 +462,33 @@ impl fmt::Display for Error {
                  regions, or allow more addresses"
             ),
             Self::System(error) => write!(f, "{error}"),
+            Self::Unsupported(error) => write!(f, "{error}"),
+            Self::NoBackend(error) => write!(f, "{error}"),
         }
     }
 }
 
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { backend, what } = self;
+        write!(f, "{backend} does not offer {what}; /dev/jit does")
+    }
+}
+
+impl fmt::Display for NoBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nothing that may make code is allowed here")?;
+        self.tried
+            .iter()
+            .try_for_each(|(backend, error)| write!(f, "; {backend}: {error}"))
+    }
+}
+
 impl std::error::Error for SystemError {}
+
+impl std::error::Error for Unsupported {}
+
+impl std::error::Error for NoBackend {}
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
@@ -359,6 +496,8 @@ impl std::error::Error for Error {
             Self::Validation(error) => Some(error),
             Self::Boundary(error) => Some(error),
             Self::System(error) => Some(error),
+            Self::Unsupported(error) => Some(error),
+            Self::NoBackend(error) => Some(error),
             Self::Argument(_) | Self::Stale { .. } | Self::NoRoom { .. } => None,
         }
     }
@@ -379,6 +518,12 @@ impl From<BoundaryError> for Error {
 impl From<SystemError> for Error {
     fn from(error: SystemError) -> Self {
         Self::System(error)
+    }
+}
+
+impl From<Unsupported> for Error {
+    fn from(error: Unsupported) -> Self {
+        Self::Unsupported(error)
     }
 }
 
@@ -415,7 +560,7 @@ mod tests {
     fn every_errno_of_every_ioctl_has_a_cause_and_a_complete_text() {
         let calls = Call::ALL
             .into_iter()
-            .filter(|call| !matches!(call, Call::Open | Call::Map));
+            .filter(|call| !matches!(call, Call::Open | Call::Map) && !call.is_of_fallback());
         for call in calls {
             for (errno, mut kind) in TABLE {
                 if (call, errno) == (Call::CreateCode, libc::EPERM) {
@@ -453,6 +598,24 @@ mod tests {
         assert_eq!(kind(Call::Map, libc::ENODEV), Kind::Foreign);
         assert_eq!(kind(Call::Map, libc::ENODATA), Kind::NotRegion);
         assert_eq!(kind(Call::Append, 9999), Kind::Other);
+    }
+
+    #[test]
+    fn a_refused_fallback_is_not_taken_for_a_region_that_is_full() {
+        for call in Call::ALL.into_iter().filter(|call| call.is_of_fallback()) {
+            let kind = |errno| SystemError::new(call, errno).kind();
+            for errno in [libc::EPERM, libc::EACCES, libc::ENOSYS, libc::EINVAL] {
+                assert_eq!(kind(errno), Kind::Refused);
+            }
+            for errno in [libc::ENOMEM, libc::ENOSPC, libc::EAGAIN] {
+                assert_eq!(kind(errno), Kind::NoMemory);
+            }
+            let text = SystemError::new(call, libc::EACCES).to_string();
+            assert!(
+                text.contains(call.name()) && text.contains("jitctl probe"),
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -1,26 +1,33 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! The two handles of a region, which can be held by different processes, and a
-//! mapping of it. They know the kernel only; what keeps a region in order is in
+//! mapping of it. They know chunks and backends; what keeps a region in order is in
 //! `region.rs`.
 
 use crate::abi;
+use crate::access::{self, Access};
+use crate::backend::Backend;
 use crate::boundary::Placed;
-use crate::code::{Device, NO_ENTRY};
-use crate::error::{Call, Error};
-use crate::ioctl::{self, Piece};
+use crate::cast::to_usize;
+use crate::code::NO_ENTRY;
+use crate::error::Error;
 use crate::layout::{Align, Mode, place};
-use crate::space::{Window, near};
+use crate::piece::Piece;
+use crate::region::RegionOptions;
+use crate::space::Window;
 use crate::stats::Stats;
 use crate::sys::Mapped;
 use crate::validated::Validated;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// Creates a region: its two handles.
-pub(crate) fn create(capacity: usize, flags: u32) -> Result<(MapHandle, AppendHandle), Error> {
-    let device = Device::open()?;
-    let append = ioctl::create(device.as_fd(), capacity, flags)?;
-    Ok((MapHandle { fd: device.into() }, AppendHandle { fd: append }))
+pub(crate) fn create(
+    backend: Backend,
+    capacity: usize,
+    options: RegionOptions,
+) -> Result<(MapHandle, AppendHandle), Error> {
+    let (map, append) = access::create(backend, capacity, options)?;
+    Ok((MapHandle { access: map }, AppendHandle { access: append }))
 }
 
 /// The handle by which a region is mapped. Whoever holds it can read and execute
@@ -36,7 +43,7 @@ pub(crate) fn create(capacity: usize, flags: u32) -> Result<(MapHandle, AppendHa
 /// ```
 #[derive(Debug)]
 pub struct MapHandle {
-    fd: OwnedFd,
+    access: Access,
 }
 
 impl MapHandle {
@@ -48,10 +55,23 @@ impl MapHandle {
     /// [`Denied`](crate::Kind::Denied), [`NoExec`](crate::Kind::NoExec) or
     /// [`NoMemory`](crate::Kind::NoMemory).
     pub fn map(&self, len: usize) -> Result<Mapping, Error> {
-        let mapped = Mapped::region(self.as_fd(), len);
-        mapped
-            .map(|mapped| Mapping { mapped })
-            .map_err(|error| Error::system(Call::Map, &error))
+        let mapped = self.access.map(None, len)?;
+        Ok(Mapping { mapped })
+    }
+
+    /// What makes the region's code executable.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        self.access.backend()
+    }
+
+    /// The descriptor, to be passed to another process.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the backend is not the kernel's: only its
+    /// handles carry rights of their own.
+    pub fn fd(&self) -> Result<BorrowedFd<'_>, Error> {
+        self.access.fd()
     }
 
     /// The same inside of `window`, as close as can be to where that wants it.
@@ -68,10 +88,11 @@ impl MapHandle {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NoRoom`] if there is no gap of this size; else as
-    /// [`map`](Self::map).
+    /// [`Error::NoRoom`] if there is no gap of this size; [`Error::Unsupported`]
+    /// if the backend has mapped the region elsewhere and can't map it twice
+    /// ([`Backend::ProtectFlips`]); else as [`map`](Self::map).
     pub fn map_in(&self, window: Window, len: usize) -> Result<Mapping, Error> {
-        let mapped = near::map(self.as_fd(), window, len)?;
+        let mapped = self.access.map(Some(window), len)?;
         Ok(Mapping { mapped })
     }
 
@@ -81,7 +102,7 @@ impl MapHandle {
     /// [`Error::System`] of kind [`NotRegion`](crate::Kind::NotRegion) or
     /// [`Foreign`](crate::Kind::Foreign).
     pub fn stats(&self) -> Result<Stats, Error> {
-        ioctl::stats(self.as_fd()).map(Stats::from)
+        self.access.stats().map(Stats::from)
     }
 }
 
@@ -104,7 +125,7 @@ impl MapHandle {
 /// ```
 #[derive(Debug)]
 pub struct AppendHandle {
-    fd: OwnedFd,
+    access: Access,
 }
 
 impl AppendHandle {
@@ -136,7 +157,7 @@ impl AppendHandle {
         }
         let pieces: Vec<_> = chunks.iter().map(|chunk| at_cursor(chunk)).collect();
         check_count(&pieces)?;
-        let first = ioctl::append(self.as_fd(), &pieces, expect, mode.flags())?;
+        let first = self.access.append(&pieces, expect, mode.flags())?;
         let (offsets, _) = place(first, usize::MAX, chunks, Mode::Lazy).unwrap_or_default();
         Ok(offsets)
     }
@@ -147,7 +168,7 @@ impl AppendHandle {
     /// # Errors
     /// As [`JitFd::reserve`](crate::JitFd::reserve).
     pub fn reserve(&self, len: usize, align: Align) -> Result<usize, Error> {
-        ioctl::reserve(self.as_fd(), len, align)
+        self.access.reserve(len, align)
     }
 
     /// Publishes `chunk` at `offset` of the region, in a range that was
@@ -159,12 +180,17 @@ impl AppendHandle {
         self.fill_batch(&[Placed { offset, chunk }])
     }
 
+    /// The end of what was published or reserved, in bytes.
+    pub(crate) fn cursor(&self) -> Result<usize, Error> {
+        self.access.stats().map(|stats| to_usize(stats.cursor))
+    }
+
     pub(crate) fn fill_batch(&self, batch: &[Placed<'_>]) -> Result<(), Error> {
         let pieces: Vec<_> = batch.iter().map(at_offset).collect();
         check_count(&pieces)?;
         let sync = batch.iter().any(|placed| placed.chunk.holds_data());
         let mode = if sync { Mode::Sync } else { Mode::Lazy };
-        ioctl::fill(self.as_fd(), &pieces, mode.flags())
+        self.access.fill(&pieces, mode.flags())
     }
 
     /// No publication, ever again, by any handle. What is mapped stays.
@@ -173,7 +199,22 @@ impl AppendHandle {
     /// [`Error::System`] of kind [`NotOwner`](crate::Kind::NotOwner),
     /// [`Sealed`](crate::Kind::Sealed) or [`Foreign`](crate::Kind::Foreign).
     pub fn seal(&self) -> Result<(), Error> {
-        ioctl::seal(self.as_fd())
+        self.access.seal()
+    }
+
+    /// What makes the region's code executable.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        self.access.backend()
+    }
+
+    /// The descriptor, to be passed to another process.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the backend is not the kernel's: only its
+    /// handles carry rights of their own.
+    pub fn fd(&self) -> Result<BorrowedFd<'_>, Error> {
+        self.access.fd()
     }
 
     /// The region's counters.
@@ -181,7 +222,7 @@ impl AppendHandle {
     /// # Errors
     /// [`Error::System`] of kind [`Foreign`](crate::Kind::Foreign).
     pub fn stats(&self) -> Result<Stats, Error> {
-        ioctl::stats(self.as_fd()).map(Stats::from)
+        self.access.stats().map(Stats::from)
     }
 }
 
@@ -217,14 +258,14 @@ pub struct Mapping {
 impl Mapping {
     /// The address of the region's first byte.
     #[must_use]
-    pub const fn as_ptr(&self) -> *const u8 {
+    pub fn as_ptr(&self) -> *const u8 {
         self.mapped.as_ptr()
     }
 
     /// The same as a number.
     #[must_use]
     pub fn address(&self) -> usize {
-        self.mapped.address()
+        self.as_ptr().addr()
     }
 
     /// The length in bytes.
@@ -251,23 +292,23 @@ impl Mapping {
     }
 }
 
-impl AsFd for MapHandle {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-impl AsFd for AppendHandle {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
 /// For a handle received from another process. A descriptor of something else
 /// is found out by the first call on it.
 impl From<OwnedFd> for MapHandle {
     fn from(fd: OwnedFd) -> Self {
-        Self { fd }
+        Self {
+            access: Access::Kernel(fd),
+        }
+    }
+}
+
+/// Fails with [`Error::Unsupported`], closing the handle, if it is not the
+/// kernel's.
+impl TryFrom<MapHandle> for OwnedFd {
+    type Error = Error;
+
+    fn try_from(handle: MapHandle) -> Result<Self, Error> {
+        handle.access.into_fd()
     }
 }
 
@@ -275,18 +316,18 @@ impl From<OwnedFd> for MapHandle {
 /// is found out by the first call on it.
 impl From<OwnedFd> for AppendHandle {
     fn from(fd: OwnedFd) -> Self {
-        Self { fd }
+        Self {
+            access: Access::Kernel(fd),
+        }
     }
 }
 
-impl From<MapHandle> for OwnedFd {
-    fn from(handle: MapHandle) -> Self {
-        handle.fd
-    }
-}
+/// Fails with [`Error::Unsupported`], closing the handle, if it is not the
+/// kernel's.
+impl TryFrom<AppendHandle> for OwnedFd {
+    type Error = Error;
 
-impl From<AppendHandle> for OwnedFd {
-    fn from(handle: AppendHandle) -> Self {
-        handle.fd
+    fn try_from(handle: AppendHandle) -> Result<Self, Error> {
+        handle.access.into_fd()
     }
 }

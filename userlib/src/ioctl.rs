@@ -4,10 +4,10 @@
 //! No policy.
 
 use crate::abi;
-use crate::cast::{to_u64, to_usize};
+use crate::cast::to_u64;
 use crate::error::{Call, Error};
-pub(crate) use crate::ioctl_piece::Piece;
 use crate::layout::Align;
+use crate::piece::Piece;
 use crate::sys;
 use std::ffi::c_int;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -109,9 +109,4 @@ pub(crate) fn seal(handle: BorrowedFd<'_>) -> Result<(), Error> {
 /// `JIT_STATS`.
 pub(crate) fn stats(handle: BorrowedFd<'_>) -> Result<abi::Stats, Error> {
     sys::ioctl_out(handle, abi::JIT_STATS).map_err(failed(Call::Stats))
-}
-
-/// The cursor of a region, in bytes from its start.
-pub(crate) fn cursor(handle: BorrowedFd<'_>) -> Result<usize, Error> {
-    stats(handle).map(|stats| to_usize(stats.cursor))
 }

@@ -81,10 +81,12 @@ mod layout;
 mod code;
 mod handle;
 mod region;
-#[cfg(test)]
-mod region_tests;
 mod stats;
 
+mod access;
+mod backend;
+mod own;
+mod report;
 mod space;
 
 #[expect(
@@ -100,21 +102,19 @@ mod abi;
 mod abi_pinned;
 mod cast;
 mod error;
-#[cfg(not(test))]
 mod ioctl;
-#[cfg(test)]
-#[path = "ioctl_model.rs"]
-mod ioctl;
-mod ioctl_piece;
+mod piece;
 mod sys;
 
+pub use backend::{Backend, Fallback};
 pub use boundary::BoundaryError;
-pub use code::{Code, Device, jit_create_code, jit_create_code_at};
-pub use error::{Call, Error, Kind, SystemError};
+pub use code::{Code, CodeOptions, Device, jit_create_code, jit_create_code_at};
+pub use error::{Call, Error, Kind, NoBackend, SystemError, Unsupported};
 pub use fault::{Reason, ValidationError};
 pub use handle::{AppendHandle, MapHandle, Mapping};
 pub use layout::Align;
 pub use region::{JitFd, Place, Published, RegionOptions, Reservation};
+pub use report::{FallbackHook, FallbackReport, set_fallback_hook};
 pub use space::Window;
 pub use stats::Stats;
 pub use validate::{LockSkips, Options, Validator, validate};

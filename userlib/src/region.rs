@@ -7,6 +7,7 @@
 //! runs under it.
 
 use crate::abi;
+use crate::backend::{Backend, Fallback};
 use crate::boundary::{BoundaryMap, Placed};
 use crate::cast::to_u64;
 use crate::error::{Call, Error, SystemError};
@@ -16,7 +17,6 @@ use crate::space::Window;
 use crate::stats::Stats;
 use crate::validated::Validated;
 use std::borrow::Borrow;
-use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How often a publication is tried again because another holder of the append
@@ -66,9 +66,10 @@ pub struct Reservation {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RegionOptions {
-    any_process: bool,
+    pub(crate) any_process: bool,
     boundary_map: bool,
-    window: Option<Window>,
+    pub(crate) window: Option<Window>,
+    fallback: Fallback,
 }
 
 impl Default for RegionOptions {
@@ -86,6 +87,7 @@ impl RegionOptions {
             any_process: false,
             boundary_map: true,
             window: None,
+            fallback: Fallback::Never,
         }
     }
 
@@ -124,24 +126,35 @@ impl RegionOptions {
         self
     }
 
+    /// Which backends are accepted; only the kernel's unless set.
+    #[must_use]
+    pub const fn fallback(mut self, fallback: Fallback) -> Self {
+        self.fallback = fallback;
+        self
+    }
+
     /// Creates a region and maps it. `capacity` is in bytes, rounded up to whole
     /// pages.
     ///
     /// # Errors
     /// As [`JitFd::create`]; [`Error::NoRoom`] if a window was set in which
-    /// there is no gap of this size.
+    /// there is no gap of this size. Of another backend than the kernel's
+    /// [`Kind::Refused`] or [`Kind::NoMemory`]; [`Error::Unsupported`] if it
+    /// can't do what is asked for; [`Error::NoBackend`] if more than one was
+    /// accepted and none is allowed.
+    ///
+    /// [`Kind::Refused`]: crate::Kind::Refused
+    /// [`Kind::NoMemory`]: crate::Kind::NoMemory
     pub fn create(self, capacity: usize) -> Result<JitFd, Error> {
         let capacity = checked_capacity(capacity)?;
-        let flags = if self.any_process {
-            abi::CREATE_ANY_MM
-        } else {
-            0
-        };
-        let (map, append) = create(capacity, flags)?;
-        let mapping = match self.window {
-            Some(window) => map.map_in(window, capacity)?,
-            None => map.map(capacity)?,
-        };
+        let (map, append, mapping) = self.fallback.choose(|backend| {
+            let (map, append) = create(backend, capacity, self)?;
+            let mapping = match self.window {
+                Some(window) => map.map_in(window, capacity)?,
+                None => map.map(capacity)?,
+            };
+            Ok((map, append, mapping))
+        })?;
         let boundaries = self.boundary_map.then(|| BoundaryMap::new(capacity));
         Ok(JitFd {
             mapping,
@@ -218,9 +231,15 @@ impl JitFd {
         RegionOptions::new().create(capacity)
     }
 
+    /// What makes the region's code executable.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        self.map.backend()
+    }
+
     /// The address of the region's first byte.
     #[must_use]
-    pub const fn base(&self) -> *const u8 {
+    pub fn base(&self) -> *const u8 {
         self.mapping.as_ptr()
     }
 
@@ -512,7 +531,7 @@ impl JitFd {
     }
 
     fn kernel_cursor(&self) -> Result<usize, Error> {
-        crate::ioctl::cursor(self.append.as_fd())
+        self.append.cursor()
     }
 
     fn place_at(&self, offset: usize) -> Place {

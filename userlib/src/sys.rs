@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! System calls, mappings and function pointers: all `unsafe` blocks of the
-//! crate.
+//! Calls of the kernel's device, mappings and function pointers. The `unsafe` of
+//! the other backends is in `own/`.
 //!
 //! Why they are sound:
 //! * A request whose number says "write" only makes the kernel *read* the
@@ -13,17 +13,14 @@
 //! * New mappings are at addresses of the kernel's choice, so they replace
 //!   nothing. Replacing is [`create_code_at`], which is `unsafe`.
 #![expect(unsafe_code, reason = "this is the file for it")]
-#![cfg_attr(
-    test,
-    expect(dead_code, reason = "unit tests call a model of the kernel")
-)]
 
 use crate::abi;
 use crate::cast::{to_u64, to_usize};
 use std::ffi::{CStr, c_int};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::ptr::NonNull;
+use std::ptr::{NonNull, without_provenance_mut};
+use std::sync::Arc;
 
 /// An argument of an ioctl.
 ///
@@ -168,58 +165,97 @@ unsafe fn create_code_raw(
     Ok(to_usize(argument.addr))
 }
 
-/// An executable, never writable mapping.
+/// Maps the first `len` bytes of what `fd` is open on, readable and executable;
+/// `at` is as in [`Span::map`].
+pub(crate) fn map_code(fd: BorrowedFd<'_>, at: Option<usize>, len: usize) -> io::Result<Mapped> {
+    let access = libc::PROT_READ | libc::PROT_EXEC;
+    let span = Span::map(at, len, access, libc::MAP_SHARED, Some(fd))?;
+    Ok(Mapped::whole(span))
+}
+
+/// A range of addresses with nothing of Rust's in it.
 ///
 /// # Invariants
-/// `base` and the `len` bytes after it are one mapping, or the start of one,
-/// that this value owns: it is unmapped when the value is dropped.
+/// `base` and the `len` bytes after it are mapped, or were, by this value's
+/// maker, and are this value's: they are unmapped when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Mapped {
+pub(crate) struct Span {
     base: NonNull<u8>,
     len: usize,
 }
 
-// SAFETY: the memory is the same from every thread, and never written through
-// this type.
-unsafe impl Send for Mapped {}
+// SAFETY: the type itself never accesses the memory.
+unsafe impl Send for Span {}
 // SAFETY: as above.
-unsafe impl Sync for Mapped {}
+unsafe impl Sync for Span {}
 
-impl Mapped {
-    /// Maps the first `len` bytes of a region.
-    pub(crate) fn region(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
-        Self::region_with(fd, len, 0, 0)
-    }
-
-    /// The same at `address`, a multiple of the page size; `EEXIST` if something
-    /// is mapped there.
-    pub(crate) fn region_at(fd: BorrowedFd<'_>, len: usize, address: usize) -> io::Result<Self> {
-        let mapped = Self::region_with(fd, len, address, libc::MAP_FIXED_NOREPLACE)?;
-        // Kernels before 4.17 take the address for a hint.
-        if mapped.address() == address {
-            Ok(mapped)
-        } else {
-            Err(io::Error::from_raw_os_error(libc::EEXIST))
-        }
-    }
-
-    /// `more` is `MAP_FIXED_NOREPLACE` or 0.
-    fn region_with(
-        fd: BorrowedFd<'_>,
+impl Span {
+    /// A new mapping: at `at`, a multiple of the page size, or `EEXIST` if
+    /// something is mapped there; else at an address of the kernel's choice.
+    pub(crate) fn map(
+        at: Option<usize>,
         len: usize,
-        address: usize,
-        more: c_int,
+        access: c_int,
+        flags: c_int,
+        fd: Option<BorrowedFd<'_>>,
     ) -> io::Result<Self> {
-        let (access, flags) = (libc::PROT_READ | libc::PROT_EXEC, libc::MAP_SHARED | more);
-        let hint = std::ptr::without_provenance_mut(address);
+        let fd = fd.map_or(-1, |fd| fd.as_raw_fd());
+        let fixed = at.map_or(0, |_| libc::MAP_FIXED_NOREPLACE);
+        let flags = flags & !libc::MAP_FIXED | fixed;
+        let hint = without_provenance_mut(at.unwrap_or(0));
         // SAFETY: without MAP_FIXED nothing is replaced.
-        let base = unsafe { libc::mmap(hint, len, access, flags, fd.as_raw_fd(), 0) };
+        let base = unsafe { libc::mmap(hint, len, access, flags, fd, 0) };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let base = NonNull::new(base.cast()).ok_or_else(io::Error::last_os_error)?;
         // INVARIANT: the mapping is new, so nobody else owns it.
-        Ok(Self { base, len })
+        let base = NonNull::new(base.cast()).ok_or_else(io::Error::last_os_error)?;
+        let span = Self { base, len };
+        // Kernels before 4.17 take the address for a hint.
+        if at.is_some_and(|at| at != span.base().addr()) {
+            return Err(io::Error::from_raw_os_error(libc::EEXIST));
+        }
+        Ok(span)
+    }
+
+    pub(crate) const fn base(&self) -> *mut u8 {
+        self.base.as_ptr()
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl Drop for Span {
+    fn drop(&mut self) {
+        // SAFETY: by the type invariant the mapping is ours.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+/// Executable memory, not writable through this type: the first bytes of a span.
+///
+/// # Invariants
+/// `len` is not above the span's.
+#[derive(Clone, Debug)]
+pub(crate) struct Mapped {
+    span: Arc<Span>,
+    len: usize,
+}
+
+impl Mapped {
+    pub(crate) fn whole(span: Span) -> Self {
+        let len = span.len();
+        Self::part(&Arc::new(span), len)
+    }
+
+    /// The first `len` bytes of `span`, or all if it has fewer.
+    pub(crate) fn part(span: &Arc<Span>, len: usize) -> Self {
+        Self {
+            span: Arc::clone(span),
+            len: len.min(span.len()),
+        }
     }
 
     /// Takes over the mapping at `address`; `None` if that is 0.
@@ -229,15 +265,18 @@ impl Mapped {
     pub(crate) unsafe fn from_raw(address: usize, len: usize) -> Option<Self> {
         let base = NonNull::new(std::ptr::with_exposed_provenance_mut(address))?;
         // INVARIANT: as promised by the caller.
-        Some(Self { base, len })
+        Some(Self::whole(Span { base, len }))
     }
 
-    pub(crate) const fn as_ptr(&self) -> *const u8 {
-        self.base.as_ptr()
+    /// Gives the mapping away: it is not unmapped.
+    pub(crate) fn into_raw(self) -> (*const u8, usize) {
+        let raw = (self.as_ptr(), self.len());
+        std::mem::forget(self);
+        raw
     }
 
-    pub(crate) fn address(&self) -> usize {
-        self.base.addr().get()
+    pub(crate) fn as_ptr(&self) -> *const u8 {
+        self.span.base()
     }
 
     pub(crate) const fn len(&self) -> usize {
@@ -251,19 +290,12 @@ impl Mapped {
     /// `F` is a function pointer type, and the code at `offset` is a function
     /// of that type.
     pub(crate) unsafe fn entry<F: Copy>(&self, offset: usize) -> Option<F> {
-        if offset >= self.len || size_of::<F>() != size_of::<*const u8>() {
+        if offset >= self.len() || size_of::<F>() != size_of::<*const u8>() {
             return None;
         }
         let function = self.as_ptr().wrapping_add(offset);
         // SAFETY: the sizes are equal, and a non-null address is a value of a
         // function pointer type; the caller vouches for the function.
         Some(unsafe { std::mem::transmute_copy(&function) })
-    }
-}
-
-impl Drop for Mapped {
-    fn drop(&mut self) {
-        // SAFETY: by the type invariant the mapping is ours.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }

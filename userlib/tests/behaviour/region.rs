@@ -1,20 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Regions over the model of the kernel: placing, retrying, refusing, and
-//! running the code.
-#![expect(unsafe_code, reason = "the tests run the code that they publish")]
+//! Regions: placing, retrying, refusing, and running the code.
 
-use crate::*;
-
-type Function = extern "C" fn() -> i32;
-
-/// mov eax, value; ret
-fn returns(value: i32) -> Validated {
-    let mut code = vec![0xb8];
-    code.extend(value.to_le_bytes());
-    code.push(0xc3);
-    validate(&code, &Options::new()).unwrap()
-}
+use super::{Function, create, options, read, returns, run};
+use jitfd::*;
 
 /// A jump of five bytes from `at` to `target`.
 fn jump(at: usize, target: usize) -> Validated {
@@ -31,18 +20,8 @@ fn with_data(len: usize) -> Validated {
     validate(&vec![0x90; len], &Options::new().data(0..1)).unwrap()
 }
 
-fn run(region: &JitFd, offset: usize) -> i32 {
-    // SAFETY: the tests publish such functions at the offsets they run.
-    unsafe { region.entry::<Function>(offset).unwrap()() }
-}
-
-fn last_flags(region: &JitFd) -> u64 {
-    region.stats().unwrap().straddles
-}
-
-#[test]
-fn appended_code_runs_where_it_is_said_to_be() {
-    let region = JitFd::create(5000).unwrap();
+pub fn appended_code_runs_where_it_is_said_to_be(backend: Backend) {
+    let region = create(backend, 5000);
     assert_eq!(region.capacity(), 8192);
     for value in 0..100 {
         let at = region.append(&returns(value)).unwrap();
@@ -53,9 +32,8 @@ fn appended_code_runs_where_it_is_said_to_be() {
     assert_eq!(region.stats().unwrap().publications, 100);
 }
 
-#[test]
-fn a_batch_is_one_publication() {
-    let region = JitFd::create(4096).unwrap();
+pub fn a_batch_is_one_publication(backend: Backend) {
+    let region = create(backend, 4096);
     let batch = [returns(1), returns(2).aligned(Align::NONE), returns(3)];
     let placed = region.append_batch(&batch).unwrap();
     assert!(placed.iter().map(|at| at.offset).eq([0, 6, 16]));
@@ -70,9 +48,8 @@ fn a_batch_is_one_publication() {
     assert_eq!(region.append_batch(&none), Ok(vec![]));
 }
 
-#[test]
-fn too_many_chunks_are_refused() {
-    let region = JitFd::create(1 << 16).unwrap();
+pub fn too_many_chunks_are_refused(backend: Backend) {
+    let region = create(backend, 1 << 16);
     let batch = vec![returns(1); 1025];
     assert!(matches!(
         region.append_batch(&batch),
@@ -81,26 +58,26 @@ fn too_many_chunks_are_refused() {
     assert_eq!(region.append_batch(&batch[..1024]).unwrap().len(), 1024);
 }
 
-#[test]
-fn data_is_published_in_a_way_of_its_own() {
-    let region = JitFd::create(1 << 20).unwrap();
+/// Small chunks with data lie where they would without, large ones on pages of
+/// their own.
+pub fn data_can_be_read_at_once(backend: Backend) {
+    let region = create(backend, 1 << 20);
     region.append(&returns(1)).unwrap();
-    assert_eq!(last_flags(&region), 0);
-    region.append(&with_data(100)).unwrap();
-    assert_eq!(last_flags(&region), abi::PUBLISH_SYNC.into());
+    let small = region.append(&with_data(100)).unwrap();
+    assert_eq!(small.offset, 16);
     let large = region.append(&with_data(100_000)).unwrap();
-    assert_eq!(last_flags(&region), abi::PUBLISH_FRESH.into());
-    assert_eq!(large.offset % 4096, 0);
+    assert_eq!(large.offset, 4096);
     let after = region.append(&returns(1)).unwrap();
-    assert_eq!((after.offset % 4096, last_flags(&region)), (0, 0));
+    assert_eq!(after.offset, 4096 + 100_000_usize.next_multiple_of(4096));
     let place = region.reserve(100, Align::NONE).unwrap();
-    region.fill(&place, &with_data(100)).unwrap();
-    assert_eq!(last_flags(&region), abi::PUBLISH_SYNC.into());
+    let filled = region.fill(&place, &with_data(100)).unwrap();
+    for at in [small, large, filled] {
+        assert_eq!(read(&region, at.offset, at.len), vec![0x90; at.len]);
+    }
 }
 
-#[test]
-fn reserved_ranges_are_filled_once() {
-    let region = JitFd::create(4096).unwrap();
+pub fn reserved_ranges_are_filled_once(backend: Backend) {
+    let region = create(backend, 4096);
     let place = region.reserve(32, Align::FUNCTION).unwrap();
     assert_eq!(region.append(&returns(2)).unwrap().offset, 32);
     let filled = region.fill(&place, &returns(1)).unwrap();
@@ -120,16 +97,15 @@ fn reserved_ranges_are_filled_once() {
         region.fill_at(&place, usize::MAX, &returns(3)),
         Err(Error::Argument(_))
     ));
-    let other = JitFd::create(4096).unwrap();
+    let other = create(backend, 4096);
     assert!(matches!(
         other.fill(&place, &returns(1)),
         Err(Error::Argument(_))
     ));
 }
 
-#[test]
-fn a_region_fills_up_and_can_be_sealed() {
-    let region = JitFd::create(4096).unwrap();
+pub fn a_region_fills_up_and_can_be_sealed(backend: Backend) {
+    let region = create(backend, 4096);
     for _ in 0..256 {
         region.append(&returns(7)).unwrap();
     }
@@ -141,7 +117,7 @@ fn a_region_fills_up_and_can_be_sealed() {
         region.reserve(16, Align::NONE).unwrap_err().kind(),
         Some(Kind::Full)
     );
-    let region = JitFd::create(4096).unwrap();
+    let region = create(backend, 4096);
     let place = region.reserve(16, Align::NONE).unwrap();
     region.seal().unwrap();
     assert_eq!(
@@ -155,16 +131,17 @@ fn a_region_fills_up_and_can_be_sealed() {
     assert!(region.stats().unwrap().sealed);
 }
 
-#[test]
-fn capacities_have_bounds() {
+pub fn capacities_have_bounds(backend: Backend) {
     for capacity in [0, (1 << 30) + 1, usize::MAX] {
-        assert!(matches!(JitFd::create(capacity), Err(Error::Argument(_))));
+        assert!(matches!(
+            options(backend).create(capacity),
+            Err(Error::Argument(_))
+        ));
     }
 }
 
-#[test]
-fn somebody_else_may_publish_in_between() {
-    let region = JitFd::create(1 << 16).unwrap();
+pub fn somebody_else_may_publish_in_between(backend: Backend) {
+    let region = create(backend, 1 << 16);
     let place = region.next_address(Align::FUNCTION).unwrap();
     region.append_handle().append(&[&returns(1)], None).unwrap();
     let stale = region.append_at(place.offset, &returns(2));
@@ -183,9 +160,8 @@ fn somebody_else_may_publish_in_between() {
     );
 }
 
-#[test]
-fn emitting_is_repeated_for_another_place() {
-    let region = JitFd::create(4096).unwrap();
+pub fn emitting_is_repeated_for_another_place(backend: Backend) {
+    let region = create(backend, 4096);
     let mut places = Vec::new();
     let at = region.append_with(Align::FUNCTION, |place| {
         if places.is_empty() {
@@ -198,9 +174,8 @@ fn emitting_is_repeated_for_another_place() {
     assert_eq!(run(&region, at.unwrap().offset), 16);
 }
 
-#[test]
-fn branches_between_chunks_are_checked() {
-    let region = JitFd::create(4096).unwrap();
+pub fn branches_between_chunks_are_checked(backend: Backend) {
+    let region = create(backend, 4096);
     let callee = region.append(&returns(5)).unwrap().offset;
     let caller = region.append_at(16, &jump(16, callee)).unwrap();
     assert_eq!(run(&region, caller.offset), 5);
@@ -211,17 +186,13 @@ fn branches_between_chunks_are_checked() {
     };
     assert_eq!(wrong, Error::Boundary(target));
     assert_eq!(region.stats().unwrap().cursor, 21);
-    let free = RegionOptions::new()
-        .boundary_map(false)
-        .create(4096)
-        .unwrap();
+    let free = options(backend).boundary_map(false).create(4096).unwrap();
     free.append(&returns(5)).unwrap();
     free.append_at(16, &jump(16, 1)).unwrap();
 }
 
-#[test]
-fn the_parts_work_alone() {
-    let (map, append, mapping) = JitFd::create(4096).unwrap().split();
+pub fn the_parts_work_alone(backend: Backend) {
+    let (map, append, mapping) = create(backend, 4096).split();
     drop(mapping);
     let offset = append.reserve(6, Align::NONE).unwrap();
     append.fill(offset, &returns(9)).unwrap();
@@ -236,13 +207,9 @@ fn the_parts_work_alone() {
     assert_eq!(map.map(0).unwrap_err().kind(), Some(Kind::Argument));
 }
 
-#[test]
-fn many_threads_append_to_one_region() {
+pub fn many_threads_append_to_one_region(backend: Backend) {
     for map in [true, false] {
-        let region = RegionOptions::new()
-            .boundary_map(map)
-            .create(1 << 20)
-            .unwrap();
+        let region = options(backend).boundary_map(map).create(1 << 20).unwrap();
         std::thread::scope(|scope| {
             for thread in 0..4 {
                 let region = &region;
@@ -268,10 +235,9 @@ fn append_and_run(region: &JitFd, base: i32) {
     }
 }
 
-#[test]
-fn a_region_lies_in_its_window() {
+pub fn a_region_lies_in_its_window(backend: Backend) {
     let here = run as *const () as usize;
-    let near = RegionOptions::new().window(Window::reaching(here));
+    let near = options(backend).window(Window::reaching(here));
     let regions: Vec<_> = (0..8).map(|_| near.create(1 << 20).unwrap()).collect();
     for region in &regions {
         assert!(region.base().addr().abs_diff(here) < (1 << 31) - (1 << 20));
@@ -279,6 +245,6 @@ fn a_region_lies_in_its_window() {
         assert_eq!(run(region, at.offset), 9);
     }
     let nowhere = Window::reaching_all(0, usize::MAX);
-    let refused = RegionOptions::new().window(nowhere).create(4096);
+    let refused = options(backend).window(nowhere).create(4096);
     assert_eq!(refused.unwrap_err(), Error::NoRoom { len: 4096 });
 }

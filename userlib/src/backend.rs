@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Where code comes from when there is no `/dev/jit`: the backends, in which
+//! order a program allows them, and the choice.
+
+use crate::error::{Error, Kind, NoBackend};
+use crate::report;
+use std::fmt;
+
+/// Who makes code executable.
+///
+/// | | [`Kernel`](Self::Kernel) | [`DualMapping`](Self::DualMapping) | [`ProtectFlips`](Self::ProtectFlips) |
+/// |---|---|---|---|
+/// | a writable view of the code | never | one, at an address of its own | never of a page that is executable |
+/// | a publication costs | a system call | interrupts of all CPUs that run the process | three system calls, and interrupts as before |
+/// | access to a page without code | `SIGBUS` | `SIGBUS`, or 0xCC if it is reserved | `SIGSEGV` |
+/// | works under `PR_SET_MDWE` | yes | yes | no |
+/// | handles for other processes | yes | no | no |
+/// | a forked child sees later code | yes | yes | no |
+/// | memory used by a reservation | none | all of it | none |
+///
+/// In all three unpublished bytes are 0xCC (`int3`), a publication is done as a
+/// whole or not at all, and threads may execute the region while code is
+/// published beside what they execute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Backend {
+    /// `/dev/jit`. No part of the program can write to code.
+    Kernel,
+    /// A memory file mapped twice, once for writing and once for executing.
+    /// Whoever finds the writable view can change all code.
+    DualMapping,
+    /// Pages are prepared in writable memory, turned executable (`mprotect`) and
+    /// then moved to their place, so that no page is writable while it can be
+    /// executed.
+    ProtectFlips,
+}
+
+impl Backend {
+    /// Every backend, the best first.
+    pub const ALL: [Self; 3] = [Self::Kernel, Self::DualMapping, Self::ProtectFlips];
+
+    /// A name for messages.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "/dev/jit",
+            Self::DualMapping => "dual mapping",
+            Self::ProtectFlips => "mprotect flips",
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Which backends a program accepts. The default is the kernel's and no other.
+///
+/// The first one that this system allows is taken. If that is not the kernel's,
+/// it is said once per process ([`set_fallback_hook`](crate::set_fallback_hook)).
+/// A backend counts as not allowed if it is absent or refused; no memory, a
+/// quota or too many open files are errors and not a reason to take another.
+///
+/// ```no_run
+/// use jitfd::{Fallback, RegionOptions};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// let region = RegionOptions::new().fallback(Fallback::Any).create(1 << 20)?;
+/// println!("code is made by {}", region.backend());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fallback {
+    /// `/dev/jit` or an error.
+    #[default]
+    Never,
+    /// `/dev/jit`, else dual mapping.
+    DualMapping,
+    /// `/dev/jit`, else dual mapping, else mprotect flips.
+    Any,
+    /// This backend or an error: for tests and measurements.
+    Only(Backend),
+}
+
+impl Fallback {
+    fn order(&self) -> &[Backend] {
+        match self {
+            Self::Never => &Backend::ALL[..1],
+            Self::DualMapping => &Backend::ALL[..2],
+            Self::Any => &Backend::ALL,
+            Self::Only(backend) => std::slice::from_ref(backend),
+        }
+    }
+
+    /// What `make` makes with the first backend that this system allows.
+    pub(crate) fn choose<T>(
+        self,
+        mut make: impl FnMut(Backend) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut tried = Vec::new();
+        for &backend in self.order() {
+            match make(backend) {
+                Ok(made) => {
+                    report::chosen(backend, &tried);
+                    return Ok(made);
+                }
+                Err(error) if is_refusal(&error) => tried.push((backend, error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(only_or_all(tried))
+    }
+}
+
+/// Whether this says that a backend can't be used here at all.
+fn is_refusal(error: &Error) -> bool {
+    match error {
+        Error::Unsupported(_) => true,
+        other => matches!(
+            other.kind(),
+            Some(
+                Kind::NoModule
+                    | Kind::Denied
+                    | Kind::NoExec
+                    | Kind::NotOwner
+                    | Kind::Foreign
+                    | Kind::Refused
+                    | Kind::Other
+            )
+        ),
+    }
+}
+
+fn only_or_all(mut tried: Vec<(Backend, Error)>) -> Error {
+    match tried.pop() {
+        Some((_, only)) if tried.is_empty() => only,
+        Some(last) => {
+            tried.push(last);
+            Error::NoBackend(NoBackend::new(tried))
+        }
+        None => Error::Argument("no backend was asked for"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Call, SystemError};
+
+    fn refusal(call: Call, errno: i32) -> Error {
+        SystemError::new(call, errno).into()
+    }
+
+    #[test]
+    fn the_first_that_is_allowed_is_taken() {
+        let missing = refusal(Call::Open, libc::ENOENT);
+        let from = |first: usize| {
+            move |backend| match Backend::ALL.iter().position(|&one| one == backend) {
+                Some(at) if at >= first => Ok(backend),
+                _ => Err(refusal(Call::Open, libc::ENOENT)),
+            }
+        };
+        for (at, backend) in Backend::ALL.into_iter().enumerate() {
+            assert_eq!(Fallback::Any.choose(from(at)), Ok(backend));
+            assert_eq!(Fallback::Only(backend).choose(from(0)), Ok(backend));
+        }
+        assert_eq!(Fallback::Never.choose(from(1)), Err(missing));
+        let none = Fallback::DualMapping.choose(from(2)).unwrap_err();
+        assert_eq!(none.errno(), libc::ENOENT);
+        assert!(matches!(none, Error::NoBackend(all) if all.tried().len() == 2));
+    }
+
+    #[test]
+    fn a_shortage_is_no_reason_for_another_backend() {
+        for errno in [libc::ENOMEM, libc::EDQUOT, libc::EMFILE, libc::EINVAL] {
+            let error = refusal(Call::Create, errno);
+            let chosen = Fallback::Any.choose(|_| Err::<(), _>(error.clone()));
+            assert_eq!(chosen, Err(error));
+        }
+    }
+}

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What the kernel's region keeps in its books, for regions in our own memory:
+//! where pieces come to lie, and what is refused, in the kernel's order
+//! (Documentation/userspace-api/jit.rst). Pure.
+
+use crate::abi;
+use crate::cast::to_u64;
+use crate::layout::Align;
+use crate::own::memory::{Effects, Write};
+use crate::piece::Piece;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Why a call is refused.
+type Errno = i32;
+
+/// The books of one region.
+///
+/// # Invariants
+/// The holes do not overlap and end at or before the cursor, which is not above
+/// the capacity.
+#[derive(Debug)]
+pub(crate) struct Books {
+    stats: abi::Stats,
+    capacity: usize,
+    cursor: usize,
+    sealed: bool,
+    /// Reserved ranges, not filled yet: the start, by the end.
+    holes: BTreeMap<usize, usize>,
+}
+
+/// An append that can be done: where the pieces go, and the cursor after it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Appending {
+    pub(crate) offsets: Vec<usize>,
+    pub(crate) end: usize,
+}
+
+/// What is refused whatever the region is like.
+pub(crate) fn check_pieces(pieces: &[Piece<'_>], capacity: usize) -> Result<(), Errno> {
+    let count = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
+    let empty = pieces.iter().any(|piece| piece.bytes.is_empty());
+    if empty || count == 0 || count > abi::MAX_SEGMENTS {
+        return Err(libc::EINVAL);
+    }
+    let total = pieces
+        .iter()
+        .fold(0_usize, |sum, piece| sum.saturating_add(piece.bytes.len()));
+    if total > capacity {
+        return Err(libc::ENOSPC);
+    }
+    Ok(())
+}
+
+/// Fills go upwards and do not overlap.
+pub(crate) fn check_order(pieces: &[Piece<'_>]) -> Result<(), Errno> {
+    let mut free = 0;
+    for piece in pieces {
+        let range = range_of(piece).ok_or(libc::EINVAL)?;
+        if range.start < free || to_u64(range.start) >= abi::MAX_REGION {
+            return Err(libc::EINVAL);
+        }
+        free = range.end;
+    }
+    Ok(())
+}
+
+fn range_of(piece: &Piece<'_>) -> Option<Range<usize>> {
+    Some(piece.offset..piece.offset.checked_add(piece.bytes.len())?)
+}
+
+impl Books {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            stats: abi::Stats::default(),
+            capacity,
+            cursor: 0,
+            sealed: false,
+            holes: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) const fn cursor(&self) -> usize {
+        self.cursor
+    }
+
+    const fn open(&self) -> Result<(), Errno> {
+        if self.sealed {
+            Err(libc::EROFS)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Where `pieces` go if they are appended now.
+    pub(crate) fn plan_append(
+        &self,
+        pieces: &[Piece<'_>],
+        expect: Option<usize>,
+        fresh: bool,
+    ) -> Result<Appending, Errno> {
+        self.open()?;
+        let edge = |at| if fresh { Align::PAGE.up(at) } else { Some(at) };
+        let mut end = edge(self.cursor).ok_or(libc::ENOSPC)?;
+        let mut offsets = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            let offset = piece.align.up(end).ok_or(libc::ENOSPC)?;
+            end = offset
+                .checked_add(piece.bytes.len())
+                .filter(|&end| end <= self.capacity)
+                .ok_or(libc::ENOSPC)?;
+            offsets.push(offset);
+        }
+        match (expect, offsets.first()) {
+            (Some(expect), Some(&first)) if expect != first => Err(libc::ESTALE),
+            // A capacity is whole pages, so the edge is inside.
+            _ => Ok(Appending {
+                end: edge(end).unwrap_or(end),
+                offsets,
+            }),
+        }
+    }
+
+    /// Notes an append that was done.
+    pub(crate) fn append(&mut self, done: &Appending, writes: &[Write<'_>], effects: Effects) {
+        self.cursor = done.end;
+        self.publication(writes, effects);
+    }
+
+    /// Whether `pieces` can be filled in now.
+    pub(crate) fn plan_fill(&self, pieces: &[Piece<'_>]) -> Result<(), Errno> {
+        self.open()?;
+        let free = |piece| range_of(piece).is_some_and(|range| self.hole(&range).is_some());
+        if pieces.iter().all(free) {
+            Ok(())
+        } else {
+            Err(libc::EEXIST)
+        }
+    }
+
+    /// Notes a fill that was done.
+    pub(crate) fn fill(&mut self, writes: &[Write<'_>], effects: Effects) {
+        for write in writes {
+            let range = write.offset..write.offset.saturating_add(write.bytes.len());
+            self.take(&range);
+        }
+        self.publication(writes, effects);
+    }
+
+    /// The hole that has all of `range`.
+    fn hole(&self, range: &Range<usize>) -> Option<Range<usize>> {
+        let (&end, &start) = self.holes.range(range.start.checked_add(1)?..).next()?;
+        (start <= range.start && range.end <= end).then_some(start..end)
+    }
+
+    fn take(&mut self, range: &Range<usize>) {
+        let Some(hole) = self.hole(range) else {
+            return;
+        };
+        self.holes.remove(&hole.end);
+        for rest in [hole.start..range.start, range.end..hole.end] {
+            if !rest.is_empty() {
+                self.holes.insert(rest.end, rest.start);
+            }
+        }
+    }
+
+    /// The range that a reservation would get.
+    pub(crate) fn plan_reserve(&self, len: usize, align: Align) -> Result<Range<usize>, Errno> {
+        if len == 0 || to_u64(len) > abi::MAX_REGION {
+            return Err(libc::EINVAL);
+        }
+        self.open()?;
+        let start = align.up(self.cursor).ok_or(libc::ENOSPC)?;
+        let end = start.checked_add(len).ok_or(libc::ENOSPC)?;
+        if end > self.capacity {
+            return Err(libc::ENOSPC);
+        }
+        Ok(start..end)
+    }
+
+    /// Notes a reservation.
+    pub(crate) fn reserve(&mut self, range: &Range<usize>) {
+        self.cursor = range.end;
+        self.holes.insert(range.end, range.start);
+    }
+
+    pub(crate) const fn seal(&mut self) {
+        self.sealed = true;
+    }
+
+    fn publication(&mut self, writes: &[Write<'_>], effects: Effects) {
+        self.stats.publications += 1;
+        for write in writes {
+            self.stats.segments += 1;
+            self.stats.bytes += to_u64(write.bytes.len());
+        }
+        self.stats.swaps += effects.swaps;
+        self.stats.retired += effects.swaps;
+        self.stats.freed += effects.swaps;
+        self.stats.in_place += effects.in_place;
+        self.stats.flushes += effects.flushes;
+    }
+
+    pub(crate) fn stats(&self) -> abi::Stats {
+        abi::Stats {
+            capacity: to_u64(self.capacity),
+            cursor: to_u64(self.cursor),
+            sealed: self.sealed.into(),
+            ..self.stats
+        }
+    }
+}

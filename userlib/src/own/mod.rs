@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Regions and code in the process's own memory, for systems without
+//! `/dev/jit`.
+//!
+//! ```text
+//!  access.rs -> OwnRegion -> books.rs    what goes where, what is refused
+//!                         -> dual.rs     a memory file, mapped twice   \ sys.rs:
+//!                         -> flips.rs    pages prepared, then moved    / all unsafe
+//! ```
+//!
+//! Locks: one mutex per region, the turn: one publication at a time. Nothing of
+//! the caller runs under it. A forked child never takes it, because another
+//! thread of the parent may have held it.
+
+mod books;
+mod code;
+mod dual;
+mod flips;
+mod memory;
+mod sys;
+
+pub(crate) use code::{create_code, create_code_at};
+
+use crate::abi;
+use crate::backend::Backend;
+use crate::error::{Call, Error, SystemError};
+use crate::layout::Align;
+use crate::piece::Piece;
+use crate::space::Window;
+use crate::sys::Mapped;
+use books::Books;
+use memory::{Memory, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use sys::AddressSpace;
+
+/// A region in the process's own memory.
+#[derive(Debug)]
+pub(crate) struct OwnRegion {
+    backend: Backend,
+    capacity: usize,
+    owner: AddressSpace,
+    turn: Mutex<Turn>,
+}
+
+#[derive(Debug)]
+struct Turn {
+    books: Books,
+    memory: Box<dyn Memory>,
+}
+
+fn refused(call: Call) -> impl Fn(i32) -> Error {
+    move |errno| SystemError::new(call, errno).into()
+}
+
+fn failed(call: Call) -> impl Fn(std::io::Error) -> Error {
+    move |error| Error::system(call, &error)
+}
+
+/// Each piece at its offset.
+fn placed<'a>(offsets: &[usize], pieces: &[Piece<'a>]) -> Vec<Write<'a>> {
+    let pairs = offsets.iter().zip(pieces);
+    pairs
+        .map(|(&offset, piece)| Write {
+            offset,
+            bytes: piece.bytes,
+        })
+        .collect()
+}
+
+impl OwnRegion {
+    /// A region of `capacity` bytes, which are whole pages. `window` is where it
+    /// will be mapped.
+    pub(crate) fn new(
+        backend: Backend,
+        capacity: usize,
+        window: Option<Window>,
+    ) -> Result<Self, Error> {
+        let owner = AddressSpace::current().map_err(failed(Call::Owner))?;
+        let memory: Box<dyn Memory> = match backend {
+            Backend::ProtectFlips => Box::new(flips::Flips::new(capacity, window)?),
+            _ => Box::new(dual::Dual::new(capacity)?),
+        };
+        let books = Books::new(capacity);
+        Ok(Self {
+            backend,
+            capacity,
+            owner,
+            turn: Mutex::new(Turn { books, memory }),
+        })
+    }
+
+    pub(crate) const fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// The turn, if this is the process that made the region.
+    fn turn(&self, call: Call) -> Result<MutexGuard<'_, Turn>, Error> {
+        if !self.owner.is_current() {
+            return Err(refused(call)(libc::EPERM));
+        }
+        // A panic can't leave the books half changed: they are noted in one go.
+        Ok(self.turn.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn append(
+        &self,
+        pieces: &[Piece<'_>],
+        expect: Option<usize>,
+        flags: u32,
+    ) -> Result<usize, Error> {
+        let refused = |errno| match (errno, expect) {
+            (libc::ESTALE, Some(expected)) => Error::Stale { expected },
+            _ => refused(Call::Append)(errno),
+        };
+        books::check_pieces(pieces, self.capacity).map_err(refused)?;
+        let mut turn = self.turn(Call::Append)?;
+        let fresh = flags & abi::PUBLISH_FRESH != 0;
+        let plan = turn.books.plan_append(pieces, expect, fresh);
+        let plan = plan.map_err(refused)?;
+        let writes = placed(&plan.offsets, pieces);
+        let from = turn.books.cursor();
+        turn.memory.extend(from..plan.end)?;
+        let effects = turn.memory.publish(&writes)?;
+        turn.books.append(&plan, &writes, effects);
+        Ok(writes.first().map_or(from, |write| write.offset))
+    }
+
+    pub(crate) fn fill(&self, pieces: &[Piece<'_>]) -> Result<(), Error> {
+        let refused = refused(Call::Fill);
+        books::check_pieces(pieces, self.capacity).map_err(&refused)?;
+        books::check_order(pieces).map_err(&refused)?;
+        let mut turn = self.turn(Call::Fill)?;
+        turn.books.plan_fill(pieces).map_err(&refused)?;
+        let offsets: Vec<usize> = pieces.iter().map(|piece| piece.offset).collect();
+        let writes = placed(&offsets, pieces);
+        let effects = turn.memory.publish(&writes)?;
+        turn.books.fill(&writes, effects);
+        Ok(())
+    }
+
+    pub(crate) fn reserve(&self, len: usize, align: Align) -> Result<usize, Error> {
+        let mut turn = self.turn(Call::Reserve)?;
+        let range = turn.books.plan_reserve(len, align);
+        let range = range.map_err(refused(Call::Reserve))?;
+        let from = turn.books.cursor();
+        turn.memory.extend(from..range.end)?;
+        turn.books.reserve(&range);
+        Ok(range.start)
+    }
+
+    pub(crate) fn seal(&self) -> Result<(), Error> {
+        let mut turn = self.turn(Call::Seal)?;
+        turn.books.seal();
+        turn.memory.seal();
+        Ok(())
+    }
+
+    pub(crate) fn stats(&self) -> Result<abi::Stats, Error> {
+        self.turn(Call::Stats).map(|turn| turn.books.stats())
+    }
+
+    /// Maps the first `len` bytes, inside of `window`.
+    pub(crate) fn map(&self, window: Option<Window>, len: usize) -> Result<Mapped, Error> {
+        if len == 0 || len > self.capacity {
+            return Err(refused(Call::Map)(libc::EINVAL));
+        }
+        self.turn(Call::Map)?.memory.map(window, len)
+    }
+}
