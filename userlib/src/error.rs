@@ -6,6 +6,7 @@
 use crate::backend::Backend;
 use crate::boundary::BoundaryError;
 use crate::fault::ValidationError;
+use crate::space::RelocError;
 use std::{fmt, io};
 
 /// What can go wrong.
@@ -25,6 +26,8 @@ pub enum Error {
         /// The offset that was expected, in bytes from the start of the region.
         expected: usize,
     },
+    /// A relocation record can't be resolved. Nothing was published.
+    Relocation(Box<RelocError>),
     /// No gap of this size is left at the addresses asked for.
     NoRoom {
         /// The number of bytes looked for.
@@ -83,9 +86,9 @@ impl NoBackend {
 
 impl Error {
     /// The errno behind this error: as the kernel gave it, or for what the
-    /// library itself refused `EINVAL`, or `EILSEQ` for code that is not valid;
-    /// `EOPNOTSUPP` for what a backend can't do. If several backends were
-    /// refused, that of the first.
+    /// library itself refused `EINVAL`, `EILSEQ` for code that is not valid,
+    /// `EOVERFLOW` for code that can't be relocated, `EOPNOTSUPP` for what a backend
+    /// can't do. If several backends were refused, that of the first.
     ///
     /// ```
     /// let error = jitfd::Error::Stale { expected: 4096 };
@@ -101,6 +104,7 @@ impl Error {
                 .map_or(libc::ENODEV, |(_, error)| error.errno()),
             Self::Validation(_) | Self::Boundary(_) => libc::EILSEQ,
             Self::Argument(_) => libc::EINVAL,
+            Self::Relocation(_) => libc::EOVERFLOW,
             Self::Stale { .. } => libc::ESTALE,
             Self::NoRoom { .. } => libc::ENOMEM,
             Self::System(error) => error.errno,
@@ -456,6 +460,7 @@ impl fmt::Display for Error {
                     kind.advice()
                 )
             }
+            Self::Relocation(error) => write!(f, "{error}"),
             Self::NoRoom { len } => write!(
                 f,
                 "no gap of {len:#x} bytes is left at the addresses asked for; ask for smaller \
@@ -495,6 +500,7 @@ impl std::error::Error for Error {
         match self {
             Self::Validation(error) => Some(error),
             Self::Boundary(error) => Some(error),
+            Self::Relocation(error) => Some(error),
             Self::System(error) => Some(error),
             Self::Unsupported(error) => Some(error),
             Self::NoBackend(error) => Some(error),

@@ -69,7 +69,7 @@ pub(crate) enum Mode {
 
 /// From here on fresh pages are used for data: they cost at most a page on
 /// either side, but no flush.
-const FRESH_FROM: usize = 16 * abi::PAGE_SIZE;
+pub(crate) const FRESH_FROM: usize = 16 * abi::PAGE_SIZE;
 
 impl Mode {
     /// The mode in which `chunks` are appended.

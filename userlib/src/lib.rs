@@ -87,7 +87,7 @@ mod access;
 mod backend;
 mod own;
 mod report;
-mod space;
+pub mod space;
 
 #[expect(
     clippy::cast_possible_truncation,
@@ -115,7 +115,7 @@ pub use handle::{AppendHandle, MapHandle, Mapping};
 pub use layout::Align;
 pub use region::{JitFd, Place, Published, RegionOptions, Reservation};
 pub use report::{FallbackHook, FallbackReport, set_fallback_hook};
-pub use space::Window;
+pub use space::{CodeSpace, Window};
 pub use stats::Stats;
 pub use validate::{LockSkips, Options, Validator, validate};
 pub use validated::Validated;

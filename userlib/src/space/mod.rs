@@ -1,8 +1,39 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Code space: where code comes to lie, and finding it again.
+//! Code space management: where code comes to lie, and finding it again.
+//!
+//! A [`JitFd`](crate::JitFd) is one region of fixed capacity. A [`CodeSpace`] is
+//! as many of them as it takes, with the parts that every JIT compiler needs
+//! around them: names, lookup by address, growth, relocation, statistics.
+//!
+//! | need | call |
+//! |---|---|
+//! | publish finished code | [`CodeSpace::publish`], [`CodeSpace::publish_all`] |
+//! | know the address first | [`CodeSpace::reserve`] and [`CodeSpace::fill`], or [`CodeSpace::emit`] |
+//! | many functions that refer to each other | [`CodeSpace::link`] |
+//! | code near some address | [`Request::window`], [`SpaceOptions::window`] |
+//! | from a program counter to its function | [`CodeSpace::lookup`] |
+//! | perf, gdb, ... | [`SpaceOptions::listener`] |
 
+mod area;
+mod code_space;
+mod image;
+mod index;
+mod link;
+mod listener;
 pub(crate) mod near;
+mod options;
+mod reloc;
+mod slot;
+mod stats;
+mod table;
 mod window;
 
+pub use code_space::CodeSpace;
+pub use image::{Image, Item};
+pub use listener::{Listener, NewCode};
+pub use options::SpaceOptions;
+pub use reloc::{Reloc, RelocError, RelocKind, RelocReason, Target};
+pub use slot::{Function, Request, Slot, Symbol};
+pub use stats::SpaceStats;
 pub use window::Window;

@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails, fails")]
 
 pub mod region;
+pub mod shadow;
+pub mod space;
 
 use jitfd::{Backend, Fallback, JitFd, Options, RegionOptions, Validated, validate};
 
@@ -27,6 +29,20 @@ macro_rules! each_behaviour {
             region::the_parts_work_alone,
             region::many_threads_append_to_one_region,
             region::a_region_lies_in_its_window,
+            space::code_is_found_by_every_address_in_it,
+            space::sixteen_trap_bytes_precede_the_first_function_of_a_region,
+            space::an_address_is_known_before_its_code,
+            space::slots_of_others_and_slots_given_up_are_refused,
+            space::it_grows_until_its_bound,
+            space::a_batch_stays_together,
+            space::regions_reach_each_other_and_what_they_must,
+            space::one_request_can_ask_for_a_place,
+            space::linked_items_call_each_other_and_what_is_far,
+            space::what_cannot_be_linked_leaves_no_function,
+            space::listeners_hear_of_all_code,
+            space::many_threads_compile_at_once,
+            space::signal_handlers_can_look_up,
+            shadow::the_code_space_is_its_shadow,
         }
     };
 }

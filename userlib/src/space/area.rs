@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! One region of a code space: the region, what is in it, and its counts.
+//!
+//! Locks: `order` makes one step of "take room at the cursor" and "add to the
+//! index", so that the index is in ascending order. The region's own lock is
+//! taken inside it. Filling takes only the latter.
+
+use super::index::{Entry, Index};
+use super::slot::{Function, Slot, Symbol};
+use super::stats::{Counts, SpaceStats};
+use crate::error::Error;
+use crate::layout::Align;
+use crate::region::{JitFd, RegionOptions};
+use crate::validated::Validated;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// One function inside a range that is reserved as a whole.
+#[derive(Clone, Copy)]
+pub(super) struct Part<'a> {
+    pub(super) name: &'a str,
+    /// From the start of the range.
+    pub(super) offset: usize,
+    pub(super) len: usize,
+}
+
+pub(super) struct Area {
+    pub(super) region: JitFd,
+    index: Index,
+    counts: Counts,
+    order: Mutex<()>,
+}
+
+const NOT_HERE: Error = Error::Argument("the slot is of another code space, or was given up");
+const TOO_MANY: Error = Error::Argument("a region has room for 2^32 functions");
+
+impl Area {
+    /// A region whose first `lead` bytes are never code.
+    pub(super) fn create(
+        options: RegionOptions,
+        capacity: usize,
+        lead: usize,
+    ) -> Result<Self, Error> {
+        let region = options.create(capacity)?;
+        let counts = Counts::default();
+        if lead > 0 {
+            region.reserve(lead, Align::NONE)?;
+            counts.used_up_to(lead);
+        }
+        Ok(Self {
+            region,
+            index: Index::new(),
+            counts,
+            order: Mutex::new(()),
+        })
+    }
+
+    pub(super) fn base(&self) -> usize {
+        self.region.base().addr()
+    }
+
+    pub(super) const fn capacity(&self) -> usize {
+        self.region.capacity()
+    }
+
+    /// Whether `len` more bytes certainly do not fit. The cursor only grows.
+    pub(super) fn is_too_full_for(&self, len: usize) -> bool {
+        self.capacity() - self.counts.end().min(self.capacity()) < len
+    }
+
+    /// Publishes chunks at the cursor, all or none.
+    pub(super) fn append(&self, batch: &[(&str, &Validated)]) -> Result<Vec<Function>, Error> {
+        let chunks: Vec<_> = batch.iter().map(|&(_, chunk)| chunk).collect();
+        let _order = self.order();
+        let placed = self.region.append_batch(&chunks)?;
+        for (at, (name, _)) in placed.iter().zip(batch) {
+            let entry = Entry::published(at.offset, at.len, name);
+            self.index.add(entry).ok_or(TOO_MANY)?;
+            self.counts.used_up_to(at.offset + at.len);
+            self.counts.published(1, at.len);
+        }
+        let function = |at: &crate::Published| Function {
+            address: at.address,
+            len: at.len,
+        };
+        Ok(placed.iter().map(function).collect())
+    }
+
+    /// Sets one range aside for `parts`, which are in ascending order. `area` is
+    /// this one's number.
+    pub(super) fn reserve(
+        &self,
+        area: usize,
+        len: usize,
+        align: Align,
+        parts: &[Part<'_>],
+    ) -> Result<Slot, Error> {
+        let _order = self.order();
+        let range = self.region.reserve(len, align)?;
+        self.counts.used_up_to(range.offset + len);
+        self.counts.reserved(len);
+        let mut entry = None;
+        for part in parts {
+            let new = Entry::reserved(range.offset + part.offset, part.len, part.name);
+            entry = entry.or(Some(self.index.add(new).ok_or(TOO_MANY)?));
+        }
+        Ok(Slot {
+            range,
+            area,
+            entry: entry.unwrap_or_default(),
+        })
+    }
+
+    /// Publishes `chunk` in a slot and notes `parts` of it, as many as were
+    /// reserved.
+    pub(super) fn fill(
+        &self,
+        slot: &Slot,
+        chunk: &Validated,
+        parts: &[Part<'_>],
+    ) -> Result<(), Error> {
+        self.open_entry(slot)?;
+        self.region.fill(&slot.range, chunk)?;
+        self.counts.settled(slot.len());
+        for (number, part) in parts.iter().enumerate() {
+            let entry = self.index.get(slot.entry + number).ok_or(NOT_HERE)?;
+            entry.publish(part.len);
+            self.counts.published(1, part.len);
+        }
+        Ok(())
+    }
+
+    /// Nothing will come into the slot.
+    pub(super) fn give_up(&self, slot: &Slot) {
+        if self.open_entry(slot).is_ok_and(Entry::give_up) {
+            self.counts.settled(slot.len());
+        }
+    }
+
+    /// The slot's entry, if its code is still to come.
+    fn open_entry(&self, slot: &Slot) -> Result<&Entry, Error> {
+        let here = self.base() + slot.range.offset == slot.address();
+        let entry = self.index.get(slot.entry).filter(|_| here);
+        entry
+            .filter(|entry| entry.offset == slot.range.offset && !entry.is_given_up())
+            .ok_or(NOT_HERE)
+    }
+
+    /// The function at an address. Takes no lock.
+    pub(super) fn lookup(&self, address: usize) -> Option<Symbol<'_>> {
+        let offset = address.checked_sub(self.base())?;
+        self.index.at(offset).map(|entry| self.symbol(entry))
+    }
+
+    /// What is published, by ascending address.
+    pub(super) fn symbols(&self) -> impl Iterator<Item = Symbol<'_>> {
+        let published = self.index.iter().filter(|entry| entry.is_published());
+        published.map(|entry| self.symbol(entry))
+    }
+
+    fn symbol<'a>(&self, entry: &'a Entry) -> Symbol<'a> {
+        Symbol {
+            name: &entry.name,
+            address: self.base() + entry.offset,
+            len: entry.len(),
+        }
+    }
+
+    pub(super) fn stats(&self) -> SpaceStats {
+        self.counts.read(self.capacity())
+    }
+
+    fn order(&self) -> MutexGuard<'_, ()> {
+        // A panic can't leave anything half done that the order matters for.
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

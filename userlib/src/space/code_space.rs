@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The code space: chooses a region for each request, and adds regions.
+//!
+//! Locks: `growing` while a region is created. The locks of an area (`area.rs`)
+//! are never held at the same time. Lookups take none.
+
+use super::area::{Area, Part};
+use super::listener::NewCode;
+use super::options::SpaceOptions;
+use super::slot::{Function, Request, Slot, Symbol};
+use super::stats::SpaceStats;
+use super::table::Table;
+use super::window::Window;
+use crate::error::{Call, Error, Kind, SystemError};
+use crate::layout::{Align, FRESH_FROM};
+use crate::region::JitFd;
+use crate::validated::Validated;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+/// How often a region is added because other threads have filled the last one.
+const TRIES: usize = 16;
+
+/// Code of many functions in as many regions as it takes: what a JIT compiler
+/// works with, one for the whole process.
+///
+/// * Many threads can reserve, publish and look up at once.
+/// * An address can be had before the code ([`reserve`](Self::reserve)), so
+///   that code is made for its place.
+/// * Many functions that refer to each other are laid out, relocated, validated
+///   and published as one ([`link`](Self::link)).
+/// * An address leads back to the function and its name
+///   ([`lookup`](Self::lookup)), without a lock.
+/// * Tools can be told of all code ([`SpaceOptions::listener`]).
+///
+/// Code is never moved, changed or taken back one by one; dropping the code
+/// space unmaps all of it. Programs that drop code often use one code space for
+/// each generation of it.
+///
+/// A forked child can execute and look up what it inherits, but not publish.
+///
+/// # Example
+/// ```no_run
+/// use jitfd::space::{CodeSpace, Request};
+/// use jitfd::{Error, Options, validate};
+///
+/// # fn main() -> Result<(), Error> {
+/// let space = CodeSpace::new()?;
+/// let answer = space.emit(&Request::new(11).name("where am I"), |address| {
+///     // mov rax, its own address; ret
+///     let mut code = vec![0x48, 0xb8];
+///     code.extend(address.to_le_bytes());
+///     code.push(0xc3);
+///     Ok::<_, Error>(validate(&code, &Options::new())?)
+/// })?;
+/// // SAFETY: the code is such a function, and `space` outlives the call.
+/// let function = unsafe { space.entry::<extern "C" fn() -> usize>(answer)? };
+/// assert_eq!(function(), answer.address);
+/// let found = space.lookup(answer.address + 3).unwrap();
+/// assert_eq!((found.name, found.address), ("where am I", answer.address));
+/// # Ok(())
+/// # }
+/// ```
+pub struct CodeSpace {
+    areas: Table<Area>,
+    pub(super) options: SpaceOptions,
+    growing: Mutex<()>,
+}
+
+const FULL: Error = Error::System(SystemError::new(Call::Create, libc::ENOSPC));
+const FOREIGN: Error = Error::Argument("the address is not in this code space");
+
+impl CodeSpace {
+    /// A code space that grows by regions of 16 MiB.
+    ///
+    /// # Errors
+    /// As [`JitFd::create`].
+    pub fn new() -> Result<Self, Error> {
+        SpaceOptions::new().create()
+    }
+
+    pub(super) fn with_options(options: SpaceOptions) -> Result<Self, Error> {
+        let space = Self {
+            areas: Table::new(),
+            options,
+            growing: Mutex::new(()),
+        };
+        space.grow(0, 1, None)?;
+        Ok(space)
+    }
+
+    /// Publishes a chunk under a name, at its [alignment](Validated::align).
+    ///
+    /// # Errors
+    /// As [`publish_all`](Self::publish_all).
+    pub fn publish(&self, name: &str, chunk: &Validated) -> Result<Function, Error> {
+        let published = self.publish_all(&[(name, chunk)])?;
+        published.first().copied().ok_or(FOREIGN)
+    }
+
+    /// Publishes up to 1024 chunks in one step, next to each other, each at its
+    /// [alignment](Validated::align), all or none.
+    ///
+    /// # Errors
+    /// As [`JitFd::append_batch`], where [`Kind::Full`] is that of the whole code
+    /// space; [`Error::NoRoom`] if it must grow at addresses where it can't.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # use jitfd::{Error, Validated, space::CodeSpace};
+    /// # fn both(space: &CodeSpace, even: &Validated, odd: &Validated) -> Result<(), Error> {
+    /// for function in space.publish_all(&[("even", even), ("odd", odd)])? {
+    ///     println!("{:#x}", function.address);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn publish_all(&self, batch: &[(&str, &Validated)]) -> Result<Vec<Function>, Error> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let chunks = batch
+            .iter()
+            .map(|(_, chunk)| chunk.len() + chunk.align().bytes());
+        let functions = self.place(chunks.sum(), None, |_, area| area.append(batch))?;
+        for (&(name, chunk), function) in batch.iter().zip(&functions) {
+            self.tell(name, function.address, chunk.bytes());
+        }
+        Ok(functions)
+    }
+
+    /// Sets room aside and says at which address.
+    ///
+    /// # Errors
+    /// As [`JitFd::reserve`], where [`Kind::Full`] is that of the whole code
+    /// space; [`Error::NoRoom`] if it must grow at addresses where it can't.
+    pub fn reserve(&self, request: &Request<'_>) -> Result<Slot, Error> {
+        let part = Part {
+            name: request.name,
+            offset: 0,
+            len: request.len,
+        };
+        self.reserve_parts(request.len, request.align, request.window, &[part])
+    }
+
+    pub(super) fn reserve_parts(
+        &self,
+        len: usize,
+        align: Align,
+        window: Option<Window>,
+        parts: &[Part<'_>],
+    ) -> Result<Slot, Error> {
+        let most = len.saturating_add(align.bytes());
+        self.place(most, window, |number, area| {
+            area.reserve(number, len, align, parts)
+        })
+    }
+
+    /// Publishes `chunk` at the start of a slot. What it does not need remains
+    /// trap bytes. Threads that fill different slots do not disturb each other.
+    ///
+    /// # Errors
+    /// As [`JitFd::fill`]. The slot can be filled by another try then.
+    pub fn fill(&self, slot: &Slot, chunk: &Validated) -> Result<Function, Error> {
+        let area = self.areas.get(slot.area).ok_or(FOREIGN)?;
+        let whole = Part {
+            name: "",
+            offset: 0,
+            len: chunk.len(),
+        };
+        area.fill(slot, chunk, &[whole])?;
+        let name = self.lookup(slot.address()).map_or("", |symbol| symbol.name);
+        self.tell(name, slot.address(), chunk.bytes());
+        Ok(Function {
+            address: slot.address(),
+            len: chunk.len(),
+        })
+    }
+
+    pub(super) fn fill_parts(
+        &self,
+        slot: &Slot,
+        chunk: &Validated,
+        parts: &[Part<'_>],
+    ) -> Result<(), Error> {
+        let area = self.areas.get(slot.area).ok_or(FOREIGN)?;
+        area.fill(slot, chunk, parts)?;
+        for part in parts {
+            let bytes = chunk.bytes().get(part.offset..part.offset + part.len);
+            let address = slot.address() + part.offset;
+            self.tell(part.name, address, bytes.unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// Nothing will come into the slot: compiling has failed. The room is not
+    /// used again; it counts as wasted.
+    pub fn give_up(&self, slot: Slot) {
+        if let Some(area) = self.areas.get(slot.area) {
+            area.give_up(&slot);
+        }
+    }
+
+    /// Reserves room, has `make` make the code for its address, and publishes it.
+    ///
+    /// # Errors
+    /// What `make` returns, or as [`reserve`](Self::reserve) and
+    /// [`fill`](Self::fill).
+    pub fn emit<E: From<Error>>(
+        &self,
+        request: &Request<'_>,
+        make: impl FnOnce(usize) -> Result<Validated, E>,
+    ) -> Result<Function, E> {
+        let slot = self.reserve(request)?;
+        let made = make(slot.address());
+        let done = made.and_then(|chunk| Ok(self.fill(&slot, &chunk)?));
+        if done.is_err() {
+            self.give_up(slot);
+        }
+        done
+    }
+
+    /// The function that has a byte at `address`, if it is published.
+    ///
+    /// It takes no lock, allocates nothing and makes no system call, so it can be
+    /// called from a signal handler, also from one that has interrupted any
+    /// other call on the same code space. It takes time in proportion to the
+    /// number of regions and to the logarithm of that of the functions.
+    ///
+    /// A return address lies behind its call: look up the address minus 1.
+    #[must_use]
+    pub fn lookup(&self, address: usize) -> Option<Symbol<'_>> {
+        self.areas.iter().find_map(|area| area.lookup(address))
+    }
+
+    /// All published functions; those of one region by ascending address.
+    pub fn symbols(&self) -> impl Iterator<Item = Symbol<'_>> {
+        self.areas.iter().flat_map(Area::symbols)
+    }
+
+    /// The regions there are, the oldest first.
+    pub fn regions(&self) -> impl Iterator<Item = &JitFd> {
+        self.areas.iter().map(|area| &area.region)
+    }
+
+    /// Where the bytes went.
+    #[must_use]
+    pub fn stats(&self) -> SpaceStats {
+        let each = self.areas.iter().map(Area::stats);
+        each.fold(SpaceStats::default(), SpaceStats::plus)
+    }
+
+    /// The function as one that can be called.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if it is of another code space, or `F` has not the
+    /// size of a function pointer.
+    ///
+    /// # Safety
+    /// `F` must be a function pointer type, and what was published there a
+    /// function of exactly that type. The pointer must not be called after the
+    /// code space is dropped.
+    #[expect(unsafe_code, reason = "the caller vouches for the function's type")]
+    pub unsafe fn entry<F: Copy>(&self, function: Function) -> Result<F, Error> {
+        let inside = |area: &&Area| function.address.wrapping_sub(area.base()) < area.capacity();
+        let area = self.areas.iter().find(inside).ok_or(FOREIGN)?;
+        // SAFETY: as promised by the caller; the region lives as long as `self`.
+        unsafe { area.region.entry(function.address - area.base()) }
+    }
+
+    /// Does `work` in the newest region that can take it, or in a new one. It
+    /// needs `len` bytes at most.
+    fn place<T>(
+        &self,
+        len: usize,
+        window: Option<Window>,
+        work: impl Fn(usize, &Area) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        for _ in 0..TRIES {
+            let seen = self.areas.len();
+            for number in (0..seen).rev() {
+                match self.try_in(number, len, window, &work) {
+                    Some(Err(error)) if error.kind() == Some(Kind::Full) => {}
+                    Some(done) => return done,
+                    None => {}
+                }
+            }
+            self.grow(seen, len, window)?;
+        }
+        Err(FULL)
+    }
+
+    fn try_in<T>(
+        &self,
+        number: usize,
+        len: usize,
+        window: Option<Window>,
+        work: impl Fn(usize, &Area) -> Result<T, Error>,
+    ) -> Option<Result<T, Error>> {
+        let area = self.areas.get(number)?;
+        let fits = window.is_none_or(|window| window.contains(area.base(), area.capacity()));
+        (fits && !area.is_too_full_for(len)).then(|| work(number, area))
+    }
+
+    /// Adds a region with room for `len` bytes, unless another thread has added
+    /// one since there were `seen`.
+    fn grow(&self, seen: usize, len: usize, window: Option<Window>) -> Result<(), Error> {
+        // A panic can't leave anything half done: the region is added last.
+        let _growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.areas.len() != seen {
+            return Ok(());
+        }
+        let capacity = self.next_capacity(len)?;
+        let region = self.window(window).map_or(self.options.region, |window| {
+            self.options.region.window(window)
+        });
+        let area = Area::create(region, capacity, self.options.lead)?;
+        self.areas.push(area).map_err(|_| FULL)?;
+        Ok(())
+    }
+
+    fn next_capacity(&self, len: usize) -> Result<usize, Error> {
+        let used: usize = self.areas.iter().map(Area::capacity).sum();
+        let left = self.options.max_capacity.saturating_sub(used);
+        let need = len.saturating_add(self.options.lead);
+        // Large chunks with data start and end at page boundaries.
+        let edges = if len < FRESH_FROM {
+            0
+        } else {
+            2 * Align::PAGE.bytes()
+        };
+        let wanted = Align::PAGE.up(need.saturating_add(edges)).ok_or(FULL)?;
+        let capacity = self.options.region_capacity.max(wanted).min(left);
+        // What just fits without the edges is worth a try.
+        if capacity >= need {
+            Ok(capacity)
+        } else {
+            Err(FULL)
+        }
+    }
+
+    /// Where the next region must lie.
+    fn window(&self, asked: Option<Window>) -> Option<Window> {
+        let all = [asked, self.options.window, self.around_all()];
+        all.into_iter().flatten().reduce(Window::and)
+    }
+
+    /// What reaches all regions, if that is asked for.
+    fn around_all(&self) -> Option<Window> {
+        let first = self.areas.iter().map(Area::base).min();
+        let last = self
+            .areas
+            .iter()
+            .map(|area| area.base() + area.capacity())
+            .max();
+        let window = Window::reaching_all(first?, last?);
+        self.options.together.then_some(window)
+    }
+
+    fn tell(&self, name: &str, address: usize, bytes: &[u8]) {
+        for listener in &self.options.listeners {
+            listener.published(&NewCode::new(name, address, bytes));
+        }
+    }
+}
+
+impl fmt::Debug for CodeSpace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CodeSpace")
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,401 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Several functions, with the data between them, that are laid out, relocated
+//! and published as one. Pure.
+//!
+//! ```text
+//! | item 0 | CC | item 1 | CC CC | item 2 | CC | stub | stub |
+//!   aligned       aligned          aligned       16 bytes each
+//! ```
+
+use super::area::Part;
+use super::reloc::{Reloc, RelocError, RelocKind, RelocReason, STUB, Target, resolve, stub};
+use super::window::Window;
+use crate::abi;
+use crate::error::Error;
+use crate::layout::Align;
+use crate::validate::Options;
+use std::ops::Range;
+
+/// A function, or data, that is part of an [`Image`].
+///
+/// ```
+/// use jitfd::space::{Item, Reloc, RelocKind, Target};
+///
+/// // mov rax, [rip + constant]; ret; and the constant, which is an address.
+/// let code = vec![0x48, 0x8b, 0x05, 1, 0, 0, 0, 0xc3, 0, 0, 0, 0, 0, 0, 0, 0];
+/// let item = Item::new("load", code)
+///     .data(8..16)
+///     .reloc(Reloc::new(8, RelocKind::Abs64, Target::Address(0x1234)));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Item {
+    name: String,
+    bytes: Vec<u8>,
+    data: Vec<Range<usize>>,
+    align: Align,
+    relocs: Vec<Reloc>,
+}
+
+impl Item {
+    /// An item of these bytes, all of them code, aligned to 16. The fields of
+    /// its records can hold anything.
+    #[must_use]
+    pub fn new(name: impl Into<String>, bytes: Vec<u8>) -> Self {
+        Self {
+            name: name.into(),
+            bytes,
+            data: Vec::new(),
+            align: Align::FUNCTION,
+            relocs: Vec::new(),
+        }
+    }
+
+    /// Declares bytes as data, by their offsets in the item.
+    #[must_use]
+    pub fn data(mut self, range: Range<usize>) -> Self {
+        self.data.push(range);
+        self
+    }
+
+    /// Sets the alignment.
+    #[must_use]
+    pub const fn align(mut self, align: Align) -> Self {
+        self.align = align;
+        self
+    }
+
+    /// Adds a record.
+    #[must_use]
+    pub fn reloc(mut self, reloc: Reloc) -> Self {
+        self.relocs.push(reloc);
+        self
+    }
+
+    /// The field's address if the item's is `base`.
+    fn field(&self, reloc: &Reloc, base: usize) -> Result<usize, Error> {
+        let end = reloc.at.checked_add(reloc.kind.width());
+        let inside = end.is_some_and(|end| end <= self.bytes.len());
+        let field = base.checked_add(reloc.at).filter(|_| inside);
+        field.ok_or_else(|| self.error(reloc, RelocReason::Outside))
+    }
+
+    fn error(&self, reloc: &Reloc, reason: RelocReason) -> Error {
+        Error::Relocation(Box::new(RelocError {
+            item: self.name.clone(),
+            at: reloc.at,
+            kind: reloc.kind,
+            reason,
+        }))
+    }
+}
+
+/// Items that refer to each other, to be published as one by
+/// [`CodeSpace::link`](super::CodeSpace::link): the functions of a module, say.
+///
+/// ```
+/// use jitfd::space::{Image, Item, Reloc, RelocKind, Target};
+///
+/// let mut image = Image::new();
+/// // mov eax, 42; ret
+/// let callee = image.add(Item::new("callee", vec![0xb8, 42, 0, 0, 0, 0xc3]));
+/// // jmp callee
+/// let jump = Reloc::new(1, RelocKind::Rel32, Target::Item(callee)).addend(-4);
+/// image.add(Item::new("caller", vec![0xe9, 0, 0, 0, 0]).reloc(jump));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Image {
+    items: Vec<Item>,
+    pub(super) window: Option<Window>,
+}
+
+/// Where the parts of an image lie, from its start.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    pub(super) len: usize,
+    pub(super) align: Align,
+    offsets: Vec<usize>,
+    /// Addresses that have a stub, ascending, and where the first stub is.
+    far: Vec<usize>,
+    stubs: usize,
+}
+
+const TOO_LARGE: Error = Error::Argument("an image has 1 byte to 1 GiB, and no empty items");
+
+impl Image {
+    /// An image without items.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            items: Vec::new(),
+            window: None,
+        }
+    }
+
+    /// Adds an item; returns its number.
+    pub fn add(&mut self, item: Item) -> usize {
+        self.items.push(item);
+        self.items.len() - 1
+    }
+
+    /// Sets where in the address space the image must lie.
+    #[must_use]
+    pub const fn window(mut self, window: Window) -> Self {
+        self.window = Some(window);
+        self
+    }
+
+    /// The number of items.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// The number and the name of the item that has a byte at `offset` of the
+    /// image, and the offset in there: for the
+    /// [offset](crate::ValidationError::offset) that an error of
+    /// [`CodeSpace::link`](super::CodeSpace::link) says.
+    #[must_use]
+    pub fn item_at(&self, offset: usize) -> Option<(usize, &str, usize)> {
+        let layout = self.layout().ok()?;
+        let number = layout.offsets.partition_point(|&start| start <= offset);
+        let number = number.checked_sub(1)?;
+        let item = self.items.get(number)?;
+        let inner = offset - layout.offsets.get(number)?;
+        (inner < item.bytes.len()).then_some((number, item.name.as_str(), inner))
+    }
+
+    pub(super) fn layout(&self) -> Result<Layout, Error> {
+        let mut end = 0;
+        let mut offsets = Vec::with_capacity(self.items.len());
+        for item in &self.items {
+            let offset = item.align.up(end).ok_or(TOO_LARGE)?;
+            offsets.push(offset);
+            end = offset.checked_add(item.bytes.len()).ok_or(TOO_LARGE)?;
+        }
+        let far = self.far_targets();
+        let stubs = end.checked_next_multiple_of(STUB).ok_or(TOO_LARGE)?;
+        let len = if far.is_empty() {
+            end
+        } else {
+            stubs.saturating_add(far.len().saturating_mul(STUB))
+        };
+        let empty = self.items.is_empty() || self.items.iter().any(|item| item.bytes.is_empty());
+        if empty || crate::cast::to_u64(len) > abi::MAX_CODE {
+            return Err(TOO_LARGE);
+        }
+        Ok(Layout {
+            len,
+            align: self.align(),
+            offsets,
+            far,
+            stubs,
+        })
+    }
+
+    fn align(&self) -> Align {
+        let each = self.items.iter().map(|item| item.align);
+        each.max().unwrap_or(Align::NONE).max(Align::FUNCTION)
+    }
+
+    /// The addresses that may be too far for a call, ascending.
+    fn far_targets(&self) -> Vec<usize> {
+        let relocs = self.items.iter().flat_map(|item| &item.relocs);
+        let mut far: Vec<usize> = relocs.filter_map(stub_target).collect();
+        far.sort_unstable();
+        far.dedup();
+        far
+    }
+
+    /// The items as parts of the reserved range.
+    pub(super) fn parts<'a>(&'a self, layout: &Layout) -> Vec<Part<'a>> {
+        let pairs = self.items.iter().zip(&layout.offsets);
+        let part = |(item, &offset): (&'a Item, &usize)| Part {
+            name: &item.name,
+            offset,
+            len: item.bytes.len(),
+        };
+        pairs.map(part).collect()
+    }
+
+    /// `options` and the data ranges.
+    pub(super) fn options(&self, layout: &Layout, options: &Options) -> Options {
+        let pairs = self.items.iter().zip(&layout.offsets);
+        let ranges = pairs.flat_map(|(item, offset)| {
+            let moved = move |data: &Range<usize>| data.start + offset..data.end + offset;
+            item.data.iter().map(moved)
+        });
+        ranges.fold(options.clone(), Options::data)
+    }
+
+    /// The bytes of the image for `base`, the address it will lie at.
+    pub(super) fn relocated(&self, layout: &Layout, base: usize) -> Result<Vec<u8>, Error> {
+        let mut bytes = vec![abi::FILL; layout.len];
+        for (item, &offset) in self.items.iter().zip(&layout.offsets) {
+            let place = &mut bytes[offset..offset + item.bytes.len()];
+            place.copy_from_slice(&item.bytes);
+            for reloc in &item.relocs {
+                let value = layout.value(item, reloc, base, base + offset)?;
+                let field = place.get_mut(reloc.at..).unwrap_or_default();
+                field[..reloc.kind.width()].copy_from_slice(&value[..reloc.kind.width()]);
+            }
+        }
+        for (number, &target) in layout.far.iter().enumerate() {
+            let at = layout.stubs + number * STUB;
+            bytes[at..at + STUB].copy_from_slice(&stub(target));
+        }
+        Ok(bytes)
+    }
+}
+
+/// The address that needs a stub if it is too far.
+fn stub_target(reloc: &Reloc) -> Option<usize> {
+    match (reloc.kind, reloc.target) {
+        (RelocKind::Call32, Target::Address(address)) if reloc.addend == -4 => Some(address),
+        _ => None,
+    }
+}
+
+impl Layout {
+    /// The bytes of the field of `reloc` in `item`, which lies at `address`.
+    fn value(
+        &self,
+        item: &Item,
+        reloc: &Reloc,
+        base: usize,
+        address: usize,
+    ) -> Result<[u8; 16], Error> {
+        let field = item.field(reloc, address)?;
+        let target = match reloc.target {
+            Target::Address(address) => address,
+            Target::Item(number) => {
+                let offset = self.offsets.get(number);
+                let none = || item.error(reloc, RelocReason::NoItem(number));
+                base + offset.ok_or_else(none)?
+            }
+        };
+        let plus = |target: usize| target as i128 + i128::from(reloc.addend);
+        let near = |target| resolve(reloc.kind, plus(target), field);
+        let by_stub = || near(base + self.stub_of(stub_target(reloc)?)?);
+        near(target).or_else(by_stub).ok_or_else(|| {
+            let target = plus(target);
+            item.error(reloc, RelocReason::TooFar { field, target })
+        })
+    }
+
+    /// The offset of the stub for `target`.
+    fn stub_of(&self, target: usize) -> Option<usize> {
+        let number = self.far.binary_search(&target).ok()?;
+        Some(self.stubs + number * STUB)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RET: u8 = 0xc3;
+
+    fn image() -> Image {
+        let mut image = Image::new();
+        image.add(Item::new("a", vec![RET; 3]));
+        image.add(
+            Item::new("b", vec![RET; 20])
+                .align(Align::new(64).unwrap())
+                .data(4..8),
+        );
+        image.add(Item::new("c", vec![RET; 5]).align(Align::NONE).data(0..1));
+        image
+    }
+
+    fn relocated(item: Item, base: usize) -> Result<Vec<u8>, Error> {
+        let mut image = Image::new();
+        image.add(item);
+        image.relocated(&image.layout()?, base)
+    }
+
+    #[test]
+    fn items_lie_in_order_at_their_alignment() {
+        let image = image();
+        let layout = image.layout().unwrap();
+        assert_eq!(layout.offsets, [0, 64, 84]);
+        assert_eq!((layout.len, layout.align.bytes()), (89, 64));
+        let bytes = image.relocated(&layout, 0).unwrap();
+        assert_eq!(bytes[3..64], [abi::FILL; 61]);
+        let data = Options::new().data(68..72).data(84..85);
+        assert_eq!(image.options(&layout, &Options::new()), data);
+        assert_eq!(image.item_at(65), Some((1, "b", 1)));
+        assert_eq!(image.item_at(3), None);
+        assert_eq!(image.item_at(89), None);
+    }
+
+    #[test]
+    fn empty_images_and_items_are_refused() {
+        assert_eq!(Image::new().layout(), Err(TOO_LARGE));
+        assert_eq!(relocated(Item::new("", vec![]), 0), Err(TOO_LARGE));
+    }
+
+    #[test]
+    fn records_refer_to_items_and_addresses() {
+        let mut image = image();
+        let far = Reloc::new(0, RelocKind::Abs64, Target::Item(1)).addend(2);
+        let near = Reloc::new(8, RelocKind::Rel32, Target::Item(0)).addend(-4);
+        image.add(
+            Item::new("d", vec![0; 12])
+                .reloc(far)
+                .reloc(near)
+                .data(0..12),
+        );
+        let layout = image.layout().unwrap();
+        let bytes = image.relocated(&layout, 0x10_0000).unwrap();
+        assert_eq!(bytes[96..104], (0x10_0000_u64 + 66).to_le_bytes());
+        assert_eq!(bytes[104..108], (-104_i32 - 4).to_le_bytes());
+    }
+
+    #[test]
+    fn calls_too_far_go_by_a_stub() {
+        let call = |target, addend| {
+            let reloc = Reloc::new(1, RelocKind::Call32, Target::Address(target));
+            Item::new("caller", vec![0xe8, 0, 0, 0, 0, RET]).reloc(reloc.addend(addend))
+        };
+        let near = relocated(call(0x1000, -4), 0x2000).unwrap();
+        assert_eq!(near[1..5], (0x1000 - 0x2005_i32).to_le_bytes());
+        let far = relocated(call(1 << 40, -4), 0x2000).unwrap();
+        assert_eq!(
+            (far.len(), &far[1..5]),
+            (32, &(16 - 5_i32).to_le_bytes()[..])
+        );
+        assert_eq!(far[16..], stub(1 << 40));
+        let odd = relocated(call(1 << 40, 0), 0x2000);
+        assert!(matches!(odd, Err(Error::Relocation(_))));
+    }
+
+    #[test]
+    fn records_that_make_no_sense_are_refused() {
+        let bad = |reloc: Reloc| {
+            let error = relocated(Item::new("bad", vec![RET; 8]).reloc(reloc), 1 << 40);
+            match error {
+                Err(Error::Relocation(error)) => error.reason,
+                other => panic!("{other:?}"),
+            }
+        };
+        let here = Target::Item(0);
+        for at in [5, 8, 9, usize::MAX - 3, usize::MAX] {
+            assert_eq!(
+                bad(Reloc::new(at, RelocKind::Abs32Signed, Target::Address(0))),
+                RelocReason::Outside
+            );
+        }
+        let none = bad(Reloc::new(0, RelocKind::Rel32, Target::Item(1)));
+        assert_eq!(none, RelocReason::NoItem(1));
+        let (field, target) = (1 << 40, (1 << 40) + 128);
+        let far = bad(Reloc::new(0, RelocKind::Rel8, here).addend(128));
+        assert_eq!(far, RelocReason::TooFar { field, target });
+    }
+}

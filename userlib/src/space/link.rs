@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! An image's way into a code space: place, relocate, validate, publish.
+
+use super::CodeSpace;
+use super::area::Part;
+use super::image::{Image, Layout};
+use super::slot::{Function, Slot};
+use crate::error::Error;
+use crate::validate::Validator;
+
+impl CodeSpace {
+    /// Publishes the items of an image as one, relocated for the addresses they
+    /// get. Returns one function for each item.
+    ///
+    /// The order is: room is reserved, the records are resolved for it, the
+    /// result is validated, and those very bytes are published. Branches between
+    /// items are checked like any others.
+    ///
+    /// # Errors
+    /// Nothing is published then.
+    /// * [`Error::Argument`] if the image or an item is empty;
+    /// * [`Error::Relocation`] if a record can't be resolved;
+    /// * [`Error::Validation`], with an offset in the image
+    ///   ([`Image::item_at`]);
+    /// * else as [`reserve`](Self::reserve) and [`fill`](Self::fill).
+    ///
+    /// # Example
+    /// ```no_run
+    /// use jitfd::space::{CodeSpace, Image, Item, Reloc, RelocKind, Target};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// let space = CodeSpace::new()?;
+    /// let mut image = Image::new();
+    /// // mov eax, 42; ret
+    /// let callee = image.add(Item::new("callee", vec![0xb8, 42, 0, 0, 0, 0xc3]));
+    /// // jmp callee
+    /// let jump = Reloc::new(1, RelocKind::Rel32, Target::Item(callee)).addend(-4);
+    /// let caller = image.add(Item::new("caller", vec![0xe9, 0, 0, 0, 0]).reloc(jump));
+    /// let functions = space.link(&image)?;
+    /// // SAFETY: the code is such a function, and `space` outlives the call.
+    /// let answer = unsafe { space.entry::<extern "C" fn() -> i32>(functions[caller])? };
+    /// assert_eq!(answer(), 42);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn link(&self, image: &Image) -> Result<Vec<Function>, Error> {
+        let layout = image.layout()?;
+        let parts = image.parts(&layout);
+        let slot = self.reserve_parts(layout.len, layout.align, image.window, &parts)?;
+        if let Err(error) = self.link_into(&slot, image, &layout, &parts) {
+            self.give_up(slot);
+            return Err(error);
+        }
+        let function = |part: &Part<'_>| Function {
+            address: slot.address() + part.offset,
+            len: part.len,
+        };
+        Ok(parts.iter().map(function).collect())
+    }
+
+    fn link_into(
+        &self,
+        slot: &Slot,
+        image: &Image,
+        layout: &Layout,
+        parts: &[Part<'_>],
+    ) -> Result<(), Error> {
+        let bytes = image.relocated(layout, slot.address())?;
+        let options = image.options(layout, &self.options.validation);
+        let chunk = Validator::new(options).validate_owned(bytes)?;
+        self.fill_parts(slot, &chunk, parts)
+    }
+}

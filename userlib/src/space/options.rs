@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! How a code space is made.
+
+use super::CodeSpace;
+use super::listener::Listener;
+use super::window::Window;
+use crate::error::Error;
+use crate::region::RegionOptions;
+use crate::validate::Options;
+use std::fmt;
+use std::sync::Arc;
+
+/// How a [`CodeSpace`] is made and how it grows.
+///
+/// ```
+/// use jitfd::space::SpaceOptions;
+/// use jitfd::Window;
+///
+/// fn helper() {}
+/// // At most 256 MiB, from where `helper` and all other code of the space can be
+/// // called directly.
+/// let options = SpaceOptions::new()
+///     .max_capacity(256 << 20)
+///     .together(true)
+///     .window(Window::reaching(helper as *const () as usize));
+/// ```
+#[derive(Clone)]
+pub struct SpaceOptions {
+    pub(super) region: RegionOptions,
+    pub(super) region_capacity: usize,
+    pub(super) max_capacity: usize,
+    pub(super) lead: usize,
+    pub(super) together: bool,
+    pub(super) window: Option<Window>,
+    pub(super) validation: Options,
+    pub(super) listeners: Vec<Arc<dyn Listener>>,
+}
+
+impl Default for SpaceOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SpaceOptions {
+    /// Regions of 16 MiB, as many as there is need for, anywhere, each with 16
+    /// trap bytes before its first function.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            region: RegionOptions::new(),
+            region_capacity: 16 << 20,
+            max_capacity: usize::MAX,
+            lead: 16,
+            together: false,
+            window: None,
+            validation: Options::new(),
+            listeners: Vec::new(),
+        }
+    }
+
+    /// How each region is created: who may publish, whether branches between
+    /// chunks are checked. A window set there is not used; see
+    /// [`window`](Self::window).
+    #[must_use]
+    pub const fn region(mut self, options: RegionOptions) -> Self {
+        self.region = options;
+        self
+    }
+
+    /// The capacity of each region in bytes, at most 1 GiB. Code that is larger
+    /// gets a region of its own size. Memory is used only for what is published.
+    #[must_use]
+    pub const fn region_capacity(mut self, bytes: usize) -> Self {
+        self.region_capacity = bytes;
+        self
+    }
+
+    /// The capacity of all regions together, in bytes.
+    #[must_use]
+    pub const fn max_capacity(mut self, bytes: usize) -> Self {
+        self.max_capacity = bytes;
+        self
+    }
+
+    /// Bytes at the start of each region that are never code: `int3`. So the
+    /// byte before a function can be read, and never is another function's.
+    #[must_use]
+    pub const fn lead(mut self, bytes: usize) -> Self {
+        self.lead = bytes;
+        self
+    }
+
+    /// Whether all code is to be within reach of all other code by a 32-bit
+    /// displacement. Then 2 GiB are the most that can be used.
+    #[must_use]
+    pub const fn together(mut self, together: bool) -> Self {
+        self.together = together;
+        self
+    }
+
+    /// Where in the address space every region must lie.
+    #[must_use]
+    pub const fn window(mut self, window: Window) -> Self {
+        self.window = Some(window);
+        self
+    }
+
+    /// By which rules [`CodeSpace::link`] validates; data ranges are added by it.
+    #[must_use]
+    pub fn validation(mut self, options: Options) -> Self {
+        self.validation = options;
+        self
+    }
+
+    /// Adds somebody who is told of all code that is published, such as a
+    /// perf map.
+    #[must_use]
+    pub fn listener(mut self, listener: Arc<dyn Listener>) -> Self {
+        self.listeners.push(listener);
+        self
+    }
+
+    /// Creates a code space with one region.
+    ///
+    /// # Errors
+    /// As [`RegionOptions::create`].
+    pub fn create(self) -> Result<CodeSpace, Error> {
+        CodeSpace::with_options(self)
+    }
+}
+
+impl fmt::Debug for SpaceOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SpaceOptions")
+            .field("region_capacity", &self.region_capacity)
+            .field("max_capacity", &self.max_capacity)
+            .field("together", &self.together)
+            .field("window", &self.window)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Code spaces: growing, finding, linking, and running the code.
+
+use super::{options, returns};
+use jitfd::space::*;
+use jitfd::{Align, Backend, CodeSpace, Error, Kind, Options, Reason, Window, validate};
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+type Answer = extern "C" fn() -> i32;
+
+fn run(space: &CodeSpace, function: Function) -> i32 {
+    // SAFETY: the tests run only such functions.
+    unsafe { space.entry::<Answer>(function).unwrap()() }
+}
+
+fn large(backend: Backend) -> SpaceOptions {
+    SpaceOptions::new().region(options(backend))
+}
+
+fn small(backend: Backend) -> SpaceOptions {
+    large(backend).region_capacity(4096)
+}
+
+pub fn code_is_found_by_every_address_in_it(backend: Backend) {
+    let space = large(backend).create().unwrap();
+    let one = space.publish("one", &returns(1)).unwrap();
+    let two = space.publish("two", &returns(2)).unwrap();
+    assert_eq!((run(&space, one), run(&space, two)), (1, 2));
+    let name = |address| space.lookup(address).map(|symbol| symbol.name);
+    for inside in 0..6 {
+        assert_eq!(name(one.address + inside), Some("one"));
+        assert_eq!(name(two.address + inside), Some("two"));
+    }
+    for outside in [
+        one.address - 1,
+        one.address + 6,
+        two.address + 6,
+        0,
+        usize::MAX,
+    ] {
+        assert_eq!(name(outside), None);
+    }
+    assert!(space.symbols().map(|symbol| symbol.name).eq(["one", "two"]));
+}
+
+pub fn sixteen_trap_bytes_precede_the_first_function_of_a_region(backend: Backend) {
+    let space = small(backend).create().unwrap();
+    let mut first = BTreeMap::new();
+    for value in 0..600 {
+        let function = space.publish("", &returns(value)).unwrap();
+        first.entry(function.address / 4096).or_insert(function);
+    }
+    assert_eq!(first.len(), 3);
+    for function in first.values() {
+        assert_eq!(function.address % 4096, 16);
+        let lead = std::ptr::with_exposed_provenance::<[u8; 16]>(function.address - 16);
+        // SAFETY: the region starts there and is readable.
+        assert_eq!(unsafe { *lead }, [0xcc; 16]);
+    }
+}
+
+pub fn an_address_is_known_before_its_code(backend: Backend) {
+    let space = small(backend).create().unwrap();
+    let slot = space.reserve(&Request::new(100).name("late")).unwrap();
+    assert_eq!(space.lookup(slot.address()), None);
+    let before = space.stats();
+    assert_eq!((before.reserved, before.published), (100, 0));
+    let function = space.fill(&slot, &returns(5)).unwrap();
+    assert_eq!(
+        (function.address, run(&space, function)),
+        (slot.address(), 5)
+    );
+    assert_eq!(space.lookup(slot.address()).unwrap().name, "late");
+    assert_eq!(space.lookup(slot.address() + 6), None);
+    let after = space.stats();
+    assert_eq!(
+        (after.reserved, after.published, after.wasted),
+        (0, 6, 16 + 94)
+    );
+    let again = space.fill(&slot, &returns(6)).unwrap_err();
+    assert_eq!(again.kind(), Some(Kind::NotReserved));
+}
+
+pub fn slots_of_others_and_slots_given_up_are_refused(backend: Backend) {
+    let (one, two) = (
+        small(backend).create().unwrap(),
+        small(backend).create().unwrap(),
+    );
+    let slot = one.reserve(&Request::new(10)).unwrap();
+    assert!(matches!(
+        two.fill(&slot, &returns(1)),
+        Err(Error::Argument(_))
+    ));
+    two.reserve(&Request::new(10)).unwrap();
+    assert!(matches!(
+        two.fill(&slot, &returns(1)),
+        Err(Error::Argument(_))
+    ));
+    assert_eq!(one.stats().reserved, 10);
+    one.give_up(slot);
+    let stats = one.stats();
+    assert_eq!((stats.reserved, stats.wasted), (0, 16 + 10));
+    let failed: Result<_, Error> = one.emit(&Request::new(4), |_| Err(Error::Argument("no")));
+    assert_eq!(failed, Err(Error::Argument("no")));
+    assert_eq!(one.stats().reserved, 0);
+}
+
+pub fn it_grows_until_its_bound(backend: Backend) {
+    let space = small(backend).max_capacity(3 * 4096).create().unwrap();
+    let mut values = Vec::new();
+    let error = loop {
+        match space.publish("f", &returns(i32::try_from(values.len()).unwrap())) {
+            Ok(function) => values.push(function),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), Some(Kind::Full));
+    assert_eq!((space.stats().regions, values.len()), (3, 3 * 255));
+    for (value, &function) in (0..).zip(&values) {
+        assert_eq!(run(&space, function), value);
+    }
+    let large = small(backend).create().unwrap();
+    let nops = validate(&[0x90; 50_000], &Options::new()).unwrap();
+    large.publish("large", &nops).unwrap();
+    let stats = large.stats();
+    assert_eq!((stats.regions, stats.published), (2, 50_000));
+}
+
+pub fn a_batch_stays_together(backend: Backend) {
+    let space = small(backend).create().unwrap();
+    space
+        .publish("", &validate(&[0x90; 4000], &Options::new()).unwrap())
+        .unwrap();
+    let chunks: Vec<_> = (0..100).map(returns).collect();
+    let batch: Vec<_> = chunks.iter().map(|chunk| ("batch", chunk)).collect();
+    let functions = space.publish_all(&batch).unwrap();
+    for (value, pair) in (0..).zip(functions.windows(2)) {
+        assert_eq!(pair[1].address, pair[0].address + 16);
+        assert_eq!(run(&space, pair[0]), value);
+    }
+    assert_eq!(space.publish_all(&[]), Ok(vec![]));
+}
+
+pub fn regions_reach_each_other_and_what_they_must(backend: Backend) {
+    let helper = run as *const () as usize;
+    let window = Window::reaching(helper);
+    let space = small(backend)
+        .together(true)
+        .window(window)
+        .create()
+        .unwrap();
+    let apart = small(backend).together(true).create().unwrap();
+    for space in [&space, &apart] {
+        for value in 0..1000 {
+            space.publish("", &returns(value)).unwrap();
+        }
+        let bases: Vec<_> = space.regions().map(|region| region.base().addr()).collect();
+        assert!(bases.len() > 3);
+        for (one, other) in bases.iter().zip(&bases[1..]) {
+            assert!(one.abs_diff(*other) < 1 << 31);
+        }
+    }
+    assert!(
+        space
+            .regions()
+            .all(|region| window.contains(region.base().addr(), 4096))
+    );
+}
+
+pub fn one_request_can_ask_for_a_place(backend: Backend) {
+    let space = small(backend).create().unwrap();
+    let first = space.publish("far", &returns(1)).unwrap();
+    // No mapping of a test is there.
+    let there = Window::reaching(1 << 44);
+    let slot = space.reserve(&Request::new(6).window(there)).unwrap();
+    assert!(there.contains(slot.address(), 6) && !there.contains(first.address, 6));
+    let again = space.reserve(&Request::new(6).window(there)).unwrap();
+    assert_eq!(
+        (again.address(), space.stats().regions),
+        (slot.address() + 16, 2)
+    );
+    let nowhere = Request::new(6).window(Window::reaching_all(0, usize::MAX));
+    assert_eq!(
+        space.reserve(&nowhere).map(drop),
+        Err(Error::NoRoom { len: 4096 })
+    );
+}
+
+pub fn linked_items_call_each_other_and_what_is_far(backend: Backend) {
+    extern "C" fn helper() -> i32 {
+        40
+    }
+    let space = small(backend)
+        .window(Window::reaching(1 << 44))
+        .create()
+        .unwrap();
+    let mut image = Image::new();
+    let call = |target| Reloc::new(5, RelocKind::Call32, target).addend(-4);
+    // sub rsp, 8; call far; add eax, 2; add rsp, 8; ret
+    let code = vec![
+        0x48, 0x83, 0xec, 8, 0xe8, 0, 0, 0, 0, 0x83, 0xc0, 2, 0x48, 0x83, 0xc4, 8, 0xc3,
+    ];
+    let far = Target::Address(helper as *const () as usize);
+    let inner = image.add(Item::new("inner", code.clone()).reloc(call(far)));
+    let outer = image.add(Item::new("outer", code).reloc(call(Target::Item(inner))));
+    // mov rax, [rip + 1]; ret; and an address as data
+    let load = vec![0x48, 0x8b, 0x05, 1, 0, 0, 0, 0xc3, 0, 0, 0, 0, 0, 0, 0, 0];
+    let pointer = Reloc::new(8, RelocKind::Abs64, Target::Item(outer));
+    let load = image.add(Item::new("load", load).data(8..16).reloc(pointer));
+    let functions = space.link(&image).unwrap();
+    assert_eq!(run(&space, functions[inner]), 42);
+    assert_eq!(run(&space, functions[outer]), 44);
+    // SAFETY: this one returns a pointer.
+    let loaded = unsafe {
+        space
+            .entry::<extern "C" fn() -> usize>(functions[load])
+            .unwrap()()
+    };
+    assert_eq!(loaded, functions[outer].address);
+    assert_eq!(space.lookup(loaded).unwrap().name, "outer");
+    assert_eq!(space.stats().functions, 3);
+}
+
+pub fn what_cannot_be_linked_leaves_no_function(backend: Backend) {
+    let space = small(backend).create().unwrap();
+    let mut image = Image::new();
+    image.add(Item::new("good", vec![0xc3]));
+    // The field is 256, which makes the code an unfinished instruction.
+    let reloc = Reloc::new(1, RelocKind::Rel8, Target::Item(0)).addend(-1);
+    image.add(Item::new("bad", vec![0xeb, 0, 0x06]).reloc(reloc));
+    let Err(Error::Validation(error)) = space.link(&image) else {
+        panic!("must be refused");
+    };
+    assert_eq!(error.reason(), &Reason::Invalid);
+    assert_eq!(image.item_at(error.offset()), Some((1, "bad", 2)));
+    let stats = space.stats();
+    assert_eq!(
+        (stats.functions, stats.reserved, stats.published),
+        (0, 0, 0)
+    );
+    let far = Reloc::new(0, RelocKind::Rel8, Target::Address(1 << 44));
+    let mut image = Image::new();
+    image.add(Item::new("far", vec![0xc3]).reloc(far));
+    assert!(matches!(space.link(&image), Err(Error::Relocation(_))));
+    assert_eq!((space.stats().reserved, space.symbols().count()), (0, 0));
+}
+
+#[derive(Default)]
+struct Log(Mutex<Vec<(String, usize, Vec<u8>)>>);
+
+impl Listener for Log {
+    fn published(&self, code: &NewCode<'_>) {
+        let line = (code.name.to_owned(), code.address, code.bytes.to_vec());
+        self.0.lock().unwrap().push(line);
+    }
+}
+
+pub fn listeners_hear_of_all_code(backend: Backend) {
+    let log = Arc::new(Log::default());
+    let space = small(backend).listener(log.clone()).create().unwrap();
+    let a = space.publish("a", &returns(1)).unwrap();
+    let slot = space.reserve(&Request::new(9).name("b")).unwrap();
+    let b = space.fill(&slot, &returns(2)).unwrap();
+    let mut image = Image::new();
+    image.add(Item::new("c", returns(3).bytes().to_vec()));
+    image.add(Item::new("d", returns(4).bytes().to_vec()).align(Align::NONE));
+    let linked = space.link(&image).unwrap();
+    let all = [("a", a), ("b", b), ("c", linked[0]), ("d", linked[1])];
+    let heard = log.0.lock().unwrap();
+    assert_eq!(heard.len(), 4);
+    for (value, ((name, function), line)) in (1..).zip(all.iter().zip(&*heard)) {
+        let code = returns(value).bytes().to_vec();
+        assert_eq!(*line, ((*name).to_owned(), function.address, code));
+    }
+}
+
+pub fn many_threads_compile_at_once(backend: Backend) {
+    let space = large(backend).region_capacity(1 << 16).create().unwrap();
+    let space = &space;
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            scope.spawn(move || {
+                for number in 0..1000 {
+                    let value = thread * 10_000 + number;
+                    let name = value.to_string();
+                    let function = if number % 2 == 0 {
+                        space.publish(&name, &returns(value)).unwrap()
+                    } else {
+                        let request = Request::new(6).name(&name);
+                        space
+                            .emit(&request, |_| Ok::<_, Error>(returns(value)))
+                            .unwrap()
+                    };
+                    assert_eq!(run(space, function), value);
+                    assert_eq!(space.lookup(function.address + 5).unwrap().name, name);
+                }
+            });
+        }
+    });
+    let symbols: Vec<_> = space.symbols().collect();
+    assert_eq!((symbols.len(), space.stats().functions), (8000, 8000));
+    for symbol in symbols {
+        assert_eq!(space.lookup(symbol.address), Some(symbol));
+    }
+}
+
+thread_local! {
+    static WATCHED: Cell<Option<(&'static CodeSpace, usize)>> = const { Cell::new(None) };
+    static LOOKUPS: Cell<usize> = const { Cell::new(0) };
+}
+
+extern "C" fn look_up(_: i32) {
+    let found = WATCHED
+        .get()
+        .and_then(|(space, address)| space.lookup(address));
+    if found.is_some_and(|symbol| symbol.name == "target") {
+        LOOKUPS.set(LOOKUPS.get() + 1);
+    }
+}
+
+/// A handler may interrupt anything, so also a thread that is publishing.
+pub fn signal_handlers_can_look_up(backend: Backend) {
+    let space: &'static CodeSpace = Box::leak(Box::new(small(backend).create().unwrap()));
+    let target = space.publish("target", &returns(1)).unwrap();
+    WATCHED.set(Some((space, target.address)));
+    let handler: extern "C" fn(i32) = look_up;
+    // SAFETY: the handler uses two variables of its thread, which need no
+    // initialisation, and reads the code space.
+    unsafe { libc::signal(libc::SIGUSR2, handler as libc::sighandler_t) };
+    // SAFETY: it names the calling thread.
+    let publisher = unsafe { libc::pthread_self() };
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                // SAFETY: the publisher waits for this thread, so it exists.
+                unsafe { libc::pthread_kill(publisher, libc::SIGUSR2) };
+                std::thread::yield_now();
+            }
+        });
+        let mut value = 0;
+        while LOOKUPS.get() < 100 {
+            space.publish("", &returns(value)).unwrap();
+            value += 1;
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
