@@ -11,6 +11,7 @@
 //! | publish finished code | [`CodeSpace::publish`], [`CodeSpace::publish_all`] |
 //! | know the address first | [`CodeSpace::reserve`] and [`CodeSpace::fill`], or [`CodeSpace::emit`] |
 //! | many functions that refer to each other | [`CodeSpace::link`] |
+//! | code that was made for another address | [`CodeSpace::publish_moved`] |
 //! | code near some address | [`Request::window`], [`SpaceOptions::window`] |
 //! | from a program counter to its function | [`CodeSpace::lookup`] |
 //! | perf, gdb, ... | [`SpaceOptions::listener`] |
@@ -21,6 +22,7 @@ mod image;
 mod index;
 mod link;
 mod listener;
+mod moved;
 pub(crate) mod near;
 mod options;
 mod reloc;
@@ -32,6 +34,7 @@ mod window;
 pub use code_space::CodeSpace;
 pub use image::{Image, Item};
 pub use listener::{Listener, NewCode};
+pub use moved::{MovedCode, move_code};
 pub use options::SpaceOptions;
 pub use reloc::{Reloc, RelocError, RelocKind, RelocReason, Target};
 pub use slot::{Function, Request, Slot, Symbol};

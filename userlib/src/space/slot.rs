@@ -34,6 +34,11 @@ impl<'a> Request<'a> {
         }
     }
 
+    pub(super) const fn len(mut self, len: usize) -> Self {
+        self.len = len;
+        self
+    }
+
     /// Sets the alignment.
     #[must_use]
     pub const fn align(mut self, align: Align) -> Self {

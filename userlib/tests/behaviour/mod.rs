@@ -42,6 +42,7 @@ macro_rules! each_behaviour {
             space::listeners_hear_of_all_code,
             space::many_threads_compile_at_once,
             space::signal_handlers_can_look_up,
+            space::code_for_another_address_is_moved,
             shadow::the_code_space_is_its_shadow,
         }
     };

@@ -350,3 +350,27 @@ pub fn signal_handlers_can_look_up(backend: Backend) {
         done.store(true, Ordering::Relaxed);
     });
 }
+
+pub fn code_for_another_address_is_moved(backend: Backend) {
+    let space = small(backend).create().unwrap();
+    let helper = pick as *const () as usize;
+    // sub rsp, 8; call helper; add eax, 1; add rsp, 8; ret: for 2 bytes before it.
+    let from = helper - 9 - 2;
+    let code = [
+        0x48, 0x83, 0xec, 8, 0xe8, 2, 0, 0, 0, 0x83, 0xc0, 1, 0x48, 0x83, 0xc4, 8, 0xc3,
+    ];
+    let far = Request::new(0)
+        .name("far")
+        .window(Window::reaching(1 << 44));
+    let near = Request::new(0)
+        .name("near")
+        .window(Window::reaching(helper));
+    for request in [far, near] {
+        let function = space.publish_moved(&request, &code, from).unwrap();
+        assert_eq!(run(&space, function), 42);
+    }
+}
+
+extern "C" fn pick() -> i32 {
+    41
+}

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Machine code without records, made to work at another address: its
+//! instructions are decoded and encoded again by iced-x86.
+
+use super::CodeSpace;
+use super::slot::{Function, Request};
+use crate::error::Error;
+use crate::validate::{Options, Validator};
+use iced_x86::{
+    BlockEncoder, BlockEncoderOptions, BlockEncoderResult, Decoder, DecoderOptions, Instruction,
+    InstructionBlock, OpKind,
+};
+use std::ops::Range;
+
+/// Code that was moved to another address, by [`move_code`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MovedCode {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// Which of them are addresses of targets that are too far for a direct
+    /// branch; an offset range, empty if there are none.
+    pub data: Range<usize>,
+}
+
+const NO_CODE: Error = Error::Argument("only whole, valid instructions can be moved");
+const TOO_FAR: Error = Error::Argument(
+    "a memory operand of the code can't reach its target from the new address; ask for a window \
+     that reaches it",
+);
+
+/// What one branch can need more than it has now, in bytes: a longer form, and
+/// the address of its target.
+const GROWTH: usize = 24;
+
+/// Makes `code`, which works at the address `from`, work at the address `to`.
+///
+/// Branches inside the code go where they went, and all others, like memory
+/// operands relative to `rip`, to the same addresses as before. Instructions
+/// can get longer: a branch whose target is too far away then goes by an address
+/// that is put behind the code.
+///
+/// The code must be instructions only. Jump tables and code that computes
+/// addresses do not survive it: emit such code for its address, or use
+/// [records](super::Reloc).
+///
+/// # Errors
+/// [`Error::Argument`] if some bytes are not a whole, valid instruction, or a
+/// memory operand can't reach its target.
+///
+/// # Example
+/// ```
+/// use jitfd::space::move_code;
+///
+/// // jmp 0x1000, at 0x2000 and at 0x3000
+/// let code = [0xe9, 0xfb, 0xef, 0xff, 0xff];
+/// let moved = move_code(&code, 0x2000, 0x3000).unwrap();
+/// assert_eq!(moved.bytes, [0xe9, 0xfb, 0xdf, 0xff, 0xff]);
+/// ```
+pub fn move_code(code: &[u8], from: usize, to: usize) -> Result<MovedCode, Error> {
+    encode(&decode(code, from)?, to)
+}
+
+fn decode(code: &[u8], from: usize) -> Result<Vec<Instruction>, Error> {
+    let ip = crate::cast::to_u64(from);
+    let mut decoder = Decoder::with_ip(64, code, ip, DecoderOptions::NONE);
+    let instructions: Vec<_> = decoder.iter().collect();
+    let valid = instructions.iter().all(|one| !one.is_invalid());
+    (valid && !code.is_empty())
+        .then_some(instructions)
+        .ok_or(NO_CODE)
+}
+
+fn encode(instructions: &[Instruction], to: usize) -> Result<MovedCode, Error> {
+    let ip = crate::cast::to_u64(to);
+    let block = InstructionBlock::new(instructions, ip);
+    let options = BlockEncoderOptions::RETURN_RELOC_INFOS;
+    let done = BlockEncoder::encode(64, block, options).map_err(|_| TOO_FAR)?;
+    let data = addresses(&done);
+    Ok(MovedCode {
+        bytes: done.code_buffer,
+        data,
+    })
+}
+
+/// Where the encoder has put addresses: at the end, aligned.
+fn addresses(done: &BlockEncoderResult) -> Range<usize> {
+    let first = done.reloc_infos.iter().map(|info| info.address).min();
+    let end = done.code_buffer.len();
+    first.map_or(end..end, |first| {
+        crate::cast::to_usize(first - done.rip)..end
+    })
+}
+
+/// The most bytes that the instructions can become.
+fn bound(instructions: &[Instruction]) -> usize {
+    let is_branch = |one: &&Instruction| one.op0_kind() == OpKind::NearBranch64;
+    let branches = instructions.iter().filter(is_branch).count();
+    let now: usize = instructions.iter().map(Instruction::len).sum();
+    now + branches * GROWTH + size_of::<u64>()
+}
+
+impl CodeSpace {
+    /// Publishes `code`, which works at the address `from`, so that it works where
+    /// it comes to lie: [`move_code`]. The length in `request` is not used.
+    ///
+    /// # Errors
+    /// As [`move_code`], [`reserve`](Self::reserve) and [`fill`](Self::fill).
+    ///
+    /// # Example
+    /// ```no_run
+    /// use jitfd::space::{CodeSpace, Request};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// let space = CodeSpace::new()?;
+    /// // mov eax, 1; jmp 0x2000, made for the address 0x1000
+    /// let code = [0xb8, 1, 0, 0, 0, 0xe9, 0xf6, 0x0f, 0, 0];
+    /// let function = space.publish_moved(&Request::new(0).name("jump"), &code, 0x1000)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn publish_moved(
+        &self,
+        request: &Request<'_>,
+        code: &[u8],
+        from: usize,
+    ) -> Result<Function, Error> {
+        let instructions = decode(code, from)?;
+        let request = request.len(bound(&instructions));
+        self.emit(&request, |address| {
+            let moved = encode(&instructions, address)?;
+            let mut options = Options::clone(&self.options.validation);
+            if !moved.data.is_empty() {
+                options = options.data(moved.data);
+            }
+            Ok(Validator::new(options).validate_owned(moved.bytes)?)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::FILL;
+
+    fn targets(code: &[u8], at: usize) -> Vec<u64> {
+        let instructions = decode(code, at).unwrap();
+        let target = |one: &Instruction| one.near_branch_target();
+        instructions
+            .iter()
+            .map(target)
+            .filter(|&to| to != 0)
+            .collect()
+    }
+
+    #[test]
+    fn inner_branches_move_along_and_outer_ones_do_not() {
+        // jmp +2 (to the last nop); call 0x5000; nop
+        let mut code = vec![0xeb, 5, 0xe8];
+        code.extend((0x5000 - 0x1007_i32).to_le_bytes());
+        code.push(0x90);
+        let moved = move_code(&code, 0x1000, 0x9000).unwrap();
+        assert_eq!(targets(&moved.bytes, 0x9000), [0x9007, 0x5000]);
+        assert!(moved.data.is_empty());
+    }
+
+    #[test]
+    fn branches_that_are_too_far_go_by_an_address() {
+        let mut code = vec![0xe8];
+        code.extend((0x5000 - 0x1005_i32).to_le_bytes());
+        code.push(0xc3);
+        let far = move_code(&code, 0x1000, 1 << 40).unwrap();
+        assert_eq!(far.bytes[far.data.clone()], 0x5000_u64.to_le_bytes());
+        assert_eq!(far.bytes[..2], [0xff, 0x15]);
+        assert!(far.bytes.len() <= bound(&decode(&code, 0x1000).unwrap()));
+        let between = &far.bytes[7..far.data.start];
+        assert!(between.iter().all(|&byte| byte == FILL));
+    }
+
+    #[test]
+    fn conditional_branches_stay_within_the_bound() {
+        // jz to 0x1000 itself minus 50, short, 40 times
+        let code = [0x74, 0xce].repeat(40);
+        let far = move_code(&code, 0x1000, 1 << 40).unwrap();
+        assert!(far.bytes.len() <= bound(&decode(&code, 0x1000).unwrap()));
+    }
+
+    #[test]
+    fn what_cannot_be_moved_is_refused() {
+        assert_eq!(move_code(&[], 0, 0), Err(NO_CODE));
+        assert_eq!(move_code(&[0x06], 0, 0), Err(NO_CODE));
+        assert_eq!(move_code(&[0xe8, 0], 0, 0), Err(NO_CODE));
+        // mov eax, [rip]
+        let load = [0x8b, 0x05, 0, 0, 0, 0];
+        assert!(move_code(&load, 0x1000, 0x2000).is_ok());
+        assert_eq!(move_code(&load, 1 << 41, 1 << 40), Err(TOO_FAR));
+    }
+}
