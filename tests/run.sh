@@ -3,18 +3,19 @@
 # `make test`: runs every suite, goes on after a failure, and counts. Progress
 # and output are on standard error; the last line is "N passed, N failed".
 #
-#   SUITES="host guest stress debug demo"   only these
+#   SUITES="host guest capi stress debug demo"   only these
 #
 # host    cargo's tests of the pure core, the library, the runner
 # guest   each program of tests/guest but init, in a guest with the stock kernel;
 #         the last line of each is "suite: N passed, N failed"
+# capi    libjitfd: header, libraries, a C and a C++ program, here and in a guest
 # stress  a short run of publishers, executors and chaos, on 4 CPUs
 # debug   the same with our own kernel, where also the module's KUnit tests run,
 #         and any report of KASAN, lockdep or the leak detector is a failure
 # demo    the demo with its own claims
 . "$(dirname "$0")/vm/lib.sh"
 
-SUITES=${SUITES:-host guest stress debug demo}
+SUITES=${SUITES:-host guest capi stress debug demo}
 LOGS=$TOP/target/test
 VM=$TOP/target/release/vm
 passed=0
@@ -72,11 +73,24 @@ guest_suites() {
 
 # guest_suite FLAVOR NAME PROGRAM: one of them.
 guest_suite() {
-    local rc=0 log=$LOGS/$1-$2.log good bad
+    local rc=0 log=$LOGS/$1-$2.log
     FLAVOR=$1 KERNEL_LOG=$LOGS/$1-$2.kernel.log "$VM" "$3" 2>&1 | tee "$log" >&2 || rc=$?
-    good=$(sed -n 's/^suite: \([0-9]*\) passed, [0-9]* failed.*/\1/p' "$log" | tail -n 1)
-    bad=$(sed -n 's/^suite: [0-9]* passed, \([0-9]*\) failed.*/\1/p' "$log" | tail -n 1)
-    settle "$2 ($1 kernel)" "$rc" "${good:-0}" "${bad:-0}"
+    settle_log "$2 ($1 kernel)" "$rc" "$log"
+}
+
+# settle_log NAME STATUS LOG: counts a suite by the last "suite:" line it wrote.
+settle_log() {
+    local good bad
+    good=$(sed -n 's/^suite: \([0-9]*\) passed, [0-9]* failed.*/\1/p' "$3" | tail -n 1)
+    bad=$(sed -n 's/^suite: [0-9]* passed, \([0-9]*\) failed.*/\1/p' "$3" | tail -n 1)
+    settle "$1" "$2" "${good:-0}" "${bad:-0}"
+}
+
+capi_suite() {
+    local rc=0 log=$LOGS/capi.log
+    say "C interface"
+    tests/capi/run.sh 2>&1 | tee "$log" >&2 || rc=$?
+    settle_log capi "$rc" "$log"
 }
 
 # kunit_results LOG WORD: how many KUnit tests ended with "ok" or "not ok" when
@@ -142,10 +156,11 @@ for suite in $SUITES; do
     case $suite in
     host) host_suite ;;
     guest) guest_suites stock ;;
+    capi) capi_suite ;;
     stress) stress_suite stock 4 20 ;;
     debug) FLAVOR=debug debug_suite ;;
     demo) demo_suite ;;
-    *) die "there is no suite named $suite" "SUITES= takes: host guest stress debug demo" ;;
+    *) die "there is no suite named $suite" "SUITES= takes: host guest capi stress debug demo" ;;
     esac
 done
 

@@ -56,6 +56,20 @@ pub struct Reservation {
     pub len: usize,
 }
 
+impl Reservation {
+    /// The reservation with these numbers, after they have passed through an
+    /// interface that has no such type. A range that was never reserved is
+    /// refused when it is filled.
+    #[must_use]
+    pub const fn from_parts(offset: usize, address: usize, len: usize) -> Self {
+        Self {
+            offset,
+            address,
+            len,
+        }
+    }
+}
+
 /// How a region is created.
 ///
 /// ```no_run

@@ -271,7 +271,10 @@ impl Mapped {
     /// Gives the mapping away: it is not unmapped.
     pub(crate) fn into_raw(self) -> (*const u8, usize) {
         let raw = (self.as_ptr(), self.len());
-        std::mem::forget(self);
+        // Not `self`: the counter is given back.
+        if let Ok(span) = Arc::try_unwrap(self.span).map_err(std::mem::forget) {
+            std::mem::forget(span);
+        }
         raw
     }
 

@@ -1,0 +1,952 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Every function of jitfd.h from C: what it does, and each errno it can give. */
+
+#include <pthread.h>
+#include <sys/socket.h>
+
+#include "harness.h"
+
+#define PAGE 4096
+
+static jitfd_chunk *answer_chunk(uint32_t number)
+{
+	unsigned char code[ANSWER_SIZE];
+	jitfd_chunk *chunk;
+
+	put_answer(code, number);
+	chunk = jitfd_validate(code, sizeof(code), NULL, NULL);
+	CHECK(chunk != NULL);
+	return chunk;
+}
+
+static struct jitfd_rules no_rules(void)
+{
+	struct jitfd_rules rules = { 0 };
+
+	rules.size = sizeof(rules);
+	return rules;
+}
+
+static jitfd_region *new_region(size_t capacity, uint32_t flags)
+{
+	struct jitfd_options options = options_with(flags);
+	jitfd_region *region = NULL;
+
+	CHECK(jitfd_create(capacity, &options, &region) == 0);
+	CHECK(region != NULL);
+	return region;
+}
+
+static struct jitfd_stats stats_of(const jitfd_region *region)
+{
+	struct jitfd_stats stats;
+
+	memset(&stats, 0x55, sizeof(stats));
+	stats.size = sizeof(stats);
+	CHECK(jitfd_get_stats(region, &stats) == 0);
+	return stats;
+}
+
+/* Validation */
+
+static void version_is_known(void)
+{
+	CHECK(strchr(jitfd_version(), '.') != NULL);
+}
+
+static void chunk_tells_what_it_is(void)
+{
+	jitfd_chunk *chunk = answer_chunk(42);
+	const unsigned char *bytes;
+	size_t len = 0, count = 9;
+
+	bytes = jitfd_chunk_bytes(chunk, &len);
+	CHECK(len == ANSWER_SIZE && bytes[0] == 0xb8 && bytes[5] == 0xc3);
+	CHECK(jitfd_chunk_bytes(chunk, NULL) == bytes);
+	CHECK(jitfd_chunk_is_boundary(chunk, 0) == 1);
+	CHECK(jitfd_chunk_is_boundary(chunk, 1) == 0);
+	CHECK(jitfd_chunk_is_boundary(chunk, 5) == 1);
+	CHECK(jitfd_chunk_is_boundary(chunk, 6) == 0);
+	CHECK(jitfd_chunk_holds_data(chunk) == 0);
+	CHECK(jitfd_chunk_lock_skips(chunk, NULL, 0, &count) == 0 && count == 0);
+	jitfd_chunk_free(chunk);
+	jitfd_chunk_free(NULL);
+}
+
+static void chunk_has_its_own_copy(void)
+{
+	unsigned char code[ANSWER_SIZE];
+	const unsigned char *bytes;
+	jitfd_chunk *chunk;
+
+	put_answer(code, 42);
+	chunk = jitfd_validate(code, sizeof(code), NULL, NULL);
+	CHECK(chunk != NULL);
+	memset(code, 0x06, sizeof(code));
+	bytes = jitfd_chunk_bytes(chunk, NULL);
+	CHECK(bytes[0] == 0xb8);
+	jitfd_chunk_free(chunk);
+}
+
+/* Validates what must be refused, and returns why. */
+static struct jitfd_fault refuse(const char *code, size_t len, const struct jitfd_rules *rules,
+				 int wanted)
+{
+	struct jitfd_fault fault;
+
+	memset(&fault, 0x55, sizeof(fault));
+	fault.size = sizeof(fault);
+	REFUSED_NULL(jitfd_validate(code, len, rules, &fault), wanted);
+	CHECK(strcmp(fault.message, jitfd_error()) == 0);
+	return fault;
+}
+
+static void fault_says_where_and_why(void)
+{
+	/* nop; mov eax, cut off */
+	struct jitfd_fault fault = refuse("\x90\xb8\x2a", 3, NULL, EILSEQ);
+
+	CHECK(fault.reason == JITFD_REASON_TRUNCATED && fault.offset == 1);
+	CHECK(fault.length == 2 && memcmp(fault.bytes, "\xb8\x2a", 2) == 0);
+	CHECK(strcmp(fault.disassembly, "(bad)") == 0);
+	/* push es */
+	fault = refuse("\x06", 1, NULL, EILSEQ);
+	CHECK(fault.reason == JITFD_REASON_INVALID && fault.offset == 0);
+	/* nop; jmp into itself */
+	fault = refuse("\x90\xeb\xff", 3, NULL, EILSEQ);
+	CHECK(fault.reason == JITFD_REASON_INTO_INSTRUCTION);
+	CHECK(fault.offset == 1 && fault.target == 2 && fault.length == 2);
+	CHECK(strncmp(fault.disassembly, "jmp", 3) == 0);
+	CHECK(strstr(fault.message, fault.disassembly) != NULL);
+	/* data16 jmp */
+	fault = refuse("\x66\xe9\x00\x00\x00\x00", 6, NULL, EILSEQ);
+	CHECK(fault.reason == JITFD_REASON_VENDOR_DEPENDENT);
+	fault = refuse("\x90", 0, NULL, EINVAL);
+	CHECK(fault.reason == JITFD_REASON_EMPTY && fault.length == 0);
+}
+
+static void faults_of_data_are_told(void)
+{
+	struct jitfd_range range = { 1, 2 };
+	struct jitfd_rules rules = no_rules();
+	struct jitfd_fault fault;
+
+	rules.data = &range;
+	rules.data_count = 1;
+	/* mov al, 0x90 with its operand declared as data */
+	fault = refuse("\xb0\x90\x90", 3, &rules, EILSEQ);
+	CHECK(fault.reason == JITFD_REASON_RUNS_INTO_DATA && fault.target == 1);
+	range.offset = 2;
+	range.len = 1;
+	/* jmp to the data */
+	fault = refuse("\xeb\x00\x2a", 3, &rules, EILSEQ);
+	CHECK(fault.reason == JITFD_REASON_INTO_DATA && fault.target == 2);
+	range.len = 2;
+	fault = refuse("\x90\x90\x2a", 3, &rules, EINVAL);
+	CHECK(fault.reason == JITFD_REASON_DATA_RANGE && fault.target == 2);
+	range.len = SIZE_MAX;
+	fault = refuse("\x90\x90\x2a", 3, &rules, EINVAL);
+	CHECK(fault.reason == JITFD_REASON_DATA_RANGE);
+}
+
+static void data_is_declared(void)
+{
+	/* ret; and a byte that is no instruction */
+	struct jitfd_range range = { 1, 1 };
+	struct jitfd_rules rules = no_rules();
+	jitfd_chunk *chunk;
+
+	rules.data = &range;
+	rules.data_count = 1;
+	chunk = jitfd_validate("\xc3\x06", 2, &rules, NULL);
+	CHECK(chunk != NULL);
+	CHECK(jitfd_chunk_holds_data(chunk) == 1);
+	CHECK(jitfd_chunk_is_boundary(chunk, 1) == 0);
+	jitfd_chunk_free(chunk);
+	CHECK((chunk = jitfd_assume_valid("\xc3\x06", 2, &rules)) != NULL);
+	CHECK(jitfd_chunk_holds_data(chunk) == 1);
+	jitfd_chunk_free(chunk);
+}
+
+static void lock_skips_are_tolerated_if_asked_for(void)
+{
+	/* jmp behind the prefix; lock inc dword [rdi]; ret */
+	static const char code[] = "\xeb\x01\xf0\xff\x07\xc3";
+	struct jitfd_rules rules = no_rules();
+	struct jitfd_fault fault = refuse(code, 6, NULL, EILSEQ);
+	size_t offset = 0, count = 0;
+	jitfd_chunk *chunk;
+
+	CHECK(fault.reason == JITFD_REASON_SKIPS_LOCK && fault.target == 3);
+	rules.flags = JITFD_TOLERATE_LOCK_SKIPS;
+	chunk = jitfd_validate(code, 6, &rules, NULL);
+	CHECK(chunk != NULL);
+	CHECK(jitfd_chunk_lock_skips(chunk, &offset, 1, &count) == 0);
+	CHECK(count == 1 && offset == 3);
+	jitfd_chunk_free(chunk);
+}
+
+static void assumed_code_is_not_looked_at(void)
+{
+	jitfd_chunk *chunk = jitfd_assume_valid("\x06", 1, NULL);
+
+	CHECK(chunk != NULL);
+	jitfd_chunk_free(chunk);
+	REFUSED_NULL(jitfd_assume_valid("\x06", 0, NULL), EINVAL);
+	REFUSED_NULL(jitfd_assume_valid(NULL, 1, NULL), EINVAL);
+}
+
+static void bad_rules_are_refused(void)
+{
+	struct jitfd_rules rules = no_rules();
+
+	rules.flags = 0x80000000u;
+	REFUSED_NULL(jitfd_validate("\xc3", 1, &rules, NULL), EINVAL);
+	rules = no_rules();
+	rules.align = 3;
+	REFUSED_NULL(jitfd_validate("\xc3", 1, &rules, NULL), EINVAL);
+	rules.align = 8192;
+	REFUSED_NULL(jitfd_validate("\xc3", 1, &rules, NULL), EINVAL);
+	rules = no_rules();
+	rules.data_count = 1;
+	REFUSED_NULL(jitfd_validate("\xc3", 1, &rules, NULL), EINVAL);
+	REFUSED_NULL(jitfd_assume_valid("\xc3", 1, &rules), EINVAL);
+}
+
+static void structs_carry_their_size(void)
+{
+	struct {
+		struct jitfd_rules known;
+		uint64_t later;
+	} rules = { { 0 }, 0 };
+	struct {
+		struct jitfd_fault known;
+		uint64_t later;
+	} fault;
+	struct jitfd_fault *of_fault = &fault.known;
+
+	rules.known.size = 0;
+	REFUSED_NULL(jitfd_validate("\xc3", 1, &rules.known, NULL), EINVAL);
+	rules.known.size = sizeof(rules);
+	jitfd_chunk_free(jitfd_validate("\xc3", 1, &rules.known, NULL));
+	rules.later = 1;
+	REFUSED_NULL(jitfd_validate("\xc3", 1, &rules.known, NULL), E2BIG);
+	memset(&fault, 0x55, sizeof(fault));
+	fault.known.size = 0;
+	REFUSED_NULL(jitfd_validate("\x06", 1, NULL, of_fault), EINVAL);
+	fault.known.size = sizeof(fault);
+	REFUSED_NULL(jitfd_validate("\x06", 1, NULL, of_fault), EILSEQ);
+	CHECK(fault.known.reason == JITFD_REASON_INVALID && fault.later == 0);
+}
+
+/* No module needed */
+
+static void null_is_refused_everywhere(void)
+{
+	size_t count;
+
+	REFUSED_NULL(jitfd_validate(NULL, 1, NULL, NULL), EINVAL);
+	REFUSED_NULL(jitfd_chunk_bytes(NULL, &count), EINVAL);
+	REFUSED(jitfd_chunk_is_boundary(NULL, 0), EINVAL);
+	REFUSED(jitfd_chunk_holds_data(NULL), EINVAL);
+	REFUSED(jitfd_chunk_lock_skips(NULL, NULL, 0, &count), EINVAL);
+	REFUSED_NULL(jit_create_code(NULL, 1), EINVAL);
+	REFUSED_NULL(jitfd_create_code(NULL, NULL, NULL), EINVAL);
+	REFUSED(jitfd_create_code_at(NULL, NULL, NULL), EINVAL);
+	REFUSED(jitfd_set_fallback_hook(NULL), EINVAL);
+	REFUSED(jitfd_backend(NULL), EINVAL);
+	REFUSED_NULL(jitfd_mapping_base(NULL, NULL), EINVAL);
+	REFUSED(jit_destroy_code(NULL, 1), EINVAL);
+	REFUSED(jit_destroy_code((void *)1, 1), EINVAL);
+	REFUSED(jitfd_create(PAGE, NULL, NULL), EINVAL);
+	REFUSED_NULL(jitfd_base(NULL, NULL), EINVAL);
+	REFUSED(jitfd_append(NULL, NULL, NULL), EINVAL);
+	REFUSED(jitfd_append_batch(NULL, NULL, 0, NULL), EINVAL);
+	REFUSED(jitfd_next(NULL, 1, NULL), EINVAL);
+	REFUSED(jitfd_append_at(NULL, 0, NULL, NULL), EINVAL);
+	REFUSED(jitfd_reserve(NULL, 1, 1, NULL), EINVAL);
+	REFUSED(jitfd_fill(NULL, NULL, 0, NULL, NULL), EINVAL);
+	REFUSED(jitfd_seal(NULL), EINVAL);
+	REFUSED(jitfd_get_stats(NULL, NULL), EINVAL);
+	REFUSED(jitfd_map_fd(NULL), EINVAL);
+	REFUSED(jitfd_append_fd(NULL), EINVAL);
+	REFUSED(jitfd_split(NULL, NULL, NULL, NULL), EINVAL);
+	REFUSED(jitfd_mapper_fd(NULL), EINVAL);
+	REFUSED_NULL(jitfd_mapper_map(NULL, PAGE), EINVAL);
+	REFUSED(jitfd_mapper_stats(NULL, NULL), EINVAL);
+	REFUSED(jitfd_appender_fd(NULL), EINVAL);
+	REFUSED(jitfd_appender_append(NULL, NULL, 0, 0, NULL), EINVAL);
+	REFUSED(jitfd_appender_reserve(NULL, 1, 1, NULL), EINVAL);
+	REFUSED(jitfd_appender_fill(NULL, 0, NULL), EINVAL);
+	REFUSED(jitfd_appender_seal(NULL), EINVAL);
+	REFUSED(jitfd_appender_stats(NULL, NULL), EINVAL);
+	jitfd_destroy(NULL);
+	jitfd_mapper_free(NULL);
+	jitfd_appender_free(NULL);
+	jitfd_mapping_free(NULL);
+}
+
+static void bad_code_is_refused_before_any_call(void)
+{
+	REFUSED_NULL(jit_create_code("\x06", 1), EILSEQ);
+	REFUSED_NULL(jit_create_code("\xc3", 0), EINVAL);
+}
+
+static void bad_capacities_and_options_are_refused(void)
+{
+	struct jitfd_options options = { 0 };
+	jitfd_region *region = NULL;
+
+	REFUSED(jitfd_create(0, NULL, &region), EINVAL);
+	REFUSED(jitfd_create((1u << 30) + 1, NULL, &region), EINVAL);
+	REFUSED(jitfd_create(PAGE, &options, &region), EINVAL);
+	options = options_with((uint32_t)1 << 31);
+	REFUSED(jitfd_create(PAGE, &options, &region), EINVAL);
+	options = options_with(0);
+	options.fallback = 3;
+	REFUSED(jitfd_create(PAGE, &options, &region), EINVAL);
+	REFUSED(jitfd_allow_fallback(3), EINVAL);
+	options = options_with(0);
+	options.near_last = &options;
+	REFUSED(jitfd_create(PAGE, &options, &region), EINVAL);
+	CHECK(region == NULL);
+}
+
+static void backends_have_names(void)
+{
+	CHECK(strcmp(jitfd_backend_name(JITFD_BACKEND_KERNEL), "/dev/jit") == 0);
+	CHECK(jitfd_backend_name(JITFD_BACKEND_DUAL_MAPPING) != NULL);
+	CHECK(jitfd_backend_name(JITFD_BACKEND_PROTECT_FLIPS) != NULL);
+	REFUSED_NULL(jitfd_backend_name(0), EINVAL);
+}
+
+static void foreign_descriptors_are_found_out(void)
+{
+	struct jitfd_stats stats = { 0 };
+	jitfd_chunk *chunk = answer_chunk(1);
+	const jitfd_chunk *chunks[] = { chunk };
+	jitfd_appender *appender;
+	jitfd_mapper *mapper;
+	size_t offset;
+	int ends[2];
+
+	stats.size = sizeof(stats);
+	REFUSED_NULL(jitfd_mapper_adopt(-1), EBADF);
+	REFUSED_NULL(jitfd_appender_adopt(1000), EBADF);
+	CHECK(pipe(ends) == 0);
+	CHECK((mapper = jitfd_mapper_adopt(ends[0])) != NULL);
+	CHECK((appender = jitfd_appender_adopt(ends[1])) != NULL);
+	CHECK(jitfd_mapper_fd(mapper) == ends[0]);
+	CHECK(jitfd_appender_fd(appender) == ends[1]);
+	REFUSED_NULL(jitfd_mapper_map(mapper, PAGE), EPERM);
+	REFUSED(jitfd_mapper_stats(mapper, &stats), ENOTTY);
+	REFUSED(jitfd_appender_stats(appender, &stats), ENOTTY);
+	REFUSED(jitfd_appender_append(appender, chunks, 1, JITFD_ANY_OFFSET, NULL), ENOTTY);
+	REFUSED(jitfd_appender_reserve(appender, 1, 1, &offset), ENOTTY);
+	REFUSED(jitfd_appender_fill(appender, 0, chunk), ENOTTY);
+	REFUSED(jitfd_appender_seal(appender), ENOTTY);
+	jitfd_mapper_free(mapper);
+	jitfd_appender_free(appender);
+	CHECK(close(ends[0]) == -1 && close(ends[1]) == -1);
+	jitfd_chunk_free(chunk);
+}
+
+static void *sees_no_error(void *unused)
+{
+	(void)unused;
+	CHECK(jitfd_error()[0] == '\0');
+	REFUSED(jitfd_seal(NULL), EINVAL);
+	return NULL;
+}
+
+static void errors_are_of_the_thread(void)
+{
+	pthread_t thread;
+
+	REFUSED_NULL(jit_create_code("\x06", 1), EILSEQ);
+	CHECK(pthread_create(&thread, NULL, sees_no_error, NULL) == 0);
+	CHECK(pthread_join(thread, NULL) == 0);
+	CHECK(errno == EILSEQ && strstr(jitfd_error(), "06") != NULL);
+}
+
+static void without_the_module_it_says_so(void)
+{
+	jitfd_region *region = NULL;
+
+	if (access("/dev/jit", F_OK) == 0)
+		return;
+	CHECK(jitfd_allow_fallback(JITFD_FALLBACK_NEVER) == 0);
+	REFUSED_NULL(jit_create_code("\xc3", 1), ENOENT);
+	CHECK(strstr(jitfd_error(), "modprobe") != NULL);
+	REFUSED(jitfd_create(PAGE, NULL, &region), ENOENT);
+}
+
+/* Finished code */
+
+static void the_mail_s_call_makes_code(void)
+{
+	unsigned char code[ANSWER_SIZE];
+	unsigned char *made;
+
+	put_answer(code, 42);
+	made = jit_create_code(code, sizeof(code));
+	CHECK(made != NULL);
+	CHECK(call(made) == 42);
+	CHECK(memcmp(made, code, sizeof(code)) == 0);
+	for (size_t i = sizeof(code); i < PAGE; i++)
+		CHECK(made[i] == 0xcc);
+	CHECK(jit_destroy_code(made, sizeof(code)) == 0);
+	CHECK(mprotect(made, PAGE, PROT_READ) == -1 && errno == ENOMEM);
+}
+
+static void munmap_is_enough(void)
+{
+	struct jitfd_options options = options_with(0);
+	jitfd_chunk *chunk = answer_chunk(7);
+	int used = 0;
+	void *made = jitfd_create_code(chunk, &options, &used);
+
+	CHECK(made != NULL && used == backend);
+	CHECK(call(made) == 7);
+	CHECK(munmap(made, ANSWER_SIZE) == 0);
+	options.flags = JITFD_ANY_PROCESS;
+	REFUSED_NULL(jitfd_create_code(chunk, &options, NULL), EINVAL);
+	options = options_with(0);
+	options.near_first = chunk;
+	REFUSED_NULL(jitfd_create_code(chunk, &options, NULL), EINVAL);
+	jitfd_chunk_free(chunk);
+}
+
+static void *own_page(int flags)
+{
+	void *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, flags | MAP_ANONYMOUS, -1, 0);
+
+	CHECK(page != MAP_FAILED);
+	return page;
+}
+
+static void own_pages_are_replaced(void)
+{
+	struct jitfd_options options = options_with(0);
+	jitfd_chunk *chunk = answer_chunk(9);
+	void *page = own_page(MAP_PRIVATE);
+
+	REFUSED(jitfd_create_code_at(chunk, (char *)page + 16, &options), EINVAL);
+	REFUSED(jitfd_create_code_at(chunk, NULL, &options), EINVAL);
+	CHECK(jitfd_create_code_at(chunk, page, &options) == 0);
+	CHECK(call(page) == 9);
+	CHECK(munmap(page, PAGE) == 0);
+	page = own_page(MAP_PRIVATE);
+	CHECK(jitfd_create_code_at(chunk, page, NULL) == 0);
+	CHECK(call(page) == 9);
+	jitfd_chunk_free(chunk);
+}
+
+static void the_kernel_looks_after_pages(void)
+{
+	jitfd_chunk *chunk = answer_chunk(9);
+	void *code = jitfd_create_code(chunk, NULL, NULL);
+
+	CHECK(code != NULL);
+	CHECK(mprotect(code, PAGE, PROT_READ | PROT_WRITE) == -1 && errno == EACCES);
+	REFUSED(jitfd_create_code_at(chunk, own_page(MAP_SHARED), NULL), EINVAL);
+	jitfd_chunk_free(chunk);
+}
+
+static void data_can_be_loaded_at_once(void)
+{
+	/* mov eax, [rip + 1]; ret; 42 */
+	static const char code[] = "\x8b\x05\x01\x00\x00\x00\xc3\x2a\x00\x00";
+	struct jitfd_range range = { 7, 4 };
+	struct jitfd_rules rules = no_rules();
+	jitfd_region *region = new_region(PAGE, 0);
+	struct jitfd_place place;
+	jitfd_chunk *chunk;
+
+	rules.data = &range;
+	rules.data_count = 1;
+	chunk = jitfd_validate(code, 11, &rules, NULL);
+	CHECK(chunk != NULL);
+	for (int i = 0; i < 8; i++) {
+		CHECK(jitfd_append(region, chunk, &place) == 0);
+		CHECK(call(place.address) == 42);
+	}
+	jitfd_chunk_free(chunk);
+	jitfd_destroy(region);
+}
+
+/* Regions */
+
+static void code_is_appended(void)
+{
+	jitfd_region *region = new_region(1, 0);
+	size_t capacity = 0;
+	char *base = jitfd_base(region, &capacity);
+	struct jitfd_place place;
+	jitfd_chunk *chunk = answer_chunk(42);
+	struct jitfd_stats stats;
+
+	CHECK(base != NULL && capacity == PAGE);
+	CHECK(jitfd_base(region, NULL) == base);
+	CHECK(jitfd_backend(region) == backend);
+	CHECK(jitfd_append(region, chunk, &place) == 0);
+	CHECK(place.offset == 0 && place.len == ANSWER_SIZE && place.address == base);
+	CHECK(call(place.address) == 42);
+	CHECK(jitfd_append(region, chunk, NULL) == 0);
+	CHECK(call(base + 16) == 42);
+	stats = stats_of(region);
+	CHECK(stats.size == sizeof(stats) && stats.capacity == PAGE);
+	CHECK(stats.cursor == 16 + ANSWER_SIZE && stats.publications == 2);
+	CHECK(stats.segments == 2 && stats.bytes == 2 * ANSWER_SIZE && stats.sealed == 0);
+	stats.size = 8;
+	REFUSED(jitfd_get_stats(region, &stats), EINVAL);
+	jitfd_chunk_free(chunk);
+	jitfd_destroy(region);
+}
+
+static void batches_are_published_as_a_whole(void)
+{
+	jitfd_region *region = new_region(PAGE, 0);
+	jitfd_chunk *one = answer_chunk(1), *two = answer_chunk(2);
+	const jitfd_chunk *both[] = { one, two }, *hole[] = { one, NULL };
+	struct jitfd_place places[2];
+
+	CHECK(jitfd_append_batch(region, both, 2, places) == 0);
+	CHECK(call(places[0].address) == 1 && call(places[1].address) == 2);
+	CHECK(places[1].offset == 16);
+	CHECK(jitfd_append_batch(region, both, 2, NULL) == 0);
+	CHECK(jitfd_append_batch(region, NULL, 0, NULL) == 0);
+	REFUSED(jitfd_append_batch(region, hole, 2, places), EINVAL);
+	REFUSED(jitfd_append_batch(region, NULL, 1, places), EINVAL);
+	REFUSED(jitfd_append_batch(region, both, SIZE_MAX, places), EINVAL);
+	CHECK(stats_of(region).publications == 2);
+	jitfd_chunk_free(one);
+	jitfd_chunk_free(two);
+	jitfd_destroy(region);
+}
+
+static void the_next_place_can_be_asked_for(void)
+{
+	jitfd_region *region = new_region(PAGE, 0);
+	struct jitfd_rules rules = no_rules();
+	struct jitfd_place next, place;
+	jitfd_chunk *chunk;
+
+	rules.align = 64;
+	chunk = jitfd_validate("\x31\xc0\xc3", 3, &rules, NULL);
+	CHECK(chunk != NULL);
+	CHECK(jitfd_append(region, chunk, NULL) == 0);
+	CHECK(jitfd_next(region, 64, &next) == 0);
+	CHECK(next.offset == 64 && next.len == 0);
+	CHECK(jitfd_append_at(region, next.offset, chunk, &place) == 0);
+	CHECK(place.address == next.address && call(place.address) == 0);
+	REFUSED(jitfd_append_at(region, next.offset, chunk, &place), ESTALE);
+	REFUSED(jitfd_next(region, 65, &next), EINVAL);
+	jitfd_chunk_free(chunk);
+	jitfd_destroy(region);
+}
+
+static void reserved_ranges_are_filled_later(void)
+{
+	jitfd_region *region = new_region(2 * PAGE, 0), *other = new_region(PAGE, 0);
+	jitfd_chunk *chunk = answer_chunk(5);
+	struct jitfd_place range, elsewhere, place;
+
+	CHECK(jitfd_reserve(region, 64, 32, &range) == 0);
+	CHECK(range.offset % 32 == 0 && range.len == 64);
+	CHECK(jitfd_append(region, chunk, NULL) == 0);
+	CHECK(jitfd_fill(region, &range, 0, chunk, &place) == 0);
+	CHECK(place.address == range.address && call(place.address) == 5);
+	REFUSED(jitfd_fill(region, &range, 0, chunk, NULL), EEXIST);
+	CHECK(jitfd_fill(region, &range, 16, chunk, NULL) == 0);
+	CHECK(call((char *)range.address + 16) == 5);
+	REFUSED(jitfd_fill(region, &range, 60, chunk, NULL), EINVAL);
+	CHECK(jitfd_reserve(other, 64, 1, &elsewhere) == 0);
+	REFUSED(jitfd_fill(region, &elsewhere, 0, chunk, NULL), EINVAL);
+	REFUSED(jitfd_reserve(region, 0, 1, &range), EINVAL);
+	REFUSED(jitfd_reserve(region, 64, 3, &range), EINVAL);
+	REFUSED(jitfd_reserve(region, 2 * PAGE, 1, &range), ENOSPC);
+	jitfd_chunk_free(chunk);
+	jitfd_destroy(region);
+	jitfd_destroy(other);
+}
+
+static void branches_between_chunks_are_checked(void)
+{
+	jitfd_region *checks = new_region(PAGE, 0);
+	jitfd_region *trusts = new_region(PAGE, JITFD_NO_BOUNDARY_MAP);
+	jitfd_chunk *target = answer_chunk(3);
+	/* jmp -15: from 16 to 3, into the middle of the mov */
+	jitfd_chunk *jump = jitfd_validate("\xeb\xf1", 2, NULL, NULL);
+
+	CHECK(jump != NULL);
+	CHECK(jitfd_append(checks, target, NULL) == 0);
+	REFUSED(jitfd_append(checks, jump, NULL), EILSEQ);
+	CHECK(stats_of(checks).publications == 1);
+	CHECK(jitfd_append(trusts, target, NULL) == 0);
+	CHECK(jitfd_append(trusts, jump, NULL) == 0);
+	jitfd_chunk_free(target);
+	jitfd_chunk_free(jump);
+	jitfd_destroy(checks);
+	jitfd_destroy(trusts);
+}
+
+static void a_full_region_says_so(void)
+{
+	jitfd_region *region = new_region(PAGE, 0);
+	jitfd_chunk *chunk = answer_chunk(1);
+	struct jitfd_place place;
+
+	for (int i = 0; i < PAGE / 16; i++)
+		CHECK(jitfd_append(region, chunk, NULL) == 0);
+	REFUSED(jitfd_append(region, chunk, NULL), ENOSPC);
+	REFUSED(jitfd_next(region, 16, &place), ENOSPC);
+	jitfd_chunk_free(chunk);
+	jitfd_destroy(region);
+}
+
+static void sealing_is_the_end(void)
+{
+	jitfd_region *region = new_region(PAGE, 0);
+	jitfd_chunk *chunk = answer_chunk(1);
+	struct jitfd_place place;
+
+	CHECK(jitfd_append(region, chunk, &place) == 0);
+	CHECK(jitfd_seal(region) == 0);
+	CHECK(jitfd_seal(region) == 0);
+	REFUSED(jitfd_append(region, chunk, NULL), EROFS);
+	REFUSED(jitfd_reserve(region, 1, 1, &place), EROFS);
+	CHECK(stats_of(region).sealed == 1);
+	CHECK(call(jitfd_base(region, NULL)) == 1);
+	jitfd_chunk_free(chunk);
+	jitfd_destroy(region);
+}
+
+static void regions_come_to_lie_near(void)
+{
+	struct jitfd_options options = options_with(0);
+	jitfd_region *region = NULL;
+	intptr_t here, there;
+
+	memcpy(&here, &(void (*[1])(void)){ regions_come_to_lie_near }, sizeof(here));
+	options.near_first = (void *)here;
+	options.near_last = (char *)options.near_first + PAGE;
+	CHECK(jitfd_create(PAGE, &options, &region) == 0);
+	there = (intptr_t)jitfd_base(region, NULL);
+	CHECK(llabs(there - here) < INT32_MAX);
+	jitfd_destroy(region);
+	region = NULL;
+	options.near_last = (char *)options.near_first + ((size_t)1 << 33);
+	REFUSED(jitfd_create(PAGE, &options, &region), ENOMEM);
+}
+
+/* Fallbacks */
+
+static int hook_calls;
+static int hook_backend;
+
+static void count_calls(int used, const char *text)
+{
+	hook_calls++;
+	hook_backend = used;
+	CHECK(strstr(text, jitfd_backend_name(used)) != NULL && strchr(text, '\n') == NULL);
+}
+
+static void fallbacks_are_told_once(void)
+{
+	struct jitfd_options options = options_with(0);
+	jitfd_region *region = NULL;
+
+	CHECK(jitfd_set_fallback_hook(count_calls) == 0);
+	REFUSED(jitfd_set_fallback_hook(count_calls), EBUSY);
+	for (int i = 0; i < 3; i++) {
+		options.fallback = JITFD_FALLBACK_ANY;
+		CHECK(jitfd_create(PAGE, &options, &region) == 0);
+		CHECK(hook_calls == (jitfd_backend(region) != JITFD_BACKEND_KERNEL));
+		CHECK(hook_calls == 0 || hook_backend == jitfd_backend(region));
+		jitfd_destroy(region);
+	}
+}
+
+static void fallbacks_have_no_descriptors(void)
+{
+	struct jitfd_options options = options_with(JITFD_ANY_PROCESS);
+	jitfd_region *region = NULL;
+
+	if (backend == JITFD_BACKEND_KERNEL)
+		return;
+	REFUSED(jitfd_create(PAGE, &options, &region), EOPNOTSUPP);
+	region = new_region(PAGE, 0);
+	REFUSED(jitfd_map_fd(region), EOPNOTSUPP);
+	REFUSED(jitfd_append_fd(region), EOPNOTSUPP);
+	jitfd_destroy(region);
+}
+
+/* Publishes in a child; returns its errno, or 0. */
+static int errno_of_a_child(jitfd_region *region, const jitfd_chunk *chunk)
+{
+	pid_t child = fork();
+
+	if (child == 0)
+		_exit(jitfd_append(region, chunk, NULL) == 0 ? 0 : errno);
+	return exit_status(child);
+}
+
+static void children_do_not_publish(void)
+{
+	jitfd_region *region = new_region(PAGE, 0);
+	jitfd_chunk *chunk = answer_chunk(6);
+
+	CHECK(errno_of_a_child(region, chunk) == EPERM);
+	CHECK(stats_of(region).publications == 0);
+	jitfd_chunk_free(chunk);
+	jitfd_destroy(region);
+}
+
+static void children_publish_if_they_may(void)
+{
+	jitfd_region *region = new_region(PAGE, JITFD_ANY_PROCESS);
+	jitfd_chunk *chunk = answer_chunk(6);
+
+	CHECK(errno_of_a_child(region, chunk) == 0);
+	CHECK(call(jitfd_base(region, NULL)) == 6);
+	jitfd_chunk_free(chunk);
+	jitfd_destroy(region);
+}
+
+/* Descriptors over a socket */
+
+union one_descriptor {
+	struct cmsghdr header;
+	char bytes[CMSG_SPACE(sizeof(int))];
+};
+
+static struct msghdr message(union one_descriptor *control, struct iovec *data)
+{
+	struct msghdr message = { 0 };
+
+	message.msg_iov = data;
+	message.msg_iovlen = 1;
+	message.msg_control = control->bytes;
+	message.msg_controllen = sizeof(control->bytes);
+	return message;
+}
+
+static void send_descriptor(int socket, int fd)
+{
+	union one_descriptor control;
+	struct iovec data = { "x", 1 };
+	struct msghdr sent = message(&control, &data);
+
+	memset(&control, 0, sizeof(control));
+	control.header.cmsg_len = CMSG_LEN(sizeof(fd));
+	control.header.cmsg_level = SOL_SOCKET;
+	control.header.cmsg_type = SCM_RIGHTS;
+	memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
+	CHECK(sendmsg(socket, &sent, 0) == 1);
+}
+
+static int receive_descriptor(int socket)
+{
+	union one_descriptor control;
+	char byte;
+	struct iovec data = { &byte, 1 };
+	struct msghdr received = message(&control, &data);
+	int fd;
+
+	CHECK(recvmsg(socket, &received, MSG_CMSG_CLOEXEC) == 1);
+	CHECK(received.msg_controllen >= CMSG_LEN(sizeof(fd)));
+	memcpy(&fd, CMSG_DATA(&control.header), sizeof(fd));
+	return fd;
+}
+
+/* The compiler's process: publishes at 0 and, in a reserved range, behind. */
+static void publish_for_others(int socket)
+{
+	jitfd_appender *appender = jitfd_appender_adopt(receive_descriptor(socket));
+	jitfd_chunk *chunk = answer_chunk(11);
+	const jitfd_chunk *chunks[] = { chunk };
+	struct jitfd_stats stats = { 0 };
+	size_t offset = 99;
+
+	CHECK(appender != NULL);
+	CHECK(jitfd_appender_append(appender, chunks, 1, 0, &offset) == 0 && offset == 0);
+	REFUSED(jitfd_appender_append(appender, chunks, 1, 0, &offset), ESTALE);
+	CHECK(jitfd_appender_reserve(appender, 32, 32, &offset) == 0 && offset == 32);
+	CHECK(jitfd_appender_fill(appender, offset, chunk) == 0);
+	REFUSED(jitfd_appender_fill(appender, offset, chunk), EEXIST);
+	CHECK(jitfd_appender_append(appender, chunks, 1, JITFD_ANY_OFFSET, NULL) == 0);
+	CHECK(jitfd_appender_seal(appender) == 0);
+	REFUSED(jitfd_appender_append(appender, chunks, 1, JITFD_ANY_OFFSET, NULL), EROFS);
+	stats.size = sizeof(stats);
+	CHECK(jitfd_appender_stats(appender, &stats) == 0 && stats.publications == 3);
+	jitfd_appender_free(appender);
+}
+
+/* The process that executes, and has no right to publish. */
+static void execute_only(int socket)
+{
+	jitfd_mapper *mapper = jitfd_mapper_adopt(receive_descriptor(socket));
+	jitfd_mapping *mapping = jitfd_mapper_map(mapper, PAGE);
+	char *code = jitfd_mapping_base(mapping, NULL);
+	struct jitfd_stats stats = { 0 };
+
+	CHECK(code != NULL);
+	CHECK(call(code) == 11 && call(code + 32) == 11);
+	REFUSED_NULL(jitfd_mapper_map(mapper, 2 * PAGE), EINVAL);
+	REFUSED_NULL(jitfd_mapper_map(mapper, 0), EINVAL);
+	stats.size = sizeof(stats);
+	CHECK(jitfd_mapper_stats(mapper, &stats) == 0 && stats.sealed == 1);
+	jitfd_mapper_free(mapper);
+	CHECK(call(code) == 11);
+	jitfd_mapping_free(mapping);
+}
+
+/* Runs work in a child that has nothing but the descriptor it is sent. */
+static void in_a_child(void (*work)(int), int fd)
+{
+	int ends[2];
+	pid_t child;
+
+	CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+	child = fork();
+	if (child == 0) {
+		CHECK(close(fd) == 0);
+		work(ends[1]);
+		_exit(0);
+	}
+	send_descriptor(ends[0], fd);
+	CHECK(exit_status(child) == 0);
+	close(ends[0]);
+	close(ends[1]);
+}
+
+static void rights_are_given_to_other_processes(void)
+{
+	jitfd_region *region = new_region(PAGE, JITFD_ANY_PROCESS);
+
+	in_a_child(publish_for_others, jitfd_append_fd(region));
+	in_a_child(execute_only, jitfd_map_fd(region));
+	CHECK(call(jitfd_base(region, NULL)) == 11);
+	jitfd_destroy(region);
+}
+
+static void a_region_is_split(void)
+{
+	jitfd_region *region = new_region(PAGE, 0);
+	jitfd_chunk *chunk = answer_chunk(12);
+	const jitfd_chunk *chunks[] = { chunk };
+	jitfd_appender *appender = NULL;
+	jitfd_mapper *mapper = NULL;
+	jitfd_mapping *mapping = NULL, *again;
+	size_t len = 0;
+	char *code;
+
+	REFUSED(jitfd_split(region, &mapper, &appender, NULL), EINVAL);
+	CHECK(jitfd_append(region, chunk, NULL) == 0);
+	CHECK(jitfd_split(region, &mapper, &appender, &mapping) == 0);
+	code = jitfd_mapping_base(mapping, &len);
+	CHECK(len == PAGE && call(code) == 12);
+	CHECK(jitfd_appender_append(appender, chunks, 1, 16, NULL) == 0);
+	CHECK((again = jitfd_mapper_map(mapper, PAGE)) != NULL);
+	CHECK(call((char *)jitfd_mapping_base(again, NULL) + 16) == 12);
+	jitfd_mapper_free(mapper);
+	jitfd_appender_free(appender);
+	jitfd_mapping_free(mapping);
+	CHECK(call(jitfd_mapping_base(again, NULL)) == 12);
+	jitfd_mapping_free(again);
+	jitfd_chunk_free(chunk);
+}
+
+/* Threads */
+
+#define THREADS 4
+#define EACH 250
+
+struct work {
+	jitfd_region *region;
+	uint32_t first;
+	struct jitfd_place places[EACH];
+};
+
+static void *compile(void *argument)
+{
+	struct work *work = argument;
+
+	for (uint32_t i = 0; i < EACH; i++) {
+		jitfd_chunk *chunk = answer_chunk(work->first + i);
+
+		CHECK(jitfd_append(work->region, chunk, &work->places[i]) == 0);
+		jitfd_chunk_free(chunk);
+		CHECK(call(work->places[i].address) == (int)(work->first + i));
+	}
+	return NULL;
+}
+
+static void threads_share_a_region(void)
+{
+	static struct work work[THREADS];
+	jitfd_region *region = new_region(THREADS * EACH * 16, 0);
+	pthread_t threads[THREADS];
+
+	for (uint32_t i = 0; i < THREADS; i++) {
+		work[i].region = region;
+		work[i].first = i * EACH;
+		CHECK(pthread_create(&threads[i], NULL, compile, &work[i]) == 0);
+	}
+	for (int i = 0; i < THREADS; i++)
+		CHECK(pthread_join(threads[i], NULL) == 0);
+	for (int i = 0; i < THREADS * EACH; i++)
+		CHECK(call(work[i / EACH].places[i % EACH].address) == i);
+	CHECK(stats_of(region).publications == THREADS * EACH);
+	jitfd_destroy(region);
+}
+
+#define TEST(function) { "c::" #function, function, NOTHING }
+#define PUBLISHES(function) { "c::" #function, function, CODE }
+#define KERNEL_S(function) { "c::" #function, function, KERNEL }
+
+static const struct test tests[] = {
+	TEST(version_is_known),
+	TEST(chunk_tells_what_it_is),
+	TEST(chunk_has_its_own_copy),
+	TEST(fault_says_where_and_why),
+	TEST(faults_of_data_are_told),
+	TEST(data_is_declared),
+	TEST(lock_skips_are_tolerated_if_asked_for),
+	TEST(assumed_code_is_not_looked_at),
+	TEST(bad_rules_are_refused),
+	TEST(structs_carry_their_size),
+	TEST(null_is_refused_everywhere),
+	TEST(bad_code_is_refused_before_any_call),
+	TEST(bad_capacities_and_options_are_refused),
+	TEST(backends_have_names),
+	TEST(foreign_descriptors_are_found_out),
+	TEST(errors_are_of_the_thread),
+	TEST(without_the_module_it_says_so),
+	PUBLISHES(the_mail_s_call_makes_code),
+	PUBLISHES(munmap_is_enough),
+	PUBLISHES(own_pages_are_replaced),
+	KERNEL_S(the_kernel_looks_after_pages),
+	PUBLISHES(data_can_be_loaded_at_once),
+	PUBLISHES(code_is_appended),
+	PUBLISHES(batches_are_published_as_a_whole),
+	PUBLISHES(the_next_place_can_be_asked_for),
+	PUBLISHES(reserved_ranges_are_filled_later),
+	PUBLISHES(branches_between_chunks_are_checked),
+	PUBLISHES(a_full_region_says_so),
+	PUBLISHES(sealing_is_the_end),
+	PUBLISHES(regions_come_to_lie_near),
+	{ "c::fallbacks_are_told_once", fallbacks_are_told_once, HOOK },
+	PUBLISHES(fallbacks_have_no_descriptors),
+	PUBLISHES(children_do_not_publish),
+	KERNEL_S(children_publish_if_they_may),
+	KERNEL_S(rights_are_given_to_other_processes),
+	PUBLISHES(a_region_is_split),
+	PUBLISHES(threads_share_a_region),
+};
+
+int main(int argc, char **argv)
+{
+	return run_all(tests, sizeof(tests) / sizeof(tests[0]), argc, argv);
+}

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Every function of jitfd.h from C++: objects that give themselves back, and
+ * threads. What each errno means is tested from C. */
+
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "harness.h"
+
+namespace {
+
+constexpr size_t page = 4096;
+
+/* The functions that give objects back, as types. */
+template <auto function> struct Free {
+	template <typename T> void operator()(T *object) const { function(object); }
+};
+using Chunk = std::unique_ptr<jitfd_chunk, Free<jitfd_chunk_free>>;
+using Region = std::unique_ptr<jitfd_region, Free<jitfd_destroy>>;
+using Mapper = std::unique_ptr<jitfd_mapper, Free<jitfd_mapper_free>>;
+using Mapping = std::unique_ptr<jitfd_mapping, Free<jitfd_mapping_free>>;
+using Appender = std::unique_ptr<jitfd_appender, Free<jitfd_appender_free>>;
+
+std::vector<unsigned char> answer_code(uint32_t number)
+{
+	std::vector<unsigned char> code(ANSWER_SIZE);
+	put_answer(code.data(), number);
+	return code;
+}
+
+Chunk checked(const std::vector<unsigned char> &code, const jitfd_rules *rules = nullptr)
+{
+	Chunk chunk(jitfd_validate(code.data(), code.size(), rules, nullptr));
+	CHECK(chunk);
+	return chunk;
+}
+
+Region new_region(size_t capacity, uint32_t flags = 0)
+{
+	jitfd_options options = options_with(flags);
+	jitfd_region *region = nullptr;
+	CHECK(jitfd_create(capacity, &options, &region) == 0);
+	return Region(region);
+}
+
+/* Counters, from whichever handle. */
+template <typename T> jitfd_stats counters(int (*get)(const T *, jitfd_stats *), const T *of)
+{
+	jitfd_stats stats = {};
+	stats.size = sizeof(stats);
+	CHECK(get(of, &stats) == 0);
+	return stats;
+}
+
+void chunks()
+{
+	CHECK(std::string(jitfd_version()).find('.') != std::string::npos);
+	Chunk chunk = checked(answer_code(42));
+	size_t len = 0, count = 1;
+	CHECK(jitfd_chunk_bytes(chunk.get(), &len) != nullptr && len == ANSWER_SIZE);
+	CHECK(jitfd_chunk_is_boundary(chunk.get(), 5) == 1);
+	CHECK(jitfd_chunk_holds_data(chunk.get()) == 0);
+	CHECK(jitfd_chunk_lock_skips(chunk.get(), nullptr, 0, &count) == 0 && count == 0);
+	Chunk assumed(jitfd_assume_valid("\x06", 1, nullptr));
+	CHECK(assumed);
+}
+
+void faults()
+{
+	jitfd_fault fault = {};
+	fault.size = sizeof(fault);
+	const std::vector<unsigned char> code = { 0x90, 0xeb, 0xff };
+	REFUSED_NULL(jitfd_validate(code.data(), code.size(), nullptr, &fault), EILSEQ);
+	CHECK(fault.reason == JITFD_REASON_INTO_INSTRUCTION && fault.offset == 1);
+	CHECK(std::string(jitfd_error()) == fault.message);
+}
+
+void adopting_nothing()
+{
+	REFUSED_NULL(jitfd_mapper_adopt(-1), EBADF);
+	REFUSED_NULL(jitfd_appender_adopt(-1), EBADF);
+}
+
+std::string told;
+
+void fallbacks()
+{
+	CHECK(jitfd_allow_fallback(JITFD_FALLBACK_ONLY | backend) == 0);
+	CHECK(jitfd_set_fallback_hook([](int used, const char *text) {
+		told = text;
+		CHECK(told.find(jitfd_backend_name(used)) != std::string::npos);
+	}) == 0);
+	const auto code = answer_code(3);
+	void *made = jit_create_code(code.data(), code.size());
+	CHECK(made != nullptr && call(made) == 3);
+	CHECK(told.empty() == (backend == JITFD_BACKEND_KERNEL));
+}
+
+void finished_code()
+{
+	const auto code = answer_code(42);
+	void *made = jit_create_code(code.data(), code.size());
+	CHECK(made != nullptr && call(made) == 42);
+	CHECK(jit_destroy_code(made, code.size()) == 0);
+	Chunk chunk = checked(answer_code(43));
+	int used = 0;
+	void *other = jitfd_create_code(chunk.get(), nullptr, &used);
+	CHECK(other != nullptr && call(other) == 43 && used == backend);
+	CHECK(munmap(other, page) == 0);
+	void *own = mmap(nullptr, page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	CHECK(own != MAP_FAILED);
+	CHECK(jitfd_create_code_at(chunk.get(), own, nullptr) == 0 && call(own) == 43);
+	CHECK(munmap(own, page) == 0);
+}
+
+void growing_code()
+{
+	Region region = new_region(page);
+	CHECK(jitfd_backend(region.get()) == backend);
+	Chunk one = checked(answer_code(1)), two = checked(answer_code(2));
+	jitfd_place place = {}, places[2] = {};
+	CHECK(jitfd_append(region.get(), one.get(), &place) == 0 && call(place.address) == 1);
+	const jitfd_chunk *both[] = { one.get(), two.get() };
+	CHECK(jitfd_append_batch(region.get(), both, 2, places) == 0);
+	CHECK(call(places[0].address) == 1 && call(places[1].address) == 2);
+	CHECK(jitfd_next(region.get(), 16, &place) == 0);
+	CHECK(jitfd_append_at(region.get(), place.offset, two.get(), &place) == 0);
+	CHECK(call(place.address) == 2);
+	jitfd_place range = {};
+	CHECK(jitfd_reserve(region.get(), 64, 64, &range) == 0);
+	CHECK(jitfd_fill(region.get(), &range, 32, one.get(), &place) == 0);
+	CHECK(place.address == static_cast<char *>(range.address) + 32);
+	CHECK(call(place.address) == 1);
+	CHECK(jitfd_seal(region.get()) == 0);
+	REFUSED(jitfd_append(region.get(), one.get(), nullptr), EROFS);
+	CHECK(counters(jitfd_get_stats, std::as_const(region).get()).sealed == 1);
+}
+
+void shared_handles()
+{
+	Region region = new_region(page, JITFD_ANY_PROCESS);
+	Mapper mapper(jitfd_mapper_adopt(dup(jitfd_map_fd(region.get()))));
+	Appender appender(jitfd_appender_adopt(dup(jitfd_append_fd(region.get()))));
+	CHECK(mapper && appender);
+	CHECK(jitfd_mapper_fd(mapper.get()) >= 0 && jitfd_appender_fd(appender.get()) >= 0);
+	Chunk chunk = checked(answer_code(8));
+	const jitfd_chunk *chunks[] = { chunk.get() };
+	size_t offset = 0;
+	CHECK(jitfd_appender_append(appender.get(), chunks, 1, JITFD_ANY_OFFSET, &offset) == 0);
+	Mapping mapping(jitfd_mapper_map(mapper.get(), page));
+	auto *mapped = static_cast<char *>(jitfd_mapping_base(mapping.get(), nullptr));
+	CHECK(mapped != nullptr && call(mapped + offset) == 8);
+	CHECK(jitfd_appender_reserve(appender.get(), 16, 16, &offset) == 0);
+	CHECK(jitfd_appender_fill(appender.get(), offset, chunk.get()) == 0);
+	CHECK(call(static_cast<char *>(jitfd_base(region.get(), nullptr)) + offset) == 8);
+	CHECK(jitfd_appender_seal(appender.get()) == 0);
+	CHECK(counters<jitfd_mapper>(jitfd_mapper_stats, mapper.get()).sealed == 1);
+	CHECK(counters<jitfd_appender>(jitfd_appender_stats, appender.get()).publications == 2);
+}
+
+void split_region()
+{
+	Region region = new_region(page);
+	jitfd_mapper *mapper = nullptr;
+	jitfd_appender *appender = nullptr;
+	jitfd_mapping *mapping = nullptr;
+	CHECK(jitfd_split(region.release(), &mapper, &appender, &mapping) == 0);
+	Mapper own_mapper(mapper);
+	Appender own_appender(appender);
+	Mapping own_mapping(mapping);
+	Chunk chunk = checked(answer_code(13));
+	const jitfd_chunk *chunks[] = { chunk.get() };
+	CHECK(jitfd_appender_append(appender, chunks, 1, 0, nullptr) == 0);
+	CHECK(call(jitfd_mapping_base(mapping, nullptr)) == 13);
+}
+
+void compile(jitfd_region *region, uint32_t first)
+{
+	for (uint32_t number = first; number < first + 200; number++) {
+		Chunk chunk = checked(answer_code(number));
+		jitfd_place place = {};
+		CHECK(jitfd_append(region, chunk.get(), &place) == 0);
+		CHECK(call(place.address) == static_cast<int>(number));
+	}
+}
+
+void threads()
+{
+	Region region = new_region(1 << 16);
+	std::vector<std::thread> running;
+	for (uint32_t i = 0; i < 4; i++)
+		running.emplace_back(compile, region.get(), 1000 * i);
+	for (auto &thread : running)
+		thread.join();
+	CHECK(counters<jitfd_region>(jitfd_get_stats, region.get()).publications == 800);
+}
+
+const test tests[] = {
+	{ "c++::chunks", chunks, NOTHING },
+	{ "c++::faults", faults, NOTHING },
+	{ "c++::adopting_nothing", adopting_nothing, NOTHING },
+	{ "c++::fallbacks", fallbacks, HOOK },
+	{ "c++::finished_code", finished_code, CODE },
+	{ "c++::growing_code", growing_code, CODE },
+	{ "c++::shared_handles", shared_handles, KERNEL },
+	{ "c++::split_region", split_region, CODE },
+	{ "c++::threads", threads, CODE },
+};
+
+} // namespace
+
+int main(int argc, char **argv)
+{
+	return run_all(tests, sizeof(tests) / sizeof(tests[0]), argc, argv);
+}

@@ -1,0 +1,143 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+# The tests of libjitfd: what the header and the libraries hold, a C and a C++
+# program over the shared library on this host, and over the static one in a
+# guest with the module. The last line is "suite: N passed, N failed".
+#
+#   run.sh            all
+#   run.sh --host     nothing that boots a guest
+. "$(dirname "$0")/../vm/lib.sh"
+
+HERE=$TOP/tests/capi
+HEADER=$TOP/userlib/include/jitfd.h
+WORK=$TOP/target/capi
+FLAGS=(-Wall -Wextra -pedantic -Werror "-I$TOP/userlib/include")
+C=(cc -std=c99 "${FLAGS[@]}")
+CXX=(c++ -std=c++17 "${FLAGS[@]}")
+passed=0
+failed=0
+rm -rf "$WORK"
+mkdir -p "$WORK"
+cd "$TOP"
+
+# try NAME COMMAND...: one test; its output is shown if it fails.
+try() {
+    local name=$1
+    shift
+    if "$@" >"$WORK/log" 2>&1; then
+        echo "ok capi::$name"
+        passed=$((passed + 1))
+    else
+        echo "FAILED capi::$name"
+        cat "$WORK/log"
+        failed=$((failed + 1))
+    fi
+}
+
+# add NAME COMMAND...: a program with tests of its own, whose last line counts
+# them. One that ends badly without a failed test is one failure.
+add() {
+    local rc=0 good bad name=$1
+    shift
+    "$@" 2>&1 | tee "$WORK/log" || rc=$?
+    good=$(sed -n 's/^suite: \([0-9]*\) passed, .*/\1/p' "$WORK/log" | tail -n 1)
+    bad=$(sed -n 's/^suite: [0-9]* passed, \([0-9]*\) failed.*/\1/p' "$WORK/log" | tail -n 1)
+    if [ "$rc" -ne 0 ] && [ "${bad:-0}" = 0 ]; then
+        echo "FAILED capi::$name: ended with status $rc"
+        bad=1
+    fi
+    passed=$((passed + ${good:-0}))
+    failed=$((failed + ${bad:-0}))
+}
+
+# need COMMAND PACKAGE: a tool of this host that the tests can't do without.
+need() {
+    command -v "$1" >/dev/null && return 0
+    say "installing $2 on this host, for the command $1"
+    quietly "$WORK/apt.log" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y --no-install-recommends "$2" ||
+        die "there is no command $1" "install it (on Debian: apt-get install $2)"
+}
+
+# functions: those that the header declares.
+functions() {
+    cc -E -P "$HEADER" | tr '\n;' ' \n' | sed -n 's/.*[ *]\(jit[a-z_]*\)(.*/\1/p' | sort
+}
+
+exported_is_declared() {
+    nm -D --defined-only --format=just-symbols "$1/libjitfd.so" | sort >"$WORK/exported"
+    functions >"$WORK/declared"
+    [ -s "$WORK/declared" ] && diff "$WORK/declared" "$WORK/exported"
+}
+
+defined_in_archive() {
+    local name
+    nm --defined-only --format=just-symbols "$1/libjitfd.a" 2>/dev/null | sort -u >"$WORK/archive"
+    for name in $(functions); do
+        grep -qx "$name" "$WORK/archive" || { echo "$name is missing" && return 1; }
+    done
+}
+
+soname_is() {
+    objdump -p "$1" | grep -qE "SONAME +$2\$"
+}
+
+# uses_all FILE: whether a program uses every function.
+uses_all() {
+    local name
+    for name in $(functions); do
+        grep -qw "$name" "$1" || { echo "$1 does not use $name" && return 1; }
+    done
+}
+
+header_checks() {
+    local standard
+    for standard in c99 c11 c17; do
+        try "header_in_$standard" "${C[@]}" -std=$standard -fsyntax-only -x c "$HEADER"
+    done
+    for standard in c++11 c++17 c++20; do
+        try "header_in_$standard" "${CXX[@]}" -std=$standard -fsyntax-only -x c++ "$HEADER"
+    done
+    try c_program_uses_every_function uses_all "$HERE/every.c"
+    try cxx_program_uses_every_function uses_all "$HERE/every.cc"
+}
+
+# host: the programs over the shared library, by every backend but the kernel's.
+host_programs() {
+    local folder=$TOP/target/release
+    cargo build --quiet --release -p jitfd-capi || die "libjitfd did not build" "see cargo's lines above"
+    try only_what_is_declared_is_exported exported_is_declared "$folder"
+    try archive_has_all defined_in_archive "$folder"
+    try shared_library_has_its_name soname_is "$folder/libjitfd.so" libjitfd.so.0
+    ln -sf "$folder/libjitfd.so" "$WORK/libjitfd.so.0"
+    try c_builds "${C[@]}" -D_GNU_SOURCE -O2 "$HERE/every.c" -o "$WORK/every-c" -L"$folder" -ljitfd -pthread
+    try cxx_builds "${CXX[@]}" -O2 "$HERE/every.cc" -o "$WORK/every-cxx" -L"$folder" -ljitfd -pthread
+    for way in "" --dual --flips; do
+        for program in every-c every-cxx; do
+            say "$program $way"
+            add "$program$way" env LD_LIBRARY_PATH="$WORK" "$WORK/$program" $way
+        done
+    done
+}
+
+# guest: the same over the static library, by /dev/jit.
+guest_programs() {
+    local folder
+    # A static program has no use for the parts of Rust's library that call
+    # glibc's resolver, about which the linker would warn.
+    local static=(-static -Wl,--gc-sections -O2)
+    folder=$("$VM_DIR/guest.sh" -p jitfd-capi 2>"$WORK/log") || { cat "$WORK/log" && exit 1; }
+    try c_builds_static "${C[@]}" "${static[@]}" -D_GNU_SOURCE "$HERE/every.c" "$folder/libjitfd.a" -o "$WORK/static-c" -pthread
+    try cxx_builds_static "${CXX[@]}" "${static[@]}" "$HERE/every.cc" "$folder/libjitfd.a" -o "$WORK/static-cxx" -pthread
+    for program in static-c static-cxx; do
+        add "$program" "$TOP/target/release/vm" "$WORK/$program" --kernel
+    done
+}
+
+need nm binutils
+need c++ g++
+header_checks
+host_programs
+[ "${1:-}" = --host ] || guest_programs
+echo "suite: $passed passed, $failed failed"
+[ "$failed" = 0 ]

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Finished code in a mapping of its own.
+
+use crate::chunk::jitfd_chunk;
+use crate::guard::{self, Failure};
+use crate::options::{Choice, jitfd_options, number};
+use crate::pointer;
+use rust::{Code, Options, Validator};
+use std::ffi::{c_int, c_void};
+
+/// A new mapping that holds exactly len bytes of code from source, readable and
+/// executable, never writable. The rest of the last page is 0xCC.
+///
+/// A copy of the code is checked as by jitfd_validate without rules, and that
+/// copy is published. For code with data, or to go around the check, make a
+/// chunk and use jitfd_create_code.
+///
+/// It ends with munmap(code, len), or jit_destroy_code, which is the same.
+///
+/// Returns null with errno EILSEQ if the code is refused; EINVAL for a null
+/// source or a length of 0 or above 1 GiB; ENOENT if the module is not loaded;
+/// EACCES if a file mode or policy forbids it; EPERM if /dev is mounted noexec;
+/// ENOMEM; EDQUOT at the user's bound; EMFILE or ENFILE if the first call can't
+/// open the device.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jit_create_code(source: *const c_void, len: usize) -> *mut c_void {
+    guard::address(|| {
+        // SAFETY: the header says what this pointer must be.
+        let copy = unsafe { pointer::copy(source, len) }?;
+        let chunk = Validator::new(Options::new()).validate_owned(copy)?;
+        let code = Choice::default()?.code()?.create(&chunk)?;
+        Ok(Code::into_raw(code).0.cast_mut().cast())
+    })
+}
+
+/// Unmaps code of jit_create_code or jitfd_create_code. len is its length.
+///
+/// Returns 0, or -1 with errno EINVAL if code is no such address or len is 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jit_destroy_code(code: *mut c_void, len: usize) -> c_int {
+    guard::status(|| {
+        pointer::wanted(code)?;
+        // SAFETY: the caller gives up the mapping, and all that executes it.
+        match unsafe { libc::munmap(code, len) } {
+            0 => Ok(()),
+            _ => Err(Failure::Refused(libc::EINVAL, "there is no code to unmap")),
+        }
+    })
+}
+
+/// As jit_create_code, with a chunk. options may be null. Stores in backend,
+/// which may be null, one of JITFD_BACKEND_.
+///
+/// Returns null with errno as jit_create_code, but never EILSEQ; EINVAL also for
+/// options that are for regions; E2BIG if options asks for what this version does
+/// not have.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jitfd_create_code(
+    chunk: *const jitfd_chunk,
+    options: *const jitfd_options,
+    backend: *mut c_int,
+) -> *mut c_void {
+    // SAFETY: the header says what these pointers must be.
+    guard::address(|| unsafe {
+        let chunk = pointer::object(chunk)?;
+        let code = Choice::read(options)?.code()?.create(&chunk.code)?;
+        pointer::store(backend, code.backend().map_or(0, number));
+        Ok(Code::into_raw(code).0.cast_mut().cast())
+    })
+}
+
+/// Puts a chunk in the place of the pages at address, in one step: for engines
+/// that write code at the address by which they will execute it. The pages are
+/// the caller's private anonymous memory, and no thread uses them meanwhile; the
+/// rest of the last one becomes 0xCC. They stay the caller's to unmap. options
+/// may be null.
+///
+/// Returns 0, or -1 with errno as jitfd_create_code, and EINVAL also if address
+/// is not the start of a page or some page is not private anonymous memory (only
+/// the kernel checks that). The pages are unchanged then.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jitfd_create_code_at(
+    chunk: *const jitfd_chunk,
+    address: *mut c_void,
+    options: *const jitfd_options,
+) -> c_int {
+    // SAFETY: the header says what these pointers must be, and that the pages
+    // are the caller's to replace.
+    guard::status(|| unsafe {
+        let chunk = pointer::object(chunk)?;
+        let options = Choice::read(options)?.code()?;
+        Ok(options.create_at(&chunk.code, address.cast())?)
+    })
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Why code was refused, as a struct.
+
+use crate::text::fixed;
+use crate::versioned::Versioned;
+use rust::{Reason, ValidationError};
+use std::ffi::c_char;
+
+/// The chunk has no bytes.
+pub const JITFD_REASON_EMPTY: u32 = 1;
+/// The chunk has more bytes than one publication takes.
+pub const JITFD_REASON_TOO_LONG: u32 = 2;
+/// A declared data range is empty or reaches beyond the chunk; target: its start.
+pub const JITFD_REASON_DATA_RANGE: u32 = 3;
+/// The bytes are no valid instruction of 64-bit mode.
+pub const JITFD_REASON_INVALID: u32 = 4;
+/// The chunk ends inside an instruction.
+pub const JITFD_REASON_TRUNCATED: u32 = 5;
+/// An instruction runs into declared data; target: where the data begins.
+pub const JITFD_REASON_RUNS_INTO_DATA: u32 = 6;
+/// A direct branch goes into the middle of an instruction; target: where to.
+pub const JITFD_REASON_INTO_INSTRUCTION: u32 = 7;
+/// A direct branch goes behind a lock prefix, and that was not tolerated.
+pub const JITFD_REASON_SKIPS_LOCK: u32 = 8;
+/// A direct branch goes into declared data; target: where to.
+pub const JITFD_REASON_INTO_DATA: u32 = 9;
+/// A direct branch with an operand-size prefix: processors differ.
+pub const JITFD_REASON_VENDOR_DEPENDENT: u32 = 10;
+/// A reason that this header has no number for: see the message.
+pub const JITFD_REASON_OTHER: u32 = 0xffff;
+
+/// Why code was refused, and where.
+#[repr(C)]
+pub struct jitfd_fault {
+    /// In: sizeof(struct jitfd_fault).
+    pub size: usize,
+    /// The instruction at fault, in bytes from the start of the chunk. Of a
+    /// branch it is the branch, not its target.
+    pub offset: usize,
+    /// What the reason speaks of, in bytes from the start of the chunk; else 0.
+    pub target: usize,
+    /// One of JITFD_REASON_.
+    pub reason: u32,
+    /// How many of the bytes are those of the instruction: 0 to 15. 0 if the
+    /// chunk as a whole is at fault.
+    pub length: u32,
+    /// The instruction, or what there is of it.
+    pub bytes: [u8; 16],
+    /// The instruction as text; "(bad)" if it is none.
+    pub disassembly: [c_char; 112],
+    /// All of it in one sentence, with what to do about it.
+    pub message: [c_char; 400],
+}
+
+// SAFETY: `repr(C)`, three words, two half words and bytes up to a multiple of
+// eight; zero is a value of all.
+unsafe impl Versioned for jitfd_fault {
+    const FIRST: usize = 560;
+}
+
+impl From<&ValidationError> for jitfd_fault {
+    fn from(error: &ValidationError) -> Self {
+        let (reason, target) = number(error.reason());
+        let mut bytes = [0; 16];
+        for (slot, byte) in bytes.iter_mut().zip(error.bytes()) {
+            *slot = *byte;
+        }
+        Self {
+            size: size_of::<Self>(),
+            offset: error.offset(),
+            target,
+            reason,
+            length: u32::try_from(error.bytes().len()).unwrap_or(0),
+            bytes,
+            disassembly: fixed(error.disassembly()),
+            message: fixed(&error.to_string()),
+        }
+    }
+}
+
+/// The number of a reason, and the offset it speaks of.
+fn number(reason: &Reason) -> (u32, usize) {
+    match reason {
+        Reason::Empty => (JITFD_REASON_EMPTY, 0),
+        Reason::TooLong { .. } => (JITFD_REASON_TOO_LONG, 0),
+        Reason::DataRange { range } => (JITFD_REASON_DATA_RANGE, range.start),
+        Reason::Invalid => (JITFD_REASON_INVALID, 0),
+        Reason::Truncated => (JITFD_REASON_TRUNCATED, 0),
+        Reason::RunsIntoData { data } => (JITFD_REASON_RUNS_INTO_DATA, *data),
+        Reason::IntoInstruction { target, .. } => (JITFD_REASON_INTO_INSTRUCTION, *target),
+        Reason::SkipsLock { target } => (JITFD_REASON_SKIPS_LOCK, *target),
+        Reason::IntoData { target } => (JITFD_REASON_INTO_DATA, *target),
+        Reason::VendorDependent => (JITFD_REASON_VENDOR_DEPENDENT, 0),
+        _ => (JITFD_REASON_OTHER, 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_version_has_the_size_it_had() {
+        assert_eq!(size_of::<jitfd_fault>(), jitfd_fault::FIRST);
+    }
+
+    #[test]
+    fn a_longest_message_fits() {
+        // Fifteen bytes, a long name with long operands, and two offsets.
+        let longest = [
+            0x2e, 0x67, 0x64, 0x67, 0xf0, 0x48, 0x81, 0x84, 0x8b, 0x78, 0x56, 0x34, 0x12, 0x78,
+            0x56,
+        ];
+        let code: Vec<u8> = longest.iter().copied().cycle().take(1 << 20).collect();
+        let error = rust::validate(&code, &rust::Options::new()).unwrap_err();
+        let fault = jitfd_fault::from(&error);
+        assert_eq!(fault.message.last(), Some(&0));
+        assert!(error.to_string().len() < fault.message.len() / 2);
+    }
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The committed header is what the source says. To write it anew:
+//!
+//! ```text
+//! UPDATE=1 cargo test -p jitfd-capi --test header
+//! ```
+
+use cbindgen::{Builder, Config, DocumentationStyle, Language, Style};
+use std::path::{Path, PathBuf};
+
+/// The files with items for C, in the order of the header.
+const FILES: [&str; 9] = [
+    "fault", "chunk", "options", "code", "stats", "region", "handle", "guard", "version",
+];
+
+const HEAD: &str = "\
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * libjitfd: executable code for JIT compilers, from a kernel that never maps it
+ * writable. See jitfd(7) for an overview.
+ *
+ * A function that returns int returns 0, or -1 with errno; one that returns a
+ * pointer returns NULL with errno. jitfd_error() has the text. ENOTRECOVERABLE is
+ * a bug of the library. After an error everything is as it was before the call.
+ *
+ * All functions may be called from several threads at once, also on one object,
+ * but for those that give an object back. Pointers that are not said to be
+ * optional must not be NULL: EINVAL. Zero a struct that begins with its size, and
+ * set that:
+ *
+ *     struct jitfd_rules rules = {0};
+ *     rules.size = sizeof(rules);
+ *
+ * Generated from userlib/capi/src; tests/header.rs there says how.
+ */";
+
+/// What the generator can't say.
+const AFTER_INCLUDES: &str = "
+/**
+ * Any offset will do.
+ */
+#define JITFD_ANY_OFFSET SIZE_MAX";
+
+fn config() -> Config {
+    let mut config = Config {
+        language: Language::C,
+        header: Some(HEAD.to_owned()),
+        include_guard: Some("JITFD_H".to_owned()),
+        no_includes: true,
+        sys_includes: ["stddef.h", "stdint.h"].map(str::to_owned).into(),
+        after_includes: Some(AFTER_INCLUDES.to_owned()),
+        cpp_compat: true,
+        style: Style::Both,
+        usize_is_size_t: true,
+        documentation: true,
+        documentation_style: DocumentationStyle::Doxy,
+        line_length: 90,
+        ..Config::default()
+    };
+    config.function.sort_by = Some(cbindgen::SortKey::None);
+    config
+}
+
+fn generated(root: &Path) -> String {
+    let builder = FILES.iter().fold(Builder::new(), |builder, file| {
+        builder.with_src(root.join("src").join(file).with_extension("rs"))
+    });
+    let bindings = builder.with_config(config()).generate().unwrap();
+    let mut text = Vec::new();
+    bindings.write(&mut text);
+    String::from_utf8(text).unwrap()
+}
+
+#[test]
+fn the_header_is_up_to_date() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let header = root.join("../include/jitfd.h");
+    let wanted = generated(&root);
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&header, &wanted).unwrap();
+    }
+    let committed = std::fs::read_to_string(&header).unwrap_or_default();
+    assert!(
+        committed == wanted,
+        "userlib/include/jitfd.h is not what the source says; UPDATE=1 cargo test -p jitfd-capi \
+         --test header writes it anew"
+    );
+}

@@ -1,0 +1,839 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * libjitfd: executable code for JIT compilers, from a kernel that never maps it
+ * writable. See jitfd(7) for an overview.
+ *
+ * A function that returns int returns 0, or -1 with errno; one that returns a
+ * pointer returns NULL with errno. jitfd_error() has the text. ENOTRECOVERABLE is
+ * a bug of the library. After an error everything is as it was before the call.
+ *
+ * All functions may be called from several threads at once, also on one object,
+ * but for those that give an object back. Pointers that are not said to be
+ * optional must not be NULL: EINVAL. Zero a struct that begins with its size, and
+ * set that:
+ *
+ *     struct jitfd_rules rules = {0};
+ *     rules.size = sizeof(rules);
+ *
+ * Generated from userlib/capi/src; tests/header.rs there says how.
+ */
+
+#ifndef JITFD_H
+#define JITFD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/**
+ * Any offset will do.
+ */
+#define JITFD_ANY_OFFSET SIZE_MAX
+
+/**
+ * The chunk has no bytes.
+ */
+#define JITFD_REASON_EMPTY 1
+
+/**
+ * The chunk has more bytes than one publication takes.
+ */
+#define JITFD_REASON_TOO_LONG 2
+
+/**
+ * A declared data range is empty or reaches beyond the chunk; target: its start.
+ */
+#define JITFD_REASON_DATA_RANGE 3
+
+/**
+ * The bytes are no valid instruction of 64-bit mode.
+ */
+#define JITFD_REASON_INVALID 4
+
+/**
+ * The chunk ends inside an instruction.
+ */
+#define JITFD_REASON_TRUNCATED 5
+
+/**
+ * An instruction runs into declared data; target: where the data begins.
+ */
+#define JITFD_REASON_RUNS_INTO_DATA 6
+
+/**
+ * A direct branch goes into the middle of an instruction; target: where to.
+ */
+#define JITFD_REASON_INTO_INSTRUCTION 7
+
+/**
+ * A direct branch goes behind a lock prefix, and that was not tolerated.
+ */
+#define JITFD_REASON_SKIPS_LOCK 8
+
+/**
+ * A direct branch goes into declared data; target: where to.
+ */
+#define JITFD_REASON_INTO_DATA 9
+
+/**
+ * A direct branch with an operand-size prefix: processors differ.
+ */
+#define JITFD_REASON_VENDOR_DEPENDENT 10
+
+/**
+ * A reason that this header has no number for: see the message.
+ */
+#define JITFD_REASON_OTHER 65535
+
+/**
+ * Accept direct branches that go behind the lock prefix of an instruction, as
+ * the C library's own code has.
+ */
+#define JITFD_TOLERATE_LOCK_SKIPS 1
+
+/**
+ * The kernel, by /dev/jit. No part of the program can write to code.
+ */
+#define JITFD_BACKEND_KERNEL 1
+
+/**
+ * A memory file mapped twice, once for writing and once for executing.
+ */
+#define JITFD_BACKEND_DUAL_MAPPING 2
+
+/**
+ * Pages that are prepared in writable memory, then turned executable.
+ */
+#define JITFD_BACKEND_PROTECT_FLIPS 3
+
+/**
+ * /dev/jit or an error.
+ */
+#define JITFD_FALLBACK_NEVER 0
+
+/**
+ * /dev/jit, else dual mapping.
+ */
+#define JITFD_FALLBACK_DUAL_MAPPING 1
+
+/**
+ * /dev/jit, else dual mapping, else mprotect flips.
+ */
+#define JITFD_FALLBACK_ANY 2
+
+/**
+ * Together with one of JITFD_BACKEND_: this one or an error. For tests.
+ */
+#define JITFD_FALLBACK_ONLY 256
+
+/**
+ * Every process that holds the append descriptor may publish, not only the one
+ * that created the region.
+ */
+#define JITFD_ANY_PROCESS 1
+
+/**
+ * Keep no map of where instructions start, and check no branches between
+ * chunks. Publications need not wait for each other then.
+ */
+#define JITFD_NO_BOUNDARY_MAP 2
+
+/**
+ * The right to publish in a region, not to read or execute it. Branches between
+ * chunks are not checked here: only a region knows what was published before.
+ * May be used by several threads at once.
+ */
+typedef struct jitfd_appender jitfd_appender;
+
+/**
+ * Code that passed validation: the only thing that can be published. It has its
+ * own copy of the bytes and never changes, so it may be used by several threads
+ * at once, and published more than once.
+ */
+typedef struct jitfd_chunk jitfd_chunk;
+
+/**
+ * The right to map a region and to execute it, not to publish. May be used by
+ * several threads at once.
+ */
+typedef struct jitfd_mapper jitfd_mapper;
+
+/**
+ * Code of a region in this process's address space, readable and executable.
+ */
+typedef struct jitfd_mapping jitfd_mapping;
+
+/**
+ * A code space to which chunks are appended, mapped readable and executable.
+ * What is not published is 0xCC. May be used by several threads at once.
+ *
+ * A forked child executes the code, but may publish only with
+ * JITFD_ANY_PROCESS. Between fork() and exec() of a program with threads, call
+ * nothing of this library: its locks may be held by a thread that is not there.
+ */
+typedef struct jitfd_region jitfd_region;
+
+/**
+ * Some bytes of a chunk.
+ */
+typedef struct jitfd_range {
+  /**
+   * In bytes from the start of the chunk.
+   */
+  size_t offset;
+  /**
+   * The number of bytes.
+   */
+  size_t len;
+} jitfd_range;
+
+/**
+ * What a chunk may be, and where its data is. All zero but for the size: no
+ * data, nothing tolerated.
+ */
+typedef struct jitfd_rules {
+  /**
+   * sizeof(struct jitfd_rules).
+   */
+  size_t size;
+  /**
+   * JITFD_TOLERATE_LOCK_SKIPS, or 0.
+   */
+  uint32_t flags;
+  /**
+   * At which multiple of bytes the chunk is appended: a power of two up to
+   * 4096. 0 is 16.
+   */
+  uint32_t align;
+  /**
+   * The ranges that are data: constants, jump tables. In any order. A chunk
+   * with data is published so that no CPU reads what was there before.
+   */
+  const struct jitfd_range *data;
+  /**
+   * How many ranges there are.
+   */
+  size_t data_count;
+} jitfd_rules;
+
+/**
+ * Why code was refused, and where.
+ */
+typedef struct jitfd_fault {
+  /**
+   * In: sizeof(struct jitfd_fault).
+   */
+  size_t size;
+  /**
+   * The instruction at fault, in bytes from the start of the chunk. Of a
+   * branch it is the branch, not its target.
+   */
+  size_t offset;
+  /**
+   * What the reason speaks of, in bytes from the start of the chunk; else 0.
+   */
+  size_t target;
+  /**
+   * One of JITFD_REASON_.
+   */
+  uint32_t reason;
+  /**
+   * How many of the bytes are those of the instruction: 0 to 15. 0 if the
+   * chunk as a whole is at fault.
+   */
+  uint32_t length;
+  /**
+   * The instruction, or what there is of it.
+   */
+  uint8_t bytes[16];
+  /**
+   * The instruction as text; "(bad)" if it is none.
+   */
+  char disassembly[112];
+  /**
+   * All of it in one sentence, with what to do about it.
+   */
+  char message[400];
+} jitfd_fault;
+
+/**
+ * What is called with one of JITFD_BACKEND_ and one line of text.
+ */
+typedef void (*jitfd_fallback_hook)(int backend, const char *text);
+
+/**
+ * How code space is made. All zero but for the size: by /dev/jit or not at all,
+ * at any address, only this process publishes, branches between chunks are
+ * checked.
+ */
+typedef struct jitfd_options {
+  /**
+   * sizeof(struct jitfd_options).
+   */
+  size_t size;
+  /**
+   * JITFD_ANY_PROCESS, JITFD_NO_BOUNDARY_MAP. For regions only.
+   */
+  uint32_t flags;
+  /**
+   * One of JITFD_FALLBACK_. That another backend than the kernel's is in use
+   * is said once, see jitfd_set_fallback_hook.
+   */
+  uint32_t fallback;
+  /**
+   * Unless null, the region comes to lie where 32-bit displacements reach all
+   * addresses from this one to near_last. For regions only.
+   */
+  const void *near_first;
+  /**
+   * Null if it is the same as near_first.
+   */
+  const void *near_last;
+} jitfd_options;
+
+/**
+ * Where code lies, or will lie. This struct does not grow.
+ */
+typedef struct jitfd_place {
+  /**
+   * In bytes from the start of the region.
+   */
+  size_t offset;
+  /**
+   * The number of bytes.
+   */
+  size_t len;
+  /**
+   * The address in this process.
+   */
+  void *address;
+} jitfd_place;
+
+/**
+ * The counters of a region since it was made.
+ */
+typedef struct jitfd_stats {
+  /**
+   * In: sizeof(struct jitfd_stats).
+   */
+  size_t size;
+  /**
+   * Bytes that the region has room for.
+   */
+  uint64_t capacity;
+  /**
+   * Bytes published, reserved or skipped.
+   */
+  uint64_t cursor;
+  /**
+   * Calls that published.
+   */
+  uint64_t publications;
+  /**
+   * Chunks they published.
+   */
+  uint64_t segments;
+  /**
+   * Bytes they published.
+   */
+  uint64_t bytes;
+  /**
+   * Page-table entries pointed to a newer version of a page.
+   */
+  uint64_t swaps;
+  /**
+   * Pages written without a new version, since no CPU could see them.
+   */
+  uint64_t in_place;
+  /**
+   * Stale traps that were resumed.
+   */
+  uint64_t fixups;
+  /**
+   * Versions of pages that were replaced.
+   */
+  uint64_t retired;
+  /**
+   * Of these, those that were freed.
+   */
+  uint64_t freed;
+  /**
+   * Batched flushes of other CPUs.
+   */
+  uint64_t flushes;
+  /**
+   * Interrupts that these sent.
+   */
+  uint64_t ipis;
+  /**
+   * Flushes for a fill across two live pages; part of flushes.
+   */
+  uint64_t straddles;
+  /**
+   * 1 if the region is sealed, else 0.
+   */
+  uint64_t sealed;
+} jitfd_stats;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * Checks a copy of the code and keeps that copy: what was checked is what is
+ * published, whoever writes to the source meanwhile.
+ *
+ * A chunk passes if every byte of it belongs to a complete, valid instruction
+ * or to declared data, if it ends where one of these ends, and if direct
+ * branches inside it go to instructions. Branches that leave the chunk are
+ * checked when it is published in a region.
+ *
+ * rules and fault may be null. Give the chunk back with jitfd_chunk_free.
+ *
+ * Returns null with errno EILSEQ if an instruction is refused (fault is filled
+ * then), EINVAL for a null source, a length of 0 or above 1 GiB, a bad data
+ * range (fault is filled for the last three), align, flag or size; E2BIG if
+ * rules asks for what this version does not have; ENOMEM.
+ */
+struct jitfd_chunk *jitfd_validate(const void *source,
+                                   size_t len,
+                                   const struct jitfd_rules *rules,
+                                   struct jitfd_fault *fault);
+
+/**
+ * Takes a copy of the code as valid without looking at it: the way around
+ * validation. The caller vouches for all that jitfd_validate checks, and that
+ * rules name every byte of data that the code loads.
+ *
+ * Returns null with errno as jitfd_validate.
+ */
+struct jitfd_chunk *jitfd_assume_valid(const void *source,
+                                       size_t len,
+                                       const struct jitfd_rules *rules);
+
+/**
+ * Gives a chunk back. What was published of it stays. Null is allowed.
+ */
+void jitfd_chunk_free(struct jitfd_chunk *chunk);
+
+/**
+ * The bytes of a chunk, valid until it is given back. len may be null.
+ *
+ * Returns null with errno EINVAL if chunk is null.
+ */
+const void *jitfd_chunk_bytes(const struct jitfd_chunk *chunk, size_t *len);
+
+/**
+ * Returns 1 if an instruction starts at offset, in bytes from the start of the
+ * chunk, else 0; -1 with errno EINVAL if chunk is null.
+ */
+int jitfd_chunk_is_boundary(const struct jitfd_chunk *chunk, size_t offset);
+
+/**
+ * Returns 1 if some of the chunk is data, else 0; -1 with errno EINVAL if chunk
+ * is null.
+ */
+int jitfd_chunk_holds_data(const struct jitfd_chunk *chunk);
+
+/**
+ * Where branches go behind a lock prefix, which JITFD_TOLERATE_LOCK_SKIPS has
+ * let pass: stores at most max offsets, in bytes from the start of the chunk,
+ * and in count how many there are. offsets may be null if max is 0.
+ *
+ * Returns 0, or -1 with errno EINVAL for a null pointer.
+ */
+int jitfd_chunk_lock_skips(const struct jitfd_chunk *chunk,
+                           size_t *offsets,
+                           size_t max,
+                           size_t *count);
+
+/**
+ * The name of one of JITFD_BACKEND_, for messages.
+ *
+ * Returns null with errno EINVAL if there is no such backend.
+ */
+const char *jitfd_backend_name(int backend);
+
+/**
+ * What jit_create_code, and calls that are given null options, do from now on
+ * where there is no /dev/jit: one of JITFD_FALLBACK_. At first it is NEVER.
+ *
+ * Returns 0, or -1 with errno EINVAL if there is no such fallback.
+ */
+int jitfd_allow_fallback(uint32_t fallback);
+
+/**
+ * Has hook called once in the life of the process, when code is made by another
+ * backend than the kernel's for the first time; without a hook a line is written
+ * to standard error. It runs in the thread that makes the code, must return, and
+ * the text is valid until then.
+ *
+ * Returns 0, or -1 with errno EBUSY if there is a hook already; EINVAL if hook
+ * is null.
+ */
+int jitfd_set_fallback_hook(jitfd_fallback_hook hook);
+
+/**
+ * A new mapping that holds exactly len bytes of code from source, readable and
+ * executable, never writable. The rest of the last page is 0xCC.
+ *
+ * A copy of the code is checked as by jitfd_validate without rules, and that
+ * copy is published. For code with data, or to go around the check, make a
+ * chunk and use jitfd_create_code.
+ *
+ * It ends with munmap(code, len), or jit_destroy_code, which is the same.
+ *
+ * Returns null with errno EILSEQ if the code is refused; EINVAL for a null
+ * source or a length of 0 or above 1 GiB; ENOENT if the module is not loaded;
+ * EACCES if a file mode or policy forbids it; EPERM if /dev is mounted noexec;
+ * ENOMEM; EDQUOT at the user's bound; EMFILE or ENFILE if the first call can't
+ * open the device.
+ */
+void *jit_create_code(const void *source, size_t len);
+
+/**
+ * Unmaps code of jit_create_code or jitfd_create_code. len is its length.
+ *
+ * Returns 0, or -1 with errno EINVAL if code is no such address or len is 0.
+ */
+int jit_destroy_code(void *code, size_t len);
+
+/**
+ * As jit_create_code, with a chunk. options may be null. Stores in backend,
+ * which may be null, one of JITFD_BACKEND_.
+ *
+ * Returns null with errno as jit_create_code, but never EILSEQ; EINVAL also for
+ * options that are for regions; E2BIG if options asks for what this version does
+ * not have.
+ */
+void *jitfd_create_code(const struct jitfd_chunk *chunk,
+                        const struct jitfd_options *options,
+                        int *backend);
+
+/**
+ * Puts a chunk in the place of the pages at address, in one step: for engines
+ * that write code at the address by which they will execute it. The pages are
+ * the caller's private anonymous memory, and no thread uses them meanwhile; the
+ * rest of the last one becomes 0xCC. They stay the caller's to unmap. options
+ * may be null.
+ *
+ * Returns 0, or -1 with errno as jitfd_create_code, and EINVAL also if address
+ * is not the start of a page or some page is not private anonymous memory (only
+ * the kernel checks that). The pages are unchanged then.
+ */
+int jitfd_create_code_at(const struct jitfd_chunk *chunk,
+                         void *address,
+                         const struct jitfd_options *options);
+
+/**
+ * Creates a region of capacity bytes, rounded up to whole pages and at most
+ * 1 GiB, and maps it. Memory is used only for what is published. options may be
+ * null. Stores the region; give it back with jitfd_destroy or jitfd_split.
+ *
+ * Returns 0, or -1 with errno EINVAL for a bad capacity, flag or size or a null
+ * region; E2BIG if options asks for what this version does not have; ENOENT if
+ * the module is not loaded; EACCES if a file mode or policy forbids it; EPERM
+ * if /dev is mounted noexec; ENOMEM, also if there is no room close enough;
+ * EDQUOT at the user's bound; EMFILE or ENFILE; EOPNOTSUPP if a fallback can't
+ * do what the flags ask for.
+ */
+int jitfd_create(size_t capacity,
+                 const struct jitfd_options *options,
+                 struct jitfd_region **region);
+
+/**
+ * Unmaps a region and closes its descriptors. No thread executes its code or
+ * uses it any more. Null is allowed.
+ */
+void jitfd_destroy(struct jitfd_region *region);
+
+/**
+ * The address of the first byte of a region, and in capacity, which may be
+ * null, its length in bytes.
+ *
+ * Returns null with errno EINVAL if region is null.
+ */
+void *jitfd_base(const struct jitfd_region *region, size_t *capacity);
+
+/**
+ * What makes the region's code executable: one of JITFD_BACKEND_.
+ *
+ * Returns -1 with errno EINVAL if region is null.
+ */
+int jitfd_backend(const struct jitfd_region *region);
+
+/**
+ * Publishes a chunk behind what is there, at its alignment. When the call
+ * returns it is executable in every thread and process that maps the region.
+ * place may be null.
+ *
+ * Returns 0, or -1 with errno EILSEQ if a branch between chunks does not go to
+ * an instruction; ENOSPC if it does not fit; EROFS if the region is sealed;
+ * EPERM in a process that may not publish; ESTALE if other holders of the
+ * append descriptor were always faster; EDQUOT at the user's bound; ENOMEM;
+ * EINVAL for a null pointer. Nothing is published then.
+ */
+int jitfd_append(struct jitfd_region *region,
+                 const struct jitfd_chunk *chunk,
+                 struct jitfd_place *place);
+
+/**
+ * Publishes up to 1024 chunks by one call, in order, all or none. places has
+ * room for count of them, or is null. No chunk at all is no error.
+ *
+ * Returns 0, or -1 with errno as jitfd_append, and EINVAL for more than 1024.
+ */
+int jitfd_append_batch(struct jitfd_region *region,
+                       const struct jitfd_chunk *const *chunks,
+                       size_t count,
+                       struct jitfd_place *places);
+
+/**
+ * The place that the next chunk with this alignment (a power of two up to 4096)
+ * gets, unless another thread publishes first; jitfd_append_at finds that out.
+ * The length of the place is 0.
+ *
+ * Returns 0, or -1 with errno ENOSPC if no byte is left; EINVAL for a null
+ * pointer or a bad align.
+ */
+int jitfd_next(struct jitfd_region *region,
+               size_t align_bytes,
+               struct jitfd_place *place);
+
+/**
+ * Publishes a chunk that was made for an offset of jitfd_next. place may be null.
+ *
+ * Returns 0, or -1 with errno ESTALE if somebody else has published there: ask
+ * for the next place and relocate the code; else as jitfd_append.
+ */
+int jitfd_append_at(struct jitfd_region *region,
+                    size_t offset,
+                    const struct jitfd_chunk *chunk,
+                    struct jitfd_place *place);
+
+/**
+ * Sets len bytes aside, at a multiple of align_bytes (a power of two up to
+ * 4096). Their address is known before the code for them is made; until they
+ * are filled they trap.
+ *
+ * Returns 0, or -1 with errno ENOSPC, EROFS, EPERM or ENOMEM as jitfd_append;
+ * EINVAL for a null pointer, a len of 0 or a bad align.
+ */
+int jitfd_reserve(struct jitfd_region *region,
+                  size_t len,
+                  size_t align_bytes,
+                  struct jitfd_place *place);
+
+/**
+ * Publishes a chunk skip bytes behind the start of a reserved range, which is
+ * as jitfd_reserve has stored it. Each byte can be filled once. place, where
+ * the chunk is put, may be null.
+ *
+ * Returns 0, or -1 with errno EINVAL if the chunk is longer than the rest of
+ * the range, the range is of another region, or a pointer is null; EEXIST if a
+ * byte is not reserved or was filled before; EILSEQ, EROFS, EPERM, EDQUOT or
+ * ENOMEM as jitfd_append. Nothing is published then.
+ */
+int jitfd_fill(struct jitfd_region *region,
+               const struct jitfd_place *reserved,
+               size_t skip,
+               const struct jitfd_chunk *chunk,
+               struct jitfd_place *place);
+
+/**
+ * No publication, ever again, by anybody. What is published stays. Sealing
+ * twice is no error.
+ *
+ * Returns 0, or -1 with errno EPERM in a process that may not publish; EINVAL
+ * if region is null.
+ */
+int jitfd_seal(struct jitfd_region *region);
+
+/**
+ * Stores the counters of a region.
+ *
+ * Returns 0, or -1 with errno EINVAL for a null pointer or a bad size.
+ */
+int jitfd_get_stats(const struct jitfd_region *region, struct jitfd_stats *stats);
+
+/**
+ * The descriptor by which the region can be mapped, in this process or in one
+ * that it is sent to; it gives no right to publish. It stays the region's:
+ * duplicate it, but do not close it.
+ *
+ * Returns -1 with errno EOPNOTSUPP if the region is a fallback's, which has no
+ * descriptors; EINVAL if region is null.
+ */
+int jitfd_map_fd(const struct jitfd_region *region);
+
+/**
+ * The descriptor by which code is published; it can't be mapped. Another
+ * process needs JITFD_ANY_PROCESS to use it. It stays the region's.
+ *
+ * Returns -1 with errno EOPNOTSUPP if the region is a fallback's, which has no
+ * descriptors; EINVAL if region is null.
+ */
+int jitfd_append_fd(const struct jitfd_region *region);
+
+/**
+ * Takes a region apart, to give its parts to different owners: the handle that
+ * maps, the handle that publishes, and the mapping. The region is given back.
+ *
+ * Returns 0, or -1 with errno EINVAL for a null pointer; the region is as it
+ * was then.
+ */
+int jitfd_split(struct jitfd_region *region,
+                struct jitfd_mapper **mapper,
+                struct jitfd_appender **appender,
+                struct jitfd_mapping **mapping);
+
+/**
+ * Takes over a descriptor of jitfd_map_fd that was received from another
+ * process. What it is of is found out by the first call on it. Give the handle
+ * back with jitfd_mapper_free, which closes the descriptor.
+ *
+ * Returns null with errno EBADF if it is closed.
+ */
+struct jitfd_mapper *jitfd_mapper_adopt(int fd);
+
+/**
+ * Gives a handle back and closes its descriptor. Mappings stay. Null is allowed.
+ */
+void jitfd_mapper_free(struct jitfd_mapper *mapper);
+
+/**
+ * The descriptor of a handle, to be sent to another process. It stays the
+ * handle's.
+ *
+ * Returns -1 with errno EOPNOTSUPP if it is a fallback's, which has no
+ * descriptors; EINVAL if mapper is null.
+ */
+int jitfd_mapper_fd(const struct jitfd_mapper *mapper);
+
+/**
+ * Maps the first len bytes of the region, readable and executable.
+ *
+ * Returns null with errno ENODATA, ENODEV or EPERM if the descriptor is of no
+ * region; EINVAL if len is 0 or exceeds the region or mapper is null; EACCES if
+ * a policy forbids it; EPERM if /dev is mounted noexec; ENOMEM.
+ */
+struct jitfd_mapping *jitfd_mapper_map(const struct jitfd_mapper *mapper, size_t len);
+
+/**
+ * The address of the first byte of a mapping, and in len, which may be null, its
+ * length in bytes.
+ *
+ * Returns null with errno EINVAL if mapping is null.
+ */
+void *jitfd_mapping_base(const struct jitfd_mapping *mapping, size_t *len);
+
+/**
+ * Unmaps a mapping. No thread executes its code any more. Null is allowed.
+ */
+void jitfd_mapping_free(struct jitfd_mapping *mapping);
+
+/**
+ * Stores the counters of the region.
+ *
+ * Returns 0, or -1 with errno ENODATA or ENOTTY if the descriptor is of no
+ * region; EINVAL for a null pointer or a bad size.
+ */
+int jitfd_mapper_stats(const struct jitfd_mapper *mapper, struct jitfd_stats *stats);
+
+/**
+ * Takes over a descriptor of jitfd_append_fd that was received from another
+ * process. What it is of is found out by the first call on it. Give the handle
+ * back with jitfd_appender_free, which closes the descriptor.
+ *
+ * Returns null with errno EBADF if it is closed.
+ */
+struct jitfd_appender *jitfd_appender_adopt(int fd);
+
+/**
+ * Gives a handle back and closes its descriptor. Null is allowed.
+ */
+void jitfd_appender_free(struct jitfd_appender *appender);
+
+/**
+ * The descriptor of a handle, to be sent to another process. It stays the
+ * handle's.
+ *
+ * Returns -1 with errno EOPNOTSUPP if it is a fallback's, which has no
+ * descriptors; EINVAL if appender is null.
+ */
+int jitfd_appender_fd(const struct jitfd_appender *appender);
+
+/**
+ * Publishes up to 1024 chunks by one call, in order, all or none. The first
+ * comes to lie at expect, or nothing is published; JITFD_ANY_OFFSET takes the
+ * next place. offsets has room for count of them, or is null.
+ *
+ * Returns 0, or -1 with errno ESTALE if the first chunk would not get the
+ * offset expect; ENOSPC, EROFS, EPERM, EDQUOT or ENOMEM as jitfd_append; ENOTTY
+ * if the descriptor is no append descriptor; EINVAL for a null pointer or too
+ * many chunks.
+ */
+int jitfd_appender_append(struct jitfd_appender *appender,
+                          const struct jitfd_chunk *const *chunks,
+                          size_t count,
+                          size_t expect,
+                          size_t *offsets);
+
+/**
+ * Sets len bytes aside, at a multiple of align_bytes (a power of two up to
+ * 4096), and stores their offset in the region.
+ *
+ * Returns 0, or -1 with errno as jitfd_reserve, and ENOTTY if the descriptor is
+ * no append descriptor.
+ */
+int jitfd_appender_reserve(struct jitfd_appender *appender,
+                           size_t len,
+                           size_t align_bytes,
+                           size_t *offset);
+
+/**
+ * Publishes a chunk at an offset of the region, in a range that was reserved;
+ * each byte of it once.
+ *
+ * Returns 0, or -1 with errno EEXIST if a byte is not reserved or was filled
+ * before; EROFS, EPERM, EDQUOT or ENOMEM as jitfd_append; ENOTTY if the
+ * descriptor is no append descriptor; EINVAL for a null pointer.
+ */
+int jitfd_appender_fill(struct jitfd_appender *appender,
+                        size_t offset,
+                        const struct jitfd_chunk *chunk);
+
+/**
+ * No publication, ever again, by anybody. What is mapped stays.
+ *
+ * Returns 0, or -1 with errno EPERM in a process that may not publish; ENOTTY if
+ * the descriptor is no append descriptor; EINVAL if appender is null.
+ */
+int jitfd_appender_seal(struct jitfd_appender *appender);
+
+/**
+ * Stores the counters of the region.
+ *
+ * Returns 0, or -1 with errno ENOTTY if the descriptor is no append descriptor;
+ * EINVAL for a null pointer or a bad size.
+ */
+int jitfd_appender_stats(const struct jitfd_appender *appender,
+                         struct jitfd_stats *stats);
+
+/**
+ * What went wrong in the last call of this thread that failed, in words: which
+ * call, why, and what to do. Empty if none has failed.
+ *
+ * The text is valid until the next failing call of this thread.
+ */
+const char *jitfd_error(void);
+
+/**
+ * The version of the library, as text: "0.1.0".
+ */
+const char *jitfd_version(void);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* JITFD_H */
