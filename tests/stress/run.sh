@@ -1,15 +1,19 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
 # `make stress`: the stress with 4 and with 8 CPUs on the stock kernel, with CPUs
-# that go off line, then on the debug kernel, where any report is a failure.
+# that go off line, then on the debug kernel, where any report is a failure. Then
+# the fuzzer: a million calls, and some on the debug kernel.
 #
 #   SECONDS_EACH=N   how long each run lasts (60)
 #   SEED=N           repeats the choices of an earlier run
+#   CALLS=N          calls of the fuzzer (1000000)
 . "$(dirname "$0")/../vm/lib.sh"
 
 VM=$TOP/target/release/vm
 STRESS=$("$VM_DIR/guest.sh" -p jitfd-stress)/jitfd-stress
+FUZZ=$("$VM_DIR/guest.sh" -p jitfd-guest --bin fuzz)/fuzz
 each=${SECONDS_EACH:-60}
+calls=${CALLS:-1000000}
 
 # run FLAVOR SMP: one run; its first line names the seed.
 run() {
@@ -19,6 +23,16 @@ run() {
         die "the stress failed on the $1 kernel with $2 CPUs" "repeat it with the seed above: SEED="
 }
 
+# fuzz FLAVOR CALLS PARAMETERS: random calls, each with a predicted result.
+fuzz() {
+    say "fuzzer: $1 kernel, $2 calls ${3:+with $3}"
+    FLAVOR=$1 PARAMS=$3 RUN_LIMIT=1800 "$VM" "$FUZZ" --calls "$2" ${SEED:+--seed "$SEED"} ||
+        die "the fuzzer failed on the $1 kernel" "repeat it with the seed above: SEED="
+}
+
 run stock 4
 run stock 8
 run debug 4
+fuzz stock "$((calls - calls / 10))" ""
+fuzz stock "$((calls / 10))" "user_pages=40 user_regions=7"
+fuzz debug "$((calls / 50))" ""

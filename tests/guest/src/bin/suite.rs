@@ -7,9 +7,6 @@
 //! suite --list      the names
 //! ```
 
-#[path = "../suite/mod.rs"]
-mod suite;
-
 fn main() -> std::process::ExitCode {
-    suite::main()
+    jitfd_guest::suite::main()
 }

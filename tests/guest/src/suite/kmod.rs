@@ -57,9 +57,14 @@ pub fn is_loaded() -> bool {
     fs::exists("/sys/module/jit").unwrap_or(false)
 }
 
+/// What the runner loads it with.
+pub fn parameters() -> String {
+    fs::read_to_string(PARAMETERS).unwrap_or_default()
+}
+
 /// Loads it as the runner did.
 pub fn load_as_before() -> io::Result<()> {
-    load(&fs::read_to_string(PARAMETERS).unwrap_or_default())
+    load(&parameters())
 }
 
 /// Runs `test` with the module loaded with other parameters, and loads it as

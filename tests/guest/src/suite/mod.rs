@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The tests, grouped by topic, in the order in which they run.
 
-mod harness;
-mod outcome;
-mod sys;
+pub(crate) mod harness;
+pub(crate) mod outcome;
+pub(crate) mod sys;
 
-mod asm;
-mod bad;
-mod calls;
-mod execute;
-mod kmod;
-mod memory;
+pub(crate) mod asm;
+pub(crate) mod bad;
+pub(crate) mod calls;
+pub(crate) mod execute;
+pub(crate) mod kmod;
+pub(crate) mod memory;
 mod passing;
-mod process;
-mod race;
-mod random;
-mod region;
+pub(crate) mod process;
+pub(crate) mod race;
+pub(crate) mod random;
+pub(crate) mod region;
 mod tracer;
 
 mod bad_code;

@@ -2,6 +2,7 @@
 //! Random numbers that are the same in every run.
 
 /// A xorshift generator.
+#[derive(Clone)]
 pub struct Random(u64);
 
 impl Random {
@@ -21,5 +22,15 @@ impl Random {
     /// A number below `bound`.
     pub fn below(&mut self, bound: usize) -> usize {
         ((self.next() >> 32) as usize * bound) >> 32
+    }
+
+    /// True once in `n`.
+    pub fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    /// One of `things`, of which there are some.
+    pub fn pick<T: Copy>(&mut self, things: &[T]) -> T {
+        things[self.below(things.len())]
     }
 }

@@ -140,7 +140,7 @@ impl Snapshot {
 }
 
 /// Leaves out the counters that change by themselves, after the call.
-fn steady(stats: abi::Stats) -> abi::Stats {
+pub fn steady(stats: abi::Stats) -> abi::Stats {
     abi::Stats {
         freed: 0,
         fixups: 0,
