@@ -29,7 +29,7 @@ fn compare(path: &str) -> Result<(), Box<dyn Error>> {
     let file = std::fs::read(path)?;
     let elf = object::File::parse(&*file)?;
     let text = elf.section_by_name(".text").ok_or("no .text")?.data()?;
-    let validator = Validator::new(Options::new().lock_skips(LockSkips::Tolerate));
+    let validator = Validator::new(Options::new().lock_skips(LockSkips::Tolerate).threads(1));
     if let Err(error) = validator.validate(text) {
         println!("{path}: refused: {error}");
         return Ok(());

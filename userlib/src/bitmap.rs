@@ -20,6 +20,15 @@ impl Bitmap {
         }
     }
 
+    /// Sets the bits that are set in `other`, whose first bit is bit `base`
+    /// here, a multiple of 64.
+    pub(crate) fn merge(&mut self, base: usize, other: &Self) {
+        let words = self.words.get_mut(base / 64..).unwrap_or_default();
+        for (word, more) in words.iter_mut().zip(&other.words) {
+            *word |= more;
+        }
+    }
+
     #[inline]
     pub(crate) fn set(&mut self, bit: usize) {
         let (word, mask) = split(bit);
@@ -90,6 +99,17 @@ mod tests {
         map.set(1 << 40);
         assert!(map.get(0) && map.get(64));
         assert!(!map.get(1) && !map.get(63) && !map.get(1 << 40));
+    }
+
+    #[test]
+    fn merged_bits_keep_their_places() {
+        let (mut map, mut part) = (Bitmap::new(300), Bitmap::new(100));
+        map.set(130);
+        [0, 2, 99].into_iter().for_each(|bit| part.set(bit));
+        map.merge(128, &part);
+        map.merge(1 << 20, &part);
+        let all = Vec::from_iter((0..400).filter(|&bit| map.get(bit)));
+        assert_eq!(all, [128, 130, 227]);
     }
 
     #[test]

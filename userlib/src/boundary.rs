@@ -9,8 +9,8 @@
 //! |---|---|---|
 //! | 0 | 0 | is not published |
 //! | 0 | 1 | is not published, and a published branch goes there |
-//! | 1 | 1 | is the first of an instruction |
-//! | 1 | 0 | is a later byte of an instruction, or data |
+//! | 1 | 1 | is an entry: the first of an instruction, and declared if any is |
+//! | 1 | 0 | is something else |
 //!
 //! A publication is checked as a whole before it happens and noted as a whole
 //! after it has succeeded.
@@ -24,8 +24,9 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BoundaryError {
-    /// A branch of the new code goes into the middle of an instruction, or into
-    /// data.
+    /// A branch of the new code goes into the middle of an instruction, into
+    /// data, or to an instruction that is not among the
+    /// [declared entries](crate::Options::entry).
     Target {
         /// Where the branch would lie.
         branch: usize,
@@ -33,7 +34,7 @@ pub enum BoundaryError {
         target: usize,
     },
     /// A branch that was published before goes to a place where the new code
-    /// has the middle of an instruction, or data.
+    /// has the middle of an instruction, data, or no declared entry.
     Expected {
         /// Where the branch goes.
         target: usize,
@@ -46,12 +47,13 @@ impl fmt::Display for BoundaryError {
             Self::Target { branch, target } => write!(
                 f,
                 "the branch at offset {branch:#x} of the region goes to {target:#x}, where no \
-                 instruction starts; relocate the code for the place it gets"
+                 instruction starts, or none that is declared as an entry; relocate the code for \
+                 the place it gets"
             ),
             Self::Expected { target } => write!(
                 f,
                 "published code branches to offset {target:#x} of the region, where the new code \
-                 has no start of an instruction; put the function it was meant for there"
+                 has no entry; put the function it was meant for there"
             ),
         }
     }
@@ -146,7 +148,7 @@ impl BoundaryMap {
             for bit in Ones(word.mark & !word.covered) {
                 let target = index * 64 + bit;
                 let inside = placed.holds(target, placed.chunk.len());
-                if inside && !placed.chunk.is_boundary(target - placed.offset) {
+                if inside && !placed.chunk.is_entry(target - placed.offset) {
                     return Err(BoundaryError::Expected { target });
                 }
             }
@@ -173,7 +175,7 @@ impl BoundaryMap {
         let after = batch.partition_point(|placed| placed.offset <= target);
         let mate = after.checked_sub(1).and_then(|before| batch.get(before));
         if let Some(mate) = mate.filter(|mate| mate.holds(target, mate.chunk.len())) {
-            return mate.chunk.is_boundary(target - mate.offset);
+            return mate.chunk.is_entry(target - mate.offset);
         }
         let (covered, mark) = self.bits(target);
         mark || !covered
@@ -183,10 +185,10 @@ impl BoundaryMap {
         let (from, end) = (placed.offset, placed.offset + placed.chunk.len());
         for index in from / 64..end.div_ceil(64) {
             let mask = range_mask(index, from, end);
-            let starts = starts_word(placed, index) & mask;
+            let entries = entries_word(placed, index) & mask;
             let word = self.word(index);
             word.covered |= mask;
-            word.mark = (word.mark & !mask) | starts;
+            word.mark = (word.mark & !mask) | entries;
         }
     }
 
@@ -224,12 +226,12 @@ fn range_mask(index: usize, from: usize, end: usize) -> u64 {
     (u64::MAX << low) & (u64::MAX >> (64 - high))
 }
 
-/// The starts of instructions in word `index` of the region.
-fn starts_word(placed: &Placed<'_>, index: usize) -> u64 {
+/// The entries in word `index` of the region.
+fn entries_word(placed: &Placed<'_>, index: usize) -> u64 {
     let base = index * 64;
     match base.checked_sub(placed.offset) {
-        Some(inner) => placed.chunk.starts_at(inner),
-        None => placed.chunk.starts_at(0) << (placed.offset - base),
+        Some(inner) => placed.chunk.entries_at(inner),
+        None => placed.chunk.entries_at(0) << (placed.offset - base),
     }
 }
 
@@ -303,6 +305,27 @@ mod tests {
                 target: 66
             })
         );
+    }
+
+    #[test]
+    fn declared_entries_are_the_only_ones() {
+        let options = Options::new().entry(0);
+        let callee = validate(&[0x90, 0x90, 0xc3], &options).unwrap();
+        let mut map = BoundaryMap::new(CAPACITY);
+        publish(&mut map, &[(64, &callee)]).unwrap();
+        for (target, good) in [(64, true), (65, false), (66, false)] {
+            let result = publish(&mut map, &[(100, &jump(target - 105))]);
+            assert_eq!(result.is_ok(), good, "{target}");
+        }
+        let (first, last) = (jump(64 - 5), jump(65 - 5));
+        for (jump, good) in [(&first, true), (&last, false)] {
+            let mut map = BoundaryMap::new(CAPACITY);
+            let batch = [(0, jump), (64, &callee)];
+            assert_eq!(publish(&mut map, &batch).is_ok(), good);
+            let mut map = BoundaryMap::new(CAPACITY);
+            publish(&mut map, &batch[..1]).unwrap();
+            assert_eq!(publish(&mut map, &batch[1..]).is_ok(), good);
+        }
     }
 
     #[test]

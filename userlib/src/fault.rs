@@ -3,6 +3,7 @@
 //! Why a chunk was refused: the reason, the place, and the text a compiler
 //! author reads.
 
+use crate::policy::Class;
 use iced_x86::{Decoder, DecoderOptions, FastFormatter};
 use std::{fmt, ops::Range};
 
@@ -50,6 +51,22 @@ pub enum Reason {
         /// Where the branch goes.
         target: usize,
     },
+    /// A declared entry is not the first byte of an instruction.
+    BadEntry {
+        /// The entry.
+        entry: usize,
+    },
+    /// The instruction at a declared entry is not `endbr64`, and
+    /// [`Options::endbr64`](crate::Options::endbr64) asks for it.
+    NoEndbr64,
+    /// The policy forbids the instruction.
+    Forbidden {
+        /// The class that it was forbidden with.
+        class: Class,
+    },
+    /// The instruction crosses a border of 64 bytes, and
+    /// [`Options::within_lines`](crate::Options::within_lines) forbids that.
+    CrossesLine,
     /// A direct branch has an operand-size prefix (66): AMD and Intel
     /// processors give it different lengths and targets.
     VendorDependent,
@@ -143,6 +160,10 @@ impl ValidationError {
             Reason::IntoInstruction { .. } => "fix the branch's displacement; was it patched?",
             Reason::SkipsLock { .. } => "allow it with LockSkips::Tolerate if it is meant",
             Reason::IntoData { .. } => "correct the data range or the branch's displacement",
+            Reason::BadEntry { .. } => "declare entries where instructions start",
+            Reason::NoEndbr64 => "begin the entry with endbr64 (f3 0f 1e fa)",
+            Reason::Forbidden { .. } => "emit something else, or change the policy",
+            Reason::CrossesLine => "lay the code out with LineWriter, which pads with NOPs",
             Reason::VendorDependent => "drop the 66 prefix",
         }
     }
@@ -188,6 +209,12 @@ impl fmt::Display for Reason {
                 write!(f, "the branch goes to {target:#x}, behind a lock prefix")
             }
             Self::IntoData { target } => write!(f, "the branch goes to {target:#x}, which is data"),
+            Self::BadEntry { entry } => {
+                write!(f, "no instruction starts at the declared entry {entry:#x}")
+            }
+            Self::NoEndbr64 => write!(f, "this entry does not begin with endbr64"),
+            Self::Forbidden { class } => write!(f, "the policy forbids this: {}", class.name()),
+            Self::CrossesLine => write!(f, "this instruction crosses a border of 64 bytes"),
             Self::VendorDependent => {
                 write!(
                     f,

@@ -157,7 +157,7 @@ impl AppendHandle {
         }
         let pieces: Vec<_> = chunks.iter().map(|chunk| at_cursor(chunk)).collect();
         check_count(&pieces)?;
-        let first = self.access.append(&pieces, expect, mode.flags())?;
+        let first = self.access.append(&pieces, expect, flags(mode))?;
         let (offsets, _) = place(first, usize::MAX, chunks, Mode::Lazy).unwrap_or_default();
         Ok(offsets)
     }
@@ -186,11 +186,11 @@ impl AppendHandle {
     }
 
     pub(crate) fn fill_batch(&self, batch: &[Placed<'_>]) -> Result<(), Error> {
+        batch.iter().try_for_each(check_line)?;
         let pieces: Vec<_> = batch.iter().map(at_offset).collect();
         check_count(&pieces)?;
-        let sync = batch.iter().any(|placed| placed.chunk.holds_data());
-        let mode = if sync { Mode::Sync } else { Mode::Lazy };
-        self.access.fill(&pieces, mode.flags())
+        let mode = Mode::for_places(batch.iter().map(|placed| placed.chunk));
+        self.access.fill(&pieces, flags(mode))
     }
 
     /// No publication, ever again, by any handle. What is mapped stays.
@@ -226,6 +226,13 @@ impl AppendHandle {
     }
 }
 
+/// What the kernel is told, and the tests.
+fn flags(mode: Mode) -> u32 {
+    #[cfg(test)]
+    tests::LAST.set(Some(mode));
+    mode.flags()
+}
+
 fn at_cursor(chunk: &Validated) -> Piece<'_> {
     Piece {
         bytes: chunk.bytes(),
@@ -240,6 +247,16 @@ fn at_offset<'a>(placed: &Placed<'a>) -> Piece<'a> {
         offset: placed.offset,
         align: Align::NONE,
     }
+}
+
+/// A fill does not go by the chunk's alignment.
+fn check_line(placed: &Placed<'_>) -> Result<(), Error> {
+    if placed.chunk.within_lines() && placed.offset % Align::LINE.bytes() != 0 {
+        return Err(Error::Argument(
+            "code whose instructions stay within lines is put at a multiple of 64 bytes",
+        ));
+    }
+    Ok(())
 }
 
 fn check_count(pieces: &[Piece<'_>]) -> Result<(), Error> {
@@ -329,5 +346,60 @@ impl TryFrom<AppendHandle> for OwnedFd {
 
     fn try_from(handle: AppendHandle) -> Result<Self, Error> {
         handle.access.into_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Backend, Fallback, JitFd, Options, RegionOptions, validate};
+    use std::cell::Cell;
+
+    thread_local! {
+        pub(super) static LAST: Cell<Option<Mode>> = const { Cell::new(None) };
+    }
+
+    fn chunk(len: usize, data: bool) -> Validated {
+        let options = if data {
+            Options::new().data(0..1)
+        } else {
+            Options::new()
+        };
+        validate(&vec![0x90; len], &options).unwrap()
+    }
+
+    #[track_caller]
+    fn published_as<T>(mode: Mode, how: impl FnOnce() -> Result<T, Error>) {
+        LAST.set(None);
+        assert!(how().is_ok());
+        assert_eq!(LAST.get(), Some(mode));
+    }
+
+    /// By whatever call, and wherever in a batch the data is.
+    #[test]
+    fn every_way_to_publish_knows_of_data() {
+        let backend = Fallback::Only(Backend::DualMapping);
+        let region = RegionOptions::new().fallback(backend).create(1 << 20);
+        let region: JitFd = region.unwrap();
+        let (code, data, large) = (chunk(32, false), chunk(32, true), chunk(70_000, true));
+        let append = |mode, batch: &[&Validated]| {
+            published_as(mode, || region.append_batch(batch));
+            published_as(mode, || region.append_handle().append(batch, None));
+        };
+        append(Mode::Lazy, &[&code, &code]);
+        append(Mode::Sync, &[&data, &code]);
+        append(Mode::Sync, &[&code, &code, &data]);
+        append(Mode::Fresh, &[&code, &large, &code]);
+        for (chunk, mode) in [
+            (&code, Mode::Lazy),
+            (&data, Mode::Sync),
+            (&large, Mode::Sync),
+        ] {
+            let place = region.reserve(chunk.len(), Align::NONE).unwrap();
+            published_as(mode, || region.fill(&place, chunk));
+            let next = region.next_address(Align::FUNCTION).unwrap();
+            published_as(mode, || region.append_at(next.offset, chunk));
+        }
+        published_as(Mode::Sync, || region.append(&data));
     }
 }

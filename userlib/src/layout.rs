@@ -4,6 +4,7 @@
 
 use crate::abi;
 use crate::error::Error;
+use crate::options::LINE;
 use crate::validated::Validated;
 
 /// An alignment: a power of two from 1 byte to a page.
@@ -22,6 +23,8 @@ impl Align {
     pub const NONE: Self = Self(0);
     /// 16 bytes: what compilers give functions.
     pub const FUNCTION: Self = Self(4);
+    /// 64 bytes: a cache line.
+    pub const LINE: Self = Self(LINE.trailing_zeros());
     /// 4096 bytes.
     pub const PAGE: Self = Self(abi::MAX_ALIGN_LOG2);
 
@@ -87,10 +90,10 @@ impl Mode {
         }
     }
 
-    /// The mode in which a chunk is put at a given place, where it cannot have
-    /// pages of its own.
-    pub(crate) fn for_place(chunk: &Validated) -> Self {
-        if chunk.holds_data() {
+    /// The mode in which chunks are put at given places, where they cannot have
+    /// pages of their own.
+    pub(crate) fn for_places<'a>(mut chunks: impl Iterator<Item = &'a Validated>) -> Self {
+        if chunks.any(Validated::holds_data) {
             Self::Sync
         } else {
             Self::Lazy
@@ -168,8 +171,10 @@ mod tests {
         assert_eq!(Mode::for_append(&[&code, &code]), Mode::Lazy);
         assert_eq!(Mode::for_append(&[&code, &data]), Mode::Sync);
         assert_eq!(Mode::for_append(&[&code, &large]), Mode::Fresh);
-        assert_eq!(Mode::for_place(&code), Mode::Lazy);
-        assert_eq!(Mode::for_place(&large), Mode::Sync);
+        assert_eq!(Mode::for_append(&[&data, &code]), Mode::Sync);
+        assert_eq!(Mode::for_append(&[&large, &code]), Mode::Fresh);
+        assert_eq!(Mode::for_places([&code, &code].into_iter()), Mode::Lazy);
+        assert_eq!(Mode::for_places([&code, &large].into_iter()), Mode::Sync);
         assert_eq!(
             [Mode::Lazy, Mode::Sync, Mode::Fresh].map(Mode::flags),
             [0, 1, 2]

@@ -14,7 +14,8 @@
 //! 1. The compiler emits bytes into ordinary memory.
 //! 2. [`validate`] copies them and checks the copy: every byte belongs to a
 //!    complete instruction or to a declared data range, and every direct branch
-//!    inside the chunk lands on an instruction. The result is a [`Validated`].
+//!    inside the chunk lands on an instruction. [`Options`] tightens that. The
+//!    result is a [`Validated`].
 //! 3. A `Validated` is the only thing that can be published: once and for all
 //!    by [`jit_create_code`], or piece by piece into a region, a [`JitFd`].
 //! 4. The kernel's copy is executed. The caller vouches for the signature of
@@ -70,13 +71,17 @@ compile_error!("jitfd supports Linux on x86-64 only");
 // In the order in which code passes through them.
 mod bitmap;
 mod fault;
+mod options;
+mod parallel;
 mod plain;
+mod policy;
 mod scan;
 mod validate;
 mod validated;
 
 mod boundary;
 mod layout;
+mod lines;
 
 mod code;
 mod handle;
@@ -113,9 +118,12 @@ pub use error::{Call, Error, Kind, NoBackend, SystemError, Unsupported};
 pub use fault::{Reason, ValidationError};
 pub use handle::{AppendHandle, MapHandle, Mapping};
 pub use layout::Align;
+pub use lines::LineWriter;
+pub use options::{LockSkips, Options};
+pub use policy::Class;
 pub use region::{JitFd, Place, Published, RegionOptions, Reservation};
 pub use report::{FallbackHook, FallbackReport, set_fallback_hook};
 pub use space::{CodeSpace, Window};
 pub use stats::Stats;
-pub use validate::{LockSkips, Options, Validator, validate};
+pub use validate::{Validator, validate};
 pub use validated::Validated;

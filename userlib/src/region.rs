@@ -332,7 +332,11 @@ impl JitFd {
     /// [`Error::Stale`] if the cursor has moved on; else as
     /// [`append_batch`](Self::append_batch).
     pub fn append_at(&self, offset: usize, chunk: &Validated) -> Result<Published, Error> {
-        one(self.publish(&[chunk], Some(offset), Mode::for_place(chunk))?)
+        one(self.publish(
+            &[chunk],
+            Some(offset),
+            Mode::for_places(std::iter::once(chunk)),
+        )?)
     }
 
     /// Publishes what `emit` makes for the place it is given. If another thread

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The one pass over a chunk: decodes it (plain forms by table, the others by
-//! iced-x86), notes where instructions start and
-//! where direct branches go. Says what is there; what is allowed is decided in
-//! `validate.rs`.
+//! The one pass over a chunk, or over a section of it: decodes it (plain forms
+//! by table, the others by iced-x86), notes where instructions start and where
+//! direct branches go, and applies the rules for single instructions. What
+//! branches may hit is decided in `validate.rs`.
 //!
-//! The pass allocates two bitmaps per chunk and nothing per instruction; only
-//! branches that leave the chunk are listed.
+//! The pass allocates two bitmaps and nothing per instruction; only branches
+//! that leave the section are listed.
 
 use crate::bitmap::Bitmap;
 use crate::cast::{to_i64, to_u64, to_usize};
 use crate::fault::{LONGEST, Reason, ValidationError};
+use crate::options::{LINE, Rules};
 use crate::plain::{Plain, plain};
 use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction, OpKind};
 use std::ops::Range;
@@ -24,60 +25,137 @@ pub(crate) struct Outside {
     pub(crate) target: i64,
 }
 
-/// What the pass has found.
+/// What is to be checked.
+#[derive(Clone, Copy)]
+pub(crate) struct Job<'a> {
+    pub(crate) chunk: &'a [u8],
+    /// Ascending, not empty, not touching, inside the chunk.
+    pub(crate) data: &'a [Range<usize>],
+    pub(crate) rules: &'a Rules,
+}
+
+/// What the pass has found in a section of a chunk.
 #[derive(Debug)]
 pub(crate) struct Scan {
+    /// What the bitmaps begin with, in bytes from the start of the chunk: 0 if
+    /// all of it was scanned, else a multiple of 64.
+    pub(crate) base: usize,
+    /// How many bytes they stand for.
+    span: u64,
     /// The first bytes of instructions.
     pub(crate) starts: Bitmap,
-    /// Where direct branches inside the chunk go.
+    /// Where direct branches inside the section go.
     pub(crate) targets: Bitmap,
-    /// The direct branches out of it, in ascending order.
+    /// Where direct branches to the rest of the chunk go. Empty if all of it
+    /// was scanned.
+    pub(crate) far: Vec<usize>,
+    /// The direct branches out of the chunk, in ascending order.
     pub(crate) outside: Vec<Outside>,
 }
 
 impl Scan {
-    /// Decodes all of `chunk` but the `data` ranges, which are ascending, not
-    /// empty and inside the chunk.
-    pub(crate) fn new(chunk: &[u8], data: &[Range<usize>]) -> Result<Self, ValidationError> {
-        let mut scan = Self {
-            starts: Bitmap::new(chunk.len()),
-            targets: Bitmap::new(chunk.len()),
-            outside: Vec::new(),
-        };
-        let mut from = 0;
-        for range in data {
-            scan.run(chunk, from..range.start)?;
-            from = range.end;
-        }
-        scan.run(chunk, from..chunk.len())?;
+    /// Decodes all of the chunk but its data.
+    pub(crate) fn new(job: Job<'_>) -> Result<Self, ValidationError> {
+        let all = 0..job.chunk.len();
+        let mut scan = Self::empty(0, job.chunk.len());
+        scan.section(job, all)?;
         Ok(scan)
     }
 
-    /// Decodes one run of code: the hot loop.
-    fn run(&mut self, chunk: &[u8], run: Range<usize>) -> Result<(), ValidationError> {
-        let mut full = Full::new(chunk, &run);
-        let code = chunk.get(..run.end).unwrap_or_default();
+    /// Nothing found, with room for the bits of `base..end`.
+    pub(crate) fn empty(base: usize, end: usize) -> Self {
+        Self {
+            base,
+            span: to_u64(end - base),
+            starts: Bitmap::new(end - base),
+            targets: Bitmap::new(end - base),
+            far: Vec::new(),
+            outside: Vec::new(),
+        }
+    }
+
+    /// Decodes the instructions that start in `section`, which itself starts
+    /// with an instruction or with data. Returns where the last one ends.
+    pub(crate) fn section(
+        &mut self,
+        job: Job<'_>,
+        section: Range<usize>,
+    ) -> Result<usize, ValidationError> {
+        let next = job.data.partition_point(|data| data.end <= section.start);
+        let mut at = section.start;
+        for data in job.data.get(next..).unwrap_or_default() {
+            at = at.max(self.run(job, at..data.start, section.end)?);
+            if at >= section.end {
+                return Ok(at);
+            }
+            at = data.end;
+        }
+        self.run(job, at..job.chunk.len(), section.end)
+    }
+
+    /// Decodes the instructions of the code `run` that start before `stop`.
+    fn run(
+        &mut self,
+        job: Job<'_>,
+        run: Range<usize>,
+        stop: usize,
+    ) -> Result<usize, ValidationError> {
+        let strict = job.rules.within_lines || job.rules.forbidden.concerns_plain_forms();
+        if strict {
+            self.run_by::<true>(job, run, stop)
+        } else {
+            self.run_by::<false>(job, run, stop)
+        }
+    }
+
+    /// The hot loop. `STRICT` if there are rules for plain instructions too.
+    fn run_by<const STRICT: bool>(
+        &mut self,
+        job: Job<'_>,
+        run: Range<usize>,
+        stop: usize,
+    ) -> Result<usize, ValidationError> {
+        let mut full = Full::new(job, &run);
+        let by_table = !STRICT || !job.rules.forbidden.concerns_plain_forms();
+        let code = job.chunk.get(..run.end).unwrap_or_default();
+        let stop = stop.min(run.end);
+        let base = self.base;
         let mut at = run.start;
-        while let Some(rest) = code.get(at..).filter(|rest| !rest.is_empty()) {
-            self.starts.set(at);
-            let instruction = match rest.first_chunk().and_then(plain) {
+        while let Some(rest) = code.get(at..).filter(|_| at < stop) {
+            self.starts.set(at - base);
+            let window = rest.first_chunk().filter(|_| by_table);
+            let instruction = match window.and_then(plain) {
                 Some(instruction) => instruction,
                 None => full.decode(at)?,
             };
+            if STRICT && job.rules.within_lines && at % LINE + instruction.len > LINE {
+                return Err(ValidationError::at(job.chunk, at, Reason::CrossesLine));
+            }
             at += instruction.len;
             if let Some(displacement) = instruction.displacement {
-                self.branch(chunk.len(), at - instruction.len, at, displacement);
+                self.branch(job.chunk.len(), at - instruction.len, at, displacement);
             }
         }
-        Ok(())
+        Ok(at)
     }
 
     /// Notes where the branch at `at`, which ends at `end`, goes.
     #[inline]
     fn branch(&mut self, len: usize, at: usize, end: usize, displacement: i32) {
-        let target = to_i64(to_u64(end)) + i64::from(displacement);
+        let bit = to_u64(end - self.base).wrapping_add_signed(displacement.into());
+        if bit < self.span {
+            self.targets.set(to_usize(bit));
+        } else {
+            self.elsewhere(len, at, bit);
+        }
+    }
+
+    /// Notes where a branch that leaves the section goes: to its bit `bit`.
+    #[cold]
+    fn elsewhere(&mut self, len: usize, at: usize, bit: u64) {
+        let target = to_i64(bit.wrapping_add(to_u64(self.base)));
         match usize::try_from(target) {
-            Ok(target) if target < len => self.targets.set(target),
+            Ok(target) if target < len => self.far.push(target),
             _ => self.outside.push(Outside { at, target }),
         }
     }
@@ -85,7 +163,7 @@ impl Scan {
 
 /// The full decoder, for what is not plain.
 struct Full<'a> {
-    chunk: &'a [u8],
+    job: Job<'a>,
     run: &'a Range<usize>,
     /// Made when first needed: many small chunks do without.
     decoder: Option<Decoder<'a>>,
@@ -93,9 +171,9 @@ struct Full<'a> {
 }
 
 impl<'a> Full<'a> {
-    fn new(chunk: &'a [u8], run: &'a Range<usize>) -> Self {
+    fn new(job: Job<'a>, run: &'a Range<usize>) -> Self {
         Self {
-            chunk,
+            job,
             run,
             decoder: None,
             instruction: Instruction::default(),
@@ -104,8 +182,9 @@ impl<'a> Full<'a> {
 
     /// The instruction at `at`, which is inside the run.
     fn decode(&mut self, at: usize) -> Result<Plain, ValidationError> {
+        let chunk = self.job.chunk;
         let decoder = self.decoder.get_or_insert_with(|| {
-            let code = self.chunk.get(self.run.clone()).unwrap_or_default();
+            let code = chunk.get(self.run.clone()).unwrap_or_default();
             Decoder::new(64, code, DecoderOptions::NONE)
         });
         // The position is inside, so this can't fail.
@@ -114,17 +193,25 @@ impl<'a> Full<'a> {
         decoder.decode_out(&mut self.instruction);
         if self.instruction.is_invalid() {
             let more = decoder.last_error() == DecoderError::NoMoreBytes;
-            return Err(bad_instruction(self.chunk, at, self.run, more));
+            return Err(bad_instruction(chunk, at, self.run, more));
         }
-        let len = self.instruction.len();
+        if let Some(class) = self.job.rules.forbidden.class_of(&self.instruction) {
+            return Err(ValidationError::at(chunk, at, Reason::Forbidden { class }));
+        }
+        self.judged(at)
+    }
+
+    /// The instruction that was decoded, at `at`, as the loop wants it.
+    fn judged(&self, at: usize) -> Result<Plain, ValidationError> {
+        let (chunk, len) = (self.job.chunk, self.instruction.len());
         if !is_direct_branch(&self.instruction) {
             return Ok(Plain {
                 len,
                 displacement: None,
             });
         }
-        if has_operand_size(self.chunk, at, len) {
-            return Err(ValidationError::at(self.chunk, at, Reason::VendorDependent));
+        if has_operand_size(chunk, at, len) {
+            return Err(ValidationError::at(chunk, at, Reason::VendorDependent));
         }
         let distance = to_i64(self.instruction.near_branch_target()) - to_i64(to_u64(len));
         // Displacements have at most 32 bits.

@@ -6,63 +6,12 @@ use crate::abi;
 use crate::bitmap::Bitmap;
 use crate::cast::to_u64;
 use crate::fault::{LONGEST, Reason, ValidationError};
-use crate::scan::{Scan, find_branch};
+pub use crate::options::{LockSkips, Options};
+use crate::parallel;
+use crate::scan::{Job, Scan, find_branch};
 use crate::validated::{Parts, Validated};
 use std::ops::Range;
-
-/// What to do with a direct branch that goes behind the `lock` prefix of an
-/// instruction. Such branches are meant: glibc has five, which take the prefix
-/// only if there is more than one thread.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LockSkips {
-    /// Refuse the chunk, with [`Reason::SkipsLock`].
-    #[default]
-    Refuse,
-    /// Accept it; [`Validated::lock_skips`] lists where it happens.
-    Tolerate,
-}
-
-/// What a chunk may be and where its data is.
-///
-/// ```
-/// use jitfd::{Options, validate};
-///
-/// // mov eax, [rip + 1]; ret; and the four bytes that it loads.
-/// let code = [0x8b, 0x05, 1, 0, 0, 0, 0xc3, 42, 0, 0, 0];
-/// let chunk = validate(&code, &Options::new().data(7..11)).unwrap();
-/// assert!(chunk.holds_data());
-/// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Options {
-    lock_skips: LockSkips,
-    data: Vec<Range<usize>>,
-}
-
-impl Options {
-    /// No data, and branches behind a `lock` prefix are refused.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            lock_skips: LockSkips::Refuse,
-            data: Vec::new(),
-        }
-    }
-
-    /// Sets what happens to branches behind a `lock` prefix.
-    #[must_use]
-    pub const fn lock_skips(mut self, rule: LockSkips) -> Self {
-        self.lock_skips = rule;
-        self
-    }
-
-    /// Declares bytes of the chunk as data: constants, jump tables. Offsets are
-    /// in bytes from the start of the chunk. Ranges may come in any order.
-    #[must_use]
-    pub fn data(mut self, range: Range<usize>) -> Self {
-        self.data.push(range);
-        self
-    }
-}
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Checks many chunks by the same rules. [`validate`] is the short form.
 ///
@@ -93,6 +42,26 @@ impl Validator {
         check(code.to_vec(), &self.options)
     }
 
+    /// Checks a copy of bytes that others may write to meanwhile: memory that is
+    /// shared with another process, or with a thread that is not trusted to have
+    /// finished. Each byte is read once.
+    ///
+    /// ```
+    /// use jitfd::{Options, Validator};
+    /// use std::sync::atomic::AtomicU8;
+    ///
+    /// let shared = [const { AtomicU8::new(0x90) }; 16];
+    /// let chunk = Validator::new(Options::new()).validate_shared(&shared).unwrap();
+    /// assert_eq!(chunk.bytes(), [0x90; 16]);
+    /// ```
+    ///
+    /// # Errors
+    /// As [`validate`]. They show the bytes of the copy.
+    pub fn validate_shared(&self, code: &[AtomicU8]) -> Result<Validated, ValidationError> {
+        let copy = code.iter().map(|byte| byte.load(Ordering::Relaxed));
+        check(copy.collect(), &self.options)
+    }
+
     /// Checks `code` without copying it: nobody else can change it meanwhile.
     ///
     /// # Errors
@@ -114,12 +83,21 @@ impl Validator {
 /// * no direct branch has an operand-size prefix, which processors of different
 ///   makers understand differently.
 ///
+/// [`Options`] can tighten that: declared entries, `endbr64`, forbidden
+/// instructions, lines of 64 bytes.
+///
 /// Branches that leave the chunk pass here; a [`JitFd`](crate::JitFd) checks
 /// those that stay in its region. Indirect branches and returns are not
 /// checked, nor is what an instruction does.
 ///
-/// The copy is made before the check, so what was checked is what is published,
-/// whoever writes to the source meanwhile.
+/// The copy is made here, before the check, and the check reads nothing else; it
+/// is what the kernel copies from when the chunk is published. So what was checked
+/// is what is published. A source that somebody else may write to meanwhile,
+/// another thread or another process, is no `&[u8]` in Rust: see
+/// [`Validator::validate_shared`].
+///
+/// A chunk of 1 MiB or more is divided among the CPUs that the process may use
+/// (see [`Options::threads`]); verdict and error are the same.
 ///
 /// # Errors
 /// [`ValidationError`] says which instruction is at fault, why, and what to do.
@@ -138,16 +116,63 @@ pub fn validate(code: &[u8], options: &Options) -> Result<Validated, ValidationE
 
 fn check(code: Vec<u8>, options: &Options) -> Result<Validated, ValidationError> {
     let data = checked_data(&options.data, code.len())?;
-    let scan = Scan::new(&code, &data)?;
+    let job = Job {
+        chunk: &code,
+        data: &data,
+        rules: &options.rules,
+    };
+    let scan = parallel::scan(job, options.threads)?;
     let lock_skips = check_targets(&code, &data, &scan, options.lock_skips)?;
+    let entries = check_entries(&code, &scan.starts, options)?;
     Ok(Validated::from_parts(Parts {
         code,
         data,
         starts: Some(scan.starts),
+        entries,
         outside: scan.outside,
         lock_skips,
+        within_lines: options.rules.within_lines,
     }))
 }
+
+/// Checks the declared entries; returns them as bits, or `None` if every
+/// instruction is one.
+fn check_entries(
+    code: &[u8],
+    starts: &Bitmap,
+    options: &Options,
+) -> Result<Option<Bitmap>, ValidationError> {
+    let entries = match (&options.entries, options.endbr64) {
+        (None, false) => return Ok(None),
+        (Some(entries), false) => &entries[..],
+        (Some(entries), true) if !entries.is_empty() => &entries[..],
+        (_, true) => &[0],
+    };
+    let mut bits = Bitmap::new(code.len());
+    for &entry in entries {
+        check_entry(code, starts, entry, options.endbr64)?;
+        bits.set(entry);
+    }
+    Ok(Some(bits))
+}
+
+fn check_entry(
+    code: &[u8],
+    starts: &Bitmap,
+    entry: usize,
+    endbr64: bool,
+) -> Result<(), ValidationError> {
+    if !starts.get(entry) {
+        return Err(ValidationError::at(code, entry, Reason::BadEntry { entry }));
+    }
+    let begins = code.get(entry..).is_some_and(|at| at.starts_with(&ENDBR64));
+    if endbr64 && !begins {
+        return Err(ValidationError::at(code, entry, Reason::NoEndbr64));
+    }
+    Ok(())
+}
+
+const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 
 /// Checks the length of a chunk and its data ranges; returns these in
 /// ascending order, those that touch or overlap as one.

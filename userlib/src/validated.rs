@@ -16,6 +16,11 @@ use std::ops::Range;
 /// It owns its bytes. Publishing does not use it up: the same chunk can be
 /// published more than once.
 ///
+/// Nobody can make one up:
+/// ```compile_fail,E0451
+/// let chunk = jitfd::Validated { code: vec![0x06], align: jitfd::Align::NONE };
+/// ```
+///
 /// # Invariants
 /// The bytes are not empty and have passed validation with the data ranges
 /// kept here, or a caller of [`Validated::assume_valid`] vouched for them.
@@ -33,16 +38,21 @@ pub(crate) struct Parts {
     pub(crate) data: Vec<Range<usize>>,
     /// The starts of the instructions; `None` if they are not known.
     pub(crate) starts: Option<Bitmap>,
+    /// What may be entered from other chunks; `None` if every boundary may.
+    pub(crate) entries: Option<Bitmap>,
     pub(crate) outside: Vec<Outside>,
     pub(crate) lock_skips: Vec<usize>,
+    /// Whether no instruction crosses a line, if the chunk starts with one.
+    pub(crate) within_lines: bool,
 }
 
 impl Validated {
     pub(crate) const fn from_parts(parts: Parts) -> Self {
-        Self {
+        let chunk = Self {
             parts,
             align: Align::FUNCTION,
-        }
+        };
+        chunk.aligned(Align::FUNCTION)
     }
 
     /// Takes code as valid without looking at it.
@@ -76,8 +86,10 @@ impl Validated {
             code,
             data,
             starts: None,
+            entries: None,
             outside,
             lock_skips,
+            within_lines: false,
         }))
     }
 
@@ -112,16 +124,34 @@ impl Validated {
         )
     }
 
-    /// The starts of instructions among the 64 bytes from `offset` on, as bits.
-    pub(crate) fn starts_at(&self, offset: usize) -> u64 {
-        self.parts.starts.as_ref().map_or_else(
+    /// Whether code of other chunks may branch to `offset`, in bytes from the
+    /// start of the chunk: a declared entry or, if none was declared, any
+    /// boundary.
+    #[must_use]
+    pub fn is_entry(&self, offset: usize) -> bool {
+        match &self.parts.entries {
+            Some(entries) => entries.get(offset),
+            None => self.is_boundary(offset),
+        }
+    }
+
+    /// The entries among the 64 bytes from `offset` on, as bits.
+    pub(crate) fn entries_at(&self, offset: usize) -> u64 {
+        let known = self.parts.entries.as_ref().or(self.parts.starts.as_ref());
+        known.map_or_else(
             || {
                 (0..64).fold(0, |word, bit| {
                     word | u64::from(self.is_boundary(offset + bit)) << bit
                 })
             },
-            |starts| starts.window(offset),
+            |bits| bits.window(offset),
         )
+    }
+
+    /// Whether the chunk has to start with a line of 64 bytes wherever it is
+    /// put: [`Options::within_lines`](crate::Options::within_lines) was asked for.
+    pub(crate) const fn within_lines(&self) -> bool {
+        self.parts.within_lines
     }
 
     /// The offsets behind a `lock` prefix to which a branch goes: empty unless
@@ -139,7 +169,8 @@ impl Validated {
     }
 
     /// Sets the alignment at which [`append`](crate::JitFd::append) puts the
-    /// chunk.
+    /// chunk. It stays at least 64 bytes if
+    /// [`Options::within_lines`](crate::Options::within_lines) was asked for.
     ///
     /// ```
     /// use jitfd::{Align, Options, validate};
@@ -149,7 +180,8 @@ impl Validated {
     /// ```
     #[must_use]
     pub const fn aligned(mut self, align: Align) -> Self {
-        self.align = align;
+        let too_low = self.parts.within_lines && align.bytes() < Align::LINE.bytes();
+        self.align = if too_low { Align::LINE } else { align };
         self
     }
 

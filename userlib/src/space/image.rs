@@ -14,7 +14,7 @@ use super::window::Window;
 use crate::abi;
 use crate::error::Error;
 use crate::layout::Align;
-use crate::validate::Options;
+use crate::options::Options;
 use std::ops::Range;
 
 /// A function, or data, that is part of an [`Image`].

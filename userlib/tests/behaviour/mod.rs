@@ -5,6 +5,7 @@
 //! (tests/guest/src/bin/library.rs).
 #![allow(clippy::unwrap_used, reason = "a test that fails, fails")]
 
+pub mod race;
 pub mod region;
 pub mod shadow;
 pub mod space;
@@ -20,6 +21,8 @@ macro_rules! each_behaviour {
             region::a_batch_is_one_publication,
             region::too_many_chunks_are_refused,
             region::data_can_be_read_at_once,
+            region::code_within_lines_starts_with_one,
+            region::only_declared_entries_are_entered,
             region::reserved_ranges_are_filled_once,
             region::a_region_fills_up_and_can_be_sealed,
             region::capacities_have_bounds,
@@ -29,6 +32,7 @@ macro_rules! each_behaviour {
             region::the_parts_work_alone,
             region::many_threads_append_to_one_region,
             region::a_region_lies_in_its_window,
+            race::what_was_validated_is_what_is_published,
             space::code_is_found_by_every_address_in_it,
             space::sixteen_trap_bytes_precede_the_first_function_of_a_region,
             space::an_address_is_known_before_its_code,

@@ -76,6 +76,33 @@ pub fn data_can_be_read_at_once(backend: Backend) {
     }
 }
 
+pub fn code_within_lines_starts_with_one(backend: Backend) {
+    let region = create(backend, 4096);
+    let options = Options::new().within_lines();
+    let chunk = validate(&[0xb8, 7, 0, 0, 0, 0xc3], &options).unwrap();
+    region.append(&returns(1)).unwrap();
+    let placed = region.append_batch(&[&chunk, &chunk]).unwrap();
+    assert!(placed.iter().map(|at| at.offset).eq([64, 128]));
+    let place = region.reserve(128, Align::FUNCTION).unwrap();
+    assert_eq!(place.offset, 144);
+    let wrong = region.fill(&place, &chunk);
+    assert!(matches!(wrong, Err(Error::Argument(_))), "{wrong:?}");
+    let right = region.fill_at(&place, 192 - 144, &chunk).unwrap();
+    assert_eq!(run(&region, right.offset), 7);
+}
+
+pub fn only_declared_entries_are_entered(backend: Backend) {
+    let region = create(backend, 4096);
+    // nop; mov eax, 5; ret
+    let code = [0x90, 0xb8, 5, 0, 0, 0, 0xc3];
+    let callee = validate(&code, &Options::new().entry(1)).unwrap();
+    assert_eq!(region.append(&callee).unwrap().offset, 0);
+    let wrong = region.append_at(16, &jump(16, 0)).unwrap_err();
+    assert!(matches!(wrong, Error::Boundary(_)), "{wrong:?}");
+    let caller = region.append_at(16, &jump(16, 1)).unwrap();
+    assert_eq!(run(&region, caller.offset), 5);
+}
+
 pub fn reserved_ranges_are_filled_once(backend: Backend) {
     let region = create(backend, 4096);
     let place = region.reserve(32, Align::FUNCTION).unwrap();

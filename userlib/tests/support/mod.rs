@@ -2,6 +2,7 @@
 
 //! The shadow of the validator: the same rules in the slowest and plainest way,
 //! and real code to try both on.
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 use iced_x86::{Decoder, DecoderOptions};
 use object::{Object, ObjectSection};

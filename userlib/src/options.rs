@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What an author may ask of validation, and what holds if nothing is asked.
+
+use crate::error::Error;
+use crate::policy::{Class, Forbidden};
+use std::ops::Range;
+
+/// What to do with a direct branch that goes behind the `lock` prefix of an
+/// instruction. Such branches are meant: glibc has five, which take the prefix
+/// only if there is more than one thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LockSkips {
+    /// Refuse the chunk, with [`Reason::SkipsLock`](crate::Reason::SkipsLock).
+    #[default]
+    Refuse,
+    /// Accept it; [`Validated::lock_skips`](crate::Validated::lock_skips) lists
+    /// where it happens.
+    Tolerate,
+}
+
+/// What a chunk may be, where its data is and where it may be entered.
+///
+/// The default is what is right for every chunk; the rest tightens it.
+///
+/// ```
+/// use jitfd::{Options, validate};
+///
+/// // mov eax, [rip + 1]; ret; and the four bytes that it loads.
+/// let code = [0x8b, 0x05, 1, 0, 0, 0, 0xc3, 42, 0, 0, 0];
+/// let chunk = validate(&code, &Options::new().data(7..11)).unwrap();
+/// assert!(chunk.holds_data());
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    pub(crate) lock_skips: LockSkips,
+    pub(crate) data: Vec<Range<usize>>,
+    /// `None` if every instruction is one.
+    pub(crate) entries: Option<Vec<usize>>,
+    pub(crate) endbr64: bool,
+    pub(crate) rules: Rules,
+    /// `None` for as many as the process may use.
+    pub(crate) threads: Option<usize>,
+}
+
+/// What each single instruction has to follow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rules {
+    pub(crate) forbidden: Forbidden,
+    /// Whether none may cross a [`LINE`].
+    pub(crate) within_lines: bool,
+}
+
+/// The bytes that a CPU fetches by one translation: a cache line.
+pub(crate) const LINE: usize = 64;
+
+impl Options {
+    /// No data, and branches behind a `lock` prefix are refused. Everything else
+    /// is as [`validate`](crate::validate) says.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            lock_skips: LockSkips::Refuse,
+            data: Vec::new(),
+            entries: None,
+            endbr64: false,
+            rules: Rules {
+                forbidden: Forbidden::NOTHING,
+                within_lines: false,
+            },
+            threads: None,
+        }
+    }
+
+    /// Sets what happens to branches behind a `lock` prefix.
+    #[must_use]
+    pub const fn lock_skips(mut self, rule: LockSkips) -> Self {
+        self.lock_skips = rule;
+        self
+    }
+
+    /// Declares bytes of the chunk as data: constants, jump tables. Offsets are
+    /// in bytes from the start of the chunk. Ranges may come in any order.
+    #[must_use]
+    pub fn data(mut self, range: Range<usize>) -> Self {
+        self.data.push(range);
+        self
+    }
+
+    /// Declares that the instruction at `offset`, in bytes from the start of the
+    /// chunk, may be entered from other chunks, and with the first call that
+    /// none may be that is not declared. Branches inside the chunk are free.
+    ///
+    /// ```
+    /// use jitfd::{Options, validate};
+    ///
+    /// let chunk = validate(&[0x90, 0x90, 0xc3], &Options::new().entry(0)).unwrap();
+    /// assert!(chunk.is_entry(0) && !chunk.is_entry(1));
+    /// ```
+    #[must_use]
+    pub fn entry(mut self, offset: usize) -> Self {
+        self.entries.get_or_insert_default().push(offset);
+        self
+    }
+
+    /// Declares that only declared entries may be entered from other chunks,
+    /// even if there are none.
+    #[must_use]
+    pub fn entries_only(mut self) -> Self {
+        self.entries.get_or_insert_default();
+        self
+    }
+
+    /// Requires `endbr64` at each declared [`entry`](Self::entry). If there is
+    /// none, the first byte of the chunk is the one entry.
+    ///
+    /// ```
+    /// use jitfd::{Options, Reason, validate};
+    ///
+    /// let options = Options::new().endbr64();
+    /// assert!(validate(&[0xf3, 0x0f, 0x1e, 0xfa, 0xc3], &options).is_ok());
+    /// let error = validate(&[0xc3], &options).unwrap_err();
+    /// assert_eq!(error.reason(), &Reason::NoEndbr64);
+    /// ```
+    #[must_use]
+    pub const fn endbr64(mut self) -> Self {
+        self.endbr64 = true;
+        self
+    }
+
+    /// Forbids a class of instructions. Costs nothing worth measuring.
+    ///
+    /// ```
+    /// use jitfd::{Class, Options, Reason, validate};
+    ///
+    /// let options = Options::new().forbid(Class::SystemCalls);
+    /// let error = validate(&[0x0f, 0x05, 0xc3], &options).unwrap_err();
+    /// assert_eq!(error.reason(), &Reason::Forbidden { class: Class::SystemCalls });
+    /// ```
+    #[must_use]
+    pub const fn forbid(mut self, class: Class) -> Self {
+        self.rules.forbidden.class(class);
+        self
+    }
+
+    /// Forbids all instructions of this mnemonic, by its name in the manuals,
+    /// in any case. Every instruction then takes the full decoder, which makes
+    /// validation about half as fast.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if no instruction has this name.
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::{Options, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// let options = Options::new().forbid_mnemonic("rdtsc")?;
+    /// assert!(validate(&[0x0f, 0x31, 0xc3], &options).is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn forbid_mnemonic(mut self, name: &str) -> Result<Self, Error> {
+        self.rules.forbidden.name(name)?;
+        Ok(self)
+    }
+
+    /// Requires that no instruction crosses a border of 64 bytes, so that one
+    /// fetch sees all of it: see "Which instruction is whole, and when" in
+    /// `Documentation/userspace-api/jit.rst`. The chunk then is aligned to 64
+    /// bytes wherever it is published. [`LineWriter`](crate::LineWriter) lays
+    /// code out like this.
+    #[must_use]
+    pub const fn within_lines(mut self) -> Self {
+        self.rules.within_lines = true;
+        self
+    }
+
+    /// Sets how many threads may work on one chunk of more than 1 MiB. 1 starts
+    /// none; unless set, as many as the process may use.
+    #[must_use]
+    pub const fn threads(mut self, most: usize) -> Self {
+        self.threads = Some(most);
+        self
+    }
+}
