@@ -5,12 +5,20 @@
 //! (tests/guest/src/bin/library.rs).
 #![allow(clippy::unwrap_used, reason = "a test that fails, fails")]
 
+pub mod beside;
+pub mod code;
+mod process;
 pub mod race;
+pub mod random;
 pub mod region;
+pub mod semantics;
 pub mod shadow;
 pub mod space;
+pub mod trap;
 
 use jitfd::{Backend, Fallback, JitFd, Options, RegionOptions, Validated, validate};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 
 /// Each test by its name: the argument is a macro that is given all of them.
 #[macro_export]
@@ -48,6 +56,26 @@ macro_rules! each_behaviour {
             space::signal_handlers_can_look_up,
             space::code_for_another_address_is_moved,
             shadow::the_code_space_is_its_shadow,
+            semantics::what_is_not_published_is_a_trap,
+            semantics::code_may_cross_pages,
+            semantics::refusals_come_in_their_order,
+            semantics::a_refused_call_changes_nothing,
+            semantics::counters_count,
+            semantics::a_mapping_sees_what_comes_later,
+            semantics::the_largest_region_costs_nothing_until_it_is_used,
+            semantics::only_the_kernels_handles_are_descriptors,
+            semantics::a_forked_child_runs_code_and_publishes_none,
+            semantics::a_region_that_a_child_drops_stays,
+            semantics::no_mapping_is_writable_and_executable,
+            trap::reserved_code_traps_until_it_is_filled,
+            trap::a_page_without_code_is_not_there,
+            trap::a_store_to_code_is_refused,
+            code::finished_code_runs,
+            code::finished_code_may_be_large,
+            code::code_takes_the_place_of_pages,
+            beside::code_runs_while_more_is_appended,
+            beside::code_runs_while_more_is_filled_in,
+            random::random_calls_do_what_a_model_does,
         }
     };
 }
@@ -77,11 +105,23 @@ fn run(region: &JitFd, offset: usize) -> i32 {
     unsafe { region.entry::<Function>(offset).unwrap()() }
 }
 
+/// The newest bytes, by a system call. A load may see older ones: 0xCC where code
+/// was published without data.
 fn read(region: &JitFd, offset: usize, len: usize) -> Vec<u8> {
+    let memory = File::open("/proc/self/mem").unwrap();
+    let mut bytes = vec![0; len];
+    let at = region.base().addr() + offset;
+    memory.read_exact_at(&mut bytes, at as u64).unwrap();
+    bytes
+}
+
+/// The same by loads: for what the region says can be read at once.
+fn load(region: &JitFd, offset: usize, len: usize) -> Vec<u8> {
     assert!(offset + len <= region.capacity());
     let start = region.base().wrapping_add(offset);
-    // SAFETY: inside the region; the tests read pages that have code.
+    let at = |at| start.wrapping_add(at);
+    // SAFETY: inside the region; the tests load from pages that have code.
     (0..len)
-        .map(|at| unsafe { start.wrapping_add(at).read_volatile() })
+        .map(|offset| unsafe { at(offset).read_volatile() })
         .collect()
 }

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Finished code in a mapping of its own.
+
+use super::process::{End, accesses, child};
+use super::{Function, returns};
+use jitfd::{Backend, Code, CodeOptions, Error, Fallback, Validated};
+
+fn options(backend: Backend) -> CodeOptions {
+    CodeOptions::new().fallback(Fallback::Only(backend))
+}
+
+fn call(code: &Code, offset: usize) -> i32 {
+    // SAFETY: the tests put such functions there.
+    unsafe { code.entry::<Function>(offset).unwrap()() }
+}
+
+pub fn finished_code_runs(backend: Backend) {
+    let code = options(backend).create(&returns(42)).unwrap();
+    assert_eq!((call(&code, 0), code.len()), (42, 6));
+    assert_eq!(code.backend(), Some(backend));
+    let start = code.as_ptr();
+    // SAFETY: the rest of the page belongs to the mapping.
+    let rest = (6..4096).map(|at| unsafe { start.wrapping_add(at).read_volatile() });
+    assert!(rest.into_iter().all(|byte| byte == 0xcc));
+    let access = accesses(start.addr(), 4096);
+    assert!(
+        access.len() == 1 && access[0].starts_with("r-x"),
+        "{access:?}"
+    );
+    assert_eq!(child(|| call(&code, 0)), End::Status(42));
+    // SAFETY: the store does not happen: the page is not writable.
+    let stored = child(|| unsafe {
+        start.cast_mut().write_volatile(0);
+        0
+    });
+    assert_eq!(stored, End::Signal(libc::SIGSEGV));
+    drop(code);
+    assert!(
+        accesses(start.addr(), 1)
+            .iter()
+            .all(|access| !access.contains('x'))
+    );
+}
+
+pub fn finished_code_may_be_large(backend: Backend) {
+    let mut bytes = vec![0x90; 5 << 20];
+    bytes.extend(returns(8).bytes());
+    // SAFETY: no-ops and a function.
+    let chunk = unsafe { Validated::assume_valid(bytes, &[]) }.unwrap();
+    let code = options(backend).create(&chunk).unwrap();
+    assert_eq!((call(&code, 5 << 20), call(&code, 0)), (8, 8));
+}
+
+fn own_pages(len: usize) -> *mut u8 {
+    let (access, flags) = (
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+    );
+    // SAFETY: nothing is replaced.
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), len, access, flags, -1, 0) };
+    assert_ne!(at, libc::MAP_FAILED);
+    at.cast()
+}
+
+pub fn code_takes_the_place_of_pages(backend: Backend) {
+    let at = own_pages(3 * 4096);
+    // SAFETY: the pages are ours; nothing of Rust's is in them.
+    unsafe {
+        at.write_bytes(0x90, 3 * 4096);
+        let options = options(backend);
+        options
+            .create_at(&returns(5), at.wrapping_add(4096))
+            .unwrap();
+        for odd in [std::ptr::null_mut(), at.wrapping_add(8)] {
+            let refused = options.create_at(&returns(5), odd);
+            assert!(matches!(refused, Err(Error::Argument(_))));
+        }
+        assert_eq!(
+            (at.wrapping_add(4095).read(), at.wrapping_add(8192).read()),
+            (0x90, 0x90)
+        );
+        let code = Code::from_raw(at.wrapping_add(4096), 6).unwrap();
+        assert_eq!((call(&code, 0), code.backend()), (5, None));
+        let (raw, len) = code.into_raw();
+        drop(Code::from_raw(raw, len).unwrap());
+        libc::munmap(at.cast(), 4096);
+        libc::munmap(at.wrapping_add(8192).cast(), 4096);
+    }
+}
