@@ -12,6 +12,9 @@
 #                    runs one program in a guest with the module; NOMODULE=1 without
 #   make kernel      the set-up: build root and kernel (FLAVOR=)
 #   make module      jit.ko (FLAVOR=, KDIR=); prints its path
+#   make install     libjitfd, header, man pages, udev rule (PREFIX= LIBDIR= DESTDIR=)
+#   make install-module   jit.ko for the kernel it is built for, loaded at boot
+#   make uninstall, make uninstall-module
 #
 # Variables: CACHE= FLAVOR=stock|debug|kcsan KDIR= ACCEL=auto|kvm|tcg SMP= MEM=
 # MIRROR= FILES= OUT= PARAMS= APPEND= BOOT_LIMIT= RUN_LIMIT= KERNEL_LOG= LEAKS=1
@@ -24,9 +27,10 @@ FLAVOR ?= stock
 export FLAVOR
 export CARGO_TARGET_DIR := $(CURDIR)/target
 $(foreach v,CACHE KDIR ACCEL SMP MEM MIRROR FILES OUT PARAMS APPEND BOOT_LIMIT \
-  RUN_LIMIT KERNEL_LOG LEAKS NOMODULE MODULE SUITES KSRC LLVM SECONDS_EACH SEED,$(if $(filter-out undefined,$(origin $v)),$(eval export $v)))
+  RUN_LIMIT KERNEL_LOG LEAKS NOMODULE MODULE SUITES KSRC LLVM SECONDS_EACH SEED PREFIX LIBDIR DESTDIR,$(if $(filter-out undefined,$(origin $v)),$(eval export $v)))
 
-.PHONY: demo test stress mutants bench check vm vm-help kernel module init prerequisites
+.PHONY: demo test stress mutants bench check vm vm-help kernel module init prerequisites \
+  install uninstall install-module uninstall-module
 .DEFAULT_GOAL := demo
 
 demo: init
@@ -59,6 +63,16 @@ kernel: prerequisites
 
 module: prerequisites
 	@tests/vm/module.sh
+
+install: prerequisites
+	@$(CARGO) build --quiet --release -p jitfd-capi
+	@userlib/install/install.sh install
+
+uninstall:
+	@userlib/install/install.sh uninstall
+
+install-module uninstall-module: prerequisites
+	@MODULE=$${MODULE:-$$(tests/vm/module.sh)} userlib/install/install.sh $@
 
 # The runner and the guest's init: everything that boots a guest needs both.
 init: prerequisites

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # The tests of libjitfd: what the header and the libraries hold, a C and a C++
 # program over the shared library on this host, and over the static one in a
-# guest with the module. The last line is "suite: N passed, N failed".
+# guest with the module; what `make install` installs; and the man pages. The last
+# line is "suite: N passed, N failed".
 #
 #   run.sh            all
 #   run.sh --host     nothing that boots a guest
@@ -11,6 +12,8 @@
 HERE=$TOP/tests/capi
 HEADER=$TOP/userlib/include/jitfd.h
 WORK=$TOP/target/capi
+ROOT=$WORK/root
+MAN=$TOP/Documentation/man
 FLAGS=(-Wall -Wextra -pedantic -Werror "-I$TOP/userlib/include")
 C=(cc -std=c99 "${FLAGS[@]}")
 CXX=(c++ -std=c++17 "${FLAGS[@]}")
@@ -129,15 +132,126 @@ guest_programs() {
     folder=$("$VM_DIR/guest.sh" -p jitfd-capi 2>"$WORK/log") || { cat "$WORK/log" && exit 1; }
     try c_builds_static "${C[@]}" "${static[@]}" -D_GNU_SOURCE "$HERE/every.c" "$folder/libjitfd.a" -o "$WORK/static-c" -pthread
     try cxx_builds_static "${CXX[@]}" "${static[@]}" "$HERE/every.cc" "$folder/libjitfd.a" -o "$WORK/static-cxx" -pthread
+    try module_is_installed the_module_is_installed
     for program in static-c static-cxx; do
         add "$program" "$TOP/target/release/vm" "$WORK/$program" --kernel
     done
 }
 
+# installed PKG-CONFIG-WORDS...: what a program is told to use what was installed.
+installed() {
+    PKG_CONFIG_LIBDIR=$ROOT/opt/jitfd/lib/pkgconfig PKG_CONFIG_SYSROOT_DIR=$ROOT \
+        pkg-config "$@" jitfd
+}
+
+install_it() {
+    make -s -C "$TOP" "$1" PREFIX=/opt/jitfd LIBDIR= DESTDIR="$ROOT"
+}
+
+# builds_with_it OUTPUT SOURCE [-static]: compiles against what was installed.
+builds_with_it() {
+    local words
+    read -ra words <<<"$(installed ${3:+--static} --cflags --libs)"
+    cc -Wall -Wextra -Werror -O2 "$2" -o "$1" ${3:+"$3"} "${words[@]}"
+}
+
+# first_says_why: the smallest program works, or says what is missing here.
+first_says_why() {
+    local text
+    text=$(LD_LIBRARY_PATH="$ROOT/opt/jitfd/lib" "$WORK/first" 2>&1) || true
+    echo "$text"
+    if [ -e /dev/jit ]; then
+        [ "$text" = "the code returns 42" ]
+    else
+        [[ $text == *"modprobe jit"* ]]
+    fi
+}
+
+nothing_is_left() {
+    local left
+    left=$(find "$ROOT" ! -type d)
+    echo "$left"
+    [ -z "$left" ]
+}
+
+# the_module_is_installed: where the kernel that it is built for finds it.
+the_module_is_installed() {
+    install_it install-module &&
+        find "$ROOT/lib/modules" -path '*/updates/jit.ko' | grep . &&
+        [ -f "$ROOT/opt/jitfd/lib/modules-load.d/jit.conf" ] &&
+        install_it uninstall-module && nothing_is_left
+}
+
+# reads_as_documented: the README's program is the example.
+reads_as_documented() {
+    sed -n '/^#include <jitfd.h>/,/^}/p' "$TOP/README.md" >"$WORK/readme.c"
+    diff "$WORK/readme.c" <(sed -n '/^#include <jitfd.h>/,/^}/p' "$TOP/userlib/examples/first.c")
+}
+
+installation() {
+    local path
+    try installs install_it install
+    for path in include/jitfd.h lib/libjitfd.a lib/libjitfd.so lib/libjitfd.so.0 \
+        lib/pkgconfig/jitfd.pc lib/udev/rules.d/60-jit.rules share/man/man3/jit_create_code.3 \
+        share/man/man4/jit.4 share/man/man7/jitfd.7; do
+        try "installed_$(basename "$path")" test -s "$ROOT/opt/jitfd/$path"
+    done
+    try first_builds builds_with_it "$WORK/first" userlib/examples/first.c
+    try first_works first_says_why
+    try builds_statically builds_with_it "$WORK/first-static" userlib/examples/first.c -static
+    try readme_has_the_example reads_as_documented
+    try uninstalls install_it uninstall
+    try nothing_is_left nothing_is_left
+}
+
+# man_page FILE: formats without a warning, on 80 columns.
+man_page() {
+    groff -t -man -ww -rLL=80n -Tutf8 -Z "$1" >/dev/null 2>"$WORK/groff"
+    cat "$WORK/groff"
+    [ ! -s "$WORK/groff" ]
+}
+
+# names_all FILE WORD...: whether a page has each word.
+names_all() {
+    local word page=$1
+    shift
+    for word; do
+        grep -qw "$word" "$page" || { echo "$page does not say $word" && return 1; }
+    done
+}
+
+# same_errnos CALL: whether jit(4) gives the errnos of a call that jit.rst gives.
+same_errnos() {
+    awk -v call="$1" '
+        /^=+$/ { on = (last == call) }
+        on && /^E[A-Z0-9]+ / { print $1 }
+        { last = $0 }' "$TOP/Documentation/userspace-api/jit.rst" | sort -u >"$WORK/rst"
+    awk -v heading=".SS $1" -F '\t' '
+        /^[.]S[SH] / { on = ($0 == heading) }
+        on && /^E[A-Z0-9]+/ { gsub(", ", "\n", $1); print $1 }' "$MAN/jit.4" | sort -u >"$WORK/man"
+    [ -s "$WORK/rst" ] && diff "$WORK/rst" "$WORK/man"
+}
+
+man_pages() {
+    local page call
+    for page in "$MAN"/*.[1-8]; do
+        try "formats_$(basename "$page")" man_page "$page"
+    done
+    # shellcheck disable=SC2046 # words, not one argument
+    try jitfd.7_names_every_function names_all "$MAN/jitfd.7" $(functions)
+    for call in JIT_CREATE_CODE JIT_CREATE JIT_CLONE JIT_APPEND JIT_RESERVE JIT_FILL JIT_SEAL JIT_STATS; do
+        try "errnos_of_$call" same_errnos "$call"
+    done
+}
+
 need nm binutils
+need pkg-config pkgconf
+need groff groff-base
 need c++ g++
 header_checks
 host_programs
+installation
+man_pages
 [ "${1:-}" = --host ] || guest_programs
 echo "suite: $passed passed, $failed failed"
 [ "$failed" = 0 ]
