@@ -186,6 +186,55 @@ static void lock_skips_are_tolerated_if_asked_for(void)
 	jitfd_chunk_free(chunk);
 }
 
+static void rules_can_be_tightened(void)
+{
+	/* endbr64; nop; syscall; ret */
+	static const char code[] = "\xf3\x0f\x1e\xfa\x90\x0f\x05\xc3";
+	static const size_t entries[] = { 0, 7 };
+	struct jitfd_rules rules = no_rules();
+	struct jitfd_fault fault;
+	jitfd_chunk *chunk;
+
+	rules.entries = entries;
+	rules.entry_count = 2;
+	rules.threads = 1;
+	CHECK((chunk = jitfd_validate(code, 8, &rules, NULL)) != NULL);
+	CHECK(jitfd_chunk_is_entry(chunk, 7) == 1 && jitfd_chunk_is_entry(chunk, 4) == 0);
+	jitfd_chunk_free(chunk);
+	rules.flags = JITFD_ENDBR64;
+	fault = refuse(code, 8, &rules, EILSEQ);
+	CHECK(fault.reason == JITFD_REASON_NO_ENDBR64 && fault.offset == 7);
+	rules.entry_count = 0;
+	rules.flags = JITFD_ENDBR64 | JITFD_FORBID_SYSTEM_CALLS;
+	fault = refuse(code, 8, &rules, EILSEQ);
+	CHECK(fault.reason == JITFD_REASON_FORBIDDEN && fault.offset == 5);
+	CHECK(fault.forbidden == JITFD_FORBID_SYSTEM_CALLS);
+	rules.flags = JITFD_ENTRIES_ONLY | JITFD_FORBID_PROTECTION_KEYS | JITFD_FORBID_SEGMENTS |
+		      JITFD_FORBID_FAR_TRANSFERS | JITFD_FORBID_PRIVILEGED;
+	CHECK((chunk = jitfd_validate(code, 8, &rules, NULL)) != NULL);
+	CHECK(jitfd_chunk_is_entry(chunk, 0) == 0);
+	jitfd_chunk_free(chunk);
+}
+
+static void lines_and_entries_are_checked(void)
+{
+	static const size_t inside = 1;
+	struct jitfd_rules rules = no_rules();
+	struct jitfd_fault fault;
+	char code[68];
+
+	rules.entries = &inside;
+	rules.entry_count = 1;
+	fault = refuse("\xb0\x90", 2, &rules, EILSEQ);
+	CHECK(fault.reason == JITFD_REASON_BAD_ENTRY && fault.target == 1);
+	rules = no_rules();
+	rules.flags = JITFD_WITHIN_LINES;
+	memset(code, 0x90, sizeof(code));
+	code[63] = (char)0xb0;
+	fault = refuse(code, sizeof(code), &rules, EILSEQ);
+	CHECK(fault.reason == JITFD_REASON_CROSSES_LINE && fault.offset == 63);
+}
+
 static void assumed_code_is_not_looked_at(void)
 {
 	jitfd_chunk *chunk = jitfd_assume_valid("\x06", 1, NULL);
@@ -248,6 +297,7 @@ static void null_is_refused_everywhere(void)
 	REFUSED_NULL(jitfd_validate(NULL, 1, NULL, NULL), EINVAL);
 	REFUSED_NULL(jitfd_chunk_bytes(NULL, &count), EINVAL);
 	REFUSED(jitfd_chunk_is_boundary(NULL, 0), EINVAL);
+	REFUSED(jitfd_chunk_is_entry(NULL, 0), EINVAL);
 	REFUSED(jitfd_chunk_holds_data(NULL), EINVAL);
 	REFUSED(jitfd_chunk_lock_skips(NULL, NULL, 0, &count), EINVAL);
 	REFUSED_NULL(jit_create_code(NULL, 1), EINVAL);
@@ -914,6 +964,8 @@ static const struct test tests[] = {
 	TEST(faults_of_data_are_told),
 	TEST(data_is_declared),
 	TEST(lock_skips_are_tolerated_if_asked_for),
+	TEST(rules_can_be_tightened),
+	TEST(lines_and_entries_are_checked),
 	TEST(assumed_code_is_not_looked_at),
 	TEST(bad_rules_are_refused),
 	TEST(structs_carry_their_size),

@@ -62,6 +62,7 @@ void chunks()
 	size_t len = 0, count = 1;
 	CHECK(jitfd_chunk_bytes(chunk.get(), &len) != nullptr && len == ANSWER_SIZE);
 	CHECK(jitfd_chunk_is_boundary(chunk.get(), 5) == 1);
+	CHECK(jitfd_chunk_is_entry(chunk.get(), 5) == 1);
 	CHECK(jitfd_chunk_holds_data(chunk.get()) == 0);
 	CHECK(jitfd_chunk_lock_skips(chunk.get(), nullptr, 0, &count) == 0 && count == 0);
 	Chunk assumed(jitfd_assume_valid("\x06", 1, nullptr));

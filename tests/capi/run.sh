@@ -67,6 +67,11 @@ functions() {
     cc -E -P "$HEADER" | tr '\n;' ' \n' | sed -n 's/.*[ *]\(jit[a-z_]*\)(.*/\1/p' | sort
 }
 
+# constants: those that the header defines, but for the reasons.
+constants() {
+    sed -n 's/^#define \(JITFD_[A-Z_]*\) .*/\1/p' "$HEADER" | grep -v REASON
+}
+
 exported_is_declared() {
     nm -D --defined-only --format=just-symbols "$1/libjitfd.so" | sort >"$WORK/exported"
     functions >"$WORK/declared"
@@ -239,6 +244,8 @@ man_pages() {
     done
     # shellcheck disable=SC2046 # words, not one argument
     try jitfd.7_names_every_function names_all "$MAN/jitfd.7" $(functions)
+    # shellcheck disable=SC2046 # words, not one argument
+    try jitfd.7_names_every_constant names_all "$MAN/jitfd.7" $(constants)
     for call in JIT_CREATE_CODE JIT_CREATE JIT_CLONE JIT_APPEND JIT_RESERVE JIT_FILL JIT_SEAL JIT_STATS; do
         try "errnos_of_$call" same_errnos "$call"
     done

@@ -30,6 +30,53 @@
 #define JITFD_ANY_OFFSET SIZE_MAX
 
 /**
+ * Accept direct branches that go behind the lock prefix of an instruction, as
+ * the C library's own code has.
+ */
+#define JITFD_TOLERATE_LOCK_SKIPS 1
+
+/**
+ * Other chunks may branch to the declared entries only.
+ */
+#define JITFD_ENTRIES_ONLY 2
+
+/**
+ * Each entry begins with endbr64; if none is declared, the first byte is one.
+ */
+#define JITFD_ENDBR64 4
+
+/**
+ * No instruction crosses a border of 64 bytes, so that one fetch sees all of it.
+ * The chunk is aligned to 64 bytes then.
+ */
+#define JITFD_WITHIN_LINES 8
+
+/**
+ * Refuse syscall, sysenter and int n.
+ */
+#define JITFD_FORBID_SYSTEM_CALLS 256
+
+/**
+ * Refuse what writes the register of the protection keys.
+ */
+#define JITFD_FORBID_PROTECTION_KEYS 512
+
+/**
+ * Refuse far jumps, calls and returns.
+ */
+#define JITFD_FORBID_FAR_TRANSFERS 1024
+
+/**
+ * Refuse what changes a segment register or its base.
+ */
+#define JITFD_FORBID_SEGMENTS 2048
+
+/**
+ * Refuse what faults outside of the kernel anyway.
+ */
+#define JITFD_FORBID_PRIVILEGED 4096
+
+/**
  * The chunk has no bytes.
  */
 #define JITFD_REASON_EMPTY 1
@@ -80,15 +127,29 @@
 #define JITFD_REASON_VENDOR_DEPENDENT 10
 
 /**
+ * A declared entry is not the first byte of an instruction; target: the entry.
+ */
+#define JITFD_REASON_BAD_ENTRY 11
+
+/**
+ * The instruction at an entry is not endbr64, which JITFD_ENDBR64 asks for.
+ */
+#define JITFD_REASON_NO_ENDBR64 12
+
+/**
+ * The rules forbid the instruction; forbidden: by which JITFD_FORBID_.
+ */
+#define JITFD_REASON_FORBIDDEN 13
+
+/**
+ * The instruction crosses a border of 64 bytes, which JITFD_WITHIN_LINES forbids.
+ */
+#define JITFD_REASON_CROSSES_LINE 14
+
+/**
  * A reason that this header has no number for: see the message.
  */
 #define JITFD_REASON_OTHER 65535
-
-/**
- * Accept direct branches that go behind the lock prefix of an instruction, as
- * the C library's own code has.
- */
-#define JITFD_TOLERATE_LOCK_SKIPS 1
 
 /**
  * The kernel, by /dev/jit. No part of the program can write to code.
@@ -188,7 +249,7 @@ typedef struct jitfd_range {
 
 /**
  * What a chunk may be, and where its data is. All zero but for the size: no
- * data, nothing tolerated.
+ * data, nothing tolerated, nothing forbidden, every instruction is an entry.
  */
 typedef struct jitfd_rules {
   /**
@@ -196,7 +257,8 @@ typedef struct jitfd_rules {
    */
   size_t size;
   /**
-   * JITFD_TOLERATE_LOCK_SKIPS, or 0.
+   * JITFD_TOLERATE_LOCK_SKIPS, JITFD_ENTRIES_ONLY, JITFD_ENDBR64,
+   * JITFD_WITHIN_LINES, JITFD_FORBID_.
    */
   uint32_t flags;
   /**
@@ -213,6 +275,20 @@ typedef struct jitfd_rules {
    * How many ranges there are.
    */
   size_t data_count;
+  /**
+   * Where other chunks may branch to, in bytes from the start of the chunk. If
+   * there is one, JITFD_ENTRIES_ONLY goes without saying.
+   */
+  const size_t *entries;
+  /**
+   * How many entries there are.
+   */
+  size_t entry_count;
+  /**
+   * How many threads may work on a chunk of more than 1 MiB. 0: as many as the
+   * process may use.
+   */
+  size_t threads;
 } jitfd_rules;
 
 /**
@@ -241,6 +317,14 @@ typedef struct jitfd_fault {
    * chunk as a whole is at fault.
    */
   uint32_t length;
+  /**
+   * By which of JITFD_FORBID_ the instruction is forbidden; else 0.
+   */
+  uint32_t forbidden;
+  /**
+   * 0.
+   */
+  uint32_t reserved;
   /**
    * The instruction, or what there is of it.
    */
@@ -384,8 +468,8 @@ extern "C" {
  *
  * A chunk passes if every byte of it belongs to a complete, valid instruction
  * or to declared data, if it ends where one of these ends, and if direct
- * branches inside it go to instructions. Branches that leave the chunk are
- * checked when it is published in a region.
+ * branches inside it go to instructions. rules can tighten that. Branches that
+ * leave the chunk are checked when it is published in a region.
  *
  * rules and fault may be null. Give the chunk back with jitfd_chunk_free.
  *
@@ -427,6 +511,12 @@ const void *jitfd_chunk_bytes(const struct jitfd_chunk *chunk, size_t *len);
  * chunk, else 0; -1 with errno EINVAL if chunk is null.
  */
 int jitfd_chunk_is_boundary(const struct jitfd_chunk *chunk, size_t offset);
+
+/**
+ * Returns 1 if other chunks may branch to offset, else 0; -1 with errno EINVAL
+ * if chunk is null.
+ */
+int jitfd_chunk_is_entry(const struct jitfd_chunk *chunk, size_t offset);
 
 /**
  * Returns 1 if some of the chunk is data, else 0; -1 with errno EINVAL if chunk

@@ -3,12 +3,12 @@
 //! Chunks: code that was checked, and may be published.
 
 use crate::fault::jitfd_fault;
-use crate::guard::{self, Failure};
+use crate::guard;
 use crate::pointer;
-use crate::versioned::{self, Versioned};
-use rust::{Align, LockSkips, Options, Validated, Validator};
+use crate::rules::{Rules, jitfd_rules};
+use crate::versioned;
+use rust::{Validated, Validator};
 use std::ffi::{c_int, c_void};
-use std::ops::Range;
 
 /// Code that passed validation: the only thing that can be published. It has its
 /// own copy of the bytes and never changes, so it may be used by several threads
@@ -17,104 +17,13 @@ pub struct jitfd_chunk {
     pub(crate) code: Validated,
 }
 
-/// Some bytes of a chunk.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct jitfd_range {
-    /// In bytes from the start of the chunk.
-    pub offset: usize,
-    /// The number of bytes.
-    pub len: usize,
-}
-
-/// Accept direct branches that go behind the lock prefix of an instruction, as
-/// the C library's own code has.
-pub const JITFD_TOLERATE_LOCK_SKIPS: u32 = 1;
-
-/// What a chunk may be, and where its data is. All zero but for the size: no
-/// data, nothing tolerated.
-#[repr(C)]
-pub struct jitfd_rules {
-    /// sizeof(struct jitfd_rules).
-    pub size: usize,
-    /// JITFD_TOLERATE_LOCK_SKIPS, or 0.
-    pub flags: u32,
-    /// At which multiple of bytes the chunk is appended: a power of two up to
-    /// 4096. 0 is 16.
-    pub align: u32,
-    /// The ranges that are data: constants, jump tables. In any order. A chunk
-    /// with data is published so that no CPU reads what was there before.
-    pub data: *const jitfd_range,
-    /// How many ranges there are.
-    pub data_count: usize,
-}
-
-// SAFETY: `repr(C)`, a word, two half words, two words; zero is a value of all.
-unsafe impl Versioned for jitfd_rules {
-    const FIRST: usize = 32;
-}
-
-/// The rules as the library has them.
-struct Rules {
-    lock_skips: LockSkips,
-    align: Align,
-    data: Vec<Range<usize>>,
-}
-
-impl Rules {
-    /// # Safety
-    /// `rules` is null or points to such a struct of the size it says, whose
-    /// `data` has `data_count` items.
-    unsafe fn read(rules: *const jitfd_rules) -> Result<Self, Failure> {
-        // SAFETY: as promised by the caller.
-        let rules = unsafe { versioned::read(rules) }?;
-        if rules.flags & !JITFD_TOLERATE_LOCK_SKIPS != 0 {
-            return Err(Failure::Refused(libc::EINVAL, "a flag is not known"));
-        }
-        // SAFETY: as promised by the caller.
-        let data = unsafe { pointer::array(rules.data, rules.data_count) }?;
-        Ok(Self {
-            lock_skips: if rules.flags & JITFD_TOLERATE_LOCK_SKIPS != 0 {
-                LockSkips::Tolerate
-            } else {
-                LockSkips::Refuse
-            },
-            align: align_of_chunk(rules.align)?,
-            data: data.iter().map(range).collect(),
-        })
-    }
-
-    fn options(&self) -> Options {
-        let start = Options::new().lock_skips(self.lock_skips);
-        self.data
-            .iter()
-            .fold(start, |options, range| options.data(range.clone()))
-    }
-}
-
-/// One that overflows ends below its start, so it is refused as empty.
-fn range(range: &jitfd_range) -> Range<usize> {
-    range.offset..range.offset.wrapping_add(range.len)
-}
-
-fn align_of_chunk(bytes: u32) -> Result<Align, Failure> {
-    match bytes {
-        0 => Ok(Align::FUNCTION),
-        _ => align(usize::try_from(bytes).unwrap_or(usize::MAX)),
-    }
-}
-
-pub(crate) fn align(bytes: usize) -> Result<Align, Failure> {
-    Align::new(bytes).map_err(Failure::from)
-}
-
 /// Checks a copy of the code and keeps that copy: what was checked is what is
 /// published, whoever writes to the source meanwhile.
 ///
 /// A chunk passes if every byte of it belongs to a complete, valid instruction
 /// or to declared data, if it ends where one of these ends, and if direct
-/// branches inside it go to instructions. Branches that leave the chunk are
-/// checked when it is published in a region.
+/// branches inside it go to instructions. rules can tighten that. Branches that
+/// leave the chunk are checked when it is published in a region.
 ///
 /// rules and fault may be null. Give the chunk back with jitfd_chunk_free.
 ///
@@ -135,7 +44,7 @@ pub unsafe extern "C" fn jitfd_validate(
             versioned::check(fault)?;
             (Rules::read(rules)?, pointer::copy(source, len)?)
         };
-        let checked = Validator::new(rules.options()).validate_owned(code);
+        let checked = Validator::new(rules.options).validate_owned(code);
         if let Err(error) = &checked {
             // SAFETY: as above.
             unsafe { versioned::write(fault, &jitfd_fault::from(error)) }?;
@@ -200,6 +109,14 @@ pub unsafe extern "C" fn jitfd_chunk_is_boundary(
 ) -> c_int {
     // SAFETY: the header says what this pointer must be.
     guard::number(|| unsafe { Ok(pointer::object(chunk)?.code.is_boundary(offset).into()) })
+}
+
+/// Returns 1 if other chunks may branch to offset, else 0; -1 with errno EINVAL
+/// if chunk is null.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jitfd_chunk_is_entry(chunk: *const jitfd_chunk, offset: usize) -> c_int {
+    // SAFETY: the header says what this pointer must be.
+    guard::number(|| unsafe { Ok(pointer::object(chunk)?.code.is_entry(offset).into()) })
 }
 
 /// Returns 1 if some of the chunk is data, else 0; -1 with errno EINVAL if chunk

@@ -2,6 +2,7 @@
 
 //! Why code was refused, as a struct.
 
+use crate::rules::flag_of;
 use crate::text::fixed;
 use crate::versioned::Versioned;
 use rust::{Reason, ValidationError};
@@ -27,6 +28,14 @@ pub const JITFD_REASON_SKIPS_LOCK: u32 = 8;
 pub const JITFD_REASON_INTO_DATA: u32 = 9;
 /// A direct branch with an operand-size prefix: processors differ.
 pub const JITFD_REASON_VENDOR_DEPENDENT: u32 = 10;
+/// A declared entry is not the first byte of an instruction; target: the entry.
+pub const JITFD_REASON_BAD_ENTRY: u32 = 11;
+/// The instruction at an entry is not endbr64, which JITFD_ENDBR64 asks for.
+pub const JITFD_REASON_NO_ENDBR64: u32 = 12;
+/// The rules forbid the instruction; forbidden: by which JITFD_FORBID_.
+pub const JITFD_REASON_FORBIDDEN: u32 = 13;
+/// The instruction crosses a border of 64 bytes, which JITFD_WITHIN_LINES forbids.
+pub const JITFD_REASON_CROSSES_LINE: u32 = 14;
 /// A reason that this header has no number for: see the message.
 pub const JITFD_REASON_OTHER: u32 = 0xffff;
 
@@ -45,6 +54,10 @@ pub struct jitfd_fault {
     /// How many of the bytes are those of the instruction: 0 to 15. 0 if the
     /// chunk as a whole is at fault.
     pub length: u32,
+    /// By which of JITFD_FORBID_ the instruction is forbidden; else 0.
+    pub forbidden: u32,
+    /// 0.
+    pub reserved: u32,
     /// The instruction, or what there is of it.
     pub bytes: [u8; 16],
     /// The instruction as text; "(bad)" if it is none.
@@ -53,10 +66,10 @@ pub struct jitfd_fault {
     pub message: [c_char; 400],
 }
 
-// SAFETY: `repr(C)`, three words, two half words and bytes up to a multiple of
+// SAFETY: `repr(C)`, three words, four half words and bytes up to a multiple of
 // eight; zero is a value of all.
 unsafe impl Versioned for jitfd_fault {
-    const FIRST: usize = 560;
+    const FIRST: usize = 568;
 }
 
 impl From<&ValidationError> for jitfd_fault {
@@ -72,6 +85,11 @@ impl From<&ValidationError> for jitfd_fault {
             target,
             reason,
             length: u32::try_from(error.bytes().len()).unwrap_or(0),
+            forbidden: match error.reason() {
+                Reason::Forbidden { class } => flag_of(*class),
+                _ => 0,
+            },
+            reserved: 0,
             bytes,
             disassembly: fixed(error.disassembly()),
             message: fixed(&error.to_string()),
@@ -92,6 +110,10 @@ fn number(reason: &Reason) -> (u32, usize) {
         Reason::SkipsLock { target } => (JITFD_REASON_SKIPS_LOCK, *target),
         Reason::IntoData { target } => (JITFD_REASON_INTO_DATA, *target),
         Reason::VendorDependent => (JITFD_REASON_VENDOR_DEPENDENT, 0),
+        Reason::BadEntry { entry } => (JITFD_REASON_BAD_ENTRY, *entry),
+        Reason::NoEndbr64 => (JITFD_REASON_NO_ENDBR64, 0),
+        Reason::Forbidden { .. } => (JITFD_REASON_FORBIDDEN, 0),
+        Reason::CrossesLine => (JITFD_REASON_CROSSES_LINE, 0),
         _ => (JITFD_REASON_OTHER, 0),
     }
 }

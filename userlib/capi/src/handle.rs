@@ -2,10 +2,11 @@
 
 //! The two handles of a region, which can be held by different processes.
 
-use crate::chunk::{align, jitfd_chunk};
+use crate::chunk::jitfd_chunk;
 use crate::guard::{self, Failure};
 use crate::pointer;
 use crate::region::all;
+use crate::rules::align;
 use crate::stats::jitfd_stats;
 use rust::{AppendHandle, MapHandle, Mapping};
 use std::ffi::{c_int, c_void};

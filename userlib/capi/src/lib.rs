@@ -36,5 +36,6 @@ mod fault;
 mod handle;
 mod options;
 mod region;
+mod rules;
 mod stats;
 mod version;

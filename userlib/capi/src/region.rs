@@ -2,11 +2,12 @@
 
 //! Regions: code spaces that grow.
 
-use crate::chunk::{align, jitfd_chunk};
+use crate::chunk::jitfd_chunk;
 use crate::guard::{self, Failure};
 use crate::handle::{jitfd_appender, jitfd_mapper, jitfd_mapping};
 use crate::options::{Choice, jitfd_options, number};
 use crate::pointer;
+use crate::rules::align;
 use crate::stats::jitfd_stats;
 use rust::{JitFd, Published, Reservation, Validated};
 use std::ffi::{c_int, c_void};
