@@ -52,6 +52,8 @@ sum() {
 host_suite() {
     local rc=0 log=$LOGS/host.log
     say "host tests"
+    JITFD_TOOLS=$(tests/tools.sh) || rc=$?
+    export JITFD_TOOLS
     cargo test --workspace --no-fail-fast 2>&1 | tee "$log" >&2 || rc=$?
     settle host "$rc" "$(sum "$log" passed)" "$(sum "$log" failed)"
 }

@@ -93,6 +93,7 @@ mod backend;
 mod own;
 mod report;
 pub mod space;
+pub mod tools;
 
 #[expect(
     clippy::cast_possible_truncation,

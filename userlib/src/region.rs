@@ -10,7 +10,7 @@ use crate::abi;
 use crate::backend::{Backend, Fallback};
 use crate::boundary::{BoundaryMap, Placed};
 use crate::cast::to_u64;
-use crate::error::{Call, Error, SystemError};
+use crate::error::{Call, Error, SystemError, Unsupported};
 use crate::handle::{AppendHandle, MapHandle, Mapping, create};
 use crate::layout::{Align, Mode, place};
 use crate::space::Window;
@@ -83,6 +83,7 @@ pub struct RegionOptions {
     pub(crate) any_process: bool,
     boundary_map: bool,
     pub(crate) window: Option<Window>,
+    perf_map: bool,
     fallback: Fallback,
 }
 
@@ -101,6 +102,7 @@ impl RegionOptions {
             any_process: false,
             boundary_map: true,
             window: None,
+            perf_map: false,
             fallback: Fallback::Never,
         }
     }
@@ -140,6 +142,20 @@ impl RegionOptions {
         self
     }
 
+    /// Whether `perf` is to look up the region's functions in a
+    /// [`PerfMap`](crate::tools::PerfMap). It does that only for executable memory
+    /// of no file, so the region is mapped over such memory. Then it does not find
+    /// the region's mapping by its file any more; a
+    /// [`JitDump`](crate::tools::JitDump) works either way.
+    ///
+    /// A security policy can forbid such memory (SELinux: `execmem`), and
+    /// [`Backend::ProtectFlips`] can't do it.
+    #[must_use]
+    pub const fn perf_map(mut self, perf_map: bool) -> Self {
+        self.perf_map = perf_map;
+        self
+    }
+
     /// Which backends are accepted; only the kernel's unless set.
     #[must_use]
     pub const fn fallback(mut self, fallback: Fallback) -> Self {
@@ -163,10 +179,7 @@ impl RegionOptions {
         let capacity = checked_capacity(capacity)?;
         let (map, append, mapping) = self.fallback.choose(|backend| {
             let (map, append) = create(backend, capacity, self)?;
-            let mapping = match self.window {
-                Some(window) => map.map_in(window, capacity)?,
-                None => map.map(capacity)?,
-            };
+            let mapping = self.map(&map, capacity)?;
             Ok((map, append, mapping))
         })?;
         let boundaries = self.boundary_map.then(|| BoundaryMap::new(capacity));
@@ -179,6 +192,19 @@ impl RegionOptions {
                 boundaries,
             }),
         })
+    }
+}
+
+impl RegionOptions {
+    fn map(self, handle: &MapHandle, capacity: usize) -> Result<Mapping, Error> {
+        match self.window {
+            _ if self.perf_map && handle.backend() == Backend::ProtectFlips => {
+                Err(Unsupported::new(handle.backend(), "perf maps").into())
+            }
+            _ if self.perf_map => handle.map(capacity)?.posing_as_memory(self.window),
+            Some(window) => handle.map_in(window, capacity),
+            None => handle.map(capacity),
+        }
     }
 }
 

@@ -173,6 +173,24 @@ pub(crate) fn map_code(fd: BorrowedFd<'_>, at: Option<usize>, len: usize) -> io:
     Ok(Mapped::whole(span))
 }
 
+/// The number of the calling thread.
+pub(crate) fn thread_id() -> u32 {
+    // SAFETY: the call has no arguments and can't fail.
+    unsafe { libc::gettid() }.unsigned_abs()
+}
+
+/// The time by `CLOCK_MONOTONIC`.
+pub(crate) fn monotonic_nanoseconds() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is valid for writes, and the clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    let seconds = time.tv_sec.unsigned_abs();
+    seconds * 1_000_000_000 + time.tv_nsec.unsigned_abs()
+}
+
 /// A range of addresses with nothing of Rust's in it.
 ///
 /// # Invariants
@@ -256,6 +274,29 @@ impl Mapped {
             span: Arc::clone(span),
             len: len.min(span.len()),
         }
+    }
+
+    /// Moves the mapping to `at`, as in [`Span::map`], in the place of executable
+    /// memory of no file, which is made for that. Profilers, which are told of
+    /// mappings but not of moves, take it for such memory from then on.
+    ///
+    /// `EBUSY` if somebody else relies on the addresses.
+    pub(crate) fn pose_as_memory(&mut self, at: Option<usize>) -> io::Result<()> {
+        let busy = || io::Error::from_raw_os_error(libc::EBUSY);
+        let span = Arc::get_mut(&mut self.span).ok_or_else(busy)?;
+        let access = libc::PROT_READ | libc::PROT_EXEC;
+        let place = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let mut place = Span::map(at, span.len, access, place, None)?;
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        let (from, to, len) = (span.base().cast(), place.base(), span.len);
+        // SAFETY: both ranges are ours, and nobody uses either.
+        if unsafe { libc::mremap(from, len, len, flags, to) } == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // INVARIANT: what was `place` is the mapping; nothing is where that was.
+        std::mem::swap(span, &mut place);
+        std::mem::forget(place);
+        Ok(())
     }
 
     /// Takes over the mapping at `address`; `None` if that is 0.

@@ -124,9 +124,12 @@ impl CodeSpace {
             .iter()
             .map(|(_, chunk)| chunk.len() + chunk.align().bytes());
         let functions = self.place(chunks.sum(), None, |_, area| area.append(batch))?;
-        for (&(name, chunk), function) in batch.iter().zip(&functions) {
-            self.tell(name, function.address, chunk.bytes());
-        }
+        let pairs = batch.iter().zip(&functions);
+        self.tell(
+            pairs.map(|(&(name, chunk), function)| {
+                NewCode::new(name, function.address, chunk.bytes())
+            }),
+        );
         Ok(functions)
     }
 
@@ -171,7 +174,7 @@ impl CodeSpace {
         };
         area.fill(slot, chunk, &[whole])?;
         let name = self.lookup(slot.address()).map_or("", |symbol| symbol.name);
-        self.tell(name, slot.address(), chunk.bytes());
+        self.tell([NewCode::new(name, slot.address(), chunk.bytes())]);
         Ok(Function {
             address: slot.address(),
             len: chunk.len(),
@@ -186,11 +189,11 @@ impl CodeSpace {
     ) -> Result<(), Error> {
         let area = self.areas.get(slot.area).ok_or(FOREIGN)?;
         area.fill(slot, chunk, parts)?;
-        for part in parts {
+        self.tell(parts.iter().map(|part| {
             let bytes = chunk.bytes().get(part.offset..part.offset + part.len);
             let address = slot.address() + part.offset;
-            self.tell(part.name, address, bytes.unwrap_or_default());
-        }
+            NewCode::new(part.name, address, bytes.unwrap_or_default())
+        }));
         Ok(())
     }
 
@@ -358,9 +361,13 @@ impl CodeSpace {
         self.options.together.then_some(window)
     }
 
-    fn tell(&self, name: &str, address: usize, bytes: &[u8]) {
+    fn tell<'a>(&self, codes: impl IntoIterator<Item = NewCode<'a>>) {
+        if self.options.listeners.is_empty() {
+            return;
+        }
+        let codes: Vec<_> = codes.into_iter().collect();
         for listener in &self.options.listeners {
-            listener.published(&NewCode::new(name, address, bytes));
+            listener.published(&codes);
         }
     }
 }

@@ -28,8 +28,8 @@ impl<'a> NewCode<'a> {
 }
 
 /// Is told of code after it was published and before the publishing call
-/// returns, in the publishing thread, so several times at once. No lock of the
-/// library is held.
+/// returns, in the publishing thread, so by several threads at once. No lock of
+/// the library is held.
 ///
 /// ```
 /// use jitfd::space::{Listener, NewCode};
@@ -39,12 +39,14 @@ impl<'a> NewCode<'a> {
 /// struct Bytes(AtomicUsize);
 ///
 /// impl Listener for Bytes {
-///     fn published(&self, code: &NewCode<'_>) {
-///         self.0.fetch_add(code.bytes.len(), Ordering::Relaxed);
+///     fn published(&self, codes: &[NewCode<'_>]) {
+///         let bytes = codes.iter().map(|code| code.bytes.len()).sum();
+///         self.0.fetch_add(bytes, Ordering::Relaxed);
 ///     }
 /// }
 /// ```
 pub trait Listener: Send + Sync {
-    /// `code` is executable now.
-    fn published(&self, code: &NewCode<'_>);
+    /// `codes`, at least one, were published as one and are executable now. They
+    /// are in one region, by ascending address.
+    fn published(&self, codes: &[NewCode<'_>]);
 }

@@ -115,7 +115,7 @@ impl SpaceOptions {
     }
 
     /// Adds somebody who is told of all code that is published, such as a
-    /// perf map.
+    /// [`PerfMap`](crate::tools::PerfMap).
     #[must_use]
     pub fn listener(mut self, listener: Arc<dyn Listener>) -> Self {
         self.listeners.push(listener);

@@ -253,9 +253,9 @@ pub fn what_cannot_be_linked_leaves_no_function(backend: Backend) {
 struct Log(Mutex<Vec<(String, usize, Vec<u8>)>>);
 
 impl Listener for Log {
-    fn published(&self, code: &NewCode<'_>) {
-        let line = (code.name.to_owned(), code.address, code.bytes.to_vec());
-        self.0.lock().unwrap().push(line);
+    fn published(&self, codes: &[NewCode<'_>]) {
+        let line = |code: &NewCode<'_>| (code.name.to_owned(), code.address, code.bytes.to_vec());
+        self.0.lock().unwrap().extend(codes.iter().map(line));
     }
 }
 
@@ -368,6 +368,23 @@ pub fn code_for_another_address_is_moved(backend: Backend) {
     for request in [far, near] {
         let function = space.publish_moved(&request, &code, from).unwrap();
         assert_eq!(run(&space, function), 42);
+    }
+}
+
+pub fn regions_for_perf_maps_work_like_others(backend: Backend) {
+    let there = Window::reaching(1 << 44);
+    for window in [None, Some(there)] {
+        let options = small(backend).region(options(backend).perf_map(true));
+        let options = window.map_or(options.clone(), |window| options.window(window));
+        match options.create() {
+            Ok(space) => {
+                let function = space.publish("", &returns(7)).unwrap();
+                assert_eq!(run(&space, function), 7);
+                assert_eq!(window.is_some(), there.contains(function.address, 6));
+            }
+            Err(Error::Unsupported(_)) => assert_eq!(backend, Backend::ProtectFlips),
+            Err(error) => panic!("{error}"),
+        }
     }
 }
 

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Unwind tables in the format of `.eh_frame`. Pure.
+//!
+//! One common entry, then one entry for each function, then a zero. All
+//! addresses are absolute, so the table can lie anywhere. Numbers and names are
+//! those of the DWARF standard, version 5, section 6.4, and of the x86-64 ABI.
+
+use crate::cast::to_u64;
+
+/// A register whose value a caller gets back, or that frames are found by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Register {
+    /// `rbx`
+    Rbx = 3,
+    /// `rbp`
+    Rbp = 6,
+    /// `rsp`
+    Rsp = 7,
+    /// `r12`
+    R12 = 12,
+    /// `r13`
+    R13 = 13,
+    /// `r14`
+    R14 = 14,
+    /// `r15`
+    R15 = 15,
+}
+
+impl Register {
+    const fn number(self) -> u8 {
+        self as u8
+    }
+}
+
+/// How a function's caller is found, at each of its instructions.
+///
+/// The *frame address* is where `rsp` was before the call that came here. At the
+/// function's start that is `rsp + 8`. Each step says what is different from some
+/// offset on, in bytes from the start of the function; steps come in ascending
+/// order.
+///
+/// ```
+/// use jitfd::tools::{Frame, Register};
+///
+/// // push rbx (1 byte); sub rsp, 32 (4 bytes); ...
+/// let frame = Frame::leaf()
+///     .cfa(1, Register::Rsp, 16)
+///     .saved(1, Register::Rbx, 16)
+///     .cfa(5, Register::Rsp, 48);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Frame {
+    /// The operations, and where the last step was.
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+const ADVANCE: u8 = 0x40;
+const ADVANCE_2: u8 = 0x03;
+const ADVANCE_4: u8 = 0x04;
+const OFFSET: u8 = 0x80;
+const RESTORE: u8 = 0xc0;
+const CFA: u8 = 0x0c;
+
+impl Frame {
+    /// A function that leaves the stack pointer where it is.
+    #[must_use]
+    pub const fn leaf() -> Self {
+        Self {
+            bytes: Vec::new(),
+            at: 0,
+        }
+    }
+
+    /// A function that begins with `push rbp; mov rbp, rsp`. For one that can be
+    /// interrupted in its last instruction add `.cfa(len - 1, Register::Rsp, 8)`.
+    #[must_use]
+    pub fn pointer() -> Self {
+        Self::leaf()
+            .cfa(1, Register::Rsp, 16)
+            .saved(1, Register::Rbp, 16)
+            .cfa(4, Register::Rbp, 16)
+    }
+
+    /// From `at` on the frame address is `register + offset`.
+    #[must_use]
+    pub fn cfa(mut self, at: usize, register: Register, offset: u32) -> Self {
+        self.advance(at);
+        self.bytes.extend([CFA, register.number()]);
+        leb128(&mut self.bytes, offset);
+        self
+    }
+
+    /// From `at` on the caller's `register` is in memory, `below` bytes below the
+    /// frame address: a multiple of 8.
+    #[must_use]
+    pub fn saved(mut self, at: usize, register: Register, below: u32) -> Self {
+        self.advance(at);
+        self.bytes.push(OFFSET | register.number());
+        leb128(&mut self.bytes, below / 8);
+        self
+    }
+
+    /// From `at` on the caller's `register` is in the register again.
+    #[must_use]
+    pub fn restored(mut self, at: usize, register: Register) -> Self {
+        self.advance(at);
+        self.bytes.push(RESTORE | register.number());
+        self
+    }
+
+    fn advance(&mut self, at: usize) {
+        let by = at.saturating_sub(self.at);
+        self.at = self.at.max(at);
+        match (u8::try_from(by), u16::try_from(by)) {
+            (Ok(0), _) => {}
+            (Ok(by @ ..0x40), _) => self.bytes.push(ADVANCE | by),
+            (_, Ok(by)) => {
+                self.bytes.push(ADVANCE_2);
+                self.bytes.extend(by.to_le_bytes());
+            }
+            _ => {
+                self.bytes.push(ADVANCE_4);
+                let by = u32::try_from(by).unwrap_or(u32::MAX);
+                self.bytes.extend(by.to_le_bytes());
+            }
+        }
+    }
+}
+
+fn leb128(bytes: &mut Vec<u8>, mut value: u32) {
+    while value >= 0x80 {
+        bytes.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push((value & 0x7f) as u8);
+}
+
+/// Unwind tables of any number of functions, to be
+/// [registered](Self::register), or given to [`GdbJit::add`](super::GdbJit::add).
+///
+/// Compilers that make `.eh_frame` on their own use
+/// [`UnwindTable::from_bytes`](super::UnwindTable::from_bytes) instead.
+///
+/// ```
+/// use jitfd::tools::{EhFrame, Frame};
+///
+/// let mut table = EhFrame::new();
+/// table.add(0x7f00_0000_1000, 60, &Frame::pointer());
+/// table.add(0x7f00_0000_1040, 11, &Frame::leaf());
+/// assert_eq!(table.functions(), 2);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EhFrame {
+    bytes: Vec<u8>,
+    functions: usize,
+}
+
+/// What all functions have in common: the version, addresses that are 8 bytes,
+/// offsets in units of 1 and -8, the return address in column 16, which is right
+/// below the frame address, `rsp + 8`.
+const COMMON: [u8; 24] = [
+    20, 0, 0, 0, 0, 0, 0, 0, 1, b'z', b'R', 0, 1, 0x78, 16, 1, 0, CFA, 7, 8, 0x90, 1, 0, 0,
+];
+
+impl Default for EhFrame {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl EhFrame {
+    /// A table without functions.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            bytes: COMMON.to_vec(),
+            functions: 0,
+        }
+    }
+
+    /// Adds the function of `len` bytes at `address`.
+    pub fn add(&mut self, address: usize, len: usize, frame: &Frame) {
+        let start = self.bytes.len();
+        self.bytes.extend([0; 4]);
+        // The distance from here to the common entry, the first one.
+        let common = u32::try_from(start + 4).unwrap_or(u32::MAX);
+        self.bytes.extend(common.to_le_bytes());
+        self.bytes.extend(to_u64(address).to_le_bytes());
+        self.bytes.extend(to_u64(len).to_le_bytes());
+        self.bytes.push(0);
+        self.bytes.extend(&frame.bytes);
+        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
+        let entry = u32::try_from(self.bytes.len() - start - 4).unwrap_or(u32::MAX);
+        if let Some(field) = self.bytes.get_mut(start..start + 4) {
+            field.copy_from_slice(&entry.to_le_bytes());
+        }
+        self.functions += 1;
+    }
+
+    /// The number of functions.
+    #[must_use]
+    pub const fn functions(&self) -> usize {
+        self.functions
+    }
+
+    /// The table, with the zero at its end.
+    #[must_use]
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        self.bytes.extend([0; 4]);
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gimli::{BaseAddresses, CfaRule, NativeEndian, RegisterRule, UnwindContext, UnwindSection};
+
+    type Rule = Option<RegisterRule<usize>>;
+
+    /// What an independent reader makes of it, at an address.
+    fn rules(table: &[u8], address: u64) -> (CfaRule<usize>, Rule, Rule) {
+        let section = gimli::EhFrame::new(table, NativeEndian);
+        let bases = BaseAddresses::default();
+        let mut context = UnwindContext::new();
+        let found = section.unwind_info_for_address(
+            &bases,
+            &mut context,
+            address,
+            gimli::EhFrame::cie_from_offset,
+        );
+        let row = found.unwrap();
+        let rule = |number| row.register(gimli::Register(number));
+        (row.cfa().clone(), rule(3), rule(6))
+    }
+
+    fn cfa(register: u16, offset: i64) -> CfaRule<usize> {
+        CfaRule::RegisterAndOffset {
+            register: gimli::Register(register),
+            offset,
+        }
+    }
+
+    #[test]
+    fn another_reader_finds_each_row() {
+        let mut table = EhFrame::new();
+        table.add(0x1000, 100, &Frame::pointer().cfa(99, Register::Rsp, 8));
+        let large = Frame::leaf()
+            .cfa(1, Register::Rsp, 16)
+            .saved(1, Register::Rbx, 16)
+            .cfa(100, Register::Rsp, 5000)
+            .cfa(1000, Register::Rsp, 16)
+            .restored(100_000, Register::Rbx);
+        table.add(0x10_0000, 200_000, &large);
+        let table = table.into_bytes();
+        const NONE: Rule = None;
+        let at = |below: i64| Some(RegisterRule::Offset(-below));
+        assert_eq!(rules(&table, 0x1000), (cfa(7, 8), NONE, NONE));
+        assert_eq!(rules(&table, 0x1001), (cfa(7, 16), NONE, at(16)));
+        assert_eq!(rules(&table, 0x1004), (cfa(6, 16), NONE, at(16)));
+        assert_eq!(rules(&table, 0x1063), (cfa(7, 8), NONE, at(16)));
+        let large = |at: u64| rules(&table, 0x10_0000 + at);
+        assert_eq!(large(99), (cfa(7, 16), at(16), NONE));
+        assert_eq!(large(100), (cfa(7, 5000), at(16), NONE));
+        assert_eq!(large(99_999), (cfa(7, 16), at(16), NONE));
+        assert_eq!(large(100_000), (cfa(7, 16), NONE, NONE));
+    }
+}

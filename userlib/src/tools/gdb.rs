@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The interface by which gdb learns of generated code: a list of object files
+//! in memory, and a function in which it sets a breakpoint.
+//!
+//! Locks: one for the list, in `gdb_sys.rs`; inside it one for what each
+//! [`GdbJit`] has added.
+
+use super::elf;
+use super::gdb_sys::Registered;
+use crate::space::{Listener, NewCode};
+use std::sync::{Mutex, PoisonError};
+
+/// Code that gdb knows by name, also if it attaches later. Dropping it takes the
+/// names back.
+///
+/// One object file of some hundred bytes stays in memory for each publication.
+/// With a debugger attached each publication stops the program for a moment and
+/// costs it time in proportion to what was registered before; without one it
+/// costs a microsecond. So a program does well to use it on demand only.
+///
+/// gdb 7 and newer and lldb (`settings set plugin.jit-loader.gdb.enable on`) know
+/// the interface. The two symbols that it needs are weak, so a program can
+/// contain other JIT compilers that define them. The list has no lock that such
+/// compilers would know: two that register at once can spoil it.
+///
+/// Without unwind tables gdb finds a caller only through code that begins with
+/// `push rbp; mov rbp, rsp`; [`add`](Self::add) takes tables.
+///
+/// ```
+/// use jitfd::space::SpaceOptions;
+/// use jitfd::tools::GdbJit;
+/// use std::sync::Arc;
+///
+/// let options = SpaceOptions::new().listener(Arc::new(GdbJit::new()));
+/// ```
+#[derive(Debug, Default)]
+pub struct GdbJit {
+    files: Mutex<Vec<Registered>>,
+}
+
+impl GdbJit {
+    /// Nothing is registered yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            files: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Registers functions that were published, and a table that says how to
+    /// unwind them: one of an [`EhFrame`](super::EhFrame), or an empty one. The
+    /// addresses in it must be absolute.
+    pub fn add(&self, codes: &[NewCode<'_>], eh_frame: &[u8]) {
+        let file = Registered::new(elf::object(codes, eh_frame));
+        // A panic can't leave the list half changed.
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.push(file);
+    }
+}
+
+impl Listener for GdbJit {
+    fn published(&self, codes: &[NewCode<'_>]) {
+        self.add(codes, &[]);
+    }
+}

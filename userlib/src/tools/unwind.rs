@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Unwind tables that the program's own unwinder knows.
+
+use super::eh_frame::EhFrame;
+use super::unwind_sys::Registered;
+
+/// Unwind tables by which panics, C++ exceptions and backtraces find their way
+/// through generated code. Dropping it takes them back.
+///
+/// # One table for many functions
+/// Register one table for all functions of a publication, not one for each
+/// function. What the program's unwinder costs depends on the number of tables
+/// (measured for 40,000 functions by `examples/unwind_cost.rs`; see
+/// Documentation/library.rst):
+///
+/// * libgcc up to version 12 keeps a list of tables. The first unwinding after
+///   registering sorts all new tables into it, which takes time in proportion to
+///   the square of their number, and each further one walks the list, under a
+///   lock of the whole process.
+/// * libgcc from version 13 on keeps a tree of tables that is read without a
+///   lock.
+/// * LLVM's libunwind keeps a list of functions, whichever way they come.
+#[derive(Debug)]
+pub struct UnwindTable {
+    _registered: Registered,
+}
+
+impl UnwindTable {
+    /// Registers the content of an `.eh_frame` section, such as Cranelift's or
+    /// LLVM's, with the zero at its end. It must be relocated for the place where
+    /// the bytes lie, from which they are not moved.
+    ///
+    /// # Safety
+    /// The bytes must be a well-formed `.eh_frame` section, and what it says must
+    /// be true of the code that is at these addresses as long as this value
+    /// lives.
+    #[expect(unsafe_code, reason = "the caller vouches for the table")]
+    #[must_use]
+    pub unsafe fn from_bytes(bytes: Box<[u8]>) -> Self {
+        // SAFETY: as promised by the caller.
+        let registered = unsafe { Registered::new(bytes) };
+        Self {
+            _registered: registered,
+        }
+    }
+}
+
+impl EhFrame {
+    /// Registers the table with the program's unwinder.
+    ///
+    /// ```no_run
+    /// # use jitfd::{Error, Validated, space::CodeSpace};
+    /// use jitfd::tools::{EhFrame, Frame, UnwindTable};
+    ///
+    /// # fn publish(space: &CodeSpace, batch: &[(&str, &Validated)]) -> Result<UnwindTable, Error> {
+    /// let mut table = EhFrame::new();
+    /// for function in space.publish_all(batch)? {
+    ///     table.add(function.address, function.len, &Frame::pointer());
+    /// }
+    /// // SAFETY: the functions all begin with `push rbp; mov rbp, rsp`, and the
+    /// // caller keeps the result as long as the code.
+    /// let table = unsafe { table.register() };
+    /// # Ok(table)
+    /// # }
+    /// ```
+    ///
+    /// # Safety
+    /// What the table says must be true of the code that is at these addresses as
+    /// long as the result lives.
+    #[expect(unsafe_code, reason = "the caller vouches for the table")]
+    #[must_use]
+    pub unsafe fn register(self) -> UnwindTable {
+        // SAFETY: the table is well formed; the rest is promised by the caller.
+        unsafe { UnwindTable::from_bytes(self.into_bytes().into_boxed_slice()) }
+    }
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! gdb.
+
+use crate::code::{chain, options};
+use crate::run::{Folder, has, text, tool};
+use jitfd::space::NewCode;
+use jitfd::tools::GdbJit;
+
+#[test]
+#[ignore = "gdb runs it"]
+fn child_stops_in_generated_code() {
+    // int3; nop; ...
+    let chain = chain(options(), [0xcc, 0x90, 0x90, 0x90, 0x90], &[]);
+    let gdb = GdbJit::new();
+    let (inner, outer) = ([0; 14], [0; 14]);
+    let codes = [
+        NewCode::new("jitfd_inner", chain.inner.address, &inner),
+        NewCode::new("jitfd_outer", chain.outer.address, &outer),
+    ];
+    gdb.add(&codes, &chain.eh_frame().into_bytes());
+    chain.call();
+    drop(gdb);
+    // Unknown from here on.
+    chain.call();
+}
+
+#[test]
+fn gdb_shows_names_and_callers() {
+    if !has("gdb") {
+        return;
+    }
+    let child = "debugger::child_stops_in_generated_code";
+    let commands = [
+        "-nx",
+        "-batch",
+        "-ex",
+        "set debuginfod enabled off",
+        "-ex",
+        "run",
+        "-ex",
+        "backtrace",
+        "-ex",
+        "info symbol $pc",
+        "-ex",
+        "continue",
+        "-ex",
+        "echo second:\\n",
+        "-ex",
+        "backtrace 1",
+        "--args",
+    ];
+    let output = tool("gdb", &Folder::new("gdb"), &commands, Some(child));
+    let text = text(&output);
+    if !text.contains("SIGTRAP") {
+        return crate::run::skip(&format!("gdb can't run a program here: {text}"));
+    }
+    let (first, second) = text.split_once("second:").unwrap();
+    let mut rest = first;
+    for frame in [
+        "#0 ",
+        "jitfd_inner",
+        "#1 ",
+        "jitfd_outer",
+        "#2 ",
+        "call",
+        "child_stops",
+    ] {
+        let at = rest.find(frame);
+        rest = &rest[at.unwrap_or_else(|| panic!("no {frame} in {text}"))..];
+    }
+    assert!(first.contains("jitfd_inner + 5 in section .text"), "{text}");
+    assert!(!second.contains("jitfd_inner"), "{text}");
+}

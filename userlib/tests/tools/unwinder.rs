@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The program's own unwinder, by way of the `backtrace` crate and of panics.
+
+use crate::code::{Chain, chain, options};
+use jitfd::space::{Reloc, RelocKind, Target};
+use std::cell::RefCell;
+use std::panic::{catch_unwind, panic_any};
+
+thread_local! {
+    static TRACE: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+}
+
+extern "C-unwind" fn trace() {
+    let mut frames = Vec::new();
+    backtrace::trace(|frame| {
+        frames.push(frame.ip() as usize);
+        true
+    });
+    TRACE.set(frames);
+}
+
+extern "C-unwind" fn throw() {
+    panic_any(42_i32);
+}
+
+/// A chain whose end calls `target`.
+fn calling(target: extern "C-unwind" fn()) -> Chain {
+    let target = Target::Address(target as *const () as usize);
+    let call = Reloc::new(5, RelocKind::Call32, target).addend(-4);
+    chain(options(), [0xe8, 0, 0, 0, 0], &[call])
+}
+
+/// The names of generated functions on the way to `trace`, and how many frames
+/// come after them.
+fn traced(chain: &Chain) -> (Vec<&str>, usize) {
+    chain.call();
+    let frames = TRACE.take();
+    let names = frames
+        .iter()
+        .map(|ip| chain.space.lookup(ip.wrapping_sub(1)));
+    let names: Vec<_> = names.collect();
+    let after = names.iter().rev().take_while(|name| name.is_none()).count();
+    let known = names.into_iter().flatten().map(|symbol| symbol.name);
+    (known.collect(), after)
+}
+
+#[test]
+fn backtraces_go_through_generated_code() {
+    let chain = calling(trace);
+    let (before, _) = traced(&chain);
+    assert_ne!(before, ["jitfd_inner", "jitfd_outer"]);
+    // SAFETY: the table describes the code, which outlives it.
+    let table = unsafe { chain.eh_frame().register() };
+    let (names, after) = traced(&chain);
+    assert_eq!(names, ["jitfd_inner", "jitfd_outer"]);
+    assert!(after > 3, "the test's own callers");
+    drop(table);
+    assert_eq!(traced(&chain).0, before);
+}
+
+#[test]
+fn panics_pass_through_generated_code() {
+    let chain = calling(throw);
+    // SAFETY: the table describes the code, which outlives it.
+    let _table = unsafe { chain.eh_frame().register() };
+    let caught = catch_unwind(std::panic::AssertUnwindSafe(|| chain.call()));
+    assert_eq!(caught.unwrap_err().downcast_ref(), Some(&42));
+}
+
+#[test]
+fn many_tables_come_and_go() {
+    let chains: Vec<_> = (0..50).map(|_| calling(trace)).collect();
+    // SAFETY: the tables describe the code, which outlives them.
+    let register = |chain: &Chain| unsafe { chain.eh_frame().register() };
+    let mut tables: Vec<_> = chains.iter().map(register).map(Some).collect();
+    for at in [49, 0, 25, 7] {
+        tables[at] = None;
+    }
+    for (chain, table) in chains.iter().zip(&tables) {
+        let whole = traced(chain).0 == ["jitfd_inner", "jitfd_outer"];
+        assert_eq!(whole, table.is_some());
+    }
+}
