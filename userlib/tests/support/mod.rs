@@ -8,6 +8,7 @@ use iced_x86::{Decoder, DecoderOptions};
 use object::{Object, ObjectSection};
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::path::PathBuf;
 
 /// What the shadow says about a chunk.
 #[derive(Debug, PartialEq, Eq)]
@@ -114,4 +115,28 @@ pub fn text_of(paths: &[&str]) -> Option<Vec<u8>> {
     let file = paths.iter().find_map(|path| std::fs::read(path).ok())?;
     let elf = object::File::parse(&*file).ok()?;
     Some(elf.section_by_name(".text")?.data().ok()?.to_vec())
+}
+
+/// The large programs and libraries of this host with their `.text`, the largest
+/// first, at most `most` of them.
+pub fn programs(most: usize) -> impl Iterator<Item = (PathBuf, Vec<u8>)> {
+    const LARGE: u64 = 500_000;
+    let mut files = Vec::new();
+    for folder in [
+        "/usr/bin",
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib64",
+        "/usr/libexec",
+    ] {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        // What is no link: so nothing comes twice.
+        let plain = entries.filter_map(|entry| Some((entry.metadata().ok()?, entry.path())));
+        files.extend(plain.filter(|(meta, _)| meta.is_file() && meta.len() > LARGE));
+    }
+    files.sort_by_key(|(meta, path)| (std::cmp::Reverse(meta.len()), path.clone()));
+    let texts = files.into_iter().filter_map(|(_, path)| {
+        let text = text_of(&[path.to_str()?])?;
+        Some((path, text))
+    });
+    texts.take(most)
 }
