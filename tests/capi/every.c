@@ -334,6 +334,16 @@ static void null_is_refused_everywhere(void)
 	jitfd_mapper_free(NULL);
 	jitfd_appender_free(NULL);
 	jitfd_mapping_free(NULL);
+	REFUSED(jitfd_space_create(NULL, NULL), EINVAL);
+	REFUSED(jitfd_space_publish(NULL, NULL, NULL, NULL), EINVAL);
+	REFUSED(jitfd_space_publish_batch(NULL, NULL, NULL, 0, NULL), EINVAL);
+	REFUSED(jitfd_space_reserve(NULL, NULL, NULL, NULL), EINVAL);
+	REFUSED(jitfd_space_fill(NULL, NULL, NULL), EINVAL);
+	REFUSED(jitfd_space_publish_moved(NULL, NULL, NULL, 0, NULL, NULL), EINVAL);
+	REFUSED(jitfd_space_lookup(NULL, NULL, NULL), EINVAL);
+	REFUSED(jitfd_space_get_stats(NULL, NULL), EINVAL);
+	jitfd_space_give_up(NULL, NULL);
+	jitfd_space_destroy(NULL);
 }
 
 static void bad_code_is_refused_before_any_call(void)
@@ -908,6 +918,164 @@ static void a_region_is_split(void)
 	jitfd_chunk_free(chunk);
 }
 
+/* Code spaces */
+
+static jitfd_space *new_space(jitfd_listener listener, void *data)
+{
+	struct jitfd_space_options options = { 0 };
+	struct jitfd_options region = options_with(0);
+	jitfd_space *space = NULL;
+
+	options.size = sizeof(options);
+	options.flags = JITFD_SPACE_TOGETHER;
+	options.region = &region;
+	options.region_capacity = PAGE;
+	options.max_capacity = 8 * PAGE;
+	options.listener = listener;
+	options.listener_data = data;
+	CHECK(jitfd_space_create(&options, &space) == 0 && space != NULL);
+	return space;
+}
+
+static struct jitfd_request request_of(size_t len, const char *name)
+{
+	struct jitfd_request request = { 0 };
+
+	request.size = sizeof(request);
+	request.len = len;
+	request.name = name;
+	return request;
+}
+
+static struct jitfd_space_stats space_stats_of(const jitfd_space *space)
+{
+	struct jitfd_space_stats stats = { 0 };
+
+	stats.size = sizeof(stats);
+	CHECK(jitfd_space_get_stats(space, &stats) == 0);
+	CHECK(stats.published + stats.reserved + stats.wasted + stats.free == stats.capacity);
+	return stats;
+}
+
+static int is_called(const struct jitfd_symbol *symbol, const char *name)
+{
+	return symbol->name_len == strlen(name) &&
+	       memcmp(symbol->name, name, symbol->name_len) == 0;
+}
+
+static void functions_are_found_by_address(void)
+{
+	jitfd_space *space = new_space(NULL, NULL);
+	jitfd_chunk *chunk = answer_chunk(20), *other = answer_chunk(21);
+	const jitfd_chunk *chunks[] = { chunk, other };
+	const char *names[] = { "even", NULL };
+	void *address = NULL, *addresses[2];
+	struct jitfd_symbol symbol;
+
+	CHECK(jitfd_space_publish(space, "twenty", chunk, &address) == 0);
+	CHECK(call(address) == 20);
+	CHECK(jitfd_space_lookup(space, (char *)address + 5, &symbol) == 1);
+	CHECK(is_called(&symbol, "twenty") && symbol.address == address);
+	CHECK(symbol.len == ANSWER_SIZE);
+	CHECK(jitfd_space_lookup(space, (char *)address + 6, &symbol) == 0);
+	CHECK(symbol.name == NULL && symbol.address == NULL);
+	CHECK(jitfd_space_publish_batch(space, names, chunks, 2, addresses) == 0);
+	CHECK(call(addresses[0]) == 20 && call(addresses[1]) == 21);
+	CHECK(jitfd_space_lookup(space, addresses[0], &symbol) == 1 && is_called(&symbol, "even"));
+	CHECK(jitfd_space_lookup(space, addresses[1], &symbol) == 1 && is_called(&symbol, ""));
+	CHECK(jitfd_space_publish_batch(space, NULL, chunks, 2, NULL) == 0);
+	REFUSED(jitfd_space_publish(space, "\xff", chunk, NULL), EINVAL);
+	CHECK(space_stats_of(space).functions == 5);
+	jitfd_chunk_free(chunk);
+	jitfd_chunk_free(other);
+	jitfd_space_destroy(space);
+}
+
+static void spaces_grow_up_to_their_bound(void)
+{
+	jitfd_space *space = new_space(NULL, NULL);
+	jitfd_chunk *chunk = answer_chunk(1);
+	void *first = NULL, *last = NULL;
+	int count = 0;
+
+	CHECK(jitfd_space_publish(space, NULL, chunk, &first) == 0);
+	while (jitfd_space_publish(space, NULL, chunk, &last) == 0)
+		CHECK(call(last) == 1 && ++count < 8 * PAGE / 16);
+	CHECK(errno == ENOSPC);
+	CHECK(count > 7 * PAGE / 16 && space_stats_of(space).regions == 8);
+	CHECK(llabs((intptr_t)last - (intptr_t)first) < INT32_MAX);
+	jitfd_chunk_free(chunk);
+	jitfd_space_destroy(space);
+}
+
+static void slots_are_filled_or_given_up(void)
+{
+	struct jitfd_request request = request_of(64, "later");
+	jitfd_space *space = new_space(NULL, NULL);
+	jitfd_chunk *chunk = answer_chunk(30);
+	char code[65];
+	jitfd_chunk *longer;
+	jitfd_slot *slot = NULL;
+	struct jitfd_symbol symbol;
+	void *address = NULL;
+
+	memset(code, 0x90, sizeof(code));
+	CHECK((longer = jitfd_validate(code, sizeof(code), NULL, NULL)) != NULL);
+	request.align = 64;
+	CHECK(jitfd_space_reserve(space, &request, &slot, &address) == 0);
+	CHECK((uintptr_t)address % 64 == 0 && space_stats_of(space).reserved == 64);
+	CHECK(jitfd_space_lookup(space, address, &symbol) == 0);
+	REFUSED(jitfd_space_fill(space, slot, longer), EINVAL);
+	CHECK(jitfd_space_fill(space, slot, chunk) == 0 && call(address) == 30);
+	CHECK(jitfd_space_lookup(space, address, &symbol) == 1 && is_called(&symbol, "later"));
+	CHECK(jitfd_space_reserve(space, &request, &slot, NULL) == 0);
+	jitfd_space_give_up(space, slot);
+	CHECK(space_stats_of(space).reserved == 0);
+	request.size = 0;
+	REFUSED(jitfd_space_reserve(space, &request, &slot, NULL), EINVAL);
+	jitfd_chunk_free(chunk);
+	jitfd_chunk_free(longer);
+	jitfd_space_destroy(space);
+}
+
+static void code_is_moved_to_its_place(void)
+{
+	/* call +1; nop; mov eax, 33; ret: made for 0x1000, calls its own mov */
+	static const char code[] = "\xe8\x01\x00\x00\x00\x90\xb8\x21\x00\x00\x00\xc3";
+	struct jitfd_request request = request_of(0, "moved");
+	jitfd_space *space = new_space(NULL, NULL);
+	void *address = NULL;
+
+	CHECK(jitfd_space_publish_moved(space, &request, code, 12, (void *)0x1000, &address) == 0);
+	CHECK(call(address) == 33);
+	REFUSED(jitfd_space_publish_moved(space, &request, "\x06", 1, (void *)0x1000, NULL),
+		EINVAL);
+	jitfd_space_destroy(space);
+}
+
+static void remember(void *data, const char *name, size_t name_len, const void *address, size_t len)
+{
+	struct jitfd_symbol *last = data;
+
+	last->name = name;
+	last->name_len = name_len;
+	memcpy(&last->address, &address, sizeof(address));
+	last->len = len;
+}
+
+static void listeners_are_told_of_code(void)
+{
+	struct jitfd_symbol last = { 0 };
+	jitfd_space *space = new_space(remember, &last);
+	jitfd_chunk *chunk = answer_chunk(1);
+	void *address = NULL;
+
+	CHECK(jitfd_space_publish(space, "heard of", chunk, &address) == 0);
+	CHECK(last.address == address && last.len == ANSWER_SIZE && last.name_len == 8);
+	jitfd_chunk_free(chunk);
+	jitfd_space_destroy(space);
+}
+
 /* Threads */
 
 #define THREADS 4
@@ -995,6 +1163,11 @@ static const struct test tests[] = {
 	KERNEL_S(children_publish_if_they_may),
 	KERNEL_S(rights_are_given_to_other_processes),
 	PUBLISHES(a_region_is_split),
+	PUBLISHES(functions_are_found_by_address),
+	PUBLISHES(spaces_grow_up_to_their_bound),
+	PUBLISHES(slots_are_filled_or_given_up),
+	PUBLISHES(code_is_moved_to_its_place),
+	PUBLISHES(listeners_are_told_of_code),
 	PUBLISHES(threads_share_a_region),
 };
 

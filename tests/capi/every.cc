@@ -20,6 +20,7 @@ template <auto function> struct Free {
 };
 using Chunk = std::unique_ptr<jitfd_chunk, Free<jitfd_chunk_free>>;
 using Region = std::unique_ptr<jitfd_region, Free<jitfd_destroy>>;
+using Space = std::unique_ptr<jitfd_space, Free<jitfd_space_destroy>>;
 using Mapper = std::unique_ptr<jitfd_mapper, Free<jitfd_mapper_free>>;
 using Mapping = std::unique_ptr<jitfd_mapping, Free<jitfd_mapping_free>>;
 using Appender = std::unique_ptr<jitfd_appender, Free<jitfd_appender_free>>;
@@ -178,6 +179,40 @@ void split_region()
 	CHECK(call(jitfd_mapping_base(mapping, nullptr)) == 13);
 }
 
+void code_space()
+{
+	jitfd_options region = options_with(0);
+	jitfd_space_options options = {};
+	options.size = sizeof(options);
+	options.region = &region;
+	jitfd_space *made = nullptr;
+	CHECK(jitfd_space_create(&options, &made) == 0);
+	Space space(made);
+	Chunk chunk = checked(answer_code(50));
+	void *address = nullptr;
+	CHECK(jitfd_space_publish(space.get(), "fifty", chunk.get(), &address) == 0);
+	jitfd_symbol symbol = {};
+	CHECK(jitfd_space_lookup(space.get(), address, &symbol) == 1);
+	CHECK(std::string(symbol.name, symbol.name_len) == "fifty" && call(symbol.address) == 50);
+	const jitfd_chunk *chunks[] = { chunk.get() };
+	CHECK(jitfd_space_publish_batch(space.get(), nullptr, chunks, 1, &address) == 0);
+	jitfd_request request = {};
+	request.size = sizeof(request);
+	request.len = 32;
+	jitfd_slot *slot = nullptr;
+	CHECK(jitfd_space_reserve(space.get(), &request, &slot, &address) == 0);
+	CHECK(jitfd_space_fill(space.get(), slot, chunk.get()) == 0 && call(address) == 50);
+	CHECK(jitfd_space_reserve(space.get(), &request, &slot, nullptr) == 0);
+	jitfd_space_give_up(space.get(), slot);
+	const auto code = answer_code(51);
+	CHECK(jitfd_space_publish_moved(space.get(), &request, code.data(), code.size(), nullptr,
+					&address) == 0);
+	CHECK(call(address) == 51);
+	jitfd_space_stats stats = {};
+	stats.size = sizeof(stats);
+	CHECK(jitfd_space_get_stats(space.get(), &stats) == 0 && stats.functions == 4);
+}
+
 void compile(jitfd_region *region, uint32_t first)
 {
 	for (uint32_t number = first; number < first + 200; number++) {
@@ -208,6 +243,7 @@ const test tests[] = {
 	{ "c++::growing_code", growing_code, CODE },
 	{ "c++::shared_handles", shared_handles, KERNEL },
 	{ "c++::split_region", split_region, CODE },
+	{ "c++::code_space", code_space, CODE },
 	{ "c++::threads", threads, CODE },
 };
 

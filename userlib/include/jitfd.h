@@ -199,6 +199,11 @@
 #define JITFD_NO_BOUNDARY_MAP 2
 
 /**
+ * All code of the space can be reached from all of it by 32-bit displacements.
+ */
+#define JITFD_SPACE_TOGETHER 1
+
+/**
  * The right to publish in a region, not to read or execute it. Branches between
  * chunks are not checked here: only a region knows what was published before.
  * May be used by several threads at once.
@@ -232,6 +237,19 @@ typedef struct jitfd_mapping jitfd_mapping;
  * nothing of this library: its locks may be held by a thread that is not there.
  */
 typedef struct jitfd_region jitfd_region;
+
+/**
+ * Room in a code space whose address is known and whose code is still to come.
+ * Until then executing it traps.
+ */
+typedef struct jitfd_slot jitfd_slot;
+
+/**
+ * A code space that grows: as many regions as it takes, with the names of
+ * functions, and lookup by address. May be used by several threads at once. Code
+ * is not taken back one by one; destroying the space unmaps all of it.
+ */
+typedef struct jitfd_space jitfd_space;
 
 /**
  * Some bytes of a chunk.
@@ -457,6 +475,144 @@ typedef struct jitfd_stats {
    */
   uint64_t sealed;
 } jitfd_stats;
+
+/**
+ * Is told of code right after it was published, by the publishing thread and so
+ * perhaps by several at once. The name has name_len bytes and no NUL. It must
+ * return.
+ */
+typedef void (*jitfd_listener)(void *data,
+                               const char *name,
+                               size_t name_len,
+                               const void *address,
+                               size_t len);
+
+/**
+ * How a code space is made. All zero but for the size: regions of 16 MiB, as many
+ * as there is need for, made as jitfd_create does without options.
+ */
+typedef struct jitfd_space_options {
+  /**
+   * sizeof(struct jitfd_space_options).
+   */
+  size_t size;
+  /**
+   * JITFD_SPACE_TOGETHER, or 0.
+   */
+  uint64_t flags;
+  /**
+   * How each region is made, or null.
+   */
+  const struct jitfd_options *region;
+  /**
+   * The capacity of each region in bytes; 0 for 16 MiB.
+   */
+  size_t region_capacity;
+  /**
+   * The capacity of all regions together in bytes; 0 for no bound.
+   */
+  size_t max_capacity;
+  /**
+   * Is told of all code; or null.
+   */
+  jitfd_listener listener;
+  /**
+   * The first argument of the listener.
+   */
+  void *listener_data;
+} jitfd_space_options;
+
+/**
+ * Room for one function. All zero but for the size and the length: aligned to 16,
+ * without a name, anywhere in the space.
+ */
+typedef struct jitfd_request {
+  /**
+   * sizeof(struct jitfd_request).
+   */
+  size_t size;
+  /**
+   * The number of bytes.
+   */
+  size_t len;
+  /**
+   * A power of two up to 4096; 0 is 16.
+   */
+  size_t align;
+  /**
+   * The name under which the code is found, in UTF-8; or null.
+   */
+  const char *name;
+  /**
+   * As in struct jitfd_options; a region is added if none is there.
+   */
+  const void *near_first;
+  /**
+   * As in struct jitfd_options.
+   */
+  const void *near_last;
+} jitfd_request;
+
+/**
+ * A published function. This struct does not grow.
+ */
+typedef struct jitfd_symbol {
+  /**
+   * The name, which has no NUL; valid as long as the space.
+   */
+  const char *name;
+  /**
+   * The length of the name in bytes.
+   */
+  size_t name_len;
+  /**
+   * The address of the first byte.
+   */
+  void *address;
+  /**
+   * The number of bytes.
+   */
+  size_t len;
+} jitfd_symbol;
+
+/**
+ * Where the bytes of a code space went. published, reserved, wasted and free are
+ * together the capacity.
+ */
+typedef struct jitfd_space_stats {
+  /**
+   * In: sizeof(struct jitfd_space_stats).
+   */
+  size_t size;
+  /**
+   * Regions there are.
+   */
+  uint64_t regions;
+  /**
+   * Functions published.
+   */
+  uint64_t functions;
+  /**
+   * The capacity of all regions, in bytes.
+   */
+  uint64_t capacity;
+  /**
+   * Bytes of code and data that were published.
+   */
+  uint64_t published;
+  /**
+   * Bytes reserved and not published (yet).
+   */
+  uint64_t reserved;
+  /**
+   * Bytes skipped, given up, or at the start of a region.
+   */
+  uint64_t wasted;
+  /**
+   * Bytes behind the last function of each region.
+   */
+  uint64_t free;
+} jitfd_space_stats;
 
 #ifdef __cplusplus
 extern "C" {
@@ -908,6 +1064,110 @@ int jitfd_appender_seal(struct jitfd_appender *appender);
  */
 int jitfd_appender_stats(const struct jitfd_appender *appender,
                          struct jitfd_stats *stats);
+
+/**
+ * Makes a code space with one region. options may be null. Stores the space; give
+ * it back with jitfd_space_destroy.
+ *
+ * Returns 0, or -1 with errno as jitfd_create.
+ */
+int jitfd_space_create(const struct jitfd_space_options *options,
+                       struct jitfd_space **space);
+
+/**
+ * Unmaps a code space. No thread executes its code or uses it any more. Slots
+ * that were not filled are to be given up before. Null is allowed.
+ */
+void jitfd_space_destroy(struct jitfd_space *space);
+
+/**
+ * Publishes a chunk under a name in UTF-8, or null, and stores its address, unless
+ * that is null.
+ *
+ * Returns 0, or -1 with errno as jitfd_append and, if the space has to grow, as
+ * jitfd_create; ENOSPC if the space has reached its bound.
+ */
+int jitfd_space_publish(struct jitfd_space *space,
+                        const char *name,
+                        const struct jitfd_chunk *chunk,
+                        void **address);
+
+/**
+ * Publishes up to 1024 chunks next to each other, all or none. names has count of
+ * them, each of which may be null, or is null; addresses has room for count of
+ * them, or is null.
+ *
+ * Returns 0, or -1 with errno as jitfd_space_publish; EINVAL also for more than
+ * 1024.
+ */
+int jitfd_space_publish_batch(struct jitfd_space *space,
+                              const char *const *names,
+                              const struct jitfd_chunk *const *chunks,
+                              size_t count,
+                              void **addresses);
+
+/**
+ * Sets room aside. Stores the slot and its address. The slot is given back by
+ * jitfd_space_fill or jitfd_space_give_up.
+ *
+ * Returns 0, or -1 with errno as jitfd_space_publish.
+ */
+int jitfd_space_reserve(struct jitfd_space *space,
+                        const struct jitfd_request *request,
+                        struct jitfd_slot **slot,
+                        void **address);
+
+/**
+ * Publishes a chunk at the start of a slot, and gives the slot back. What the
+ * chunk does not need remains trap bytes.
+ *
+ * Returns 0, or -1 with errno as jitfd_fill; the slot can be filled by another
+ * try, or given up, then.
+ */
+int jitfd_space_fill(struct jitfd_space *space,
+                     struct jitfd_slot *slot,
+                     const struct jitfd_chunk *chunk);
+
+/**
+ * Gives a slot back into which nothing will come. The room is not used again.
+ * Null is allowed for the slot.
+ */
+void jitfd_space_give_up(struct jitfd_space *space, struct jitfd_slot *slot);
+
+/**
+ * Publishes len bytes of code that works at the address from, changed so that it
+ * works where it comes to lie. The length in request is not used. Stores the
+ * address, unless that is null.
+ *
+ * Returns 0, or -1 with errno as jitfd_space_publish; EINVAL also if the code is
+ * not whole, valid instructions, or can't be moved.
+ */
+int jitfd_space_publish_moved(struct jitfd_space *space,
+                              const struct jitfd_request *request,
+                              const void *source,
+                              size_t len,
+                              const void *from,
+                              void **address);
+
+/**
+ * The function that has a byte at an address. Takes no lock and allocates nothing,
+ * so it may be called by a signal handler, with pointers that are not null. A
+ * return address lies behind its call: look up the address minus 1.
+ *
+ * Returns 1 and stores the function, 0 if there is none, or -1 with errno EINVAL
+ * for a null pointer.
+ */
+int jitfd_space_lookup(const struct jitfd_space *space,
+                       const void *address,
+                       struct jitfd_symbol *symbol);
+
+/**
+ * Stores where the bytes of a code space went.
+ *
+ * Returns 0, or -1 with errno EINVAL for a null pointer or a bad size.
+ */
+int jitfd_space_get_stats(const struct jitfd_space *space,
+                          struct jitfd_space_stats *stats);
 
 /**
  * What went wrong in the last call of this thread that failed, in words: which

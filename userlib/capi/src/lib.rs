@@ -37,5 +37,6 @@ mod handle;
 mod options;
 mod region;
 mod rules;
+mod space;
 mod stats;
 mod version;

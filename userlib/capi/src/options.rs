@@ -63,7 +63,7 @@ static DEFAULT: AtomicU32 = AtomicU32::new(JITFD_FALLBACK_NEVER);
 pub(crate) struct Choice {
     flags: u32,
     fallback: Fallback,
-    window: Option<Window>,
+    pub(crate) window: Option<Window>,
 }
 
 impl Choice {
@@ -128,7 +128,8 @@ fn fallback(number: u32) -> Result<Fallback, Failure> {
     }
 }
 
-fn window(first: usize, last: usize) -> Result<Option<Window>, Failure> {
+/// What reaches all addresses from `first` to `last`; 0 is "not set".
+pub(crate) fn window(first: usize, last: usize) -> Result<Option<Window>, Failure> {
     match (first, last) {
         (0, 0) => Ok(None),
         (first, 0) => Ok(Some(Window::reaching(first))),

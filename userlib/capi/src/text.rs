@@ -1,8 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Text in arrays of fixed length, for C.
+//! Text to C, in arrays of fixed length, and from C.
 
-use std::ffi::c_char;
+use crate::guard::Failure;
+use std::ffi::{CStr, c_char};
+
+/// A C string; an empty one if the pointer is null.
+///
+/// # Safety
+/// `text` is null or a C string as long as the result is used.
+pub(crate) unsafe fn read<'a>(text: *const c_char) -> Result<&'a str, Failure> {
+    if text.is_null() {
+        return Ok("");
+    }
+    // SAFETY: as promised by the caller.
+    unsafe { CStr::from_ptr(text) }
+        .to_str()
+        .map_err(|_| Failure::Refused(libc::EINVAL, "a name is not UTF-8"))
+}
 
 /// `text` with a NUL behind it, cut off where the array ends.
 pub(crate) fn fixed<const N: usize>(text: &str) -> [c_char; N] {

@@ -10,8 +10,9 @@ use cbindgen::{Builder, Config, DocumentationStyle, Language, Style};
 use std::path::{Path, PathBuf};
 
 /// The files with items for C, in the order of the header.
-const FILES: [&str; 10] = [
-    "rules", "fault", "chunk", "options", "code", "stats", "region", "handle", "guard", "version",
+const FILES: [&str; 11] = [
+    "rules", "fault", "chunk", "options", "code", "stats", "region", "handle", "space", "guard",
+    "version",
 ];
 
 const HEAD: &str = "\

@@ -1,0 +1,472 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Code spaces: as many regions as it takes, with names and lookup.
+
+use crate::chunk::jitfd_chunk;
+use crate::guard::{self, Failure};
+use crate::options::{Choice, jitfd_options, window};
+use crate::pointer;
+use crate::region::all;
+use crate::rules::align;
+use crate::text;
+use crate::versioned::{self, Versioned};
+use rust::space::{CodeSpace, Listener, NewCode, Request, Slot, SpaceOptions, SpaceStats, Symbol};
+use rust::{Align, Validated};
+use std::ffi::{c_char, c_int, c_void};
+use std::iter::repeat_n;
+use std::ptr::{null_mut, with_exposed_provenance_mut};
+use std::sync::Arc;
+
+/// A code space that grows: as many regions as it takes, with the names of
+/// functions, and lookup by address. May be used by several threads at once. Code
+/// is not taken back one by one; destroying the space unmaps all of it.
+pub struct jitfd_space {
+    space: CodeSpace,
+}
+
+/// Room in a code space whose address is known and whose code is still to come.
+/// Until then executing it traps.
+pub struct jitfd_slot {
+    slot: Slot,
+}
+
+/// All code of the space can be reached from all of it by 32-bit displacements.
+pub const JITFD_SPACE_TOGETHER: u64 = 1;
+
+/// Is told of code right after it was published, by the publishing thread and so
+/// perhaps by several at once. The name has name_len bytes and no NUL. It must
+/// return.
+pub type jitfd_listener = Option<
+    unsafe extern "C" fn(
+        data: *mut c_void,
+        name: *const c_char,
+        name_len: usize,
+        address: *const c_void,
+        len: usize,
+    ),
+>;
+
+/// How a code space is made. All zero but for the size: regions of 16 MiB, as many
+/// as there is need for, made as jitfd_create does without options.
+#[repr(C)]
+pub struct jitfd_space_options {
+    /// sizeof(struct jitfd_space_options).
+    pub size: usize,
+    /// JITFD_SPACE_TOGETHER, or 0.
+    pub flags: u64,
+    /// How each region is made, or null.
+    pub region: *const jitfd_options,
+    /// The capacity of each region in bytes; 0 for 16 MiB.
+    pub region_capacity: usize,
+    /// The capacity of all regions together in bytes; 0 for no bound.
+    pub max_capacity: usize,
+    /// Is told of all code; or null.
+    pub listener: jitfd_listener,
+    /// The first argument of the listener.
+    pub listener_data: *mut c_void,
+}
+
+// SAFETY: `repr(C)`, seven words; zero is a value of all.
+unsafe impl Versioned for jitfd_space_options {
+    const FIRST: usize = 56;
+}
+
+/// Room for one function. All zero but for the size and the length: aligned to 16,
+/// without a name, anywhere in the space.
+#[repr(C)]
+pub struct jitfd_request {
+    /// sizeof(struct jitfd_request).
+    pub size: usize,
+    /// The number of bytes.
+    pub len: usize,
+    /// A power of two up to 4096; 0 is 16.
+    pub align: usize,
+    /// The name under which the code is found, in UTF-8; or null.
+    pub name: *const c_char,
+    /// As in struct jitfd_options; a region is added if none is there.
+    pub near_first: *const c_void,
+    /// As in struct jitfd_options.
+    pub near_last: *const c_void,
+}
+
+// SAFETY: `repr(C)`, six words; zero is a value of all.
+unsafe impl Versioned for jitfd_request {
+    const FIRST: usize = 48;
+}
+
+/// A published function. This struct does not grow.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct jitfd_symbol {
+    /// The name, which has no NUL; valid as long as the space.
+    pub name: *const c_char,
+    /// The length of the name in bytes.
+    pub name_len: usize,
+    /// The address of the first byte.
+    pub address: *mut c_void,
+    /// The number of bytes.
+    pub len: usize,
+}
+
+impl From<Symbol<'_>> for jitfd_symbol {
+    fn from(symbol: Symbol<'_>) -> Self {
+        Self {
+            name: symbol.name.as_ptr().cast(),
+            name_len: symbol.name.len(),
+            address: with_exposed_provenance_mut(symbol.address),
+            len: symbol.len,
+        }
+    }
+}
+
+/// Where the bytes of a code space went. published, reserved, wasted and free are
+/// together the capacity.
+#[repr(C)]
+pub struct jitfd_space_stats {
+    /// In: sizeof(struct jitfd_space_stats).
+    pub size: usize,
+    /// Regions there are.
+    pub regions: u64,
+    /// Functions published.
+    pub functions: u64,
+    /// The capacity of all regions, in bytes.
+    pub capacity: u64,
+    /// Bytes of code and data that were published.
+    pub published: u64,
+    /// Bytes reserved and not published (yet).
+    pub reserved: u64,
+    /// Bytes skipped, given up, or at the start of a region.
+    pub wasted: u64,
+    /// Bytes behind the last function of each region.
+    pub free: u64,
+}
+
+// SAFETY: `repr(C)`, words; zero is a value of all.
+unsafe impl Versioned for jitfd_space_stats {
+    const FIRST: usize = 64;
+}
+
+impl From<SpaceStats> for jitfd_space_stats {
+    fn from(stats: SpaceStats) -> Self {
+        let word = |value| u64::try_from(value).unwrap_or(u64::MAX);
+        Self {
+            size: size_of::<Self>(),
+            regions: word(stats.regions),
+            functions: word(stats.functions),
+            capacity: word(stats.capacity),
+            published: word(stats.published),
+            reserved: word(stats.reserved),
+            wasted: word(stats.wasted),
+            free: word(stats.free),
+        }
+    }
+}
+
+/// The listener of a C program.
+struct Told {
+    call: unsafe extern "C" fn(*mut c_void, *const c_char, usize, *const c_void, usize),
+    data: *mut c_void,
+}
+
+// SAFETY: the header says that the listener is called by several threads.
+unsafe impl Send for Told {}
+// SAFETY: as above.
+unsafe impl Sync for Told {}
+
+impl Listener for Told {
+    fn published(&self, code: &NewCode<'_>) {
+        let name = (code.name.as_ptr().cast(), code.name.len());
+        let address = with_exposed_provenance_mut::<c_void>(code.address);
+        // SAFETY: the caller of `jitfd_space_create` vouches for the function.
+        unsafe { (self.call)(self.data, name.0, name.1, address, code.bytes.len()) };
+    }
+}
+
+/// # Safety
+/// `options` is null or points to such a struct of the size it says, and so does
+/// its `region`.
+unsafe fn space_options(options: *const jitfd_space_options) -> Result<SpaceOptions, Failure> {
+    // SAFETY: as promised by the caller.
+    let (options, choice) = unsafe {
+        let options = versioned::read(options)?;
+        let choice = Choice::read(options.region)?;
+        (options, choice)
+    };
+    if options.flags & !JITFD_SPACE_TOGETHER != 0 {
+        return Err(Failure::Refused(libc::EINVAL, "a flag is not known"));
+    }
+    let mut wanted = SpaceOptions::new()
+        .region(choice.region())
+        .together(options.flags & JITFD_SPACE_TOGETHER != 0);
+    if let Some(window) = choice.window {
+        wanted = wanted.window(window);
+    }
+    if options.region_capacity != 0 {
+        wanted = wanted.region_capacity(options.region_capacity);
+    }
+    if options.max_capacity != 0 {
+        wanted = wanted.max_capacity(options.max_capacity);
+    }
+    if let Some(call) = options.listener {
+        let data = options.listener_data;
+        wanted = wanted.listener(Arc::new(Told { call, data }));
+    }
+    Ok(wanted)
+}
+
+/// # Safety
+/// `request` is null or points to such a struct of the size it says, whose name is
+/// null or a C string as long as the result is used.
+unsafe fn read_request<'a>(request: *const jitfd_request) -> Result<Request<'a>, Failure> {
+    pointer::wanted(request.cast_mut())?;
+    // SAFETY: as promised by the caller.
+    let (request, name) = unsafe {
+        let request = versioned::read(request)?;
+        let name = text::read(request.name)?;
+        (request, name)
+    };
+    let align = match request.align {
+        0 => Align::FUNCTION,
+        bytes => align(bytes)?,
+    };
+    let wanted = Request::new(request.len).align(align).name(name);
+    let window = window(request.near_first.addr(), request.near_last.addr())?;
+    Ok(window.map_or(wanted, |window| wanted.window(window)))
+}
+
+/// Makes a code space with one region. options may be null. Stores the space; give
+/// it back with jitfd_space_destroy.
+///
+/// Returns 0, or -1 with errno as jitfd_create.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jitfd_space_create(
+    options: *const jitfd_space_options,
+    space: *mut *mut jitfd_space,
+) -> c_int {
+    guard::status(|| {
+        pointer::wanted(space)?;
+        // SAFETY: the header says what these pointers must be.
+        unsafe {
+            let made = space_options(options)?.create()?;
+            pointer::store(space, Box::into_raw(Box::new(jitfd_space { space: made })));
+        }
+        Ok(())
+    })
+}
+
+/// Unmaps a code space. No thread executes its code or uses it any more. Slots
+/// that were not filled are to be given up before. Null is allowed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jitfd_space_destroy(space: *mut jitfd_space) {
+    // SAFETY: the header says what this pointer must be.
+    guard::quietly(|| drop(unsafe { pointer::take(space) }));
+}
+
+/// Publishes a chunk under a name in UTF-8, or null, and stores its address, unless
+/// that is null.
+///
+/// Returns 0, or -1 with errno as jitfd_append and, if the space has to grow, as
+/// jitfd_create; ENOSPC if the space has reached its bound.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jitfd_space_publish(
+    space: *mut jitfd_space,
+    name: *const c_char,
+    chunk: *const jitfd_chunk,
+    address: *mut *mut c_void,
+) -> c_int {
+    // SAFETY: the header says what these pointers must be.
+    guard::status(|| unsafe {
+        let (space, chunk) = (pointer::object(space)?, pointer::object(chunk)?);
+        let function = space.space.publish(text::read(name)?, &chunk.code)?;
+        pointer::store(address, with_exposed_provenance_mut(function.address));
+        Ok(())
+    })
+}
+
+/// Publishes up to 1024 chunks next to each other, all or none. names has count of
+/// them, each of which may be null, or is null; addresses has room for count of
+/// them, or is null.
+///
+/// Returns 0, or -1 with errno as jitfd_space_publish; EINVAL also for more than
+/// 1024.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jitfd_space_publish_batch(
+    space: *mut jitfd_space,
+    names: *const *const c_char,
+    chunks: *const *const jitfd_chunk,
+    count: usize,
+    addresses: *mut *mut c_void,
+) -> c_int {
+    // SAFETY: the header says what these pointers must be.
+    guard::status(|| unsafe {
+        let (space, chunks) = (pointer::object(space)?, all(chunks, count)?);
+        let names = all_names(names, chunks.len())?;
+        let batch: Vec<(&str, &Validated)> = names.into_iter().zip(chunks).collect();
+        let functions = space.space.publish_all(&batch)?;
+        let places = functions.iter().map(|function| function.address);
+        pointer::store_all(addresses, places.map(with_exposed_provenance_mut));
+        Ok(())
+    })
+}
+
+/// # Safety
+/// `names` is null or valid for `count` pointers, each null or to a C string.
+unsafe fn all_names<'a>(
+    names: *const *const c_char,
+    count: usize,
+) -> Result<Vec<&'a str>, Failure> {
+    if names.is_null() {
+        return Ok(repeat_n("", count).collect());
+    }
+    // SAFETY: as promised by the caller.
+    let names = unsafe { pointer::array(names, count) }?;
+    // SAFETY: as promised by the caller.
+    names
+        .iter()
+        .map(|&name| unsafe { text::read(name) })
+        .collect()
+}
+
+/// Sets room aside. Stores the slot and its address. The slot is given back by
+/// jitfd_space_fill or jitfd_space_give_up.
+///
+/// Returns 0, or -1 with errno as jitfd_space_publish.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jitfd_space_reserve(
+    space: *mut jitfd_space,
+    request: *const jitfd_request,
+    slot: *mut *mut jitfd_slot,
+    address: *mut *mut c_void,
+) -> c_int {
+    guard::status(|| {
+        pointer::wanted(slot)?;
+        // SAFETY: the header says what these pointers must be.
+        unsafe {
+            let space = pointer::object(space)?;
+            let made = space.space.reserve(&read_request(request)?)?;
+            pointer::store(address, with_exposed_provenance_mut(made.address()));
+            pointer::store(slot, Box::into_raw(Box::new(jitfd_slot { slot: made })));
+        }
+        Ok(())
+    })
+}
+
+/// Publishes a chunk at the start of a slot, and gives the slot back. What the
+/// chunk does not need remains trap bytes.
+///
+/// Returns 0, or -1 with errno as jitfd_fill; the slot can be filled by another
+/// try, or given up, then.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jitfd_space_fill(
+    space: *mut jitfd_space,
+    slot: *mut jitfd_slot,
+    chunk: *const jitfd_chunk,
+) -> c_int {
+    // SAFETY: the header says what these pointers must be.
+    guard::status(|| unsafe {
+        let (space, chunk) = (pointer::object(space)?, pointer::object(chunk)?);
+        space
+            .space
+            .fill(&pointer::object(slot)?.slot, &chunk.code)?;
+        let _ = pointer::take(slot);
+        Ok(())
+    })
+}
+
+/// Gives a slot back into which nothing will come. The room is not used again.
+/// Null is allowed for the slot.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jitfd_space_give_up(space: *mut jitfd_space, slot: *mut jitfd_slot) {
+    // SAFETY: the header says what these pointers must be.
+    guard::quietly(|| unsafe {
+        if let (Ok(space), Some(slot)) = (pointer::object(space), pointer::take(slot)) {
+            space.space.give_up(slot.slot);
+        }
+    });
+}
+
+/// Publishes len bytes of code that works at the address from, changed so that it
+/// works where it comes to lie. The length in request is not used. Stores the
+/// address, unless that is null.
+///
+/// Returns 0, or -1 with errno as jitfd_space_publish; EINVAL also if the code is
+/// not whole, valid instructions, or can't be moved.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jitfd_space_publish_moved(
+    space: *mut jitfd_space,
+    request: *const jitfd_request,
+    source: *const c_void,
+    len: usize,
+    from: *const c_void,
+    address: *mut *mut c_void,
+) -> c_int {
+    // SAFETY: the header says what these pointers must be.
+    guard::status(|| unsafe {
+        let (space, request) = (pointer::object(space)?, read_request(request)?);
+        let code = pointer::copy(source, len)?;
+        let function = space.space.publish_moved(&request, &code, from.addr())?;
+        pointer::store(address, with_exposed_provenance_mut(function.address));
+        Ok(())
+    })
+}
+
+/// The function that has a byte at an address. Takes no lock and allocates nothing,
+/// so it may be called by a signal handler, with pointers that are not null. A
+/// return address lies behind its call: look up the address minus 1.
+///
+/// Returns 1 and stores the function, 0 if there is none, or -1 with errno EINVAL
+/// for a null pointer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jitfd_space_lookup(
+    space: *const jitfd_space,
+    address: *const c_void,
+    symbol: *mut jitfd_symbol,
+) -> c_int {
+    guard::number(|| {
+        pointer::wanted(symbol)?;
+        // SAFETY: the header says what these pointers must be.
+        let found = unsafe { pointer::object(space)? }
+            .space
+            .lookup(address.addr());
+        let none = jitfd_symbol {
+            name: null_mut(),
+            name_len: 0,
+            address: null_mut(),
+            len: 0,
+        };
+        let is_there = found.is_some().into();
+        // SAFETY: as above.
+        unsafe { pointer::store(symbol, found.map_or(none, jitfd_symbol::from)) };
+        Ok(is_there)
+    })
+}
+
+/// Stores where the bytes of a code space went.
+///
+/// Returns 0, or -1 with errno EINVAL for a null pointer or a bad size.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jitfd_space_get_stats(
+    space: *const jitfd_space,
+    stats: *mut jitfd_space_stats,
+) -> c_int {
+    guard::status(|| {
+        pointer::wanted(stats)?;
+        // SAFETY: the header says what these pointers must be.
+        unsafe {
+            let space = pointer::object(space)?;
+            versioned::write(stats, &jitfd_space_stats::from(space.space.stats()))
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_version_has_the_size_it_had() {
+        assert_eq!(size_of::<jitfd_space_options>(), jitfd_space_options::FIRST);
+        assert_eq!(size_of::<jitfd_request>(), jitfd_request::FIRST);
+        assert_eq!(size_of::<jitfd_space_stats>(), jitfd_space_stats::FIRST);
+    }
+}
