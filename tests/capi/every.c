@@ -1076,6 +1076,37 @@ static void listeners_are_told_of_code(void)
 	jitfd_space_destroy(space);
 }
 
+static void tools_are_told_of_code(void)
+{
+	struct jitfd_space_options options = { 0 };
+	struct jitfd_options region = options_with(0);
+	jitfd_chunk *chunk = answer_chunk(1);
+	jitfd_space *space = NULL;
+	char path[64], wanted[64], line[64];
+	void *address = NULL;
+	FILE *file;
+
+	options.size = sizeof(options);
+	options.region = &region;
+	options.flags = JITFD_SPACE_PERF_MAP;
+	options.jitdump = "/tmp";
+	CHECK(jitfd_space_create(&options, &space) == 0);
+	CHECK(jitfd_space_publish(space, "seen by perf", chunk, &address) == 0);
+	snprintf(path, sizeof(path), "/tmp/perf-%d.map", (int)getpid());
+	snprintf(wanted, sizeof(wanted), "%lx 6 seen by perf\n", (unsigned long)address);
+	CHECK((file = fopen(path, "r")) != NULL);
+	CHECK(fgets(line, sizeof(line), file) != NULL && strcmp(line, wanted) == 0);
+	CHECK(fclose(file) == 0 && unlink(path) == 0);
+	snprintf(path, sizeof(path), "/tmp/jit-%d.dump", (int)getpid());
+	CHECK(unlink(path) == 0);
+	jitfd_space_destroy(space);
+	options.jitdump = "/nowhere";
+	REFUSED(jitfd_space_create(&options, &space), ENOENT);
+	options.flags = 4;
+	REFUSED(jitfd_space_create(&options, &space), EINVAL);
+	jitfd_chunk_free(chunk);
+}
+
 /* Threads */
 
 #define THREADS 4
@@ -1167,6 +1198,7 @@ static const struct test tests[] = {
 	PUBLISHES(spaces_grow_up_to_their_bound),
 	PUBLISHES(slots_are_filled_or_given_up),
 	PUBLISHES(code_is_moved_to_its_place),
+	PUBLISHES(tools_are_told_of_code),
 	PUBLISHES(listeners_are_told_of_code),
 	PUBLISHES(threads_share_a_region),
 };

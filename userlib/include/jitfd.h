@@ -204,6 +204,11 @@
 #define JITFD_SPACE_TOGETHER 1
 
 /**
+ * perf finds the names of functions, in /tmp/perf-PID.map.
+ */
+#define JITFD_SPACE_PERF_MAP 2
+
+/**
  * The right to publish in a region, not to read or execute it. Branches between
  * chunks are not checked here: only a region knows what was published before.
  * May be used by several threads at once.
@@ -497,7 +502,7 @@ typedef struct jitfd_space_options {
    */
   size_t size;
   /**
-   * JITFD_SPACE_TOGETHER, or 0.
+   * JITFD_SPACE_TOGETHER, JITFD_SPACE_PERF_MAP.
    */
   uint64_t flags;
   /**
@@ -520,6 +525,11 @@ typedef struct jitfd_space_options {
    * The first argument of the listener.
    */
   void *listener_data;
+  /**
+   * A folder for a dump of the code (jit-PID.dump), which perf inject reads; or
+   * null.
+   */
+  const char *jitdump;
 } jitfd_space_options;
 
 /**
@@ -1069,7 +1079,8 @@ int jitfd_appender_stats(const struct jitfd_appender *appender,
  * Makes a code space with one region. options may be null. Stores the space; give
  * it back with jitfd_space_destroy.
  *
- * Returns 0, or -1 with errno as jitfd_create.
+ * Returns 0, or -1 with errno as jitfd_create; or that of a file for tools that
+ * can't be made, such as EEXIST, EACCES or ENOENT.
  */
 int jitfd_space_create(const struct jitfd_space_options *options,
                        struct jitfd_space **space);

@@ -16,6 +16,8 @@ pub(crate) enum Failure {
     Library(Error),
     /// The C interface refuses something.
     Refused(c_int, &'static str),
+    /// A file for tools can't be made; says which.
+    NoFile(c_int, &'static str),
 }
 
 impl Failure {
@@ -27,7 +29,7 @@ impl Failure {
             // A fault of the chunk as a whole: its length, its data ranges.
             Self::Library(Error::Validation(fault)) if fault.bytes().is_empty() => libc::EINVAL,
             Self::Library(error) => error.errno(),
-            Self::Refused(errno, _) => *errno,
+            Self::Refused(errno, _) | Self::NoFile(errno, _) => *errno,
         }
     }
 
@@ -35,6 +37,10 @@ impl Failure {
         match self {
             Self::Library(error) => error.to_string(),
             Self::Refused(_, text) => (*text).to_owned(),
+            Self::NoFile(errno, what) => {
+                let error = std::io::Error::from_raw_os_error(*errno);
+                format!("{what} can't be made: {error}")
+            }
         }
     }
 }

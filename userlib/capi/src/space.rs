@@ -11,8 +11,10 @@ use crate::rules::align;
 use crate::text;
 use crate::versioned::{self, Versioned};
 use rust::space::{CodeSpace, Listener, NewCode, Request, Slot, SpaceOptions, SpaceStats, Symbol};
+use rust::tools::{JitDump, PerfMap};
 use rust::{Align, Validated};
 use std::ffi::{c_char, c_int, c_void};
+use std::io;
 use std::iter::repeat_n;
 use std::ptr::{null_mut, with_exposed_provenance_mut};
 use std::sync::Arc;
@@ -32,6 +34,8 @@ pub struct jitfd_slot {
 
 /// All code of the space can be reached from all of it by 32-bit displacements.
 pub const JITFD_SPACE_TOGETHER: u64 = 1;
+/// perf finds the names of functions, in /tmp/perf-PID.map.
+pub const JITFD_SPACE_PERF_MAP: u64 = 2;
 
 /// Is told of code right after it was published, by the publishing thread and so
 /// perhaps by several at once. The name has name_len bytes and no NUL. It must
@@ -52,7 +56,7 @@ pub type jitfd_listener = Option<
 pub struct jitfd_space_options {
     /// sizeof(struct jitfd_space_options).
     pub size: usize,
-    /// JITFD_SPACE_TOGETHER, or 0.
+    /// JITFD_SPACE_TOGETHER, JITFD_SPACE_PERF_MAP.
     pub flags: u64,
     /// How each region is made, or null.
     pub region: *const jitfd_options,
@@ -64,11 +68,14 @@ pub struct jitfd_space_options {
     pub listener: jitfd_listener,
     /// The first argument of the listener.
     pub listener_data: *mut c_void,
+    /// A folder for a dump of the code (jit-PID.dump), which perf inject reads; or
+    /// null.
+    pub jitdump: *const c_char,
 }
 
-// SAFETY: `repr(C)`, seven words; zero is a value of all.
+// SAFETY: `repr(C)`, eight words; zero is a value of all.
 unsafe impl Versioned for jitfd_space_options {
-    const FIRST: usize = 56;
+    const FIRST: usize = 64;
 }
 
 /// Room for one function. All zero but for the size and the length: aligned to 16,
@@ -174,25 +181,28 @@ unsafe impl Send for Told {}
 unsafe impl Sync for Told {}
 
 impl Listener for Told {
-    fn published(&self, code: &NewCode<'_>) {
-        let name = (code.name.as_ptr().cast(), code.name.len());
-        let address = with_exposed_provenance_mut::<c_void>(code.address);
-        // SAFETY: the caller of `jitfd_space_create` vouches for the function.
-        unsafe { (self.call)(self.data, name.0, name.1, address, code.bytes.len()) };
+    fn published(&self, codes: &[NewCode<'_>]) {
+        for code in codes {
+            let name = (code.name.as_ptr().cast(), code.name.len());
+            let address = with_exposed_provenance_mut::<c_void>(code.address);
+            // SAFETY: the caller of `jitfd_space_create` vouches for the function.
+            unsafe { (self.call)(self.data, name.0, name.1, address, code.bytes.len()) };
+        }
     }
 }
 
 /// # Safety
 /// `options` is null or points to such a struct of the size it says, and so does
-/// its `region`.
+/// its `region`; its `jitdump` is null or a C string.
 unsafe fn space_options(options: *const jitfd_space_options) -> Result<SpaceOptions, Failure> {
     // SAFETY: as promised by the caller.
-    let (options, choice) = unsafe {
+    let (options, choice, folder) = unsafe {
         let options = versioned::read(options)?;
         let choice = Choice::read(options.region)?;
-        (options, choice)
+        let folder = text::read(options.jitdump)?;
+        (options, choice, folder)
     };
-    if options.flags & !JITFD_SPACE_TOGETHER != 0 {
+    if options.flags & !(JITFD_SPACE_TOGETHER | JITFD_SPACE_PERF_MAP) != 0 {
         return Err(Failure::Refused(libc::EINVAL, "a flag is not known"));
     }
     let mut wanted = SpaceOptions::new()
@@ -211,7 +221,21 @@ unsafe fn space_options(options: *const jitfd_space_options) -> Result<SpaceOpti
         let data = options.listener_data;
         wanted = wanted.listener(Arc::new(Told { call, data }));
     }
+    if !folder.is_empty() {
+        let dump = JitDump::create_in(folder.as_ref());
+        wanted = wanted.listener(Arc::new(
+            dump.map_err(|error| no_file(&error, "the jitdump"))?,
+        ));
+    }
+    if options.flags & JITFD_SPACE_PERF_MAP != 0 {
+        let map = PerfMap::create().map_err(|error| no_file(&error, "the perf map"))?;
+        wanted = wanted.listener(Arc::new(map));
+    }
     Ok(wanted)
+}
+
+fn no_file(error: &io::Error, what: &'static str) -> Failure {
+    Failure::NoFile(error.raw_os_error().unwrap_or(libc::EIO), what)
 }
 
 /// # Safety
@@ -237,7 +261,8 @@ unsafe fn read_request<'a>(request: *const jitfd_request) -> Result<Request<'a>,
 /// Makes a code space with one region. options may be null. Stores the space; give
 /// it back with jitfd_space_destroy.
 ///
-/// Returns 0, or -1 with errno as jitfd_create.
+/// Returns 0, or -1 with errno as jitfd_create; or that of a file for tools that
+/// can't be made, such as EEXIST, EACCES or ENOENT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jitfd_space_create(
     options: *const jitfd_space_options,
