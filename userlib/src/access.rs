@@ -51,7 +51,33 @@ pub(crate) fn create(
     Ok((Access::Own(Arc::clone(&region)), Access::Own(region)))
 }
 
+/// Where a region of our own memory can't be cloned to.
+const NO_COPY: &str = "clones of a region at other addresses";
+
 impl Access {
+    /// A new region with what this one has: its two handles.
+    pub(crate) fn clone_region(&self, any_process: bool) -> Result<(Self, Self), Error> {
+        match self {
+            Self::Kernel(source) => {
+                let flags = if any_process { abi::CREATE_ANY_MM } else { 0 };
+                let device = ioctl::open_device()?;
+                let append = ioctl::clone(device.as_fd(), source.as_fd(), flags)?;
+                Ok((Self::Kernel(device), Self::Kernel(append)))
+            }
+            Self::Own(region) => Err(Unsupported::new(region.backend(), NO_COPY).into()),
+        }
+    }
+
+    /// Makes this handle, the other one (`append`) and `mapped` those of a new
+    /// region with what their region has.
+    pub(crate) fn adopt(&self, append: &Self, mapped: &Mapped) -> Result<(), Error> {
+        match (self, append) {
+            (Self::Kernel(map), Self::Kernel(append)) => adopt(map, append, mapped),
+            (Self::Own(region), _) => region.adopt(mapped),
+            (Self::Kernel(_), Self::Own(_)) => Err(Error::Argument(OF_TWO)),
+        }
+    }
+
     pub(crate) fn backend(&self) -> Backend {
         match self {
             Self::Kernel(_) => Backend::Kernel,
@@ -124,6 +150,19 @@ impl Access {
             Self::Own(region) => region.stats(),
         }
     }
+}
+
+const OF_TWO: &str = "the handles are of two regions";
+
+/// The descriptors keep their numbers and the mapping its addresses.
+fn adopt(map: &OwnedFd, append: &OwnedFd, mapped: &Mapped) -> Result<(), Error> {
+    let failed = |error| Error::system(Call::Clone, &error);
+    let device = ioctl::open_device()?;
+    let copy = ioctl::clone(device.as_fd(), map.as_fd(), 0)?;
+    mapped.replace(device.as_fd()).map_err(failed)?;
+    // Both are open, so this can't fail.
+    sys::replace_fd(map.as_fd(), device).map_err(failed)?;
+    sys::replace_fd(append.as_fd(), copy).map_err(failed)
 }
 
 fn no_descriptor(region: &OwnRegion) -> Error {

@@ -140,6 +140,8 @@ pub enum Call {
     CreateCode,
     /// `JIT_CREATE`.
     Create,
+    /// `JIT_CLONE`.
+    Clone,
     /// `JIT_APPEND`.
     Append,
     /// `JIT_RESERVE`.
@@ -180,11 +182,12 @@ impl Call {
     }
 
     /// Every call, in the order of a region's life.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Open,
         Self::Map,
         Self::CreateCode,
         Self::Create,
+        Self::Clone,
         Self::Append,
         Self::Reserve,
         Self::Fill,
@@ -206,6 +209,7 @@ impl Call {
             Self::Map => "map the region (mmap)",
             Self::CreateCode => "create code (JIT_CREATE_CODE)",
             Self::Create => "create a region (JIT_CREATE)",
+            Self::Clone => "clone a region (JIT_CLONE)",
             Self::Append => "append code (JIT_APPEND)",
             Self::Reserve => "reserve a range (JIT_RESERVE)",
             Self::Fill => "fill a reserved range (JIT_FILL)",

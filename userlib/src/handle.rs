@@ -59,6 +59,36 @@ impl MapHandle {
         Ok(Mapping { mapped })
     }
 
+    /// Clones the region: a new one with its capacity, its code, its cursor and
+    /// its unfilled reservations, not sealed, with counters of 0. Pages are
+    /// shared until one of the two publishes on them. `any_process` is as in
+    /// [`RegionOptions`].
+    ///
+    /// Code that refers to itself by address is right only where the source is
+    /// mapped; for a forked child see [`JitFd::adopt`](crate::JitFd::adopt).
+    ///
+    /// # Errors
+    /// [`Error::System`] as for creating a region, and of kind
+    /// [`NotRegion`](crate::Kind::NotRegion); [`Error::Unsupported`] if the
+    /// backend is not the kernel's.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let region = jitfd::JitFd::create(1 << 20)?;
+    /// let (map, append) = region.map_handle().clone_region(false)?;
+    /// let mapping = map.map(region.capacity())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn clone_region(&self, any_process: bool) -> Result<(Self, AppendHandle), Error> {
+        let (map, append) = self.access.clone_region(any_process)?;
+        Ok((Self { access: map }, AppendHandle { access: append }))
+    }
+
+    pub(crate) fn adopt(&self, append: &AppendHandle, mapping: &Mapping) -> Result<(), Error> {
+        self.access.adopt(&append.access, &mapping.mapped)
+    }
+
     /// What makes the region's code executable.
     #[must_use]
     pub fn backend(&self) -> Backend {

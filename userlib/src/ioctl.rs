@@ -10,7 +10,7 @@ use crate::layout::Align;
 use crate::piece::Piece;
 use crate::sys;
 use std::ffi::c_int;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 fn segment(piece: &Piece<'_>) -> abi::Segment {
     abi::Segment {
@@ -44,6 +44,21 @@ pub(crate) fn create(device: BorrowedFd<'_>, size: usize, flags: u32) -> Result<
         ..Default::default()
     };
     sys::ioctl_new_fd(device, abi::JIT_CREATE, &argument).map_err(failed(Call::Create))
+}
+
+/// `JIT_CLONE`: makes `device` a copy of the region of `source`; returns the
+/// append handle.
+pub(crate) fn clone(
+    device: BorrowedFd<'_>,
+    source: BorrowedFd<'_>,
+    flags: u32,
+) -> Result<OwnedFd, Error> {
+    let argument = abi::CloneFrom {
+        source_fd: source.as_raw_fd(),
+        flags,
+        ..Default::default()
+    };
+    sys::ioctl_new_fd(device, abi::JIT_CLONE, &argument).map_err(failed(Call::Clone))
 }
 
 /// `JIT_APPEND`: returns the offset of the first piece.

@@ -45,6 +45,8 @@
 //! | a growing code space | [`JitFd::append`], [`JitFd::append_batch`] |
 //! | the address before the code is emitted | [`JitFd::reserve`] and [`JitFd::fill`], or [`JitFd::append_with`] |
 //! | a process that may run code but not add any | [`JitFd::split`] |
+//! | a forked child that goes on compiling on its own | [`JitFd::adopt`] |
+//! | to work where there is no `/dev/jit`, too | [`RegionOptions::fallback`], [`CodeOptions`] |
 //!
 //! # Safety
 //!
@@ -98,10 +100,6 @@ pub mod tools;
 #[expect(
     clippy::cast_possible_truncation,
     reason = "the file is fixed, and shared with the module"
-)]
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "not every item of it is used here")
 )]
 mod abi;
 #[cfg(test)]

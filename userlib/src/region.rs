@@ -17,7 +17,7 @@ use crate::space::Window;
 use crate::stats::Stats;
 use crate::validated::Validated;
 use std::borrow::Borrow;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// How often a publication is tried again because another holder of the append
 /// handle published in between.
@@ -490,6 +490,47 @@ impl JitFd {
         Ok(self.published(offset, chunk))
     }
 
+    /// After `fork()`, in the child: makes this the child's own region, a copy of
+    /// its parent's as it is now (without the kernel's backend: as it was at the
+    /// `fork()`), at the same addresses. Both go on publishing, each into its own.
+    ///
+    /// Without it a child executes what its parent has published and publishes,
+    /// and is refused to publish itself ([`Kind::NotOwner`]). The copy is not
+    /// sealed, its counters start at 0, and only the child may publish in it.
+    /// [`map_handle`](Self::map_handle) and [`append_handle`](Self::append_handle)
+    /// are those of the copy from now on; further mappings that were made by
+    /// [`MapHandle::map`] stay the parent's. Branches to what the parent has
+    /// published between the `fork()` and this call are not checked.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if another thread was publishing in this region at the
+    /// time of the `fork()`; else as for creating a region. The region is as it
+    /// was then.
+    ///
+    /// [`Kind::NotOwner`]: crate::Kind::NotOwner
+    ///
+    /// # Example
+    /// ```no_run
+    /// # use jitfd::{Error, JitFd, Validated};
+    /// # fn in_the_child(region: &JitFd, chunk: &Validated) -> Result<(), Error> {
+    /// // After fork(), in the child:
+    /// region.adopt()?;
+    /// region.append(chunk)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn adopt(&self) -> Result<(), Error> {
+        // A lock that was held at the fork is never released in the child.
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(state)) => state.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(FORKED_MEANWHILE),
+        };
+        self.map.adopt(&self.append, &self.mapping)?;
+        state.cursor = self.kernel_cursor()?;
+        Ok(())
+    }
+
     /// No publication, ever again. What is published stays executable.
     ///
     /// # Errors
@@ -632,6 +673,9 @@ impl State {
         }
     }
 }
+
+const FORKED_MEANWHILE: Error =
+    Error::Argument("another thread publishes in the region, or did when the process was forked");
 
 /// The cursor only grows, so what does not fit now never will.
 const FULL: Error = Error::System(SystemError::new(Call::Append, libc::ENOSPC));

@@ -31,6 +31,8 @@ pub(crate) unsafe trait Argument: Copy + Default {}
 // SAFETY: abi.rs: all fields are integers, and padding is explicit.
 unsafe impl Argument for abi::Create {}
 // SAFETY: as above.
+unsafe impl Argument for abi::CloneFrom {}
+// SAFETY: as above.
 unsafe impl Argument for abi::Publish {}
 // SAFETY: as above.
 unsafe impl Argument for abi::Reserve {}
@@ -191,6 +193,13 @@ pub(crate) fn monotonic_nanoseconds() -> u64 {
     seconds * 1_000_000_000 + time.tv_nsec.unsigned_abs()
 }
 
+/// Makes the number of `old` a descriptor of what `new` is open on, in one step.
+pub(crate) fn replace_fd(old: BorrowedFd<'_>, new: OwnedFd) -> io::Result<()> {
+    // SAFETY: whoever owns the number owns a descriptor before and after it.
+    result(unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) })?;
+    Ok(())
+}
+
 /// A range of addresses with nothing of Rust's in it.
 ///
 /// # Invariants
@@ -325,6 +334,20 @@ impl Mapped {
 
     pub(crate) const fn len(&self) -> usize {
         self.len
+    }
+
+    /// Maps what `fd` is open on, readable and executable, in the place of this,
+    /// in one step. It has all code that is here, at the same offsets.
+    pub(crate) fn replace(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let (access, fd) = (libc::PROT_READ | libc::PROT_EXEC, fd.as_raw_fd());
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+        // SAFETY: the addresses are the span's own, and nothing of Rust's is
+        // there.
+        let base = unsafe { libc::mmap(self.span.base().cast(), self.len, access, flags, fd, 0) };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
     }
 
     /// The function at `offset`; `None` if that is not inside, or `F` has not

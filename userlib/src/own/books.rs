@@ -10,6 +10,7 @@ use crate::layout::Align;
 use crate::own::memory::{Effects, Write};
 use crate::piece::Piece;
 use std::collections::BTreeMap;
+use std::iter::once;
 use std::ops::Range;
 
 /// Why a call is refused.
@@ -188,6 +189,18 @@ impl Books {
 
     pub(crate) const fn seal(&mut self) {
         self.sealed = true;
+    }
+
+    /// What is not published.
+    pub(crate) fn free(&self) -> Vec<Range<usize>> {
+        let holes = self.holes.iter().map(|(&end, &start)| start..end);
+        holes.chain(once(self.cursor..self.capacity)).collect()
+    }
+
+    /// A copy is not sealed and counts anew.
+    pub(crate) fn adopt(&mut self) {
+        self.sealed = false;
+        self.stats = abi::Stats::default();
     }
 
     fn publication(&mut self, writes: &[Write<'_>], effects: Effects) {

@@ -74,6 +74,17 @@ impl Dual {
         barrier().map_err(failed(Call::Barrier))
     }
 
+    /// Copies the first `len` bytes of `file`. Nobody executes them here yet.
+    fn copy(&mut self, file: &MemoryFile, len: usize) -> Result<(), Error> {
+        let mut page = [0; abi::PAGE_SIZE];
+        for offset in (0..len).step_by(abi::PAGE_SIZE) {
+            let read = file.read(&mut page, offset);
+            read.map_err(failed(Call::MemoryFile))?;
+            self.alias()?.write(offset, &page);
+        }
+        Ok(())
+    }
+
     /// Takes back what was written. Nobody was told of it.
     fn erase(&mut self, writes: &[Write<'_>]) {
         if let Ok(alias) = self.alias() {
@@ -112,6 +123,19 @@ impl Memory for Dual {
         near::map(window, len, Call::OwnMap, |at| {
             map_code(self.file.as_fd(), at, len)
         })
+    }
+
+    fn adopt(&mut self, mapped: &Mapped, free: &[Range<usize>]) -> Result<(), Error> {
+        let mut copy = Self::new(mapped.len())?;
+        copy.extend(0..self.len)?;
+        copy.copy(&self.file, self.len)?;
+        for range in free {
+            copy.alias()?.fill(range.start..range.end.min(self.len));
+        }
+        let replaced = mapped.replace(copy.file.as_fd());
+        replaced.map_err(failed(Call::OwnMap))?;
+        *self = copy;
+        Ok(())
     }
 
     fn seal(&mut self) {

@@ -112,6 +112,11 @@ impl Memory for Flips {
         Err(Unsupported::new(Backend::ProtectFlips, what).into())
     }
 
+    /// A forked child has its own copies of the pages already.
+    fn adopt(&mut self, _: &Mapped, _: &[Range<usize>]) -> Result<(), Error> {
+        self.stage.renew().map_err(failed(Call::OwnMap))
+    }
+
     fn seal(&mut self) {
         self.stage.give_up();
     }

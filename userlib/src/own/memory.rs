@@ -47,6 +47,11 @@ pub(crate) trait Memory: Debug + Send {
     /// Maps the first `len` bytes, readable and executable, inside of `window`.
     fn map(&self, window: Option<Window>, len: usize) -> Result<Mapped, Error>;
 
+    /// Becomes memory of this process alone, with the same content: after a
+    /// fork. `mapped` is the region's mapping; `free` is what was not published
+    /// at the fork, whatever the parent has done since.
+    fn adopt(&mut self, mapped: &Mapped, free: &[Range<usize>]) -> Result<(), Error>;
+
     /// Gives up what is needed to publish.
     fn seal(&mut self);
 }

@@ -31,15 +31,15 @@ use crate::space::Window;
 use crate::sys::Mapped;
 use books::Books;
 use memory::{Memory, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use sys::AddressSpace;
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use sys::Owner;
 
 /// A region in the process's own memory.
 #[derive(Debug)]
 pub(crate) struct OwnRegion {
     backend: Backend,
     capacity: usize,
-    owner: AddressSpace,
+    owner: Owner,
     turn: Mutex<Turn>,
 }
 
@@ -76,7 +76,7 @@ impl OwnRegion {
         capacity: usize,
         window: Option<Window>,
     ) -> Result<Self, Error> {
-        let owner = AddressSpace::current().map_err(failed(Call::Owner))?;
+        let owner = Owner::new().map_err(failed(Call::Owner))?;
         let memory: Box<dyn Memory> = match backend {
             Backend::ProtectFlips => Box::new(flips::Flips::new(capacity, window)?),
             _ => Box::new(dual::Dual::new(capacity)?),
@@ -154,6 +154,19 @@ impl OwnRegion {
         turn.books.seal();
         turn.memory.seal();
         Ok(())
+    }
+
+    /// Makes the region, whose mapping is `mapped`, this process's own: a copy.
+    pub(crate) fn adopt(&self, mapped: &Mapped) -> Result<(), Error> {
+        let mut turn = match self.turn.try_lock() {
+            Ok(turn) => turn,
+            Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(refused(Call::Clone)(libc::EAGAIN)),
+        };
+        let free = turn.books.free();
+        turn.memory.adopt(mapped, &free)?;
+        turn.books.adopt();
+        self.owner.change().map_err(failed(Call::Owner))
     }
 
     pub(crate) fn stats(&self) -> Result<abi::Stats, Error> {

@@ -92,6 +92,27 @@ impl AddressSpace {
     }
 }
 
+/// The address space that something belongs to.
+#[derive(Debug)]
+pub(crate) struct Owner(AtomicU64);
+
+impl Owner {
+    /// That of the caller.
+    pub(crate) fn new() -> io::Result<Self> {
+        AddressSpace::current().map(|owner| Self(AtomicU64::new(owner.0)))
+    }
+
+    pub(crate) fn is_current(&self) -> bool {
+        AddressSpace(self.0.load(Ordering::Relaxed)).is_current()
+    }
+
+    /// It belongs to the caller's from now on.
+    pub(crate) fn change(&self) -> io::Result<()> {
+        self.0.store(AddressSpace::current()?.0, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
 /// A file in memory, without a name.
 #[derive(Debug)]
 pub(crate) struct MemoryFile(File);
@@ -125,6 +146,10 @@ impl MemoryFile {
 
     pub(crate) fn write(&self, bytes: &[u8], offset: usize) -> io::Result<()> {
         self.0.write_all_at(bytes, crate::cast::to_u64(offset))
+    }
+
+    pub(crate) fn read(&self, bytes: &mut [u8], offset: usize) -> io::Result<()> {
+        self.0.read_exact_at(bytes, crate::cast::to_u64(offset))
     }
 
     /// Gets memory for `range`, which starts at the end of the file.
@@ -191,7 +216,7 @@ impl Alias {
         }
     }
 
-    /// Writes 0xCC.
+    /// Writes 0xCC to a range, if that is one.
     pub(crate) fn fill(&mut self, range: Range<usize>) {
         if let Some(place) = self.place(range.start, range.len()) {
             // SAFETY: as above.
@@ -410,6 +435,20 @@ impl Stage {
     /// The first `len` bytes of the code.
     pub(crate) fn code(&self, len: usize) -> Mapped {
         Mapped::part(&self.code, len)
+    }
+
+    /// Gets what [`give_up`](Self::give_up) gave up.
+    pub(crate) fn renew(&mut self) -> io::Result<()> {
+        if self.stage.is_none() {
+            self.stage = Some(Span::map(
+                None,
+                self.code.len(),
+                READ_WRITE,
+                OWN_MEMORY,
+                None,
+            )?);
+        }
+        Ok(())
     }
 
     /// No page will be prepared any more.

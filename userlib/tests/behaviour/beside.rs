@@ -8,21 +8,21 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const FUNCTIONS: usize = 4000;
+/// So long, if the executors don't get to run.
+const MOST: usize = 12_000;
 const TIME: Duration = Duration::from_secs(2);
 
-/// Executes the newest and some older functions until told to stop; returns how
-/// many calls it made.
-fn execute(region: &JitFd, published: &AtomicUsize, stop: &AtomicBool) -> usize {
-    let (mut calls, mut old) = (0, 0);
+/// Executes the newest and some older functions until told to stop; counts.
+fn execute(region: &JitFd, published: &AtomicUsize, calls: &AtomicUsize, stop: &AtomicBool) {
+    let mut old = 0;
     while !stop.load(Ordering::Relaxed) {
         let count = published.load(Ordering::Acquire);
         for index in [count - 1, old % count] {
             assert_eq!(run(region, 16 * index), i32::try_from(index).unwrap());
-            calls += 1;
+            calls.fetch_add(1, Ordering::Relaxed);
         }
         old = old.wrapping_mul(25_214_903).wrapping_add(11) % (1 << 20);
     }
-    calls
 }
 
 /// Stops the executors, whatever becomes of the publisher.
@@ -35,25 +35,29 @@ impl Drop for Stop<'_> {
 }
 
 fn race(backend: Backend, publish: impl Fn(&JitFd, usize)) {
-    let region = create(backend, FUNCTIONS * 16);
+    let region = create(backend, MOST * 16);
     publish(&region, 0);
     let (published, stop) = (AtomicUsize::new(1), AtomicBool::new(false));
+    let calls = AtomicUsize::new(0);
+    let executor = || execute(&region, &published, &calls, &stop);
     std::thread::scope(|scope| {
-        let executors = [(); 2].map(|()| scope.spawn(|| execute(&region, &published, &stop)));
         let _stop = Stop(&stop);
-        let start = Instant::now();
-        for index in 1..FUNCTIONS {
+        scope.spawn(executor);
+        scope.spawn(executor);
+        let (start, mut index) = (Instant::now(), 1);
+        // Until enough was published, and enough executed meanwhile.
+        while index < FUNCTIONS && (index < 100 || start.elapsed() < TIME)
+            || calls.load(Ordering::Relaxed) < 1000 && index < MOST
+        {
             publish(&region, index);
             published.store(index + 1, Ordering::Release);
-            if start.elapsed() > TIME && index > 100 {
-                break;
+            index += 1;
+            if index >= FUNCTIONS {
+                std::thread::sleep(Duration::from_millis(1));
             }
         }
-        drop(_stop);
-        for executor in executors {
-            assert!(executor.join().unwrap() > 0);
-        }
     });
+    assert!(calls.into_inner() > 1000, "the executors hardly ran");
 }
 
 pub fn code_runs_while_more_is_appended(backend: Backend) {

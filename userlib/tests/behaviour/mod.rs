@@ -5,6 +5,7 @@
 //! (tests/guest/src/bin/library.rs).
 #![allow(clippy::unwrap_used, reason = "a test that fails, fails")]
 
+pub mod adopt;
 pub mod beside;
 pub mod code;
 mod process;
@@ -74,6 +75,11 @@ macro_rules! each_behaviour {
             code::finished_code_runs,
             code::finished_code_may_be_large,
             code::code_takes_the_place_of_pages,
+            adopt::a_child_goes_on_at_the_same_addresses,
+            adopt::what_the_parent_does_meanwhile_stays_its_own,
+            adopt::a_late_copy_is_whole,
+            adopt::a_copy_is_not_sealed,
+            adopt::a_region_can_be_cloned_elsewhere,
             beside::code_runs_while_more_is_appended,
             beside::code_runs_while_more_is_filled_in,
             random::random_calls_do_what_a_model_does,

@@ -25,6 +25,7 @@ mod suite {
 }
 
 use jitfd::{Backend, Fallback, RegionOptions};
+use std::time::Duration;
 use suite::harness::{self, Test};
 
 /// A test of one backend, which has to be there.
@@ -34,14 +35,16 @@ fn test(backend: Backend, name: &str, run: fn(Backend)) -> Test {
         Backend::DualMapping => "dual",
         _ => "flips",
     };
-    Test::new(format!("{short}::{name}"), move || {
+    let test = Test::new(format!("{short}::{name}"), move || {
         let options = RegionOptions::new().fallback(Fallback::Only(backend));
         if let Err(error) = options.create(4096) {
             return suite::outcome::failed(format!("no {backend}: {error}"));
         }
         run(backend);
         Ok(())
-    })
+    });
+    // Where each publication interrupts the other CPUs, emulation is slow.
+    test.within(Duration::from_secs(120))
 }
 
 macro_rules! list {
