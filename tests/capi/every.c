@@ -340,6 +340,7 @@ static void null_is_refused_everywhere(void)
 	REFUSED(jitfd_space_reserve(NULL, NULL, NULL, NULL), EINVAL);
 	REFUSED(jitfd_space_fill(NULL, NULL, NULL), EINVAL);
 	REFUSED(jitfd_space_publish_moved(NULL, NULL, NULL, 0, NULL, NULL), EINVAL);
+	REFUSED(jitfd_space_link(NULL, NULL, 0, NULL), EINVAL);
 	REFUSED(jitfd_space_lookup(NULL, NULL, NULL), EINVAL);
 	REFUSED(jitfd_space_get_stats(NULL, NULL), EINVAL);
 	jitfd_space_give_up(NULL, NULL);
@@ -1053,6 +1054,46 @@ static void code_is_moved_to_its_place(void)
 	jitfd_space_destroy(space);
 }
 
+static void functions_are_linked(void)
+{
+	/* jmp to the second item; mov rax, [rip + 1]; ret; and the address loaded */
+	static const char jump[] = "\xe9\x00\x00\x00\x00";
+	static const char load[] = "\x48\x8b\x05\x01\x00\x00\x00\xc3\x00\x00\x00\x00\x00\x00\x00";
+	struct jitfd_reloc to_load = { 1, JITFD_RELOC_CALL32, JITFD_TO_ITEM, 1, -4 };
+	struct jitfd_reloc constant = { 8, JITFD_RELOC_ABS64, 0, 77, -5 };
+	struct jitfd_range data = { 8, 8 };
+	struct jitfd_item items[2] = { { 0 }, { 0 } };
+	jitfd_space *space = new_space(NULL, NULL);
+	void *addresses[2] = { NULL, NULL };
+
+	items[0].name = "jump";
+	items[0].bytes = jump;
+	items[0].len = 5;
+	items[0].relocs = &to_load;
+	items[0].reloc_count = 1;
+	items[1].bytes = load;
+	items[1].len = 16;
+	items[1].align = 64;
+	items[1].data = &data;
+	items[1].data_count = 1;
+	items[1].relocs = &constant;
+	items[1].reloc_count = 1;
+	CHECK(jitfd_space_link(space, items, 2, addresses) == 0);
+	CHECK(call(addresses[0]) == 72 && call(addresses[1]) == 72);
+	CHECK((uintptr_t)addresses[1] % 64 == 0);
+	CHECK(space_stats_of(space).functions == 2);
+	to_load.kind = JITFD_RELOC_REL8;
+	to_load.flags = 0;
+	REFUSED(jitfd_space_link(space, items, 2, addresses), EOVERFLOW);
+	to_load.kind = 99;
+	REFUSED(jitfd_space_link(space, items, 2, addresses), EINVAL);
+	items[1].reserved[0] = 1;
+	REFUSED(jitfd_space_link(space, items + 1, 1, addresses), EINVAL);
+	REFUSED(jitfd_space_link(space, NULL, 0, NULL), EINVAL);
+	CHECK(space_stats_of(space).functions == 2);
+	jitfd_space_destroy(space);
+}
+
 static void remember(void *data, const char *name, size_t name_len, const void *address, size_t len)
 {
 	struct jitfd_symbol *last = data;
@@ -1198,6 +1239,7 @@ static const struct test tests[] = {
 	PUBLISHES(spaces_grow_up_to_their_bound),
 	PUBLISHES(slots_are_filled_or_given_up),
 	PUBLISHES(code_is_moved_to_its_place),
+	PUBLISHES(functions_are_linked),
 	PUBLISHES(tools_are_told_of_code),
 	PUBLISHES(listeners_are_told_of_code),
 	PUBLISHES(threads_share_a_region),

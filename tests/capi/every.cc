@@ -208,9 +208,13 @@ void code_space()
 	CHECK(jitfd_space_publish_moved(space.get(), &request, code.data(), code.size(), nullptr,
 					&address) == 0);
 	CHECK(call(address) == 51);
+	jitfd_item item = {};
+	item.bytes = code.data();
+	item.len = code.size();
+	CHECK(jitfd_space_link(space.get(), &item, 1, &address) == 0 && call(address) == 51);
 	jitfd_space_stats stats = {};
 	stats.size = sizeof(stats);
-	CHECK(jitfd_space_get_stats(space.get(), &stats) == 0 && stats.functions == 4);
+	CHECK(jitfd_space_get_stats(space.get(), &stats) == 0 && stats.functions == 5);
 }
 
 void compile(jitfd_region *region, uint32_t first)

@@ -153,6 +153,7 @@ static inline void try_to_publish(void)
 	jitfd_region *region = NULL;
 
 	CHECK(jitfd_create(1, &options, &region) == 0);
+	jitfd_destroy(region);
 }
 
 static inline int applies(enum needs needs)

@@ -69,7 +69,7 @@ functions() {
 
 # constants: those that the header defines, but for the reasons.
 constants() {
-    sed -n 's/^#define \(JITFD_[A-Z_]*\) .*/\1/p' "$HEADER" | grep -v REASON
+    sed -n 's/^#define \(JITFD_[A-Z0-9_]*\) .*/\1/p' "$HEADER" | grep -v REASON
 }
 
 exported_is_declared() {

@@ -209,6 +209,47 @@
 #define JITFD_SPACE_PERF_MAP 2
 
 /**
+ * The address, 64 bits.
+ */
+#define JITFD_RELOC_ABS64 1
+
+/**
+ * The address, which must fit 32 bits without a sign.
+ */
+#define JITFD_RELOC_ABS32 2
+
+/**
+ * The address, which must fit 32 bits with a sign.
+ */
+#define JITFD_RELOC_ABS32S 3
+
+/**
+ * The distance from the field, 64 bits.
+ */
+#define JITFD_RELOC_REL64 4
+
+/**
+ * The distance from the field, 32 bits.
+ */
+#define JITFD_RELOC_REL32 5
+
+/**
+ * The same in a call or jump. To an address that is too far away it goes by a stub
+ * that changes r11; the addend must be -4 then.
+ */
+#define JITFD_RELOC_CALL32 6
+
+/**
+ * The distance from the field, 8 bits.
+ */
+#define JITFD_RELOC_REL8 7
+
+/**
+ * The target is the number of an item, counted from 0.
+ */
+#define JITFD_TO_ITEM 1
+
+/**
  * The right to publish in a region, not to read or execute it. Branches between
  * chunks are not checked here: only a region knows what was published before.
  * May be used by several threads at once.
@@ -623,6 +664,75 @@ typedef struct jitfd_space_stats {
    */
   uint64_t free;
 } jitfd_space_stats;
+
+/**
+ * One field of an item that depends on addresses. CPUs count a branch from the
+ * instruction behind it, so the addend of one that ends with its field is -4.
+ */
+typedef struct jitfd_reloc {
+  /**
+   * Where the field begins, in bytes from the start of the item.
+   */
+  size_t at;
+  /**
+   * One of JITFD_RELOC_.
+   */
+  uint32_t kind;
+  /**
+   * JITFD_TO_ITEM, or 0 if the target is an address.
+   */
+  uint32_t flags;
+  /**
+   * What the field refers to.
+   */
+  size_t target;
+  /**
+   * Is added to the target's address.
+   */
+  int64_t addend;
+} jitfd_reloc;
+
+/**
+ * One function, or constant, of several that are published as one.
+ */
+typedef struct jitfd_item {
+  /**
+   * The name under which it is found, in UTF-8; or null.
+   */
+  const char *name;
+  /**
+   * Its bytes. What the fields of its records hold does not matter.
+   */
+  const void *bytes;
+  /**
+   * The number of bytes, at least 1.
+   */
+  size_t len;
+  /**
+   * A power of two up to 4096; 0 is 16.
+   */
+  size_t align;
+  /**
+   * The ranges that are data.
+   */
+  const struct jitfd_range *data;
+  /**
+   * How many ranges there are.
+   */
+  size_t data_count;
+  /**
+   * The fields that depend on addresses.
+   */
+  const struct jitfd_reloc *relocs;
+  /**
+   * How many there are.
+   */
+  size_t reloc_count;
+  /**
+   * 0.
+   */
+  size_t reserved[2];
+} jitfd_item;
 
 #ifdef __cplusplus
 extern "C" {
@@ -1179,6 +1289,20 @@ int jitfd_space_lookup(const struct jitfd_space *space,
  */
 int jitfd_space_get_stats(const struct jitfd_space *space,
                           struct jitfd_space_stats *stats);
+
+/**
+ * Publishes items that refer to each other as one, relocated for the addresses
+ * they get, and stores these. addresses has room for count of them, or is null.
+ *
+ * Returns 0, or -1 with errno as jitfd_space_publish; EOVERFLOW if a field can't
+ * hold what it refers to, or is not inside its item; EILSEQ if the relocated code
+ * is refused; EINVAL also if an item is empty, has a reserved field that is not 0,
+ * or a bad align, or there is no item. Nothing is published then.
+ */
+int jitfd_space_link(struct jitfd_space *space,
+                     const struct jitfd_item *items,
+                     size_t count,
+                     void **addresses);
 
 /**
  * What went wrong in the last call of this thread that failed, in words: which

@@ -34,6 +34,7 @@ mod chunk;
 mod code;
 mod fault;
 mod handle;
+mod link;
 mod options;
 mod region;
 mod rules;

@@ -153,7 +153,7 @@ fn with_flags(flags: u32) -> Options {
 }
 
 /// One that overflows ends below its start, so it is refused as empty.
-fn range(range: &jitfd_range) -> Range<usize> {
+pub(crate) fn range(range: &jitfd_range) -> Range<usize> {
     range.offset..range.offset.wrapping_add(range.len)
 }
 

@@ -23,7 +23,7 @@ use std::sync::Arc;
 /// functions, and lookup by address. May be used by several threads at once. Code
 /// is not taken back one by one; destroying the space unmaps all of it.
 pub struct jitfd_space {
-    space: CodeSpace,
+    pub(crate) space: CodeSpace,
 }
 
 /// Room in a code space whose address is known and whose code is still to come.
