@@ -320,6 +320,8 @@ static void null_is_refused_everywhere(void)
 	REFUSED(jitfd_get_stats(NULL, NULL), EINVAL);
 	REFUSED(jitfd_map_fd(NULL), EINVAL);
 	REFUSED(jitfd_append_fd(NULL), EINVAL);
+	REFUSED(jitfd_adopt(NULL), EINVAL);
+	REFUSED(jitfd_mapper_clone(NULL, 0, NULL, NULL), EINVAL);
 	REFUSED(jitfd_split(NULL, NULL, NULL, NULL), EINVAL);
 	REFUSED(jitfd_mapper_fd(NULL), EINVAL);
 	REFUSED_NULL(jitfd_mapper_map(NULL, PAGE), EINVAL);
@@ -775,6 +777,60 @@ static void children_publish_if_they_may(void)
 	jitfd_destroy(region);
 }
 
+/* In a child: goes on in a region of its own, at the same address. */
+static void go_on_alone(jitfd_region *region, const jitfd_chunk *chunk)
+{
+	struct jitfd_place place;
+
+	CHECK(jitfd_adopt(region) == 0);
+	CHECK(call(jitfd_base(region, NULL)) == 6);
+	CHECK(jitfd_append(region, chunk, &place) == 0 && place.offset == 16);
+	CHECK(call(place.address) == 6 && stats_of(region).publications == 1);
+}
+
+static void children_adopt_regions(void)
+{
+	jitfd_region *region = new_region(PAGE, 0);
+	jitfd_chunk *chunk = answer_chunk(6);
+	pid_t child;
+
+	CHECK(jitfd_append(region, chunk, NULL) == 0);
+	child = fork();
+	if (child == 0) {
+		go_on_alone(region, chunk);
+		_exit(0);
+	}
+	CHECK(exit_status(child) == 0);
+	CHECK(stats_of(region).publications == 1 && stats_of(region).cursor == ANSWER_SIZE);
+	jitfd_chunk_free(chunk);
+	jitfd_destroy(region);
+}
+
+static void regions_are_cloned(void)
+{
+	jitfd_region *region = new_region(PAGE, 0);
+	jitfd_chunk *chunk = answer_chunk(15);
+	const jitfd_chunk *chunks[] = { chunk };
+	jitfd_mapper *source = jitfd_mapper_adopt(dup(jitfd_map_fd(region))), *mapper = NULL;
+	jitfd_appender *appender = NULL;
+	jitfd_mapping *mapping;
+
+	CHECK(source != NULL && jitfd_append(region, chunk, NULL) == 0);
+	REFUSED(jitfd_mapper_clone(source, 2, &mapper, &appender), EINVAL);
+	CHECK(jitfd_mapper_clone(source, JITFD_ANY_PROCESS, &mapper, &appender) == 0);
+	CHECK((mapping = jitfd_mapper_map(mapper, PAGE)) != NULL);
+	CHECK(jitfd_appender_append(appender, chunks, 1, 16, NULL) == 0);
+	CHECK(call(jitfd_mapping_base(mapping, NULL)) == 15);
+	CHECK(call((char *)jitfd_mapping_base(mapping, NULL) + 16) == 15);
+	CHECK(stats_of(region).cursor == ANSWER_SIZE);
+	jitfd_mapping_free(mapping);
+	jitfd_appender_free(appender);
+	jitfd_mapper_free(mapper);
+	jitfd_mapper_free(source);
+	jitfd_chunk_free(chunk);
+	jitfd_destroy(region);
+}
+
 /* Descriptors over a socket */
 
 union one_descriptor {
@@ -1131,9 +1187,14 @@ static void tools_are_told_of_code(void)
 	options.region = &region;
 	options.flags = JITFD_SPACE_PERF_MAP;
 	options.jitdump = "/tmp";
+	snprintf(path, sizeof(path), "/tmp/perf-%d.map", (int)getpid());
+	if (backend == JITFD_BACKEND_PROTECT_FLIPS) {
+		REFUSED(jitfd_space_create(&options, &space), EOPNOTSUPP);
+		CHECK(unlink(path) == 0);
+		return;
+	}
 	CHECK(jitfd_space_create(&options, &space) == 0);
 	CHECK(jitfd_space_publish(space, "seen by perf", chunk, &address) == 0);
-	snprintf(path, sizeof(path), "/tmp/perf-%d.map", (int)getpid());
 	snprintf(wanted, sizeof(wanted), "%lx 6 seen by perf\n", (unsigned long)address);
 	CHECK((file = fopen(path, "r")) != NULL);
 	CHECK(fgets(line, sizeof(line), file) != NULL && strcmp(line, wanted) == 0);
@@ -1232,6 +1293,8 @@ static const struct test tests[] = {
 	{ "c::fallbacks_are_told_once", fallbacks_are_told_once, HOOK },
 	PUBLISHES(fallbacks_have_no_descriptors),
 	PUBLISHES(children_do_not_publish),
+	PUBLISHES(children_adopt_regions),
+	KERNEL_S(regions_are_cloned),
 	KERNEL_S(children_publish_if_they_may),
 	KERNEL_S(rights_are_given_to_other_processes),
 	PUBLISHES(a_region_is_split),

@@ -158,9 +158,29 @@ void shared_handles()
 	CHECK(jitfd_appender_reserve(appender.get(), 16, 16, &offset) == 0);
 	CHECK(jitfd_appender_fill(appender.get(), offset, chunk.get()) == 0);
 	CHECK(call(static_cast<char *>(jitfd_base(region.get(), nullptr)) + offset) == 8);
+	jitfd_mapper *new_mapper = nullptr;
+	jitfd_appender *new_appender = nullptr;
+	CHECK(jitfd_mapper_clone(mapper.get(), 0, &new_mapper, &new_appender) == 0);
+	Mapper cloned_mapper(new_mapper);
+	Appender cloned_appender(new_appender);
+	CHECK(counters<jitfd_appender>(jitfd_appender_stats, new_appender).publications == 0);
 	CHECK(jitfd_appender_seal(appender.get()) == 0);
 	CHECK(counters<jitfd_mapper>(jitfd_mapper_stats, mapper.get()).sealed == 1);
 	CHECK(counters<jitfd_appender>(jitfd_appender_stats, appender.get()).publications == 2);
+}
+
+void forked_child()
+{
+	Region region = new_region(page);
+	Chunk chunk = checked(answer_code(14));
+	pid_t child = fork();
+	if (child == 0) {
+		CHECK(jitfd_adopt(region.get()) == 0);
+		CHECK(jitfd_append(region.get(), chunk.get(), nullptr) == 0);
+		CHECK(call(jitfd_base(region.get(), nullptr)) == 14);
+		_exit(0);
+	}
+	CHECK(exit_status(child) == 0);
 }
 
 void split_region()
@@ -246,6 +266,7 @@ const test tests[] = {
 	{ "c++::finished_code", finished_code, CODE },
 	{ "c++::growing_code", growing_code, CODE },
 	{ "c++::shared_handles", shared_handles, KERNEL },
+	{ "c++::forked_child", forked_child, CODE },
 	{ "c++::split_region", split_region, CODE },
 	{ "c++::code_space", code_space, CODE },
 	{ "c++::threads", threads, CODE },

@@ -199,12 +199,19 @@
 #define JITFD_NO_BOUNDARY_MAP 2
 
 /**
+ * Map the region so that perf looks up its functions in /tmp/perf-PID.map: as
+ * memory of no file. EOPNOTSUPP with mprotect flips.
+ */
+#define JITFD_PERF_MAP 4
+
+/**
  * All code of the space can be reached from all of it by 32-bit displacements.
  */
 #define JITFD_SPACE_TOGETHER 1
 
 /**
- * perf finds the names of functions, in /tmp/perf-PID.map.
+ * perf finds the names of functions, in /tmp/perf-PID.map; the regions are made
+ * with JITFD_PERF_MAP.
  */
 #define JITFD_SPACE_PERF_MAP 2
 
@@ -279,8 +286,9 @@ typedef struct jitfd_mapping jitfd_mapping;
  * What is not published is 0xCC. May be used by several threads at once.
  *
  * A forked child executes the code, but may publish only with
- * JITFD_ANY_PROCESS. Between fork() and exec() of a program with threads, call
- * nothing of this library: its locks may be held by a thread that is not there.
+ * JITFD_ANY_PROCESS, or in a copy of its own: jitfd_adopt. If the parent has
+ * several threads, a lock may be held by one that the child does not have; call
+ * jitfd_adopt before anything else then, which finds that out.
  */
 typedef struct jitfd_region jitfd_region;
 
@@ -419,7 +427,7 @@ typedef struct jitfd_options {
    */
   size_t size;
   /**
-   * JITFD_ANY_PROCESS, JITFD_NO_BOUNDARY_MAP. For regions only.
+   * JITFD_ANY_PROCESS, JITFD_NO_BOUNDARY_MAP, JITFD_PERF_MAP. For regions only.
    */
   uint32_t flags;
   /**
@@ -1041,6 +1049,19 @@ int jitfd_map_fd(const struct jitfd_region *region);
 int jitfd_append_fd(const struct jitfd_region *region);
 
 /**
+ * After fork(), in the child: makes the region the child's own, a copy of the
+ * parent's as it is now (with a fallback: as it was at the fork()), at the same
+ * addresses. Both go on publishing, each into its own. The copy is not sealed,
+ * and its counters start at 0. Branches to what the parent has published since
+ * the fork() are not checked.
+ *
+ * Returns 0, or -1 with errno EINVAL if another thread was publishing in the
+ * region at the fork(), or region is null; else as jitfd_create. The region is
+ * as it was then.
+ */
+int jitfd_adopt(struct jitfd_region *region);
+
+/**
  * Takes a region apart, to give its parts to different owners: the handle that
  * maps, the handle that publishes, and the mapping. The region is given back.
  *
@@ -1083,6 +1104,20 @@ int jitfd_mapper_fd(const struct jitfd_mapper *mapper);
  * a policy forbids it; EPERM if /dev is mounted noexec; ENOMEM.
  */
 struct jitfd_mapping *jitfd_mapper_map(const struct jitfd_mapper *mapper, size_t len);
+
+/**
+ * Makes a region that is a copy of this one: its capacity, code, cursor and
+ * unfilled reservations; not sealed, with counters of 0. Memory is shared until
+ * one of the two publishes. flags is JITFD_ANY_PROCESS or 0. Code that refers to
+ * itself by address is right only where the source is mapped.
+ *
+ * Returns 0, or -1 with errno as jitfd_create; ENODATA or ENOTTY if the
+ * descriptor is of no region; EOPNOTSUPP if it is a fallback's.
+ */
+int jitfd_mapper_clone(const struct jitfd_mapper *mapper,
+                       uint32_t flags,
+                       struct jitfd_mapper **new_mapper,
+                       struct jitfd_appender **new_appender);
 
 /**
  * The address of the first byte of a mapping, and in len, which may be null, its

@@ -4,6 +4,7 @@
 
 use crate::chunk::jitfd_chunk;
 use crate::guard::{self, Failure};
+use crate::options::JITFD_ANY_PROCESS;
 use crate::pointer;
 use crate::region::all;
 use crate::rules::align;
@@ -107,6 +108,37 @@ pub unsafe extern "C" fn jitfd_mapper_map(
     guard::object(|| unsafe {
         let mapping = pointer::object(mapper)?.handle.map(len)?;
         Ok(jitfd_mapping { mapping })
+    })
+}
+
+/// Makes a region that is a copy of this one: its capacity, code, cursor and
+/// unfilled reservations; not sealed, with counters of 0. Memory is shared until
+/// one of the two publishes. flags is JITFD_ANY_PROCESS or 0. Code that refers to
+/// itself by address is right only where the source is mapped.
+///
+/// Returns 0, or -1 with errno as jitfd_create; ENODATA or ENOTTY if the
+/// descriptor is of no region; EOPNOTSUPP if it is a fallback's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jitfd_mapper_clone(
+    mapper: *const jitfd_mapper,
+    flags: u32,
+    new_mapper: *mut *mut jitfd_mapper,
+    new_appender: *mut *mut jitfd_appender,
+) -> c_int {
+    guard::status(|| {
+        pointer::wanted(new_mapper)?;
+        pointer::wanted(new_appender)?;
+        if flags & !JITFD_ANY_PROCESS != 0 {
+            return Err(Failure::Refused(libc::EINVAL, "a flag is not known"));
+        }
+        // SAFETY: the header says what these pointers must be.
+        unsafe {
+            let source = &pointer::object(mapper)?.handle;
+            let (map, append) = source.clone_region(flags & JITFD_ANY_PROCESS != 0)?;
+            pointer::store(new_mapper, jitfd_mapper::raw(map));
+            pointer::store(new_appender, jitfd_appender::raw(append));
+        }
+        Ok(())
     })
 }
 

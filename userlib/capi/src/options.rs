@@ -31,6 +31,11 @@ pub const JITFD_ANY_PROCESS: u32 = 1;
 /// Keep no map of where instructions start, and check no branches between
 /// chunks. Publications need not wait for each other then.
 pub const JITFD_NO_BOUNDARY_MAP: u32 = 2;
+/// Map the region so that perf looks up its functions in /tmp/perf-PID.map: as
+/// memory of no file. EOPNOTSUPP with mprotect flips.
+pub const JITFD_PERF_MAP: u32 = 4;
+
+const FLAGS: u32 = JITFD_ANY_PROCESS | JITFD_NO_BOUNDARY_MAP | JITFD_PERF_MAP;
 
 /// How code space is made. All zero but for the size: by /dev/jit or not at all,
 /// at any address, only this process publishes, branches between chunks are
@@ -39,7 +44,7 @@ pub const JITFD_NO_BOUNDARY_MAP: u32 = 2;
 pub struct jitfd_options {
     /// sizeof(struct jitfd_options).
     pub size: usize,
-    /// JITFD_ANY_PROCESS, JITFD_NO_BOUNDARY_MAP. For regions only.
+    /// JITFD_ANY_PROCESS, JITFD_NO_BOUNDARY_MAP, JITFD_PERF_MAP. For regions only.
     pub flags: u32,
     /// One of JITFD_FALLBACK_. That another backend than the kernel's is in use
     /// is said once, see jitfd_set_fallback_hook.
@@ -84,7 +89,7 @@ impl Choice {
         }
         // SAFETY: as promised by the caller.
         let options = unsafe { versioned::read(options) }?;
-        if options.flags & !(JITFD_ANY_PROCESS | JITFD_NO_BOUNDARY_MAP) != 0 {
+        if options.flags & !FLAGS != 0 {
             return Err(Failure::Refused(libc::EINVAL, "a flag is not known"));
         }
         Ok(Self {
@@ -98,6 +103,7 @@ impl Choice {
         let options = RegionOptions::new()
             .any_process(self.flags & JITFD_ANY_PROCESS != 0)
             .boundary_map(self.flags & JITFD_NO_BOUNDARY_MAP == 0)
+            .perf_map(self.flags & JITFD_PERF_MAP != 0)
             .fallback(self.fallback);
         match self.window {
             Some(window) => options.window(window),

@@ -18,8 +18,9 @@ use std::ptr::with_exposed_provenance_mut;
 /// What is not published is 0xCC. May be used by several threads at once.
 ///
 /// A forked child executes the code, but may publish only with
-/// JITFD_ANY_PROCESS. Between fork() and exec() of a program with threads, call
-/// nothing of this library: its locks may be held by a thread that is not there.
+/// JITFD_ANY_PROCESS, or in a copy of its own: jitfd_adopt. If the parent has
+/// several threads, a lock may be held by one that the child does not have; call
+/// jitfd_adopt before anything else then, which finds that out.
 pub struct jitfd_region {
     region: JitFd,
 }
@@ -330,6 +331,21 @@ pub unsafe extern "C" fn jitfd_append_fd(region: *const jitfd_region) -> c_int {
         let handle = pointer::object(region)?.region.append_handle();
         Ok(handle.fd()?.as_raw_fd())
     })
+}
+
+/// After fork(), in the child: makes the region the child's own, a copy of the
+/// parent's as it is now (with a fallback: as it was at the fork()), at the same
+/// addresses. Both go on publishing, each into its own. The copy is not sealed,
+/// and its counters start at 0. Branches to what the parent has published since
+/// the fork() are not checked.
+///
+/// Returns 0, or -1 with errno EINVAL if another thread was publishing in the
+/// region at the fork(), or region is null; else as jitfd_create. The region is
+/// as it was then.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jitfd_adopt(region: *mut jitfd_region) -> c_int {
+    // SAFETY: the header says what this pointer must be.
+    guard::status(|| unsafe { Ok(pointer::object(region)?.region.adopt()?) })
 }
 
 /// Takes a region apart, to give its parts to different owners: the handle that

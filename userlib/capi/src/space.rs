@@ -34,7 +34,8 @@ pub struct jitfd_slot {
 
 /// All code of the space can be reached from all of it by 32-bit displacements.
 pub const JITFD_SPACE_TOGETHER: u64 = 1;
-/// perf finds the names of functions, in /tmp/perf-PID.map.
+/// perf finds the names of functions, in /tmp/perf-PID.map; the regions are made
+/// with JITFD_PERF_MAP.
 pub const JITFD_SPACE_PERF_MAP: u64 = 2;
 
 /// Is told of code right after it was published, by the publishing thread and so
@@ -205,8 +206,14 @@ unsafe fn space_options(options: *const jitfd_space_options) -> Result<SpaceOpti
     if options.flags & !(JITFD_SPACE_TOGETHER | JITFD_SPACE_PERF_MAP) != 0 {
         return Err(Failure::Refused(libc::EINVAL, "a flag is not known"));
     }
+    let perf_map = options.flags & JITFD_SPACE_PERF_MAP != 0;
+    let region = choice.region();
     let mut wanted = SpaceOptions::new()
-        .region(choice.region())
+        .region(if perf_map {
+            region.perf_map(true)
+        } else {
+            region
+        })
         .together(options.flags & JITFD_SPACE_TOGETHER != 0);
     if let Some(window) = choice.window {
         wanted = wanted.window(window);
@@ -227,7 +234,7 @@ unsafe fn space_options(options: *const jitfd_space_options) -> Result<SpaceOpti
             dump.map_err(|error| no_file(&error, "the jitdump"))?,
         ));
     }
-    if options.flags & JITFD_SPACE_PERF_MAP != 0 {
+    if perf_map {
         let map = PerfMap::create().map_err(|error| no_file(&error, "the perf map"))?;
         wanted = wanted.listener(Arc::new(map));
     }
