@@ -2,5 +2,6 @@
 //! The tests that run inside the guest. Each program of `bin/` runs one of these
 //! suites; what they share (calls, processes, mappings, verdicts) is in `suite`.
 
+pub mod faults;
 pub mod fuzz;
 pub mod suite;

@@ -130,6 +130,14 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// The same, whatever the mappings are.
+    pub fn without_mappings(self) -> Self {
+        Snapshot {
+            mappings: Vec::new(),
+            ..self
+        }
+    }
+
     /// Fails unless both are the same.
     pub fn same_as(&self, before: &Snapshot) -> Outcome {
         equal("the counters afterwards", self.stats, before.stats)?;
