@@ -88,7 +88,7 @@ pub enum Fallback {
 }
 
 impl Fallback {
-    fn order(&self) -> &[Backend] {
+    pub(crate) fn order(&self) -> &[Backend] {
         match self {
             Self::Never => &Backend::ALL[..1],
             Self::DualMapping => &Backend::ALL[..2],

@@ -46,6 +46,7 @@
 //! | the address before the code is emitted | [`JitFd::reserve`] and [`JitFd::fill`], or [`JitFd::append_with`] |
 //! | a process that may run code but not add any | [`JitFd::split`] |
 //! | a forked child that goes on compiling on its own | [`JitFd::adopt`] |
+//! | to know what a system allows, and why not | [`probe`](fn@probe) |
 //! | to work where there is no `/dev/jit`, too | [`RegionOptions::fallback`], [`CodeOptions`] |
 //!
 //! # Safety
@@ -93,6 +94,7 @@ mod stats;
 mod access;
 mod backend;
 mod own;
+mod probe;
 mod report;
 pub mod space;
 pub mod tools;
@@ -120,6 +122,7 @@ pub use layout::Align;
 pub use lines::LineWriter;
 pub use options::{LockSkips, Options};
 pub use policy::Class;
+pub use probe::{Finding, Probe, Subject, Trial, Verdict, probe};
 pub use region::{JitFd, Place, Published, RegionOptions, Reservation};
 pub use report::{FallbackHook, FallbackReport, set_fallback_hook};
 pub use space::{CodeSpace, Window};

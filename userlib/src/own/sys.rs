@@ -238,27 +238,35 @@ impl Drop for Alias {
 const PRIVATE_EXPEDITED_SYNC_CORE: c_int = 1 << 5;
 const REGISTER_PRIVATE_EXPEDITED_SYNC_CORE: c_int = 1 << 6;
 
-fn membarrier(command: c_int) -> io::Result<()> {
+fn membarrier(command: c_int) -> io::Result<c_int> {
     let none: c_long = 0;
     // SAFETY: the call touches no memory of ours. It is a compiler barrier, as
     // every call of unknown code.
     let value = unsafe { libc::syscall(libc::SYS_membarrier, c_long::from(command), none, none) };
-    if value == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
+    if value < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(c_int::try_from(value).unwrap_or(c_int::MAX))
+}
+
+/// Whether [`barrier`] can be announced.
+pub(crate) fn membarrier_works() -> io::Result<()> {
+    const QUERY: c_int = 0;
+    match membarrier(QUERY)? {
+        known if known & PRIVATE_EXPEDITED_SYNC_CORE != 0 => Ok(()),
+        _ => Err(io::Error::from_raw_os_error(libc::EINVAL)),
     }
 }
 
 /// Announces [`barrier`]; needed once in each address space.
 pub(crate) fn register_barrier() -> io::Result<()> {
-    membarrier(REGISTER_PRIVATE_EXPEDITED_SYNC_CORE)
+    membarrier(REGISTER_PRIVATE_EXPEDITED_SYNC_CORE).map(drop)
 }
 
 /// When it returns, each CPU that runs a thread of this process has executed a
 /// serializing instruction, after all writes before the call.
 pub(crate) fn barrier() -> io::Result<()> {
-    membarrier(PRIVATE_EXPEDITED_SYNC_CORE)
+    membarrier(PRIVATE_EXPEDITED_SYNC_CORE).map(drop)
 }
 
 /// Pages with finished code, which become executable and may be moved.

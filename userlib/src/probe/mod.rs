@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What this system allows, and what refuses the rest.
+//!
+//! Two kinds of knowledge: *trials*, each a forked child that makes a region,
+//! publishes a function and runs it; and *findings*, which say in words what the
+//! system's rules are. A trial says that something does not work, the findings
+//! say why.
+
+mod selinux;
+mod sys;
+mod system;
+mod trial;
+
+use crate::backend::{Backend, Fallback};
+use crate::error::Error;
+use std::fmt;
+use system::System;
+
+/// What a [`Finding`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Subject {
+    /// The processor.
+    Cpu,
+    /// The kernel's version and kind.
+    Kernel,
+    /// The jit module.
+    Module,
+    /// `/dev/jit`: its presence, owner and mode.
+    Device,
+    /// How the file system of `/dev/jit` is mounted.
+    Mount,
+    /// `PR_SET_MDWE`: this process has given up some ways to get new code.
+    Mdwe,
+    /// A filter of system calls.
+    Seccomp,
+    /// The SELinux policy.
+    Selinux,
+    /// The setting `vm.memfd_noexec`.
+    MemfdNoexec,
+    /// The system call `membarrier`.
+    Membarrier,
+}
+
+impl Subject {
+    /// A name for messages.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Kernel => "kernel",
+            Self::Module => "module",
+            Self::Device => "/dev/jit",
+            Self::Mount => "mount",
+            Self::Mdwe => "MDWE",
+            Self::Seccomp => "seccomp",
+            Self::Selinux => "SELinux",
+            Self::MemfdNoexec => "memfd_noexec",
+            Self::Membarrier => "membarrier",
+        }
+    }
+}
+
+/// What a rule does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// It does not stand in the way.
+    Allows,
+    /// It is not known whether it stands in the way.
+    MayRefuse,
+    /// It refuses the backends that the finding names.
+    Refuses,
+}
+
+impl Verdict {
+    /// A word for messages.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allows => "allows",
+            Self::MayRefuse => "may refuse",
+            Self::Refuses => "refuses",
+        }
+    }
+}
+
+/// One rule of the system, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Finding {
+    /// What it is about.
+    pub subject: Subject,
+    /// What it does.
+    pub verdict: Verdict,
+    /// The backends that it refuses, or may refuse; empty if it allows all.
+    pub backends: Vec<Backend>,
+    /// One line, without a full stop.
+    pub text: String,
+}
+
+/// How the attempt to use a backend ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Trial {
+    /// Code was published and has run.
+    Works,
+    /// A call was refused.
+    Refused(Error),
+    /// The attempt was ended by this signal: `SIGSYS` (31) is a seccomp filter's.
+    Killed(i32),
+    /// No child could be forked to try it: why.
+    Untried(Error),
+}
+
+impl fmt::Display for Trial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Works => f.write_str("works"),
+            Self::Refused(error) => write!(f, "{error}"),
+            Self::Killed(libc::SIGSYS) => f.write_str("killed by a seccomp filter (SIGSYS)"),
+            Self::Killed(signal) => write!(f, "killed by signal {signal}"),
+            Self::Untried(error) => write!(f, "not tried: {error}"),
+        }
+    }
+}
+
+/// What [`probe`] has found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    findings: Vec<Finding>,
+    trials: Vec<(Backend, Trial)>,
+}
+
+impl Probe {
+    /// The system's rules.
+    #[must_use]
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// How the attempt to use each backend ended, the best backend first.
+    #[must_use]
+    pub fn trials(&self) -> &[(Backend, Trial)] {
+        &self.trials
+    }
+
+    /// Whether `backend` works.
+    #[must_use]
+    pub fn works(&self, backend: Backend) -> bool {
+        self.trials.contains(&(backend, Trial::Works))
+    }
+
+    /// The backend that a program gets which accepts `fallback`.
+    ///
+    /// ```
+    /// use jitfd::{Fallback, probe};
+    ///
+    /// let probe = probe();
+    /// match probe.choice(Fallback::Any) {
+    ///     Some(backend) => println!("code is made by {backend}"),
+    ///     None => println!("no code can be made"),
+    /// }
+    /// ```
+    #[must_use]
+    pub fn choice(&self, fallback: Fallback) -> Option<Backend> {
+        let order = fallback.order().iter().copied();
+        order.into_iter().find(|&backend| self.works(backend))
+    }
+
+    /// Why `backend` does not work, the likeliest first: what refuses it, or if
+    /// nothing is known to, what may. Empty if it works.
+    #[must_use]
+    pub fn reasons(&self, backend: Backend) -> Vec<&Finding> {
+        let of = |verdict| {
+            let concerned = move |finding: &&Finding| {
+                finding.verdict == verdict && finding.backends.contains(&backend)
+            };
+            self.findings.iter().filter(concerned).collect::<Vec<_>>()
+        };
+        if self.works(backend) {
+            return Vec::new();
+        }
+        let certain = of(Verdict::Refuses);
+        if certain.is_empty() {
+            of(Verdict::MayRefuse)
+        } else {
+            certain
+        }
+    }
+}
+
+/// Finds out what this system allows this process, and what refuses the rest.
+///
+/// Each backend is tried in a forked child, so that a seccomp filter that kills
+/// does not kill the caller. Takes some milliseconds. The result holds for this
+/// process as it is now: give up rights first and probe then.
+///
+/// ```
+/// let probe = jitfd::probe();
+/// for (backend, trial) in probe.trials() {
+///     println!("{backend}: {trial}");
+///     for finding in probe.reasons(*backend) {
+///         println!("  {}: {}", finding.subject.name(), finding.text);
+///     }
+/// }
+/// ```
+#[must_use]
+pub fn probe() -> Probe {
+    Probe {
+        findings: System::live().findings(),
+        trials: Backend::ALL
+            .map(|backend| (backend, trial::run(backend)))
+            .into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(verdict: Verdict, backend: Backend) -> Finding {
+        Finding {
+            subject: Subject::Seccomp,
+            verdict,
+            backends: vec![backend],
+            text: String::new(),
+        }
+    }
+
+    #[test]
+    fn what_refuses_for_certain_comes_alone() {
+        let (dual, flips) = (Backend::DualMapping, Backend::ProtectFlips);
+        let probe = Probe {
+            findings: vec![
+                finding(Verdict::MayRefuse, dual),
+                finding(Verdict::Refuses, dual),
+                finding(Verdict::MayRefuse, flips),
+                finding(Verdict::Refuses, Backend::Kernel),
+            ],
+            trials: vec![
+                (Backend::Kernel, Trial::Works),
+                (dual, Trial::Killed(9)),
+                (flips, Trial::Killed(9)),
+            ],
+        };
+        let verdicts = |backend| {
+            let reasons = probe.reasons(backend).into_iter();
+            reasons.map(|finding| finding.verdict).collect::<Vec<_>>()
+        };
+        assert_eq!(verdicts(dual), [Verdict::Refuses]);
+        assert_eq!(verdicts(flips), [Verdict::MayRefuse]);
+        assert_eq!(verdicts(Backend::Kernel), []);
+        assert_eq!(probe.choice(Fallback::Any), Some(Backend::Kernel));
+        assert_eq!(probe.choice(Fallback::Only(dual)), None);
+    }
+
+    #[test]
+    fn this_host_is_probed() {
+        let probe = probe();
+        assert!(probe.works(Backend::DualMapping), "{:?}", probe.trials());
+        assert!(probe.works(Backend::ProtectFlips), "{:?}", probe.trials());
+        if !probe.works(Backend::Kernel) {
+            assert!(!probe.reasons(Backend::Kernel).is_empty());
+        }
+    }
+}

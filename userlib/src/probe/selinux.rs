@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What the SELinux policy says of this process: it is asked for the very
+//! permissions that each backend needs, as `selinuxfs` answers them.
+
+use super::system::System;
+use super::{Finding, Subject, Verdict, sys};
+use crate::backend::Backend;
+use crate::own::MemoryFile;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+
+/// What a backend needs: the class, and the permissions.
+struct Need {
+    backend: Backend,
+    class: &'static str,
+    permissions: &'static [&'static str],
+    /// The label of what the permissions are on.
+    target: Option<String>,
+}
+
+/// Nothing, if the kernel has no SELinux or no policy is loaded.
+pub(super) fn findings(system: &System) -> Vec<Finding> {
+    let Some(enforcing) = system.read("/sys/fs/selinux/enforce") else {
+        return Vec::new();
+    };
+    let source = system.read("/proc/self/attr/current").unwrap_or_default();
+    let source = source.trim_end_matches('\0');
+    if enforcing != "1" {
+        return vec![allows(format!("permissive; this process is {source}"))];
+    }
+    let denied: Vec<Finding> = needs(source)
+        .iter()
+        .filter_map(|need| judge(system, source, need))
+        .collect();
+    if denied.is_empty() {
+        return vec![allows(format!(
+            "enforcing, and allows what is needed to {source}"
+        ))];
+    }
+    denied
+}
+
+fn allows(text: String) -> Finding {
+    Finding {
+        subject: Subject::Selinux,
+        verdict: Verdict::Allows,
+        backends: Vec::new(),
+        text,
+    }
+}
+
+fn needs(source: &str) -> Vec<Need> {
+    let own = || Some(source.to_owned());
+    vec![
+        Need {
+            backend: Backend::Kernel,
+            class: "chr_file",
+            permissions: &["open", "ioctl", "map", "read", "write", "execute"],
+            target: sys::label(c"/dev/jit"),
+        },
+        Need {
+            backend: Backend::Kernel,
+            class: "anon_inode",
+            permissions: &["create", "ioctl"],
+            target: own(),
+        },
+        Need {
+            backend: Backend::DualMapping,
+            class: "file",
+            permissions: &["read", "write", "map", "execute"],
+            target: label_of_memory_file(),
+        },
+        Need {
+            backend: Backend::ProtectFlips,
+            class: "process",
+            permissions: &["execmem"],
+            target: own(),
+        },
+    ]
+}
+
+fn label_of_memory_file() -> Option<String> {
+    let file = MemoryFile::new().ok()?;
+    let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+    sys::label(&CString::new(path).ok()?)
+}
+
+/// What the policy denies, if anything.
+fn judge(system: &System, source: &str, need: &Need) -> Option<Finding> {
+    let class = format!("/sys/fs/selinux/class/{}", need.class);
+    let index = system.read(&format!("{class}/index"))?;
+    let target = need.target.as_deref()?;
+    let (allowed, permissive) = ask(system, &format!("{source} {target} {index}"))?;
+    if permissive {
+        return None;
+    }
+    let bit =
+        |name: &str| -> Option<u32> { system.read(&format!("{class}/perms/{name}"))?.parse().ok() };
+    let is_denied = |name: &&&str| {
+        bit(name)
+            .and_then(|bit| bit.checked_sub(1))
+            .is_some_and(|bit| allowed >> bit & 1 == 0)
+    };
+    let denied: Vec<&str> = need.permissions.iter().filter(is_denied).copied().collect();
+    (!denied.is_empty()).then(|| Finding {
+        subject: Subject::Selinux,
+        verdict: Verdict::Refuses,
+        backends: vec![need.backend],
+        text: format!(
+            "the policy does not allow {source} {target}:{} {{ {} }}",
+            need.class,
+            denied.join(" ")
+        ),
+    })
+}
+
+/// The allowed permissions, as bits, and whether the domain is permissive.
+fn ask(system: &System, question: &str) -> Option<(u32, bool)> {
+    let path = system.path("/sys/fs/selinux/access");
+    let mut file = File::options().read(true).write(true).open(path).ok()?;
+    file.write_all(question.as_bytes()).ok()?;
+    let mut answer = String::new();
+    file.read_to_string(&mut answer).ok()?;
+    parse(&answer)
+}
+
+/// "allowed decided auditallow auditdeny seqno flags", hexadecimal but for the
+/// number.
+fn parse(answer: &str) -> Option<(u32, bool)> {
+    let mut words = answer.trim_end_matches('\0').split_whitespace();
+    let allowed = u32::from_str_radix(words.next()?, 16).ok()?;
+    let flags = words
+        .nth(4)
+        .and_then(|flags| u32::from_str_radix(flags, 16).ok());
+    Some((allowed, flags.unwrap_or(0) & 1 != 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_of_the_policy_are_read() {
+        assert_eq!(parse("81 ffffffff 0 ffffffff 5 0"), Some((0x81, false)));
+        assert_eq!(parse("0 ffffffff 0 ffffffff 12 1\0"), Some((0, true)));
+        assert_eq!(parse("ff"), Some((0xff, false)));
+        assert_eq!(parse(""), None);
+    }
+}

@@ -1,0 +1,371 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The system's rules, read from its files. Tests have a folder in the place of
+//! the root.
+
+use super::{Finding, Subject, Verdict, selinux, sys};
+use crate::backend::Backend::{self, DualMapping, Kernel, ProtectFlips};
+use crate::own::membarrier_works;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The oldest kernel that the module supports.
+const OLDEST: (u32, u32) = (7, 2);
+
+/// Where the rules are read, and what is asked by system calls.
+pub(super) struct System {
+    pub(super) root: PathBuf,
+    pub(super) mdwe: io::Result<bool>,
+    pub(super) membarrier: io::Result<()>,
+}
+
+fn finding(
+    subject: Subject,
+    verdict: Verdict,
+    backends: &[Backend],
+    text: impl Into<String>,
+) -> Finding {
+    Finding {
+        subject,
+        verdict,
+        backends: backends.to_vec(),
+        text: text.into(),
+    }
+}
+
+fn allows(subject: Subject, text: impl Into<String>) -> Finding {
+    finding(subject, Verdict::Allows, &[], text)
+}
+
+fn refuses(subject: Subject, backends: &[Backend], text: impl Into<String>) -> Finding {
+    finding(subject, Verdict::Refuses, backends, text)
+}
+
+impl System {
+    /// The one that this process runs on.
+    pub(super) fn live() -> Self {
+        Self {
+            root: PathBuf::from("/"),
+            mdwe: sys::refuses_exec_gain(),
+            membarrier: membarrier_works(),
+        }
+    }
+
+    /// A file as text, without the last line's end.
+    pub(super) fn read(&self, path: &str) -> Option<String> {
+        let text = fs::read_to_string(self.path(path)).ok()?;
+        Some(text.trim_end().to_owned())
+    }
+
+    pub(super) fn path(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    pub(super) fn findings(&self) -> Vec<Finding> {
+        let mut all = vec![
+            self.cpu(),
+            self.kernel(),
+            self.module(),
+            self.device(),
+            self.mount(),
+            self.mdwe(),
+            self.seccomp(),
+        ];
+        all.extend(selinux::findings(self));
+        all.extend([self.memfd_noexec(), self.membarrier()]);
+        all
+    }
+
+    fn cpu(&self) -> Finding {
+        let flags = self.read("/proc/cpuinfo").unwrap_or_default();
+        let nx = flags.split_whitespace().any(|flag| flag == "nx");
+        if nx {
+            return allows(Subject::Cpu, "x86-64 with NX");
+        }
+        let text = "no NX: the module does not load, and data is executable anyway";
+        refuses(Subject::Cpu, &[Kernel], text)
+    }
+
+    fn kernel(&self) -> Finding {
+        let release = self.read("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let refused = |why: &str| {
+            let text = format!("Linux {release}: {why}");
+            refuses(Subject::Kernel, &[Kernel], text)
+        };
+        let is = |path, wanted: &str| self.read(path).as_deref() == Some(wanted);
+        if version(&release).is_none_or(|version| version < OLDEST) {
+            return refused("the module needs 7.2 or newer");
+        }
+        if is("/sys/kernel/realtime", "1") {
+            return refused("the module does not load into a PREEMPT_RT kernel");
+        }
+        if is("/sys/hypervisor/type", "xen") && is("/sys/hypervisor/guest_type", "PV") {
+            return refused("the module does not load under Xen PV");
+        }
+        allows(Subject::Kernel, format!("Linux {release}"))
+    }
+
+    fn module(&self) -> Finding {
+        if self.path("/sys/module/jit").exists() {
+            return allows(Subject::Module, "the jit module is loaded");
+        }
+        let text = "the jit module is not loaded (modprobe jit)";
+        refuses(Subject::Module, &[Kernel], text)
+    }
+
+    fn device(&self) -> Finding {
+        let path = self.path("/dev/jit");
+        let metadata = match fs::metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                let text = format!("there is no /dev/jit ({error})");
+                return refuses(Subject::Device, &[Kernel], text);
+            }
+        };
+        let whose = whose(&metadata);
+        if !metadata.file_type().is_char_device() {
+            let text = format!("/dev/jit is no character device ({whose})");
+            return refuses(Subject::Device, &[Kernel], text);
+        }
+        match open(&path) {
+            Ok(_) => allows(Subject::Device, format!("it can be opened ({whose})")),
+            Err(error) => {
+                let text = format!("it can't be opened ({whose}): {error}");
+                refuses(Subject::Device, &[Kernel], text)
+            }
+        }
+    }
+
+    fn mount(&self) -> Finding {
+        let mounts = self.read("/proc/self/mountinfo").unwrap_or_default();
+        let (point, options) = mount_of(&mounts, "/dev/jit").unwrap_or(("/", ""));
+        if options.split(',').any(|option| option == "noexec") {
+            let text = format!("{point} is mounted noexec (mount -o remount,exec {point})");
+            return refuses(Subject::Mount, &[Kernel], text);
+        }
+        allows(Subject::Mount, format!("{point} is not mounted noexec"))
+    }
+
+    fn mdwe(&self) -> Finding {
+        match &self.mdwe {
+            Ok(true) => refuses(
+                Subject::Mdwe,
+                &[ProtectFlips],
+                "PR_SET_MDWE is set: no page becomes executable later; /dev/jit and dual mapping \
+                 need none that does",
+            ),
+            Ok(false) => allows(Subject::Mdwe, "PR_SET_MDWE is not set"),
+            Err(_) => allows(Subject::Mdwe, "this kernel has no PR_SET_MDWE"),
+        }
+    }
+
+    fn seccomp(&self) -> Finding {
+        let status = self.read("/proc/self/status").unwrap_or_default();
+        let filters = field(&status, "Seccomp_filters");
+        match field(&status, "Seccomp") {
+            None | Some("0") => allows(Subject::Seccomp, "no filter"),
+            Some(_) => {
+                let filters = filters.unwrap_or("some");
+                let text = format!(
+                    "{filters} filter(s); needed are openat, mmap and ioctl (/dev/jit), \
+                     memfd_create, fallocate, fcntl, mmap, madvise and membarrier (dual mapping), \
+                     mmap, madvise, mprotect and mremap (mprotect flips)"
+                );
+                finding(Subject::Seccomp, Verdict::MayRefuse, &Backend::ALL, text)
+            }
+        }
+    }
+
+    fn memfd_noexec(&self) -> Finding {
+        let setting = self.read("/proc/sys/vm/memfd_noexec");
+        let text = match setting.as_deref() {
+            None => "this kernel has no vm.memfd_noexec",
+            Some("0") => "vm.memfd_noexec is 0: no rule",
+            Some("1") => "vm.memfd_noexec is 1: memory files are no programs, as jitfd's are not",
+            Some(_) => {
+                "vm.memfd_noexec is 2: memory files must not be programs, as jitfd's are not"
+            }
+        };
+        allows(Subject::MemfdNoexec, text)
+    }
+
+    fn membarrier(&self) -> Finding {
+        match &self.membarrier {
+            Ok(()) => allows(
+                Subject::Membarrier,
+                "it can make other threads see new code",
+            ),
+            Err(error) => {
+                let text = format!("other threads can't be made to see new code: {error}");
+                refuses(Subject::Membarrier, &[DualMapping], text)
+            }
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<fs::File> {
+    let flags = libc::O_CLOEXEC;
+    let mut options = fs::File::options();
+    options
+        .read(true)
+        .write(true)
+        .custom_flags(flags)
+        .open(path)
+}
+
+fn whose(metadata: &Metadata) -> String {
+    let (mode, uid, gid) = (metadata.mode() & 0o7777, metadata.uid(), metadata.gid());
+    format!("mode {mode:04o}, owner {uid}, group {gid}")
+}
+
+/// The first two numbers of a kernel's release.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut next = || numbers.next()?.parse().ok();
+    Some((next()?, next()?))
+}
+
+/// The value of a line "name:\tvalue".
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        (key == name).then(|| value.trim())
+    })
+}
+
+/// The mount point that has `path`, and its options. A later mount hides an
+/// earlier one.
+fn mount_of<'a>(mounts: &'a str, path: &str) -> Option<(&'a str, &'a str)> {
+    let points = mounts.lines().filter_map(|line| {
+        let mut words = line.split(' ').skip(4);
+        Some((words.next()?, words.next()?))
+    });
+    points
+        .filter(|(point, _)| Path::new(path).starts_with(point))
+        .max_by_key(|(point, _)| point.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A system made of files below a folder of its own.
+    struct Fake(System);
+
+    impl Drop for Fake {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0.root);
+        }
+    }
+
+    fn fake(name: &str, files: &[(&str, &str)]) -> Fake {
+        let root = std::env::temp_dir().join(format!("jitfd-{name}-{}", std::process::id()));
+        let system = System {
+            root,
+            mdwe: Ok(false),
+            membarrier: Ok(()),
+        };
+        for (path, text) in files {
+            let path = system.path(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        Fake(system)
+    }
+
+    const GOOD: [(&str, &str); 5] = [
+        ("/proc/cpuinfo", "flags : fpu nx lm\n"),
+        ("/proc/sys/kernel/osrelease", "7.3.4+deb13-amd64\n"),
+        ("/sys/module/jit/refcnt", "0\n"),
+        (
+            "/proc/self/mountinfo",
+            "22 1 0:5 / /dev rw,nosuid - devtmpfs u rw\n",
+        ),
+        (
+            "/proc/self/status",
+            "Name:\tx\nSeccomp:\t0\nSeccomp_filters:\t0\n",
+        ),
+    ];
+
+    fn of(system: &System, subject: Subject) -> Finding {
+        let mut findings = system.findings().into_iter();
+        findings.find(|finding| finding.subject == subject).unwrap()
+    }
+
+    #[test]
+    fn a_system_without_obstacles_has_none() {
+        let fake = fake("good", &GOOD);
+        for finding in fake.0.findings() {
+            // A device can't be made without rights.
+            let expected = match finding.subject {
+                Subject::Device => Verdict::Refuses,
+                _ => Verdict::Allows,
+            };
+            assert_eq!(finding.verdict, expected, "{finding:?}");
+            assert_eq!(finding.text.lines().count(), 1, "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn each_obstacle_is_seen() {
+        let bad = [
+            (Subject::Cpu, "/proc/cpuinfo", "flags : fpu lm"),
+            (Subject::Kernel, "/proc/sys/kernel/osrelease", "7.1.9"),
+            (Subject::Kernel, "/proc/sys/kernel/osrelease", "6.18.44-x"),
+            (Subject::Kernel, "/proc/sys/kernel/osrelease", ""),
+            (Subject::Kernel, "/sys/kernel/realtime", "1\n"),
+            (
+                Subject::Mount,
+                "/proc/self/mountinfo",
+                "2 1 0:5 / /dev rw,noexec - d u rw",
+            ),
+            (Subject::Device, "/dev/jit", "a file"),
+        ];
+        for (index, (subject, path, text)) in bad.into_iter().enumerate() {
+            let mut files = GOOD.to_vec();
+            files.push((path, text));
+            let fake = fake(&format!("bad-{index}"), &files);
+            let finding = of(&fake.0, subject);
+            assert_eq!(finding.verdict, Verdict::Refuses, "{finding:?}");
+            assert_eq!(finding.backends, [Kernel], "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn rules_of_the_process_are_seen() {
+        let mut fake = fake("rules", &GOOD);
+        fs::remove_dir_all(fake.0.path("/sys/module/jit")).unwrap();
+        fs::write(
+            fake.0.path("/proc/self/status"),
+            "Seccomp:\t2\nSeccomp_filters:\t3",
+        )
+        .unwrap();
+        fake.0.mdwe = Ok(true);
+        fake.0.membarrier = Err(io::Error::from_raw_os_error(libc::ENOSYS));
+        let expected = [
+            (Subject::Module, Verdict::Refuses, vec![Kernel]),
+            (Subject::Mdwe, Verdict::Refuses, vec![ProtectFlips]),
+            (Subject::Seccomp, Verdict::MayRefuse, Backend::ALL.to_vec()),
+            (Subject::Membarrier, Verdict::Refuses, vec![DualMapping]),
+        ];
+        for (subject, verdict, backends) in expected {
+            let finding = of(&fake.0, subject);
+            assert_eq!((finding.verdict, finding.backends), (verdict, backends));
+        }
+        assert!(of(&fake.0, Subject::Seccomp).text.starts_with("3 filter"));
+    }
+
+    #[test]
+    fn the_closest_mount_counts_and_the_last_of_several() {
+        let mounts = "1 0 0:1 / / rw,noexec - x x rw\n\
+                      2 1 0:5 / /dev rw - d u rw\n\
+                      3 1 0:5 / /dev rw,noexec - d u rw\n\
+                      4 1 0:5 / /dev/pts rw - d u rw\n\
+                      5 1 0:5 / /device rw - d u rw";
+        assert_eq!(mount_of(mounts, "/dev/jit"), Some(("/dev", "rw,noexec")));
+        assert_eq!(mount_of(mounts, "/proc"), Some(("/", "rw,noexec")));
+        assert_eq!(mount_of("", "/dev/jit"), None);
+    }
+}
