@@ -157,13 +157,9 @@ impl Image {
         self.items.is_empty()
     }
 
-    /// The number and the name of the item that has a byte at `offset` of the
-    /// image, and the offset in there: for the
-    /// [offset](crate::ValidationError::offset) that an error of
-    /// [`CodeSpace::link`](super::CodeSpace::link) says.
-    #[must_use]
-    pub fn item_at(&self, offset: usize) -> Option<(usize, &str, usize)> {
-        let layout = self.layout().ok()?;
+    /// The number and the name of the item that has a byte at `offset`, and the
+    /// offset in there.
+    pub(super) fn item_at(&self, layout: &Layout, offset: usize) -> Option<(usize, &str, usize)> {
         let number = layout.offsets.partition_point(|&start| start <= offset);
         let number = number.checked_sub(1)?;
         let item = self.items.get(number)?;
@@ -171,11 +167,12 @@ impl Image {
         (inner < item.bytes.len()).then_some((number, item.name.as_str(), inner))
     }
 
-    pub(super) fn layout(&self) -> Result<Layout, Error> {
+    /// Each item is aligned to `least` at least.
+    pub(super) fn layout(&self, least: Align) -> Result<Layout, Error> {
         let mut end = 0;
         let mut offsets = Vec::with_capacity(self.items.len());
         for item in &self.items {
-            let offset = item.align.up(end).ok_or(TOO_LARGE)?;
+            let offset = item.align.max(least).up(end).ok_or(TOO_LARGE)?;
             offsets.push(offset);
             end = offset.checked_add(item.bytes.len()).ok_or(TOO_LARGE)?;
         }
@@ -192,7 +189,7 @@ impl Image {
         }
         Ok(Layout {
             len,
-            align: self.align(),
+            align: self.align().max(least),
             offsets,
             far,
             stubs,
@@ -224,8 +221,19 @@ impl Image {
         pairs.map(part).collect()
     }
 
-    /// `options` and the data ranges.
+    /// `options` with the data ranges, and, if only declared entries may be
+    /// entered, with the start of each item that is code.
     pub(super) fn options(&self, layout: &Layout, options: &Options) -> Options {
+        let options = self.with_data(layout, options);
+        if options.entries.is_none() && !options.endbr64 {
+            return options;
+        }
+        let pairs = self.items.iter().zip(&layout.offsets);
+        let code = pairs.filter(|(item, _)| !item.data.iter().any(|data| data.contains(&0)));
+        code.fold(options, |options, (_, &offset)| options.entry(offset))
+    }
+
+    fn with_data(&self, layout: &Layout, options: &Options) -> Options {
         let pairs = self.items.iter().zip(&layout.offsets);
         let ranges = pairs.flat_map(|(item, offset)| {
             let moved = move |data: &Range<usize>| data.start + offset..data.end + offset;
@@ -317,27 +325,29 @@ mod tests {
     fn relocated(item: Item, base: usize) -> Result<Vec<u8>, Error> {
         let mut image = Image::new();
         image.add(item);
-        image.relocated(&image.layout()?, base)
+        image.relocated(&image.layout(Align::NONE)?, base)
     }
 
     #[test]
     fn items_lie_in_order_at_their_alignment() {
         let image = image();
-        let layout = image.layout().unwrap();
+        let layout = image.layout(Align::NONE).unwrap();
         assert_eq!(layout.offsets, [0, 64, 84]);
         assert_eq!((layout.len, layout.align.bytes()), (89, 64));
         let bytes = image.relocated(&layout, 0).unwrap();
         assert_eq!(bytes[3..64], [abi::FILL; 61]);
         let data = Options::new().data(68..72).data(84..85);
         assert_eq!(image.options(&layout, &Options::new()), data);
-        assert_eq!(image.item_at(65), Some((1, "b", 1)));
-        assert_eq!(image.item_at(3), None);
-        assert_eq!(image.item_at(89), None);
+        let entries = image.options(&layout, &Options::new().entries_only());
+        assert_eq!(entries, data.entry(0).entry(64));
+        assert_eq!(image.item_at(&layout, 65), Some((1, "b", 1)));
+        assert_eq!(image.item_at(&layout, 3), None);
+        assert_eq!(image.item_at(&layout, 89), None);
     }
 
     #[test]
     fn empty_images_and_items_are_refused() {
-        assert_eq!(Image::new().layout(), Err(TOO_LARGE));
+        assert_eq!(Image::new().layout(Align::NONE), Err(TOO_LARGE));
         assert_eq!(relocated(Item::new("", vec![]), 0), Err(TOO_LARGE));
     }
 
@@ -352,7 +362,7 @@ mod tests {
                 .reloc(near)
                 .data(0..12),
         );
-        let layout = image.layout().unwrap();
+        let layout = image.layout(Align::NONE).unwrap();
         let bytes = image.relocated(&layout, 0x10_0000).unwrap();
         assert_eq!(bytes[96..104], (0x10_0000_u64 + 66).to_le_bytes());
         assert_eq!(bytes[104..108], (-104_i32 - 4).to_le_bytes());

@@ -7,6 +7,7 @@ use super::area::Part;
 use super::image::{Image, Layout};
 use super::slot::{Function, Slot};
 use crate::error::Error;
+use crate::layout::Align;
 use crate::validate::Validator;
 
 impl CodeSpace {
@@ -17,12 +18,18 @@ impl CodeSpace {
     /// result is validated, and those very bytes are published. Branches between
     /// items are checked like any others.
     ///
+    /// It is validated by the rules of [`SpaceOptions::validation`]. If those ask
+    /// for entries, each item that begins with code has one at its start; if they
+    /// ask for lines of 64 bytes, each item starts with one.
+    ///
+    /// [`SpaceOptions::validation`]: super::SpaceOptions::validation
+    ///
     /// # Errors
     /// Nothing is published then.
     /// * [`Error::Argument`] if the image or an item is empty;
     /// * [`Error::Relocation`] if a record can't be resolved;
     /// * [`Error::Validation`], with an offset in the image
-    ///   ([`Image::item_at`]);
+    ///   ([`item_at`](Self::item_at));
     /// * else as [`reserve`](Self::reserve) and [`fill`](Self::fill).
     ///
     /// # Example
@@ -45,7 +52,7 @@ impl CodeSpace {
     /// # }
     /// ```
     pub fn link(&self, image: &Image) -> Result<Vec<Function>, Error> {
-        let layout = image.layout()?;
+        let layout = image.layout(self.least_align())?;
         let parts = image.parts(&layout);
         let slot = self.reserve_parts(layout.len, layout.align, image.window, &parts)?;
         if let Err(error) = self.link_into(&slot, image, &layout, &parts) {
@@ -57,6 +64,25 @@ impl CodeSpace {
             len: part.len,
         };
         Ok(parts.iter().map(function).collect())
+    }
+
+    /// The item that has a byte at `offset` of the linked image: its number, its
+    /// name, and the offset in it. For the
+    /// [offset](crate::ValidationError::offset) that an error of
+    /// [`link`](Self::link) says.
+    #[must_use]
+    pub fn item_at<'a>(&self, image: &'a Image, offset: usize) -> Option<(usize, &'a str, usize)> {
+        let layout = image.layout(self.least_align()).ok()?;
+        image.item_at(&layout, offset)
+    }
+
+    /// What the rules ask of code in this space.
+    pub(super) const fn least_align(&self) -> Align {
+        if self.options.validation.rules.within_lines {
+            Align::LINE
+        } else {
+            Align::NONE
+        }
     }
 
     fn link_into(

@@ -127,7 +127,8 @@ impl CodeSpace {
         from: usize,
     ) -> Result<Function, Error> {
         let instructions = decode(code, from)?;
-        let request = request.len(bound(&instructions));
+        let align = request.align.max(self.least_align());
+        let request = request.len(bound(&instructions)).align(align);
         self.emit(&request, |address| {
             let moved = encode(&instructions, address)?;
             let mut options = Options::clone(&self.options.validation);

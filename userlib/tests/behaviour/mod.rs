@@ -56,6 +56,7 @@ macro_rules! each_behaviour {
             space::many_threads_compile_at_once,
             space::signal_handlers_can_look_up,
             space::code_for_another_address_is_moved,
+            space::linked_items_follow_the_rules,
             space::regions_for_perf_maps_work_like_others,
             shadow::the_code_space_is_its_shadow,
             semantics::what_is_not_published_is_a_trap,

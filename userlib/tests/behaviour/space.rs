@@ -236,7 +236,7 @@ pub fn what_cannot_be_linked_leaves_no_function(backend: Backend) {
         panic!("must be refused");
     };
     assert_eq!(error.reason(), &Reason::Invalid);
-    assert_eq!(image.item_at(error.offset()), Some((1, "bad", 2)));
+    assert_eq!(space.item_at(&image, error.offset()), Some((1, "bad", 2)));
     let stats = space.stats();
     assert_eq!(
         (stats.functions, stats.reserved, stats.published),
@@ -373,6 +373,27 @@ pub fn code_for_another_address_is_moved(backend: Backend) {
         let function = space.publish_moved(&request, &code, from).unwrap();
         assert_eq!(run(&space, function), 42);
     }
+}
+
+pub fn linked_items_follow_the_rules(backend: Backend) {
+    let rules = Options::new().endbr64().within_lines();
+    let space = small(backend).validation(rules).create().unwrap();
+    let endbr64 = [0xf3, 0x0f, 0x1e, 0xfa];
+    let item = |name| Item::new(name, [&endbr64[..], returns(5).bytes()].concat());
+    let mut image = Image::new();
+    image.add(item("a"));
+    image.add(item("b"));
+    let good = space.link(&image).unwrap();
+    assert!(good.iter().all(|function| function.address % 64 == 0));
+    assert_eq!(run(&space, good[1]), 5);
+    image.add(Item::new("c", returns(5).bytes().to_vec()));
+    let Err(Error::Validation(error)) = space.link(&image) else {
+        panic!("must be refused");
+    };
+    assert_eq!(error.reason(), &Reason::NoEndbr64);
+    assert_eq!(space.item_at(&image, error.offset()), Some((2, "c", 0)));
+    let moved = space.publish_moved(&Request::new(0), &[0xf3, 0x0f, 0x1e, 0xfa, 0xc3], 0);
+    assert_eq!(moved.unwrap().address % 64, 0);
 }
 
 pub fn regions_for_perf_maps_work_like_others(backend: Backend) {
