@@ -133,7 +133,7 @@ guest_programs() {
     local folder
     # A static program has no use for the parts of Rust's library that call
     # glibc's resolver, about which the linker would warn.
-    local static=(-static -Wl,--gc-sections -O2)
+    local static=(-static "-Wl,--gc-sections" -O2)
     folder=$("$VM_DIR/guest.sh" -p jitfd-capi 2>"$WORK/log") || { cat "$WORK/log" && exit 1; }
     try c_builds_static "${C[@]}" "${static[@]}" -D_GNU_SOURCE "$HERE/every.c" "$folder/libjitfd.a" -o "$WORK/static-c" -pthread
     try cxx_builds_static "${CXX[@]}" "${static[@]}" "$HERE/every.cc" "$folder/libjitfd.a" -o "$WORK/static-cxx" -pthread

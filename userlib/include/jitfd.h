@@ -112,7 +112,8 @@
 #define JITFD_REASON_INTO_INSTRUCTION 7
 
 /**
- * A direct branch goes behind a lock prefix, and that was not tolerated.
+ * A direct branch goes behind a lock prefix, and that was not tolerated; target:
+ * where to.
  */
 #define JITFD_REASON_SKIPS_LOCK 8
 
@@ -860,7 +861,8 @@ int jitfd_set_fallback_hook(jitfd_fallback_hook hook);
  * source or a length of 0 or above 1 GiB; ENOENT if the module is not loaded;
  * EACCES if a file mode or policy forbids it; EPERM if /dev is mounted noexec;
  * ENOMEM; EDQUOT at the user's bound; EMFILE or ENFILE if the first call can't
- * open the device.
+ * open the device. If fallbacks are allowed and refused too, the errno is that of
+ * the device, and jitfd_error has all of them.
  */
 void *jit_create_code(const void *source, size_t len);
 
