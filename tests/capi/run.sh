@@ -113,7 +113,7 @@ header_checks() {
 # host: the programs over the shared library, by every backend but the kernel's.
 host_programs() {
     local folder=$TOP/target/release
-    cargo build --quiet --release -p jitfd-capi || die "libjitfd did not build" "see cargo's lines above"
+    cargo build --quiet --release -p jitfd-capi -p jitctl || die "libjitfd did not build" "see cargo's lines above"
     try only_what_is_declared_is_exported exported_is_declared "$folder"
     try archive_has_all defined_in_archive "$folder"
     try shared_library_has_its_name soname_is "$folder/libjitfd.so" libjitfd.so.0
