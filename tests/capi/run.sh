@@ -198,6 +198,7 @@ installation() {
     try installs install_it install
     for path in include/jitfd.h lib/libjitfd.a lib/libjitfd.so lib/libjitfd.so.0 \
         lib/pkgconfig/jitfd.pc lib/udev/rules.d/60-jit.rules share/man/man3/jit_create_code.3 \
+        bin/jitctl share/man/man1/jitctl.1 \
         share/man/man4/jit.4 share/man/man7/jitfd.7; do
         try "installed_$(basename "$path")" test -s "$ROOT/opt/jitfd/$path"
     done
@@ -237,11 +238,25 @@ same_errnos() {
     [ -s "$WORK/rst" ] && diff "$WORK/rst" "$WORK/man"
 }
 
+# names_options: whether jitctl(1) has each option that the command knows.
+names_options() {
+    local word
+    for word in probe validate stat; do
+        "$TOP/target/release/jitctl" "$word" --help
+    done | grep -oE -- '--[a-z-]+' | sort -u >"$WORK/options"
+    sed 's/\\-/-/g' "$MAN/jitctl.1" >"$WORK/jitctl.1"
+    [ -s "$WORK/options" ] || return 1
+    while read -r word; do
+        grep -qF -e "$word" "$WORK/jitctl.1" || { echo "jitctl.1 does not say $word" && return 1; }
+    done <"$WORK/options"
+}
+
 man_pages() {
     local page call
     for page in "$MAN"/*.[1-8]; do
         try "formats_$(basename "$page")" man_page "$page"
     done
+    try jitctl.1_names_every_option names_options
     # shellcheck disable=SC2046 # words, not one argument
     try jitfd.7_names_every_function names_all "$MAN/jitfd.7" $(functions)
     # shellcheck disable=SC2046 # words, not one argument

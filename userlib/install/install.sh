@@ -96,7 +96,9 @@ write_pc() {
 
 case ${1:-} in
 install)
-    [ -f "$BUILT/libjitfd.so" ] || die "libjitfd is not built" "run: make install"
+    for built in libjitfd.so jitctl; do
+        [ -f "$BUILT/$built" ] || die "$built is not built" "run: make install"
+    done
     write_pc
     files | put_all
     ;;
