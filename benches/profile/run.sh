@@ -4,10 +4,13 @@
 # guest under an instruction-counting plugin (count.c), resolves the addresses,
 # and prints, for each section, the cost by stage. TCG only. About a minute.
 #
-#   FUNCTIONS=N   how many are counted in each section (1024)
+#   FUNCTIONS=N   how many are counted in each section (256)
+#   THREADS=N     how many threads execute: 0 shows writing in place, 1 (the
+#                 default) swaps
 . "$(dirname "$0")/../../tests/vm/lib.sh"
 
-FUNCTIONS=${FUNCTIONS:-1024}
+FUNCTIONS=${FUNCTIONS:-256}
+THREADS=${THREADS:-1}
 OUT=$TOP/target/bench/profile
 # The build root shares /dev with the host: what QEMU reads and writes goes there.
 SHARED=/dev/shm/jitfd-profile-$$
@@ -23,7 +26,7 @@ in_root "$root" -- gcc-14 -Wall -Wextra -O2 -shared -fPIC \
     die "the plugin did not build" "see gcc's lines above"
 APPEND=page_poison=0 ACCEL=tcg SMP=2 OUT=$OUT QEMU="-plugin $SHARED/count.so,out=$SHARED/counts" \
     "$TOP/target/release/vm" "$programs/jitfd-bench" profile \
-    --functions "$FUNCTIONS" --symbols /out/kallsyms >&2
+    --functions "$FUNCTIONS" --threads "$THREADS" --symbols /out/kallsyms >&2
 [ -s "$SHARED/counts" ] || die "the plugin counted nothing" "does QEMU in $root load plugins?"
 cp "$SHARED/counts" "$OUT/counts"
 cargo run --quiet --release --manifest-path "$TOP/Cargo.toml" -p jitfd-bench --bin stages -- \

@@ -33,6 +33,11 @@ impl Window {
         }))
     }
 
+    /// Where function `number` is.
+    pub fn address(&self, number: usize) -> usize {
+        self.base + number * LEN
+    }
+
     /// From now on `count` functions are there.
     pub fn grow(&self, count: usize) {
         self.count.store(count as u64, Ordering::Release);
@@ -57,7 +62,7 @@ impl Window {
         };
         let number = count - 1 - back;
         // SAFETY: That many functions are published, and they stay.
-        let answer = unsafe { sys::call(self.base + number as usize * LEN) };
+        let answer = unsafe { sys::call(self.address(number as usize)) };
         if u64::from(answer) != number {
             eprintln!("bench: failed: function {number} answered {answer}");
             std::process::exit(1);

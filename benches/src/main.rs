@@ -62,8 +62,11 @@ enum Command {
     /// Publishes between marks that the instruction counter looks for.
     Profile {
         /// How many functions in each section.
-        #[arg(long, default_value_t = 1024)]
+        #[arg(long, default_value_t = 256)]
         functions: usize,
+        /// How many threads execute: 0 shows writing in place, 1 swaps.
+        #[arg(long, default_value_t = 1)]
+        threads: usize,
         /// A file for the kernel's symbols.
         #[arg(long)]
         symbols: std::path::PathBuf,
@@ -88,7 +91,11 @@ fn run(command: Command) -> Result<()> {
             host_cpus,
             raw,
         } => measure(rounds, &threads, host_cpus, raw.as_deref()),
-        Command::Profile { functions, symbols } => profile::run(functions, &symbols),
+        Command::Profile {
+            functions,
+            threads,
+            symbols,
+        } => profile::run(functions, threads, &symbols),
     }
 }
 

@@ -7,16 +7,19 @@
 use std::arch::asm;
 use std::fs;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use crate::error::{Result, doing};
 use crate::executors::Executors;
-use crate::methods::{
-    self, BATCH, CLOCK, DUAL_BATCH, Dual, FLIP, FLOOR, JITFD, JITFD_BATCH, Method,
-};
+use crate::methods::{self, CLOCK, DUAL_BATCH, Dual, FLIP, FLOOR, JITFD, JITFD_BATCH, Method};
 use crate::sys;
 
-/// Calls before the counting begins.
-const WARM: usize = 16;
+/// Functions before the counting begins, and the time until the pages that they
+/// replaced are ready for use: the steady state of a compiler that publishes
+/// less than a few hundred functions in a timer tick.
+const WARM: usize = 512;
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// A mark: a no-operation that nothing else contains. `$number` starts a
 /// section; 0 ends it; 255 lets the counter write what it has.
@@ -33,14 +36,14 @@ macro_rules! mark {
     };
 }
 
-/// Runs each section, with one executing thread.
-pub fn run(functions: usize, symbols: &Path) -> Result<()> {
+/// Runs each section, with `threads` executing threads.
+pub fn run(functions: usize, threads: usize, symbols: &Path) -> Result<()> {
     fs::copy("/proc/kallsyms", symbols).map_err(doing("copy /proc/kallsyms"))?;
     sys::pin(0)?;
     let settled = Dual::settled()?;
-    let rounds = functions.div_ceil(64).max(1);
+    let rounds = (WARM + functions).div_ceil(64);
     let mut methods = methods::all(rounds + 1)?;
-    let executors = Executors::start(1, settled);
+    let executors = Executors::start(threads, settled);
     for method in &mut methods {
         let window = method.window().unwrap_or(settled);
         executors.turn_to(window);
@@ -62,17 +65,17 @@ fn section(method: &mut dyn Method, functions: usize, catch_up: impl Fn()) -> Re
         JITFD_BATCH => || mark!(6),
         _ => return Ok(()),
     };
-    let calls = if method.functions() == BATCH {
-        functions / BATCH
-    } else {
-        functions
-    };
-    for call in 0..WARM + calls {
+    let each = method.functions().max(1);
+    for _ in 0..WARM / each {
         method.prepare();
         catch_up();
-        if call >= WARM {
-            begin();
-        }
+        method.call()?;
+    }
+    thread::sleep(SETTLE);
+    for _ in 0..functions / each {
+        method.prepare();
+        catch_up();
+        begin();
         let result = method.call();
         mark!(0);
         result?;

@@ -4,6 +4,7 @@
 
 use crate::error::{Error, Result};
 use crate::interrupts::Interrupts;
+use crate::methods::JITFD_RUN;
 
 /// The module's counters that matter here, of one region.
 #[derive(Clone, Copy, Debug, Default)]
@@ -121,12 +122,13 @@ impl Scenario {
                 continue;
             };
             let (name, threads) = (series.method, self.threads);
-            if threads > 0 && module.swaps == 0 {
+            let executed = threads > 0 || name == JITFD_RUN;
+            if executed && module.swaps == 0 {
                 return Err(Error(format!(
                     "{name}, {threads} threads: nothing was swapped"
                 )));
             }
-            if threads == 0 && module.in_place == 0 {
+            if !executed && module.in_place == 0 {
                 return Err(Error(format!(
                     "{name}, no thread: nothing was written in place"
                 )));

@@ -9,7 +9,7 @@ use jitfd_plan::abi;
 use crate::error::{Error, Result, last};
 use crate::executors::Window;
 use crate::function::{self, LEN, PER_PAGE};
-use crate::methods::{JITFD, JITFD_BATCH, Method};
+use crate::methods::{JITFD, JITFD_BATCH, JITFD_RUN, Method};
 use crate::samples::Module;
 use crate::sys::{self, Access, Area};
 
@@ -22,6 +22,8 @@ pub struct Jitfd {
     _map: OwnedFd,
     append: OwnedFd,
     window: &'static Window,
+    /// The publishing thread itself calls each function.
+    runs: bool,
     number: usize,
     functions: usize,
     codes: Vec<u8>,
@@ -31,6 +33,16 @@ pub struct Jitfd {
 impl Jitfd {
     /// Publishes `functions` in one call; has room for `rounds` turns.
     pub fn new(functions: usize, rounds: usize) -> Result<Self> {
+        Jitfd::with(functions, rounds, false)
+    }
+
+    /// The same, one by one, where the publishing thread itself calls each
+    /// function: every page is replaced, and no other CPU is concerned.
+    pub fn run_by_publisher(rounds: usize) -> Result<Self> {
+        Jitfd::with(1, rounds, true)
+    }
+
+    fn with(functions: usize, rounds: usize, runs: bool) -> Result<Self> {
         let count = BEFORE + rounds * calls(functions) * functions;
         let len = (count * LEN).next_multiple_of(4096);
         let map = sys::open(c"/dev/jit")?;
@@ -45,6 +57,7 @@ impl Jitfd {
             _map: map,
             append,
             window: Window::new(area.address(), 0),
+            runs,
             number: 0,
             functions: BEFORE,
             codes: Vec::new(),
@@ -88,10 +101,10 @@ pub fn stats(append: &OwnedFd) -> Result<Module> {
 
 impl Method for Jitfd {
     fn name(&self) -> &'static str {
-        if self.functions == 1 {
-            JITFD
-        } else {
-            JITFD_BATCH
+        match self.functions {
+            1 if self.runs => JITFD_RUN,
+            1 => JITFD,
+            _ => JITFD_BATCH,
         }
     }
 
@@ -105,6 +118,10 @@ impl Method for Jitfd {
 
     fn prepare(&mut self) {
         self.codes = function::codes(self.number as u32, self.functions);
+        if self.runs && self.number > 0 {
+            // SAFETY: So many functions are published, and they stay.
+            unsafe { sys::call(self.window.address(self.number - 1)) };
+        }
     }
 
     fn call(&mut self) -> Result<()> {
@@ -130,7 +147,7 @@ impl Method for Jitfd {
     }
 
     fn window(&self) -> Option<&'static Window> {
-        Some(self.window)
+        (!self.runs).then_some(self.window)
     }
 
     fn module(&self) -> Result<Option<Module>> {

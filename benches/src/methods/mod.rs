@@ -26,6 +26,7 @@ pub const FLIP: &str = "mprotect";
 pub const DUAL: &str = "dual";
 pub const DUAL_BATCH: &str = "dual/64";
 pub const JITFD: &str = "jitfd";
+pub const JITFD_RUN: &str = "jitfd+run";
 pub const JITFD_BATCH: &str = "jitfd/64";
 pub const LIBRARY: &str = "jitfd+lib";
 
@@ -76,6 +77,7 @@ pub fn all(rounds: usize) -> Result<Vec<Box<dyn Method>>> {
         Box::new(Dual::new(1, rounds)?),
         Box::new(Dual::new(BATCH, rounds)?),
         Box::new(Jitfd::new(1, rounds)?),
+        Box::new(Jitfd::run_by_publisher(rounds)?),
         Box::new(Jitfd::new(BATCH, rounds)?),
         Box::new(library::Library::new(rounds)?),
     ])
