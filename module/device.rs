@@ -294,6 +294,7 @@ pub(crate) fn show_region(m: &SeqFile, region: &Region) {
     seq_print!(m, "jit-capacity:\t{}\n", stats.capacity);
     seq_print!(m, "jit-cursor:\t{}\n", stats.cursor);
     seq_print!(m, "jit-sealed:\t{}\n", stats.sealed);
+    seq_print!(m, "jit-pooled:\t{}\n", stats.pooled);
     seq_print!(m, "jit-publications:\t{}\n", stats.publications);
     seq_print!(m, "jit-segments:\t{}\n", stats.segments);
     seq_print!(m, "jit-bytes:\t{}\n", stats.bytes);

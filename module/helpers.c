@@ -286,11 +286,12 @@ struct task_struct *jit_kthread_run(int (*fn)(void *data), void *data)
 }
 
 /* Sleeps until woken, unless the kthread is to stop or *@work is not zero. */
-void jit_kthread_sleep(const int *work);
-void jit_kthread_sleep(const int *work)
+bool jit_kthread_sleep(const int *work, long timeout);
+bool jit_kthread_sleep(const int *work, long timeout)
 {
 	set_current_state(TASK_INTERRUPTIBLE);
 	if (!kthread_should_stop() && !smp_load_acquire(work))
-		schedule();
+		timeout = schedule_timeout(timeout);
 	__set_current_state(TASK_RUNNING);
+	return timeout != 0;
 }

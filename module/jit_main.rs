@@ -31,6 +31,7 @@ mod user;
 // A publication: what was copied in, private pages, the authoritative copy.
 mod page;
 mod pages;
+mod pool;
 mod publish;
 mod stage;
 
@@ -84,6 +85,7 @@ struct Jit {
     _device: Pin<KBox<device::Device>>,
     _fixup: Fixup,
     _reclaim: retire::Reclaim,
+    _shrinker: pool::Shrinker,
     _users: Users,
 }
 
@@ -111,6 +113,7 @@ impl kernel::Module for Jit {
         }
         user::init();
         let users = Users;
+        let shrinker = pool::Shrinker::register()?;
         let reclaim = retire::Reclaim::start()?;
         fixup::register()?;
         let fixup = Fixup;
@@ -120,6 +123,7 @@ impl kernel::Module for Jit {
             _device: device,
             _fixup: fixup,
             _reclaim: reclaim,
+            _shrinker: shrinker,
             _users: users,
         })
     }

@@ -196,6 +196,16 @@ impl Blank {
         self.used = end.max(self.used);
     }
 
+    /// Makes all of it 0xCC, so that what is written next is all that is. Also
+    /// what is 0xCC already: an emulator gives up the code that it translated
+    /// only where it sees a store, and until then each store is slow.
+    pub(crate) fn fill_all(&mut self) {
+        self.dirty = PAGE_SIZE;
+        self.fill_up_to(PAGE_SIZE);
+        // INVARIANT: Nothing is written, and everything was just filled.
+        self.dirty = 0;
+    }
+
     /// Makes bytes from `used` to `offset` 0xCC, where they may not be.
     fn fill_up_to(&mut self, offset: usize) {
         let end = offset.min(self.dirty);

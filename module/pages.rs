@@ -32,8 +32,9 @@ pub(crate) struct Pages {
     slots: SpinLock<KVVec<Slot>>,
 }
 
-fn state_of(slot: Option<&Slot>) -> PageState {
-    match slot.and_then(Option::as_ref) {
+/// What the world can have seen of a page whose newest version is `version`.
+pub(crate) fn state_of(version: Option<&Version>) -> PageState {
+    match version {
         None => PageState::Absent,
         Some(version) if version.is_seen() => PageState::Live,
         Some(_) => PageState::Unseen,
@@ -58,13 +59,8 @@ impl Pages {
         }))
     }
 
-    /// What the world can have seen of `page`. Only a publication, of which
-    /// there is one at a time, changes it, but for Unseen → Live.
-    pub(crate) fn state(&self, page: usize) -> PageState {
-        state_of(self.slots.lock().get(page))
-    }
-
-    /// The newest version of `page`.
+    /// The newest version of `page`. Only a publication, of which there is one
+    /// at a time, changes it.
     pub(crate) fn get(&self, page: usize) -> Slot {
         self.slots.lock().get(page).and_then(Clone::clone)
     }
@@ -99,9 +95,8 @@ impl Pages {
         use_it: impl FnOnce(PageState, Option<&Version>) -> R,
     ) -> R {
         let slots = self.slots.lock();
-        let slot = slots.get(page);
-        let version = slot.and_then(Option::as_ref);
-        use_it(state_of(slot), version.map(|version| &**version))
+        let version = slots.get(page).and_then(Option::as_deref);
+        use_it(state_of(version), version)
     }
 
     /// The authoritative byte at `offset`, `None` where nothing is published.

@@ -7,6 +7,9 @@
 //!  (may fail, nothing changed yet)         slot, then entries (can't fail)
 //! ```
 //!
+//! What is added to one page that nobody can see takes a shorter way: it needs
+//! no memory and replaces nothing.
+//!
 //! Lock order: see `region.rs`. User memory is read before the turn is taken,
 //! and no result is written back.
 
@@ -16,9 +19,10 @@ use crate::{
     error::errno,
     holes::Spare,
     page::{Blank, Version},
+    pages::state_of,
     plan::{
         abi::{self, Publish, PAGE_SIZE},
-        lifecycle::{change, must_flush_after, must_flush_before, Change, PageState, Swapped},
+        lifecycle::{change, must_flush_after, must_flush_before, Change, Swapped},
         refusal::Refusal,
         request::{self, page_round, Kind},
         span::{self, Descending, Span, Touched},
@@ -27,7 +31,7 @@ use crate::{
     pte,
     region::{Region, Turn},
     retire,
-    stage::{user_ptr, Stage},
+    stage::{user_ptr, Stage, Supply},
 };
 
 /// `JIT_APPEND` and `JIT_FILL`. Returns the offset of the first segment.
@@ -48,11 +52,40 @@ fn in_turn(region: &Arc<Region>, arg: &Publish, kind: Kind, stage: &mut Stage) -
         Kind::Append => place_append(stage, arg, region, &turn)?,
         Kind::Fill => place_fill(stage, &turn)?,
     };
-    let supplies = Supplies::get(region, stage, kind)?;
-    let sync = arg.flags & abi::PUBLISH_SYNC != 0 || is_ambiguous(region, stage);
-    commit(region, &mut turn, stage, supplies, sync);
+    if kind == Kind::Fill || !add_unseen(region, stage) {
+        let supplies = Supplies::get(region, stage, kind)?;
+        let sync = arg.flags & abi::PUBLISH_SYNC != 0 || is_ambiguous(region, stage);
+        commit(region, &mut turn, stage, supplies, sync);
+    }
+    count(region, stage);
     turn.cursor = cursor;
     Ok(first_offset(stage))
+}
+
+/// Writes to a page that no CPU can see, if that is all there is to do. Then
+/// nothing of it can be stale, so nothing is flushed whatever was asked for.
+fn add_unseen(region: &Region, stage: &Stage) -> bool {
+    let &[span] = &stage.spans[..] else {
+        return false;
+    };
+    let page = span.first_page() as usize;
+    // What begins the next page may be stale, and be taken for `int 3` now.
+    let ends_page = span.end() % PAGE_SIZE as u64 == 0;
+    let done = span.is_on_one_page()
+        && !(ends_page && wants_after(&stage.bytes))
+        && region.pages.write_unseen(page, |version| {
+            let at = (span.start % PAGE_SIZE as u64) as usize;
+            version.write_unseen(at, &stage.bytes);
+        });
+    region.counters.in_place.add(u64::from(done));
+    done
+}
+
+fn count(region: &Region, stage: &Stage) {
+    let counters = &region.counters;
+    counters.publications.add(1);
+    counters.segments.add(stage.segments.len() as u64);
+    counters.bytes.add(stage.bytes.len() as u64);
 }
 
 fn first_offset(stage: &Stage) -> u64 {
@@ -72,7 +105,7 @@ fn place_append(stage: &mut Stage, arg: &Publish, region: &Region, turn: &Turn) 
         let span = span::place(cursor, region.capacity(), segment.len, segment.align_log2)
             .map_err(errno)?;
         cursor = span.end();
-        stage.push_span(span, start)?;
+        stage.append_span(span, start)?;
         start += usize::try_from(segment.len)?;
     }
     if fresh {
@@ -101,7 +134,8 @@ fn place_fill(stage: &mut Stage, turn: &Turn) -> Result<u64> {
     Ok(turn.cursor)
 }
 
-/// What a publication needs beside its stage, so that it can't fail half-way.
+/// What a publication needs beside its supplies, so that it can't fail
+/// half-way.
 struct Supplies {
     reservation: retire::Reservation,
     holes: Spare,
@@ -111,11 +145,17 @@ impl Supplies {
     fn get(region: &Region, stage: &mut Stage, kind: Kind) -> Result<Self> {
         let mut existing = 0;
         for touched in Descending::new(&stage.spans) {
-            let page = usize::try_from(touched.page)?;
-            existing += usize::from(region.pages.state(page) != PageState::Absent);
-            stage.blanks.push(region.blank()?, GFP_KERNEL_ACCOUNT)?;
+            let old = region.pages.get(usize::try_from(touched.page)?);
+            existing += usize::from(old.is_some());
+            let blank = region.blank()?;
+            stage
+                .supplies
+                .push(Supply { old, blank }, GFP_KERNEL_ACCOUNT)?;
         }
         stage.retired.reserve(existing, GFP_KERNEL_ACCOUNT)?;
+        if existing > 0 {
+            region.pool.grow();
+        }
         let holes = Spare::new(match kind {
             Kind::Append => 0,
             Kind::Fill => stage.spans.len(),
@@ -170,14 +210,15 @@ fn commit(
         spans,
         starts,
         bytes,
-        blanks,
+        supplies: pages,
         retired,
         ..
     } = stage;
-    let mut stale = false;
+    // What earlier publications replaced may be stale as well.
+    let mut stale = sync && region.pending() != 0;
     // The page after the one at hand, if this publication swapped it.
     let mut next: Option<(u64, Swapped)> = None;
-    for touched in Descending::new(spans) {
+    for (touched, supply) in Descending::new(spans).zip(pages.drain_all()) {
         let write = Write {
             region,
             spans,
@@ -194,20 +235,13 @@ fn commit(
             retire::flush(region, &mut turn.cpus);
             stale = false;
         }
-        let Some(blank) = blanks.pop() else {
-            break;
-        };
-        let swapped = write.publish(blank, turn, retired);
+        let swapped = write.publish(supply, turn, retired);
         stale |= swapped.may_be_stale();
         next = Some((touched.page, swapped));
     }
     if must_flush_after(sync, stale) {
         retire::flush(region, &mut turn.cpus);
     }
-    let counters = &region.counters;
-    counters.publications.add(1);
-    counters.segments.add(spans.len() as u64);
-    counters.bytes.add(bytes.len() as u64);
     turn.holes.take(spans, supplies.holes);
     retire::retire(region, retired, &turn.cpus, supplies.reservation);
 }
@@ -242,12 +276,20 @@ impl Write<'_> {
         last.is_some_and(|span| span.crosses_after(self.touched.page))
     }
 
-    fn publish(&self, blank: Blank, turn: &mut Turn, retired: &mut KVec<Arc<Version>>) -> Swapped {
-        match change(self.region.pages.state(self.page())) {
-            Change::Create => self.create(blank),
-            Change::InPlace if self.in_place() => self.region.keep(blank),
+    fn publish(
+        &self,
+        supply: Supply,
+        turn: &mut Turn,
+        retired: &mut KVec<Arc<Version>>,
+    ) -> Swapped {
+        let Supply { old, blank } = supply;
+        match (change(state_of(old.as_deref())), old) {
+            (Change::InPlace, _) if self.in_place() => self.region.pool.keep(blank),
             // A fault may have mapped the page since it was looked at.
-            Change::InPlace | Change::Replace => return self.replace(blank, turn, retired),
+            (Change::InPlace | Change::Replace, Some(old)) => {
+                return self.replace(old, blank, turn, retired)
+            }
+            (Change::Create | Change::InPlace | Change::Replace, _) => self.create(blank),
         }
         Swapped::default()
     }
@@ -270,19 +312,20 @@ impl Write<'_> {
     /// Rule R4: the slot first, then the entries.
     fn replace(
         &self,
+        old: Arc<Version>,
         mut blank: Blank,
         turn: &mut Turn,
         retired: &mut KVec<Arc<Version>>,
     ) -> Swapped {
-        let (Some(old), Some(space)) = (self.region.pages.get(self.page()), &self.region.space)
-        else {
+        let Some(space) = &self.region.space else {
             return Swapped::default();
         };
         blank.copy_from(&old);
+        // Whoever frees the old version, or uses it again, is the only holder.
+        drop(old);
         self.pieces(|at, bytes| blank.write(at, bytes));
         let new = blank.into_version();
         new.set_seen();
-        drop(old);
         let old = self.region.pages.put(self.page(), new.clone());
         let pgoff = self.region.first_pgoff() + self.page();
         let mut swapped = pte::swap_everywhere(&space.lock(), pgoff, &new, &mut turn.cpus);
@@ -304,7 +347,7 @@ impl Write<'_> {
         }
         self.region.counters.retired.add(1);
         if let Some(blank) = Blank::recycle(old) {
-            self.region.keep(blank);
+            self.region.pool.keep(blank);
         }
         self.region.counters.freed.add(1);
     }

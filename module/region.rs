@@ -32,14 +32,12 @@ use crate::{
         request,
         span::{self, Span},
     },
+    pool::{self, Pool},
     space::Space,
     stage::Stage,
     tlb::Cpus,
     user::{Charge, User, What},
 };
-
-/// Blank pages that a region keeps for its next publications.
-const POOL: usize = 32;
 
 /// Who may publish into a region.
 pub(crate) enum Publishers {
@@ -141,8 +139,7 @@ pub(crate) struct Region {
     pub(crate) pages: Pages,
     #[pin]
     pub(crate) turn: Mutex<Turn>,
-    #[pin]
-    pool: SpinLock<KVec<Blank>>,
+    pub(crate) pool: Pool,
     #[pin]
     stage: SpinLock<Option<KBox<Stage>>>,
 }
@@ -173,7 +170,7 @@ impl Region {
         let user = User::current()?;
         let charge = Charge::new(&user, What::Region)?;
         let pages = Pages::new(usize::try_from(capacity)? / PAGE_SIZE)?;
-        let pool = KVec::with_capacity(POOL, GFP_KERNEL_ACCOUNT)?;
+        let pool = Pool::new()?;
         Arc::pin_init(
             pin_init!(Region {
                 space,
@@ -190,7 +187,7 @@ impl Region {
                     holes: start.holes,
                     cpus: Cpus::none(),
                 }, "jit_turn"),
-                pool <- new_spinlock!(pool, "jit_pool"),
+                pool,
                 stage <- new_spinlock!(None, "jit_stage"),
             }),
             GFP_KERNEL_ACCOUNT,
@@ -271,20 +268,16 @@ impl Region {
         Ok(copy)
     }
 
-    /// A blank page, from the pool or new.
+    /// A blank page, from the pool or new. Fails with `ENOMEM` or `EDQUOT`, but
+    /// not while pages that nobody uses are kept.
     pub(crate) fn blank(&self) -> Result<Blank> {
-        let pooled = self.pool.lock().pop();
-        match pooled {
+        match self.pool.take() {
             Some(blank) => Ok(blank),
-            None => Blank::new(&self.user),
+            None => Blank::new(&self.user).or_else(|error| match pool::trim() {
+                0 => Err(error),
+                _ => Blank::new(&self.user),
+            }),
         }
-    }
-
-    /// Keeps a blank page for the next publication, or drops it.
-    pub(crate) fn keep(&self, blank: Blank) {
-        // What does not fit is dropped after the lock: freeing takes others.
-        let rejected = self.pool.lock().push_within_capacity(blank);
-        drop(rejected);
     }
 
     /// The memory of a publication. Fails with `ENOMEM`.
@@ -334,7 +327,8 @@ impl Region {
             ipis: counters.ipis.get(),
             straddles: counters.straddles.get(),
             sealed: u64::from(sealed),
-            reserved: [0; 10],
+            pooled: self.pool.len() as u64,
+            reserved: [0; 9],
         }
     }
 }

@@ -38,12 +38,16 @@ use crate::{
         abi::MAX_SEGMENTS,
         ledger::{must_flush, patience, Bounds, Patience},
     },
+    pool::{self, Pool},
     region::Region,
     tlb::Cpus,
 };
 
 /// How long a CPU may take to tick before it is interrupted.
 const PATIENCE_MS: u32 = 40;
+
+/// How often idle pools are looked for.
+const IDLE_MS: u32 = 1000;
 
 /// The smallest bounds: one publication replaces at most two pages a segment.
 const MIN_BOUND: usize = 2 * MAX_SEGMENTS as usize;
@@ -84,11 +88,21 @@ impl Batch {
 
 /// Gives pages back to their regions, to which no TLB holds a translation.
 fn give_back(items: &mut KVVec<Retired>) {
-    for item in items.drain_all() {
-        if let Some(blank) = Blank::recycle(item.version) {
-            item.region.keep(blank);
+    for Retired { version, region } in items.drain_all() {
+        if region.pool.has_room() {
+            recycle(version, &region.pool);
+        } else {
+            drop(version);
         }
-        item.region.counters.freed.add(1);
+        region.counters.freed.add(1);
+    }
+}
+
+/// Makes it a blank page, here and not where somebody waits for it.
+fn recycle(version: Arc<Version>, pool: &Pool) {
+    if let Some(mut blank) = Blank::recycle(version) {
+        blank.fill_all();
+        pool.keep(blank);
     }
 }
 
@@ -286,11 +300,25 @@ unsafe extern "C" fn main(_: *mut c_void) -> c_int {
             // SAFETY: In the kthread, holding no lock.
             unsafe { bindings::schedule_timeout_interruptible(1) };
         } else {
-            // SAFETY: `WORK` is static and has the layout of an `int`.
-            unsafe { ffi::jit_kthread_sleep(WORK.as_ptr()) };
+            sleep();
         }
     }
     0
+}
+
+/// Sleeps until there is work. Pools that nobody uses meanwhile are emptied.
+fn sleep() {
+    // SAFETY: `WORK` is static and has the layout of an `int`.
+    let woken = unsafe {
+        if pool::any() {
+            ffi::jit_kthread_sleep(WORK.as_ptr(), msecs_to_jiffies(IDLE_MS) as c_long)
+        } else {
+            ffi::jit_kthread_sleep(WORK.as_ptr(), c_long::MAX)
+        }
+    };
+    if !woken {
+        pool::trim_idle();
+    }
 }
 
 /// One look at the batch in flight. Says whether there is more to do.

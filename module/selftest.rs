@@ -85,14 +85,14 @@ mod tests {
     #[test]
     fn page_goes_from_absent_to_unseen_to_live() -> Result {
         let pages = pages(2)?;
-        assert_eq!(pages.state(1), PageState::Absent);
+        assert_eq!(pages.with(1, |state, _| state), PageState::Absent);
         assert!(pages.byte(PAGE_SIZE as u64).is_none());
         let version = blank()?.into_version();
         assert!(pages.put(1, version.clone()).is_none());
-        assert_eq!(pages.state(1), PageState::Unseen);
+        assert_eq!(pages.with(1, |state, _| state), PageState::Unseen);
         version.set_seen();
-        assert_eq!(pages.state(1), PageState::Live);
-        assert_eq!(pages.state(2), PageState::Absent);
+        assert_eq!(pages.with(1, |state, _| state), PageState::Live);
+        assert_eq!(pages.with(2, |state, _| state), PageState::Absent);
         Ok(())
     }
 

@@ -30,6 +30,14 @@ use crate::{
 /// What a region keeps of the memory for bytes, at most.
 const KEEP: usize = 64 * 1024;
 
+/// What the publication of one page needs.
+pub(crate) struct Supply {
+    /// The version that is the newest until then.
+    pub(crate) old: Option<Arc<Version>>,
+    /// Becomes the next one.
+    pub(crate) blank: Blank,
+}
+
 /// The memory of one publication.
 pub(crate) struct Stage {
     /// The array of segments, as userspace has it.
@@ -41,8 +49,8 @@ pub(crate) struct Stage {
     pub(crate) spans: KVec<Span>,
     /// Where the bytes of each span start in `bytes`.
     pub(crate) starts: KVec<usize>,
-    /// One page for each page that is touched.
-    pub(crate) blanks: KVVec<Blank>,
+    /// One supply for each page that is touched, the last page first.
+    pub(crate) supplies: KVVec<Supply>,
     /// Versions that were replaced.
     pub(crate) retired: KVec<Arc<Version>>,
 }
@@ -55,7 +63,7 @@ impl Stage {
             bytes: KVVec::new(),
             spans: KVec::new(),
             starts: KVec::new(),
-            blanks: KVVec::new(),
+            supplies: KVVec::new(),
             retired: KVec::new(),
         }
     }
@@ -67,14 +75,11 @@ impl Stage {
         self.segments.reserve(count, GFP_KERNEL_ACCOUNT)?;
         self.spans.reserve(count, GFP_KERNEL_ACCOUNT)?;
         self.starts.reserve(count, GFP_KERNEL_ACCOUNT)?;
-        UserSlice::new(user_ptr(arg.segments)?, count * size_of::<Segment>())
-            .read_all(&mut self.raw, GFP_KERNEL_ACCOUNT)?;
+        self.copy_segments(user_ptr(arg.segments)?, count)?;
         let mut total = 0u64;
-        for raw in self.raw.chunks_exact(size_of::<Segment>()) {
-            let segment = *Segment::from_bytes(raw).ok_or(EFAULT)?;
-            request::segment(&segment, kind).map_err(errno)?;
+        for segment in self.segments.iter() {
+            request::segment(segment, kind).map_err(errno)?;
             total = total.saturating_add(segment.len);
-            self.segments.push(segment, GFP_KERNEL_ACCOUNT)?;
         }
         if total > capacity {
             return Err(errno(Refusal::Full));
@@ -82,6 +87,21 @@ impl Stage {
         let total = usize::try_from(total)?;
         self.bytes.reserve(total, GFP_KERNEL_ACCOUNT)?;
         self.copy_bytes()
+    }
+
+    /// One segment is copied directly, several at once.
+    fn copy_segments(&mut self, first: UserPtr, count: usize) -> Result {
+        let array = UserSlice::new(first, count * size_of::<Segment>());
+        if count == 1 {
+            let segment = array.reader().read()?;
+            return Ok(self.segments.push(segment, GFP_KERNEL_ACCOUNT)?);
+        }
+        array.read_all(&mut self.raw, GFP_KERNEL_ACCOUNT)?;
+        for raw in self.raw.chunks_exact(size_of::<Segment>()) {
+            let segment = *Segment::from_bytes(raw).ok_or(EFAULT)?;
+            self.segments.push(segment, GFP_KERNEL_ACCOUNT)?;
+        }
+        Ok(())
     }
 
     /// Segments that lie next to each other in userspace are copied at once.
@@ -97,6 +117,18 @@ impl Stage {
                 .read_all(&mut self.bytes, GFP_KERNEL_ACCOUNT)?;
         }
         Ok(())
+    }
+
+    /// Adds a span whose bytes are those after the last one's, in one with it
+    /// if it can be. There is room for as many as there are segments.
+    pub(crate) fn append_span(&mut self, span: Span, start: usize) -> Result {
+        if let Some(last) = self.spans.last_mut() {
+            if let Some(joined) = last.join(span) {
+                *last = joined;
+                return Ok(());
+            }
+        }
+        self.push_span(span, start)
     }
 
     /// Adds a span whose bytes start at `start`. There is room for as many as
@@ -122,8 +154,8 @@ impl Stage {
         }
         self.spans.clear();
         self.starts.clear();
-        for blank in self.blanks.drain_all() {
-            region.keep(blank);
+        for supply in self.supplies.drain_all() {
+            region.pool.keep(supply.blank);
         }
         self.retired.clear();
     }

@@ -216,6 +216,9 @@ pub struct Stats {
     pub straddles: u64,
     /// 1 if the region is sealed.
     pub sealed: u64,
+    /// Blank pages that are kept for the next publications. Given back when
+    /// memory is short, or after a second or two without use.
+    pub pooled: u64,
     /// Zero; room to grow.
-    pub reserved: [u64; 10],
+    pub reserved: [u64; 9],
 }

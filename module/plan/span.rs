@@ -60,6 +60,24 @@ impl Span {
         })
     }
 
+    /// Both as one, if `next` begins where this one ends and that is not where
+    /// a page begins: no instruction goes on from one span to the next, and a
+    /// span across pages is taken to hold one that does.
+    pub fn join(self, next: Span) -> Option<Span> {
+        if self.end() != next.start || next.start % PAGE == 0 {
+            return None;
+        }
+        Some(Span {
+            start: self.start,
+            len: self.len.checked_add(next.len)?,
+        })
+    }
+
+    /// Whether it lies on one page.
+    pub const fn is_on_one_page(self) -> bool {
+        self.first_page() == self.last_page()
+    }
+
     /// Whether the span goes on from `page` to the page after it, so that an
     /// instruction may lie across the boundary.
     pub fn crosses_after(self, page: u64) -> bool {
@@ -70,9 +88,8 @@ impl Span {
 /// The place of `len` bytes at the cursor, aligned to `1 << align_log2`.
 pub fn place(cursor: u64, capacity: u64, len: u64, align_log2: u32) -> Result<Span, Refusal> {
     let align = 1u64.checked_shl(align_log2).ok_or(Refusal::Invalid)?;
-    let start = cursor
-        .checked_next_multiple_of(align)
-        .ok_or(Refusal::Full)?;
+    let below = align.saturating_sub(1);
+    let start = cursor.checked_add(below).ok_or(Refusal::Full)? & !below;
     let end = start.checked_add(len).ok_or(Refusal::Full)?;
     if len == 0 {
         return Err(Refusal::Invalid);

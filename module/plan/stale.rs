@@ -70,7 +70,7 @@ pub const fn verdict(source: Source) -> Verdict {
 /// `int 3`, so such a publication leaves no stale entry behind: it is followed
 /// by a flush.
 pub fn looks_like_int_3(before: Option<u8>, new: &[u8], after: Option<u8>) -> bool {
-    let inside = may_hold_cd(new) && new.windows(2).any(|pair| pair == [INT_IMM8, IMM_3]);
+    let inside = holds_int_3(new);
     let at_start = before == Some(INT_IMM8) && wants_before(new);
     let at_end = wants_after(new) && after == Some(IMM_3);
     inside || at_start || at_end
@@ -86,16 +86,32 @@ pub fn wants_after(new: &[u8]) -> bool {
     new.last() == Some(&INT_IMM8)
 }
 
-/// A quick look, eight bytes at a time, for what most code does not hold.
-fn may_hold_cd(bytes: &[u8]) -> bool {
+/// Whether `bytes` hold `CD 03`. Looks closely only where eight bytes hold a
+/// 0xCD, which is rare in code.
+fn holds_int_3(bytes: &[u8]) -> bool {
+    const STEP: usize = size_of::<u64>();
+    let is_pair = |pair: &[u8]| pair == [INT_IMM8, IMM_3];
+    bytes.chunks(STEP).enumerate().any(|(index, word)| {
+        let from = index.saturating_mul(STEP);
+        // The pair may begin with the last byte of the word.
+        let near = || {
+            bytes
+                .get(from..)
+                .map(|rest| &rest[..rest.len().min(STEP + 1)])
+        };
+        may_hold_cd(word) && near().is_some_and(|near| near.windows(2).any(is_pair))
+    })
+}
+
+/// Whether one of up to eight bytes is 0xCD, or perhaps none is.
+fn may_hold_cd(word: &[u8]) -> bool {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
     const CD: u64 = u64::from_le_bytes([INT_IMM8; 8]);
-    let words = bytes.chunks_exact(8);
-    let rest = words.remainder().contains(&INT_IMM8);
-    rest || words.into_iter().any(|word| {
-        let word = word.try_into().map_or(CD, u64::from_le_bytes) ^ CD;
-        // A byte that is zero borrows into its highest bit.
-        word.wrapping_sub(ONES) & !word & HIGH != 0
-    })
+    let Ok(word) = word.try_into() else {
+        return true;
+    };
+    let word = u64::from_le_bytes(word) ^ CD;
+    // A byte that is zero borrows into its highest bit.
+    word.wrapping_sub(ONES) & !word & HIGH != 0
 }

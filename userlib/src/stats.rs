@@ -46,6 +46,9 @@ pub struct Stats {
     pub straddles: u64,
     /// Whether the region is sealed.
     pub sealed: bool,
+    /// Blank pages that are kept for the next publications. Given back when
+    /// memory is short, or after a second or two without use.
+    pub pooled: u64,
 }
 
 impl From<abi::Stats> for Stats {
@@ -65,6 +68,7 @@ impl From<abi::Stats> for Stats {
             ipis: raw.ipis,
             straddles: raw.straddles,
             sealed: raw.sealed != 0,
+            pooled: raw.pooled,
         }
     }
 }

@@ -60,6 +60,32 @@ fn pages_of(spans: &[Span]) -> BTreeSet<u64> {
 }
 
 proptest! {
+    /// Joined spans cover the same bytes, and go on to the next page only where
+    /// one of them did.
+    #[test]
+    fn joined_spans_are_the_same_bytes(
+        start in 0..3 * PAGE,
+        len in distance(1),
+        gap in 0..2u64,
+        more in distance(1),
+    ) {
+        let one = Span { start, len };
+        let next = Span { start: one.end() + gap, len: more };
+        let at_page = next.start % PAGE == 0;
+        prop_assert_eq!(one.join(next).is_some(), gap == 0 && !at_page);
+        let Some(both) = one.join(next) else {
+            return Ok(());
+        };
+        prop_assert_eq!((both.start, both.end()), (one.start, next.end()));
+        prop_assert_eq!(both.is_on_one_page(), pages_of(&[both]).len() == 1);
+        for page in pages_of(&[both]) {
+            let crosses = one.crosses_after(page) || next.crosses_after(page);
+            prop_assert_eq!(both.crosses_after(page), crosses);
+        }
+    }
+}
+
+proptest! {
     // The models go byte by byte.
     #![proptest_config(ProptestConfig::with_cases(100))]
 

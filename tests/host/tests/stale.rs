@@ -46,7 +46,11 @@ proptest! {
     #[test]
     fn int_3_is_found_wherever_it_arises(
         before in prop::option::of(byte()),
-        new in prop::collection::vec(byte(), 1..6),
+        new in prop_oneof![
+            prop::collection::vec(byte(), 1..6),
+            // Eight bytes are looked at together.
+            prop::collection::vec(prop_oneof![9 => Just(0x90), 1 => byte()], 1..40),
+        ],
         after in prop::option::of(byte()),
     ) {
         let mut all: Vec<Option<u8>> = vec![before];

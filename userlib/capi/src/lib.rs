@@ -36,7 +36,6 @@ mod fault;
 mod handle;
 mod link;
 mod options;
-mod probe;
 mod region;
 mod rules;
 mod space;

@@ -37,6 +37,7 @@ mod lifetime;
 mod mapping;
 mod mdwe;
 mod module;
+mod pool;
 mod quota;
 mod sharing;
 mod stale;
@@ -72,6 +73,7 @@ pub fn main() -> ExitCode {
         debugger::tests(),
         uprobe::tests(),
         lifetime::tests(),
+        pool::tests(),
         // These unload the module.
         quota::tests(),
         module::tests(),

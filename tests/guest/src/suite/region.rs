@@ -154,6 +154,7 @@ pub fn steady(stats: abi::Stats) -> abi::Stats {
         fixups: 0,
         flushes: 0,
         ipis: 0,
+        pooled: 0,
         ..stats
     }
 }

@@ -42,6 +42,7 @@ pub fn tests() -> Vec<Test> {
         synchronous_data_is_never_stale,
         fresh_data_is_never_stale,
         two_byte_int_3_is_never_mistaken,
+        two_byte_int_3_across_pages_is_never_mistaken,
         early_jump_finds_all_or_nothing,
         early_jump_across_pages_finds_all_or_nothing,
         early_jump_to_new_pages_finds_all_or_nothing,
@@ -371,6 +372,32 @@ fn append_behind_cd(region: &Region, round: u64) -> Checked<u64> {
         region.append(&code[1..])?;
     }
     Ok(at)
+}
+
+/// The same, where the 03 begins a page that is in use, and the CD comes last,
+/// on a page that nobody can have cached.
+fn two_byte_int_3_across_pages_is_never_mistaken() -> Outcome {
+    let region = Region::new(200)?;
+    let len = region.stats()?.capacity;
+    calls::reserve(region.fd(), len, 0).or_fail("JIT_RESERVE")?;
+    let shared = Shared::new()?;
+    let board = shared.board();
+    with_executors(
+        1,
+        board,
+        |_, offset| region.at(offset),
+        || {
+            (1..len / PAGE as u64).step_by(2).try_for_each(|page| {
+                let at = page * PAGE as u64;
+                region.fill(at + 16, &identity(at + 16))?;
+                board.announce(at + 16, 1)?;
+                let code = [&[0x03, 0xc0][..], &identity(at)].concat();
+                region.fill(at, &code)?;
+                region.fill(at - 1, &[0xcd])?;
+                board.announce(at, 1)
+            })
+        },
+    )
 }
 
 /// Jumps to each of `places` in turn, from before it is published until its
