@@ -38,15 +38,20 @@ const TRIES: usize = 16;
 /// space unmaps all of it. Programs that drop code often use one code space for
 /// each generation of it.
 ///
+/// Direct branches are checked inside a region; those from one region to another
+/// are not, as nobody keeps a map across regions.
+///
 /// A forked child can execute and look up what it inherits, but not publish.
 ///
 /// # Example
-/// ```no_run
-/// use jitfd::space::{CodeSpace, Request};
-/// use jitfd::{Error, Options, validate};
+/// ```
+/// use jitfd::space::{Request, SpaceOptions};
+/// use jitfd::{Error, Fallback, Options, RegionOptions, validate};
 ///
 /// # fn main() -> Result<(), Error> {
-/// let space = CodeSpace::new()?;
+/// // Also where there is no /dev/jit; else `CodeSpace::new()`.
+/// let region = RegionOptions::new().fallback(Fallback::Any);
+/// let space = SpaceOptions::new().region(region).create()?;
 /// let answer = space.emit(&Request::new(11).name("where am I"), |address| {
 ///     // mov rax, its own address; ret
 ///     let mut code = vec![0x48, 0xb8];
@@ -107,12 +112,17 @@ impl CodeSpace {
     /// space; [`Error::NoRoom`] if it must grow at addresses where it can't.
     ///
     /// # Example
-    /// ```no_run
-    /// # use jitfd::{Error, Validated, space::CodeSpace};
-    /// # fn both(space: &CodeSpace, even: &Validated, odd: &Validated) -> Result<(), Error> {
-    /// for function in space.publish_all(&[("even", even), ("odd", odd)])? {
+    /// ```
+    /// # use jitfd::{Error, Fallback, Options, RegionOptions, space::SpaceOptions, validate};
+    /// # fn main() -> Result<(), Error> {
+    /// # let region = RegionOptions::new().fallback(Fallback::Any);
+    /// # let space = SpaceOptions::new().region(region).create()?;
+    /// let nop = validate(&[0x90, 0xc3], &Options::new())?;
+    /// let ret = validate(&[0xc3], &Options::new())?;
+    /// for function in space.publish_all(&[("nop", &nop), ("ret", &ret)])? {
     ///     println!("{:#x}", function.address);
     /// }
+    /// assert!(space.symbols().map(|symbol| symbol.name).eq(["nop", "ret"]));
     /// # Ok(())
     /// # }
     /// ```

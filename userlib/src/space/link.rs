@@ -33,11 +33,13 @@ impl CodeSpace {
     /// * else as [`reserve`](Self::reserve) and [`fill`](Self::fill).
     ///
     /// # Example
-    /// ```no_run
-    /// use jitfd::space::{CodeSpace, Image, Item, Reloc, RelocKind, Target};
+    /// ```
+    /// use jitfd::space::{Image, Item, Reloc, RelocKind, Target};
     ///
+    /// # use jitfd::{Fallback, RegionOptions, space::SpaceOptions};
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// let space = CodeSpace::new()?;
+    /// # let region = RegionOptions::new().fallback(Fallback::Any);
+    /// # let space = SpaceOptions::new().region(region).create()?;
     /// let mut image = Image::new();
     /// // mov eax, 42; ret
     /// let callee = image.add(Item::new("callee", vec![0xb8, 42, 0, 0, 0, 0xc3]));

@@ -109,14 +109,17 @@ impl CodeSpace {
     /// As [`move_code`], [`reserve`](Self::reserve) and [`fill`](Self::fill).
     ///
     /// # Example
-    /// ```no_run
-    /// use jitfd::space::{CodeSpace, Request};
+    /// ```
+    /// use jitfd::space::Request;
     ///
+    /// # use jitfd::{Fallback, RegionOptions, space::SpaceOptions};
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// let space = CodeSpace::new()?;
+    /// # let region = RegionOptions::new().fallback(Fallback::Any);
+    /// # let space = SpaceOptions::new().region(region).create()?;
     /// // mov eax, 1; jmp 0x2000, made for the address 0x1000
     /// let code = [0xb8, 1, 0, 0, 0, 0xe9, 0xf6, 0x0f, 0, 0];
     /// let function = space.publish_moved(&Request::new(0).name("jump"), &code, 0x1000)?;
+    /// assert!(function.len >= code.len());
     /// # Ok(())
     /// # }
     /// ```

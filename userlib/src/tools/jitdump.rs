@@ -46,14 +46,18 @@ const LOAD: usize = 40;
 /// record` has started, on a file system that is not mounted `noexec`. The file
 /// remains when the program ends. A forked child needs a dump of its own.
 ///
-/// ```no_run
+/// ```
 /// use jitfd::space::SpaceOptions;
 /// use jitfd::tools::JitDump;
 /// use std::sync::Arc;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let dump = Arc::new(JitDump::create_in(".".as_ref())?);
-/// let space = SpaceOptions::new().listener(dump).create()?;
+/// # let folder = std::env::temp_dir();
+/// let dump = Arc::new(JitDump::create_in(&folder)?);
+/// let options = SpaceOptions::new().listener(dump.clone());
+/// // options.create(), and publish
+/// assert_eq!(dump.lost(), 0);
+/// # std::fs::remove_file(dump.path())?;
 /// # Ok(())
 /// # }
 /// ```

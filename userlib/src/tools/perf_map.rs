@@ -20,14 +20,22 @@ use std::sync::{Mutex, PoisonError};
 /// remains when the program ends, as `perf` reads it then. A forked child needs
 /// a map of its own.
 ///
-/// ```no_run
+/// `perf` reads it only for memory of no file, so the regions must be made for
+/// that ([`RegionOptions::perf_map`](crate::RegionOptions::perf_map)).
+///
+/// ```
+/// use jitfd::RegionOptions;
 /// use jitfd::space::SpaceOptions;
 /// use jitfd::tools::PerfMap;
 /// use std::sync::Arc;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let map = Arc::new(PerfMap::create()?);
-/// let space = SpaceOptions::new().listener(map).create()?;
+/// let region = RegionOptions::new().perf_map(true);
+/// let options = SpaceOptions::new().region(region).listener(map.clone());
+/// // options.create(), and publish
+/// assert_eq!(map.lost(), 0);
+/// # std::fs::remove_file(map.path())?;
 /// # Ok(())
 /// # }
 /// ```

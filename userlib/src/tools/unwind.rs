@@ -49,19 +49,23 @@ impl UnwindTable {
 impl EhFrame {
     /// Registers the table with the program's unwinder.
     ///
-    /// ```no_run
-    /// # use jitfd::{Error, Validated, space::CodeSpace};
-    /// use jitfd::tools::{EhFrame, Frame, UnwindTable};
+    /// ```
+    /// use jitfd::tools::{EhFrame, Frame};
     ///
-    /// # fn publish(space: &CodeSpace, batch: &[(&str, &Validated)]) -> Result<UnwindTable, Error> {
+    /// # use jitfd::{Error, Fallback, Options, RegionOptions, space::SpaceOptions, validate};
+    /// # fn main() -> Result<(), Error> {
+    /// # let region = RegionOptions::new().fallback(Fallback::Any);
+    /// # let space = SpaceOptions::new().region(region).create()?;
+    /// // push rbp; mov rbp, rsp; pop rbp; ret
+    /// let code = validate(&[0x55, 0x48, 0x89, 0xe5, 0x5d, 0xc3], &Options::new())?;
     /// let mut table = EhFrame::new();
-    /// for function in space.publish_all(batch)? {
+    /// for function in space.publish_all(&[("one", &code), ("two", &code)])? {
     ///     table.add(function.address, function.len, &Frame::pointer());
     /// }
-    /// // SAFETY: the functions all begin with `push rbp; mov rbp, rsp`, and the
-    /// // caller keeps the result as long as the code.
+    /// // SAFETY: both functions begin with `push rbp; mov rbp, rsp`, and the table
+    /// // is dropped before the code.
     /// let table = unsafe { table.register() };
-    /// # Ok(table)
+    /// # Ok(())
     /// # }
     /// ```
     ///
