@@ -5,8 +5,6 @@
 #   make demo        real programs run out of jitfd in a guest
 #   make test        all tests; the last line counts them (SUITES= for some)
 #   make bench       what publishing costs, measured in a guest
-#   make bench-validate
-#                    how fast validation is, next to other decoders
 #   make stress      the protocol under load: 4 and 8 CPUs, both kernels
 #   make mutants     plants a bug for each rule; the stress must catch it
 #   make check       formatting, lints, host tests; under two minutes
@@ -14,7 +12,7 @@
 #                    runs one program in a guest with the module; NOMODULE=1 without
 #   make kernel      the set-up: build root and kernel (FLAVOR=)
 #   make module      jit.ko (FLAVOR=, KDIR=); prints its path
-#   make install     libjitfd, header, man pages, udev rule (PREFIX= LIBDIR= DESTDIR=)
+#   make install     libjitfd, jitctl, header, man pages, udev rule (PREFIX= LIBDIR= DESTDIR=)
 #   make install-module   jit.ko for the kernel it is built for, loaded at boot
 #   make uninstall, make uninstall-module
 #
@@ -31,7 +29,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 $(foreach v,CACHE KDIR ACCEL SMP MEM MIRROR FILES OUT PARAMS APPEND BOOT_LIMIT \
   RUN_LIMIT KERNEL_LOG LEAKS NOMODULE MODULE SUITES KSRC LLVM SECONDS_EACH SEED PREFIX LIBDIR DESTDIR,$(if $(filter-out undefined,$(origin $v)),$(eval export $v)))
 
-.PHONY: demo test stress mutants bench bench-validate check vm vm-help kernel module init prerequisites \
+.PHONY: demo test stress mutants bench check vm vm-help kernel module init prerequisites \
   install uninstall install-module uninstall-module
 .DEFAULT_GOAL := demo
 
@@ -50,9 +48,6 @@ mutants: init
 bench: init
 	@benches/run.sh
 
-bench-validate: prerequisites
-	@benches/validate.sh
-
 check: prerequisites
 	@tests/check.sh
 
@@ -70,7 +65,7 @@ module: prerequisites
 	@tests/vm/module.sh
 
 install: prerequisites
-	@$(CARGO) build --quiet --release -p jitfd-capi
+	@$(CARGO) build --quiet --release -p jitfd-capi -p jitctl
 	@userlib/install/install.sh install
 
 uninstall:

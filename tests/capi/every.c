@@ -336,6 +336,11 @@ static void null_is_refused_everywhere(void)
 	jitfd_mapper_free(NULL);
 	jitfd_appender_free(NULL);
 	jitfd_mapping_free(NULL);
+	jitfd_probe_free(NULL);
+	REFUSED(jitfd_probe_works(NULL, 1), EINVAL);
+	REFUSED_NULL(jitfd_probe_trial(NULL, 1), EINVAL);
+	REFUSED(jitfd_probe_choice(NULL, 0), EINVAL);
+	REFUSED(jitfd_probe_finding(NULL, 0, NULL), EINVAL);
 	REFUSED(jitfd_space_create(NULL, NULL), EINVAL);
 	REFUSED(jitfd_space_publish(NULL, NULL, NULL, NULL), EINVAL);
 	REFUSED(jitfd_space_publish_batch(NULL, NULL, NULL, 0, NULL), EINVAL);
@@ -743,6 +748,33 @@ static void fallbacks_have_no_descriptors(void)
 	REFUSED(jitfd_map_fd(region), EOPNOTSUPP);
 	REFUSED(jitfd_append_fd(region), EOPNOTSUPP);
 	jitfd_destroy(region);
+}
+
+static void probes_say_what_works(void)
+{
+	jitfd_probe *probe = jitfd_probe_new();
+	struct jitfd_finding finding = { 0 };
+	int refused = 0;
+	size_t count = 0;
+
+	CHECK(probe != NULL);
+	CHECK(jitfd_probe_works(probe, backend) == 1);
+	CHECK(strcmp(jitfd_probe_trial(probe, backend), "works") == 0);
+	CHECK(jitfd_probe_choice(probe, (uint32_t)(JITFD_FALLBACK_ONLY | backend)) == backend);
+	finding.size = sizeof(finding);
+	for (; jitfd_probe_finding(probe, count, &finding) == 1; count++) {
+		CHECK(finding.subject[0] != '\0' && finding.text[0] != '\0');
+		refused |= finding.verdict == JITFD_VERDICT_REFUSES &&
+			   (finding.backends & 1u << JITFD_BACKEND_KERNEL) != 0;
+	}
+	CHECK(count > 0 && jitfd_probe_finding(probe, count, &finding) == 0);
+	CHECK(refused || jitfd_probe_works(probe, JITFD_BACKEND_KERNEL));
+	REFUSED(jitfd_probe_works(probe, 0), EINVAL);
+	REFUSED_NULL(jitfd_probe_trial(probe, 4), EINVAL);
+	REFUSED(jitfd_probe_choice(probe, 3), EINVAL);
+	finding.size = 0;
+	REFUSED(jitfd_probe_finding(probe, 0, &finding), EINVAL);
+	jitfd_probe_free(probe);
 }
 
 /* Publishes in a child; returns its errno, or 0. */
@@ -1293,6 +1325,7 @@ static const struct test tests[] = {
 	{ "c::fallbacks_are_told_once", fallbacks_are_told_once, HOOK },
 	PUBLISHES(fallbacks_have_no_descriptors),
 	PUBLISHES(children_do_not_publish),
+	PUBLISHES(probes_say_what_works),
 	PUBLISHES(children_adopt_regions),
 	KERNEL_S(regions_are_cloned),
 	KERNEL_S(children_publish_if_they_may),

@@ -20,6 +20,7 @@ template <auto function> struct Free {
 };
 using Chunk = std::unique_ptr<jitfd_chunk, Free<jitfd_chunk_free>>;
 using Region = std::unique_ptr<jitfd_region, Free<jitfd_destroy>>;
+using Probe = std::unique_ptr<jitfd_probe, Free<jitfd_probe_free>>;
 using Space = std::unique_ptr<jitfd_space, Free<jitfd_space_destroy>>;
 using Mapper = std::unique_ptr<jitfd_mapper, Free<jitfd_mapper_free>>;
 using Mapping = std::unique_ptr<jitfd_mapping, Free<jitfd_mapping_free>>;
@@ -99,6 +100,18 @@ void fallbacks()
 	void *made = jit_create_code(code.data(), code.size());
 	CHECK(made != nullptr && call(made) == 3);
 	CHECK(told.empty() == (backend == JITFD_BACKEND_KERNEL));
+}
+
+void probe()
+{
+	Probe probe(jitfd_probe_new());
+	CHECK(probe);
+	CHECK(jitfd_probe_works(probe.get(), backend) == 1);
+	CHECK(std::string(jitfd_probe_trial(probe.get(), backend)) == "works");
+	CHECK(jitfd_probe_choice(probe.get(), JITFD_FALLBACK_ANY) != 0);
+	jitfd_finding finding = {};
+	finding.size = sizeof(finding);
+	CHECK(jitfd_probe_finding(probe.get(), 0, &finding) == 1 && finding.text != nullptr);
 }
 
 void finished_code()
@@ -263,6 +276,7 @@ const test tests[] = {
 	{ "c++::faults", faults, NOTHING },
 	{ "c++::adopting_nothing", adopting_nothing, NOTHING },
 	{ "c++::fallbacks", fallbacks, HOOK },
+	{ "c++::probe", probe, CODE },
 	{ "c++::finished_code", finished_code, CODE },
 	{ "c++::growing_code", growing_code, CODE },
 	{ "c++::shared_handles", shared_handles, KERNEL },

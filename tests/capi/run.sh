@@ -113,7 +113,7 @@ header_checks() {
 # host: the programs over the shared library, by every backend but the kernel's.
 host_programs() {
     local folder=$TOP/target/release
-    cargo build --quiet --release -p jitfd-capi || die "libjitfd did not build" "see cargo's lines above"
+    cargo build --quiet --release -p jitfd-capi -p jitctl || die "libjitfd did not build" "see cargo's lines above"
     try only_what_is_declared_is_exported exported_is_declared "$folder"
     try archive_has_all defined_in_archive "$folder"
     try shared_library_has_its_name soname_is "$folder/libjitfd.so" libjitfd.so.0
@@ -133,7 +133,7 @@ guest_programs() {
     local folder
     # A static program has no use for the parts of Rust's library that call
     # glibc's resolver, about which the linker would warn.
-    local static=(-static -Wl,--gc-sections -O2)
+    local static=(-static "-Wl,--gc-sections" -O2)
     folder=$("$VM_DIR/guest.sh" -p jitfd-capi 2>"$WORK/log") || { cat "$WORK/log" && exit 1; }
     try c_builds_static "${C[@]}" "${static[@]}" -D_GNU_SOURCE "$HERE/every.c" "$folder/libjitfd.a" -o "$WORK/static-c" -pthread
     try cxx_builds_static "${CXX[@]}" "${static[@]}" "$HERE/every.cc" "$folder/libjitfd.a" -o "$WORK/static-cxx" -pthread
@@ -198,6 +198,7 @@ installation() {
     try installs install_it install
     for path in include/jitfd.h lib/libjitfd.a lib/libjitfd.so lib/libjitfd.so.0 \
         lib/pkgconfig/jitfd.pc lib/udev/rules.d/60-jit.rules share/man/man3/jit_create_code.3 \
+        bin/jitctl share/man/man1/jitctl.1 \
         share/man/man4/jit.4 share/man/man7/jitfd.7; do
         try "installed_$(basename "$path")" test -s "$ROOT/opt/jitfd/$path"
     done
@@ -237,11 +238,25 @@ same_errnos() {
     [ -s "$WORK/rst" ] && diff "$WORK/rst" "$WORK/man"
 }
 
+# names_options: whether jitctl(1) has each option that the command knows.
+names_options() {
+    local word
+    for word in probe validate stat; do
+        "$TOP/target/release/jitctl" "$word" --help
+    done | grep -oE -- '--[a-z-]+' | sort -u >"$WORK/options"
+    sed 's/\\-/-/g' "$MAN/jitctl.1" >"$WORK/jitctl.1"
+    [ -s "$WORK/options" ] || return 1
+    while read -r word; do
+        grep -qF -e "$word" "$WORK/jitctl.1" || { echo "jitctl.1 does not say $word" && return 1; }
+    done <"$WORK/options"
+}
+
 man_pages() {
     local page call
     for page in "$MAN"/*.[1-8]; do
         try "formats_$(basename "$page")" man_page "$page"
     done
+    try jitctl.1_names_every_option names_options
     # shellcheck disable=SC2046 # words, not one argument
     try jitfd.7_names_every_function names_all "$MAN/jitfd.7" $(functions)
     # shellcheck disable=SC2046 # words, not one argument

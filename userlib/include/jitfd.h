@@ -112,7 +112,8 @@
 #define JITFD_REASON_INTO_INSTRUCTION 7
 
 /**
- * A direct branch goes behind a lock prefix, and that was not tolerated.
+ * A direct branch goes behind a lock prefix, and that was not tolerated; target:
+ * where to.
  */
 #define JITFD_REASON_SKIPS_LOCK 8
 
@@ -205,6 +206,21 @@
 #define JITFD_PERF_MAP 4
 
 /**
+ * The rule does not stand in the way.
+ */
+#define JITFD_VERDICT_ALLOWS 1
+
+/**
+ * It is not known whether the rule stands in the way.
+ */
+#define JITFD_VERDICT_MAY_REFUSE 2
+
+/**
+ * The rule refuses the backends that the finding names.
+ */
+#define JITFD_VERDICT_REFUSES 3
+
+/**
  * All code of the space can be reached from all of it by 32-bit displacements.
  */
 #define JITFD_SPACE_TOGETHER 1
@@ -280,6 +296,12 @@ typedef struct jitfd_mapper jitfd_mapper;
  * Code of a region in this process's address space, readable and executable.
  */
 typedef struct jitfd_mapping jitfd_mapping;
+
+/**
+ * What this system allows this process, and what refuses the rest. It never
+ * changes.
+ */
+typedef struct jitfd_probe jitfd_probe;
 
 /**
  * A code space to which chunks are appended, mapped readable and executable.
@@ -415,6 +437,33 @@ typedef struct jitfd_fault {
  * What is called with one of JITFD_BACKEND_ and one line of text.
  */
 typedef void (*jitfd_fallback_hook)(int backend, const char *text);
+
+/**
+ * One rule of the system, in words.
+ */
+typedef struct jitfd_finding {
+  /**
+   * In: sizeof(struct jitfd_finding).
+   */
+  size_t size;
+  /**
+   * What it is about, such as "module"; valid as long as the probe.
+   */
+  const char *subject;
+  /**
+   * One line; valid as long as the probe.
+   */
+  const char *text;
+  /**
+   * One of JITFD_VERDICT_.
+   */
+  uint32_t verdict;
+  /**
+   * The backends that it refuses or may refuse: of each the bit
+   * 1 << JITFD_BACKEND_.
+   */
+  uint32_t backends;
+} jitfd_finding;
 
 /**
  * How code space is made. All zero but for the size: by /dev/jit or not at all,
@@ -847,6 +896,51 @@ int jitfd_allow_fallback(uint32_t fallback);
 int jitfd_set_fallback_hook(jitfd_fallback_hook hook);
 
 /**
+ * Finds out what this system allows this process, and what refuses the rest. Each
+ * backend is tried in a forked child, which takes some milliseconds. The result
+ * holds for the process as it is now: give up rights first. Give it back with
+ * jitfd_probe_free.
+ *
+ * Returns null with errno ENOTRECOVERABLE only.
+ */
+struct jitfd_probe *jitfd_probe_new(void);
+
+/**
+ * Gives a probe back. Null is allowed.
+ */
+void jitfd_probe_free(struct jitfd_probe *probe);
+
+/**
+ * Returns 1 if one of JITFD_BACKEND_ works here, else 0; -1 with errno EINVAL if
+ * there is no such backend or probe is null.
+ */
+int jitfd_probe_works(const struct jitfd_probe *probe, int backend);
+
+/**
+ * How the attempt to use a backend ended, in one line; valid as long as the probe.
+ *
+ * Returns null with errno EINVAL if there is no such backend or probe is null.
+ */
+const char *jitfd_probe_trial(const struct jitfd_probe *probe, int backend);
+
+/**
+ * Returns which of JITFD_BACKEND_ a program gets that allows one of
+ * JITFD_FALLBACK_, 0 if none, or -1 with errno EINVAL if there is no such fallback
+ * or probe is null.
+ */
+int jitfd_probe_choice(const struct jitfd_probe *probe, uint32_t fallback);
+
+/**
+ * Stores one of the findings, which are counted from 0.
+ *
+ * Returns 1, or 0 if there are no more; -1 with errno EINVAL for a null pointer or
+ * a bad size.
+ */
+int jitfd_probe_finding(const struct jitfd_probe *probe,
+                        size_t index,
+                        struct jitfd_finding *finding);
+
+/**
  * A new mapping that holds exactly len bytes of code from source, readable and
  * executable, never writable. The rest of the last page is 0xCC.
  *
@@ -860,7 +954,8 @@ int jitfd_set_fallback_hook(jitfd_fallback_hook hook);
  * source or a length of 0 or above 1 GiB; ENOENT if the module is not loaded;
  * EACCES if a file mode or policy forbids it; EPERM if /dev is mounted noexec;
  * ENOMEM; EDQUOT at the user's bound; EMFILE or ENFILE if the first call can't
- * open the device.
+ * open the device. If fallbacks are allowed and refused too, the errno is that of
+ * the device, and jitfd_error has all of them.
  */
 void *jit_create_code(const void *source, size_t len);
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # `make install` and `make uninstall`: libjitfd, its header, man pages, the udev
-# rule and, if it is built, the command jitctl. One list of files serves both.
+# rule and the command jitctl. One list of files serves both.
 #
 #   install.sh install|uninstall|install-module|uninstall-module
 #
@@ -40,7 +40,7 @@ files() {
     for page in "$MAN"/*.[1-8]; do
         echo "0644 $page $PREFIX/share/man/man${page##*.}/$(basename "$page")"
     done
-    [ ! -f "$TOP/userlib/src/bin/jitctl.rs" ] || echo "0755 $BUILT/jitctl $PREFIX/bin/jitctl"
+    echo "0755 $BUILT/jitctl $PREFIX/bin/jitctl"
 }
 
 # module_files: the same for the module. Everything that is loaded at boot is a
@@ -96,7 +96,9 @@ write_pc() {
 
 case ${1:-} in
 install)
-    [ -f "$BUILT/libjitfd.so" ] || die "libjitfd is not built" "run: make install"
+    for built in libjitfd.so jitctl; do
+        [ -f "$BUILT/$built" ] || die "$built is not built" "run: make install"
+    done
     write_pc
     files | put_all
     ;;

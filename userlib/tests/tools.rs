@@ -7,13 +7,11 @@
 //! skipped. With `JITFD_TOOLS=required` a tool that is not installed is a failure;
 //! `tests/tools.sh`, which `make test` calls, installs them.
 
-#[path = "tools/code.rs"]
-mod code;
+#[path = "behaviour/chain.rs"]
+mod chain;
 #[path = "tools/debugger.rs"]
 mod debugger;
 #[path = "tools/profiler.rs"]
 mod profiler;
 #[path = "tools/run.rs"]
 mod run;
-#[path = "tools/unwinder.rs"]
-mod unwinder;

@@ -22,7 +22,8 @@ use std::ffi::{c_int, c_void};
 /// source or a length of 0 or above 1 GiB; ENOENT if the module is not loaded;
 /// EACCES if a file mode or policy forbids it; EPERM if /dev is mounted noexec;
 /// ENOMEM; EDQUOT at the user's bound; EMFILE or ENFILE if the first call can't
-/// open the device.
+/// open the device. If fallbacks are allowed and refused too, the errno is that of
+/// the device, and jitfd_error has all of them.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jit_create_code(source: *const c_void, len: usize) -> *mut c_void {
     guard::address(|| {

@@ -22,7 +22,8 @@ pub const JITFD_REASON_TRUNCATED: u32 = 5;
 pub const JITFD_REASON_RUNS_INTO_DATA: u32 = 6;
 /// A direct branch goes into the middle of an instruction; target: where to.
 pub const JITFD_REASON_INTO_INSTRUCTION: u32 = 7;
-/// A direct branch goes behind a lock prefix, and that was not tolerated.
+/// A direct branch goes behind a lock prefix, and that was not tolerated; target:
+/// where to.
 pub const JITFD_REASON_SKIPS_LOCK: u32 = 8;
 /// A direct branch goes into declared data; target: where to.
 pub const JITFD_REASON_INTO_DATA: u32 = 9;

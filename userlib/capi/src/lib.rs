@@ -36,6 +36,7 @@ mod fault;
 mod handle;
 mod link;
 mod options;
+mod probe;
 mod region;
 mod rules;
 mod space;

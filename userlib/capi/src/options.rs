@@ -120,7 +120,7 @@ impl Choice {
     }
 }
 
-fn fallback(number: u32) -> Result<Fallback, Failure> {
+pub(crate) fn fallback(number: u32) -> Result<Fallback, Failure> {
     let only = number ^ JITFD_FALLBACK_ONLY;
     match number {
         JITFD_FALLBACK_NEVER => Ok(Fallback::Never),

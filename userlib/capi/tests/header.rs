@@ -10,9 +10,9 @@ use cbindgen::{Builder, Config, DocumentationStyle, Language, Style};
 use std::path::{Path, PathBuf};
 
 /// The files with items for C, in the order of the header.
-const FILES: [&str; 12] = [
-    "rules", "fault", "chunk", "options", "code", "stats", "region", "handle", "space", "link",
-    "guard", "version",
+const FILES: &[&str] = &[
+    "rules", "fault", "chunk", "options", "probe", "code", "stats", "region", "handle", "space",
+    "link", "guard", "version",
 ];
 
 const HEAD: &str = "\

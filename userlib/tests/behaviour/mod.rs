@@ -7,6 +7,7 @@
 
 pub mod adopt;
 pub mod beside;
+pub mod chain;
 pub mod code;
 mod process;
 pub mod race;
@@ -16,6 +17,7 @@ pub mod semantics;
 pub mod shadow;
 pub mod space;
 pub mod trap;
+pub mod unwinder;
 
 use jitfd::{Backend, Fallback, JitFd, Options, RegionOptions, Validated, validate};
 use std::fs::File;
@@ -58,6 +60,9 @@ macro_rules! each_behaviour {
             space::code_for_another_address_is_moved,
             space::linked_items_follow_the_rules,
             space::regions_for_perf_maps_work_like_others,
+            unwinder::backtraces_go_through_generated_code,
+            unwinder::panics_pass_through_generated_code,
+            unwinder::many_tables_come_and_go,
             shadow::the_code_space_is_its_shadow,
             semantics::what_is_not_published_is_a_trap,
             semantics::code_may_cross_pages,

@@ -2,8 +2,8 @@
 
 //! gdb.
 
-use crate::code::{chain, options};
-use crate::run::{Folder, has, text, tool};
+use crate::chain::chain;
+use crate::run::{Folder, has, options, text, tool};
 use jitfd::space::NewCode;
 use jitfd::tools::GdbJit;
 

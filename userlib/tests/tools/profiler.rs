@@ -2,8 +2,7 @@
 
 //! perf.
 
-use crate::code::options;
-use crate::run::{Folder, given_folder, has, skip, text, tool};
+use crate::run::{Folder, given_folder, has, options, skip, text, tool};
 use jitfd::space::{Function, Listener, SpaceOptions};
 use jitfd::tools::{JitDump, PerfMap};
 use jitfd::{CodeSpace, Fallback, Options, RegionOptions, validate};

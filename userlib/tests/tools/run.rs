@@ -2,11 +2,18 @@
 
 //! Runs tools, with this program under them.
 
+use jitfd::space::SpaceOptions;
+use jitfd::{Fallback, RegionOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// Where a child puts its files.
 const FOLDER: &str = "JITFD_TEST_FOLDER";
+
+/// Code spaces over whatever this system has.
+pub fn options() -> SpaceOptions {
+    SpaceOptions::new().region(RegionOptions::new().fallback(Fallback::Any))
+}
 
 /// Says that a tool is not allowed to do its work here.
 pub fn skip(why: &str) {

@@ -1,16 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The code that the tools are shown. None of it keeps a frame pointer, so the
+//! The code that unwinders and tools are shown. None of it keeps a frame pointer, so the
 //! way to its callers is in the unwind tables only.
 
+use jitfd::CodeSpace;
 use jitfd::space::{Function, Image, Item, Reloc, RelocKind, SpaceOptions, Target};
 use jitfd::tools::{EhFrame, Frame, Register};
-use jitfd::{CodeSpace, Fallback, RegionOptions};
-
-/// Over whatever this system has.
-pub fn options() -> SpaceOptions {
-    SpaceOptions::new().region(RegionOptions::new().fallback(Fallback::Any))
-}
 
 /// A function that calls another one, by way of a third.
 pub struct Chain {

@@ -2,10 +2,12 @@
 
 //! The program's own unwinder, by way of the `backtrace` crate and of panics.
 
-use crate::code::{Chain, chain, options};
-use jitfd::space::{Reloc, RelocKind, Target};
+use super::chain::{Chain, chain};
+use super::options;
+use jitfd::Backend;
+use jitfd::space::{Reloc, RelocKind, SpaceOptions, Target};
 use std::cell::RefCell;
-use std::panic::{catch_unwind, panic_any};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 thread_local! {
     static TRACE: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
@@ -21,14 +23,16 @@ extern "C-unwind" fn trace() {
 }
 
 extern "C-unwind" fn throw() {
-    panic_any(42_i32);
+    // A panic that says nothing.
+    resume_unwind(Box::new(42_i32));
 }
 
 /// A chain whose end calls `target`.
-fn calling(target: extern "C-unwind" fn()) -> Chain {
+fn calling(backend: Backend, target: extern "C-unwind" fn()) -> Chain {
     let target = Target::Address(target as *const () as usize);
     let call = Reloc::new(5, RelocKind::Call32, target).addend(-4);
-    chain(options(), [0xe8, 0, 0, 0, 0], &[call])
+    let options = SpaceOptions::new().region(options(backend));
+    chain(options, [0xe8, 0, 0, 0, 0], &[call])
 }
 
 /// The names of generated functions on the way to `trace`, and how many frames
@@ -45,9 +49,8 @@ fn traced(chain: &Chain) -> (Vec<&str>, usize) {
     (known.collect(), after)
 }
 
-#[test]
-fn backtraces_go_through_generated_code() {
-    let chain = calling(trace);
+pub fn backtraces_go_through_generated_code(backend: Backend) {
+    let chain = calling(backend, trace);
     let (before, _) = traced(&chain);
     assert_ne!(before, ["jitfd_inner", "jitfd_outer"]);
     // SAFETY: the table describes the code, which outlives it.
@@ -59,18 +62,16 @@ fn backtraces_go_through_generated_code() {
     assert_eq!(traced(&chain).0, before);
 }
 
-#[test]
-fn panics_pass_through_generated_code() {
-    let chain = calling(throw);
+pub fn panics_pass_through_generated_code(backend: Backend) {
+    let chain = calling(backend, throw);
     // SAFETY: the table describes the code, which outlives it.
     let _table = unsafe { chain.eh_frame().register() };
-    let caught = catch_unwind(std::panic::AssertUnwindSafe(|| chain.call()));
+    let caught = catch_unwind(AssertUnwindSafe(|| chain.call()));
     assert_eq!(caught.unwrap_err().downcast_ref(), Some(&42));
 }
 
-#[test]
-fn many_tables_come_and_go() {
-    let chains: Vec<_> = (0..50).map(|_| calling(trace)).collect();
+pub fn many_tables_come_and_go(backend: Backend) {
+    let chains: Vec<_> = (0..50).map(|_| calling(backend, trace)).collect();
     // SAFETY: the tables describe the code, which outlives them.
     let register = |chain: &Chain| unsafe { chain.eh_frame().register() };
     let mut tables: Vec<_> = chains.iter().map(register).map(Some).collect();
