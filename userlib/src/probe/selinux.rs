@@ -31,7 +31,7 @@ pub(super) fn findings(system: &System) -> Vec<Finding> {
     if enforcing != "1" {
         return vec![allows(format!("permissive; this process is {source}"))];
     }
-    let denied: Vec<Finding> = needs(source)
+    let denied: Vec<Finding> = needs(source, system.is_filtered())
         .iter()
         .filter_map(|need| judge(system, source, need))
         .collect();
@@ -52,7 +52,8 @@ fn allows(text: String) -> Finding {
     }
 }
 
-fn needs(source: &str) -> Vec<Need> {
+/// `filtered`: without what a seccomp filter might kill for.
+fn needs(source: &str, filtered: bool) -> Vec<Need> {
     let own = || Some(source.to_owned());
     vec![
         Need {
@@ -71,7 +72,7 @@ fn needs(source: &str) -> Vec<Need> {
             backend: Backend::DualMapping,
             class: "file",
             permissions: &["read", "write", "map", "execute"],
-            target: label_of_memory_file(),
+            target: (!filtered).then(label_of_memory_file).flatten(),
         },
         Need {
             backend: Backend::ProtectFlips,

@@ -18,7 +18,8 @@ const OLDEST: (u32, u32) = (7, 2);
 pub(super) struct System {
     pub(super) root: PathBuf,
     pub(super) mdwe: io::Result<bool>,
-    pub(super) membarrier: io::Result<()>,
+    /// `None` if it was not asked: a filter might kill for it.
+    pub(super) membarrier: Option<io::Result<()>>,
 }
 
 fn finding(
@@ -46,11 +47,21 @@ fn refuses(subject: Subject, backends: &[Backend], text: impl Into<String>) -> F
 impl System {
     /// The one that this process runs on.
     pub(super) fn live() -> Self {
-        Self {
+        let mut system = Self {
             root: PathBuf::from("/"),
             mdwe: sys::refuses_exec_gain(),
-            membarrier: membarrier_works(),
+            membarrier: None,
+        };
+        if !system.is_filtered() {
+            system.membarrier = Some(membarrier_works());
         }
+        system
+    }
+
+    /// Whether a seccomp filter watches this process.
+    pub(super) fn is_filtered(&self) -> bool {
+        let status = self.read("/proc/self/status").unwrap_or_default();
+        !matches!(field(&status, "Seccomp"), None | Some("0"))
     }
 
     /// A file as text, without the last line's end.
@@ -163,19 +174,16 @@ impl System {
 
     fn seccomp(&self) -> Finding {
         let status = self.read("/proc/self/status").unwrap_or_default();
-        let filters = field(&status, "Seccomp_filters");
-        match field(&status, "Seccomp") {
-            None | Some("0") => allows(Subject::Seccomp, "no filter"),
-            Some(_) => {
-                let filters = filters.unwrap_or("some");
-                let text = format!(
-                    "{filters} filter(s); needed are openat, mmap and ioctl (/dev/jit), \
+        if !self.is_filtered() {
+            return allows(Subject::Seccomp, "no filter");
+        }
+        let filters = field(&status, "Seccomp_filters").unwrap_or("some");
+        let text = format!(
+            "{filters} filter(s); needed are openat, mmap and ioctl (/dev/jit), \
                      memfd_create, fallocate, fcntl, mmap, madvise and membarrier (dual mapping), \
                      mmap, madvise, mprotect and mremap (mprotect flips)"
-                );
-                finding(Subject::Seccomp, Verdict::MayRefuse, &Backend::ALL, text)
-            }
-        }
+        );
+        finding(Subject::Seccomp, Verdict::MayRefuse, &Backend::ALL, text)
     }
 
     fn memfd_noexec(&self) -> Finding {
@@ -193,11 +201,12 @@ impl System {
 
     fn membarrier(&self) -> Finding {
         match &self.membarrier {
-            Ok(()) => allows(
-                Subject::Membarrier,
-                "it can make other threads see new code",
-            ),
-            Err(error) => {
+            None => allows(Subject::Membarrier, "not asked, because of the filter"),
+            Some(Ok(())) => {
+                let text = "it can make other threads see new code";
+                allows(Subject::Membarrier, text)
+            }
+            Some(Err(error)) => {
                 let text = format!("other threads can't be made to see new code: {error}");
                 refuses(Subject::Membarrier, &[DualMapping], text)
             }
@@ -265,7 +274,7 @@ mod tests {
         let system = System {
             root,
             mdwe: Ok(false),
-            membarrier: Ok(()),
+            membarrier: Some(Ok(())),
         };
         for (path, text) in files {
             let path = system.path(path);
@@ -343,7 +352,7 @@ mod tests {
         )
         .unwrap();
         fake.0.mdwe = Ok(true);
-        fake.0.membarrier = Err(io::Error::from_raw_os_error(libc::ENOSYS));
+        fake.0.membarrier = Some(Err(io::Error::from_raw_os_error(libc::ENOSYS)));
         let expected = [
             (Subject::Module, Verdict::Refuses, vec![Kernel]),
             (Subject::Mdwe, Verdict::Refuses, vec![ProtectFlips]),
