@@ -235,6 +235,34 @@ static void lines_and_entries_are_checked(void)
 	CHECK(fault.reason == JITFD_REASON_CROSSES_LINE && fault.offset == 63);
 }
 
+static void code_is_laid_out_in_lines(void)
+{
+	struct jitfd_rules rules = no_rules();
+	jitfd_lines *lines = jitfd_lines_new();
+	const unsigned char *bytes;
+	jitfd_chunk *chunk;
+	size_t offset = 9, len = 0;
+
+	CHECK(lines != NULL);
+	for (int i = 0; i < 12; i++)
+		CHECK(jitfd_lines_push(lines, "\xb8\x01\x00\x00\x00", 5, NULL) == 0);
+	CHECK(jitfd_lines_place(lines, 4, &offset) == 0 && offset == 60);
+	CHECK(jitfd_lines_place(lines, 5, &offset) == 0 && offset == 64);
+	CHECK(jitfd_lines_push(lines, "\xb8\x02\x00\x00\x00", 5, &offset) == 0 && offset == 64);
+	CHECK(jitfd_lines_patch(lines, 65, "\x07", 1) == 0);
+	CHECK(jitfd_lines_align(lines, 16, &offset) == 0 && offset == 80);
+	bytes = jitfd_lines_bytes(lines, &len);
+	CHECK(len == 80 && bytes[64] == 0xb8 && bytes[65] == 7);
+	rules.flags = JITFD_WITHIN_LINES;
+	CHECK((chunk = jitfd_validate(bytes, len, &rules, NULL)) != NULL);
+	jitfd_chunk_free(chunk);
+	REFUSED(jitfd_lines_push(lines, bytes, 16, NULL), EINVAL);
+	REFUSED(jitfd_lines_patch(lines, 79, "xx", 2), EINVAL);
+	REFUSED(jitfd_lines_align(lines, 3, NULL), EINVAL);
+	REFUSED(jitfd_lines_place(lines, 1, NULL), EINVAL);
+	jitfd_lines_free(lines);
+}
+
 static void assumed_code_is_not_looked_at(void)
 {
 	jitfd_chunk *chunk = jitfd_assume_valid("\x06", 1, NULL);
@@ -336,6 +364,11 @@ static void null_is_refused_everywhere(void)
 	jitfd_mapper_free(NULL);
 	jitfd_appender_free(NULL);
 	jitfd_mapping_free(NULL);
+	REFUSED(jitfd_lines_push(NULL, "x", 1, NULL), EINVAL);
+	REFUSED(jitfd_lines_align(NULL, 1, NULL), EINVAL);
+	REFUSED(jitfd_lines_patch(NULL, 0, NULL, 0), EINVAL);
+	REFUSED_NULL(jitfd_lines_bytes(NULL, NULL), EINVAL);
+	jitfd_lines_free(NULL);
 	jitfd_probe_free(NULL);
 	REFUSED(jitfd_probe_works(NULL, 1), EINVAL);
 	REFUSED_NULL(jitfd_probe_trial(NULL, 1), EINVAL);
@@ -1299,6 +1332,7 @@ static const struct test tests[] = {
 	TEST(lock_skips_are_tolerated_if_asked_for),
 	TEST(rules_can_be_tightened),
 	TEST(lines_and_entries_are_checked),
+	TEST(code_is_laid_out_in_lines),
 	TEST(assumed_code_is_not_looked_at),
 	TEST(bad_rules_are_refused),
 	TEST(structs_carry_their_size),

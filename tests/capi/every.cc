@@ -19,6 +19,7 @@ template <auto function> struct Free {
 	template <typename T> void operator()(T *object) const { function(object); }
 };
 using Chunk = std::unique_ptr<jitfd_chunk, Free<jitfd_chunk_free>>;
+using Lines = std::unique_ptr<jitfd_lines, Free<jitfd_lines_free>>;
 using Region = std::unique_ptr<jitfd_region, Free<jitfd_destroy>>;
 using Probe = std::unique_ptr<jitfd_probe, Free<jitfd_probe_free>>;
 using Space = std::unique_ptr<jitfd_space, Free<jitfd_space_destroy>>;
@@ -69,6 +70,18 @@ void chunks()
 	CHECK(jitfd_chunk_lock_skips(chunk.get(), nullptr, 0, &count) == 0 && count == 0);
 	Chunk assumed(jitfd_assume_valid("\x06", 1, nullptr));
 	CHECK(assumed);
+}
+
+void lines()
+{
+	Lines lines(jitfd_lines_new());
+	size_t offset = 1, len = 0;
+	CHECK(jitfd_lines_place(lines.get(), 3, &offset) == 0 && offset == 0);
+	CHECK(jitfd_lines_push(lines.get(), "\xb0\x00", 2, nullptr) == 0);
+	CHECK(jitfd_lines_patch(lines.get(), 1, "\x05", 1) == 0);
+	CHECK(jitfd_lines_align(lines.get(), 64, &offset) == 0 && offset == 64);
+	auto *bytes = static_cast<const unsigned char *>(jitfd_lines_bytes(lines.get(), &len));
+	CHECK(len == 64 && bytes[1] == 5);
 }
 
 void faults()
@@ -273,6 +286,7 @@ void threads()
 
 const test tests[] = {
 	{ "c++::chunks", chunks, NOTHING },
+	{ "c++::lines", lines, NOTHING },
 	{ "c++::faults", faults, NOTHING },
 	{ "c++::adopting_nothing", adopting_nothing, NOTHING },
 	{ "c++::fallbacks", fallbacks, HOOK },

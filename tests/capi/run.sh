@@ -57,8 +57,9 @@ add() {
 need() {
     command -v "$1" >/dev/null && return 0
     say "installing $2 on this host, for the command $1"
-    quietly "$WORK/apt.log" env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y --no-install-recommends "$2" ||
+    { quietly "$WORK/apt.log" apt-get update &&
+        quietly "$WORK/apt.log" env DEBIAN_FRONTEND=noninteractive \
+            apt-get install -y --no-install-recommends "$2"; } ||
         die "there is no command $1" "install it (on Debian: apt-get install $2)"
 }
 

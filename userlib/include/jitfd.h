@@ -8,7 +8,7 @@
  * a bug of the library. After an error everything is as it was before the call.
  *
  * All functions may be called from several threads at once, also on one object,
- * but for those that give an object back. Pointers that are not said to be
+ * but for those that give an object back, and for jitfd_lines_*(). Pointers that are not said to be
  * optional must not be NULL: EINVAL. Zero a struct that begins with its size, and
  * set that:
  *
@@ -285,6 +285,12 @@ typedef struct jitfd_appender jitfd_appender;
  * at once, and published more than once.
  */
 typedef struct jitfd_chunk jitfd_chunk;
+
+/**
+ * Takes instructions one by one and puts NOPs before those that would cross a
+ * border of 64 bytes, as JITFD_WITHIN_LINES demands. For one thread at a time.
+ */
+typedef struct jitfd_lines jitfd_lines;
 
 /**
  * The right to map a region and to execute it, not to publish. May be used by
@@ -794,6 +800,67 @@ typedef struct jitfd_item {
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
+
+/**
+ * Begins to lay code out. The first byte will be the first of a line. Give it back
+ * with jitfd_lines_free.
+ *
+ * Returns null with errno ENOTRECOVERABLE only.
+ */
+struct jitfd_lines *jitfd_lines_new(void);
+
+/**
+ * Gives what was laid out back. Null is allowed.
+ */
+void jitfd_lines_free(struct jitfd_lines *lines);
+
+/**
+ * Stores where an instruction of len bytes will lie if it is the next to be
+ * written, in bytes from the start: operands may be relative to it.
+ *
+ * Returns 0, or -1 with errno EINVAL for a null pointer.
+ */
+int jitfd_lines_place(const struct jitfd_lines *lines, size_t len, size_t *offset);
+
+/**
+ * Writes one instruction, after NOPs if need be, and stores where it lies, unless
+ * offset is null.
+ *
+ * Returns 0, or -1 with errno EINVAL if it has no bytes or more than 15, or for a
+ * null pointer.
+ */
+int jitfd_lines_push(struct jitfd_lines *lines,
+                     const void *instruction,
+                     size_t len,
+                     size_t *offset);
+
+/**
+ * Writes NOPs up to a multiple of align_bytes (a power of two up to 4096), and
+ * stores where that is, unless offset is null.
+ *
+ * Returns 0, or -1 with errno EINVAL for a bad align or a null pointer.
+ */
+int jitfd_lines_align(struct jitfd_lines *lines, size_t align_bytes, size_t *offset);
+
+/**
+ * Replaces len bytes that were written, from offset on: the displacement of a
+ * branch whose target is known now.
+ *
+ * Returns 0, or -1 with errno EINVAL if not all of them were written, or for a
+ * null pointer.
+ */
+int jitfd_lines_patch(struct jitfd_lines *lines,
+                      size_t offset,
+                      const void *bytes,
+                      size_t len);
+
+/**
+ * What was written, and in len, which may be null, its length; valid until more is
+ * written.
+ *
+ * Returns null with errno EINVAL if lines is null.
+ */
+const void *jitfd_lines_bytes(const struct jitfd_lines *lines, size_t *len);
 
 /**
  * Checks a copy of the code and keeps that copy: what was checked is what is

@@ -11,7 +11,8 @@
 //!   returns a pointer returns null with `errno`. `jitfd_error` has the text.
 //! * No panic reaches C: `guard.rs` turns it into `ENOTRECOVERABLE`.
 //! * Structs that may grow begin with their size, see `versioned.rs`.
-//! * Everything is thread-safe except giving an object back while it is used.
+//! * Everything is thread-safe except giving an object back while it is used, and
+//!   laying code out in one `jitfd_lines`.
 //!
 //! Unsafe: what C passes is read and written by the functions of `pointer.rs`
 //! and `versioned.rs` only; the exported functions are `unsafe` because they
@@ -34,6 +35,7 @@ mod chunk;
 mod code;
 mod fault;
 mod handle;
+mod lines;
 mod link;
 mod options;
 mod probe;
