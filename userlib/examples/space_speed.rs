@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What a code space costs on top of a region: 100,000 functions of 61 bytes.
+//!
+//! ```text
+//! cargo run --release -p jitfd --example space_speed
+//! ```
+
+use jitfd::space::{Image, Item, Request, SpaceOptions};
+use jitfd::{
+    Align, CodeSpace, Error, Fallback, JitFd, Options, RegionOptions, Validated, validate,
+};
+use std::time::Instant;
+
+const COUNT: usize = 100_000;
+const BATCH: usize = 1000;
+const CAPACITY: usize = 64 << 20;
+
+fn main() -> Result<(), Error> {
+    let code: Vec<u8> = [vec![0x90; 60], vec![0xc3]].concat();
+    let chunk = validate(&code, &Options::new())?;
+    let region = region()?;
+    println!("over {}, nanoseconds for each function", region.backend());
+    timed("JitFd::append", COUNT, || region.append(&chunk).map(drop))?;
+    let region = self::region()?;
+    timed("JitFd::reserve, fill", COUNT, || fill(&region, &chunk))?;
+    let space = space()?;
+    timed("publish", COUNT, || space.publish("f", &chunk).map(drop))?;
+    timed("lookup", COUNT, lookups(&space))?;
+    let space = self::space()?;
+    let request = Request::new(code.len()).name("f");
+    let emit = || {
+        space
+            .emit(&request, |_| Ok::<_, Error>(chunk.clone()))
+            .map(drop)
+    };
+    timed("emit", COUNT, emit)?;
+    let batch = vec![("f", &chunk); BATCH];
+    timed("publish_all", COUNT / BATCH, || {
+        space.publish_all(&batch).map(drop)
+    })?;
+    let mut image = Image::new();
+    for _ in 0..BATCH {
+        image.add(Item::new("f", code.clone()));
+    }
+    timed("link, validation included", COUNT / BATCH, || {
+        space.link(&image).map(drop)
+    })
+}
+
+fn options() -> RegionOptions {
+    RegionOptions::new().fallback(Fallback::Any)
+}
+
+fn region() -> Result<JitFd, Error> {
+    options().create(CAPACITY)
+}
+
+fn space() -> Result<CodeSpace, Error> {
+    SpaceOptions::new().region(options()).create()
+}
+
+fn fill(region: &JitFd, chunk: &Validated) -> Result<(), Error> {
+    let place = region.reserve(chunk.len(), Align::FUNCTION)?;
+    region.fill(&place, chunk).map(drop)
+}
+
+/// Looks up another function at each call, in no order that caches would like.
+fn lookups(space: &CodeSpace) -> impl FnMut() -> Result<(), Error> {
+    let all: Vec<usize> = space.symbols().map(|symbol| symbol.address).collect();
+    let mut next = 0;
+    move || {
+        next = (next + 7919) % all.len();
+        let found = space.lookup(all[next] + 3);
+        found
+            .map(drop)
+            .ok_or(Error::Argument("every function is found"))
+    }
+}
+
+/// Does `work` so often that `COUNT` functions were worked on.
+fn timed(
+    what: &str,
+    times: usize,
+    mut work: impl FnMut() -> Result<(), Error>,
+) -> Result<(), Error> {
+    let start = Instant::now();
+    for _ in 0..times {
+        work()?;
+    }
+    let each = start.elapsed().as_nanos() / COUNT as u128;
+    println!("{what:26} {each:6}");
+    Ok(())
+}
