@@ -18,15 +18,15 @@ use std::num::NonZero;
 use std::ops::Range;
 use std::thread;
 
-/// Chunks below this many bytes are not worth a thread.
-const LARGE: usize = 1 << 20;
+/// Chunks below this many bytes are not worth a thread. (Fuzzing has small ones.)
+const LARGE: usize = if cfg!(fuzzing) { 1 << 9 } else { 1 << 20 };
 
 /// Each thread gets at least this many bytes: some milliseconds of work.
 const SECTION: usize = LARGE / 2;
 
 /// So many bytes before a seam decoding starts. Streams of real code fall into
 /// step within 30, as a rule.
-const RUN_UP: usize = 512;
+const RUN_UP: usize = if cfg!(fuzzing) { 24 } else { 512 };
 
 /// Scans the chunk, with at most `threads` threads if it is large.
 pub(crate) fn scan(job: Job<'_>, threads: Option<usize>) -> Result<Scan, ValidationError> {
@@ -135,6 +135,7 @@ mod tests {
     use crate::bitmap::Bitmap;
     use crate::options::Options;
     use crate::scan::Outside;
+    use object::{Object, ObjectSection};
     use proptest::prelude::*;
 
     type Found = (Vec<usize>, Vec<usize>, Vec<Outside>);
@@ -187,6 +188,24 @@ mod tests {
         assert_eq!(sections(LARGE, Some(8)), 2);
         assert_eq!(sections(100 * LARGE, Some(8)), 8);
         assert_eq!(sections(100 * LARGE, Some(0)), 0);
+    }
+
+    /// The seams of real code are found, or all of this would be slower than one
+    /// thread: this program's own code, cut in many ways.
+    #[test]
+    fn real_code_is_divided() {
+        let program = std::fs::read("/proc/self/exe").unwrap();
+        let program = object::File::parse(&*program).unwrap();
+        let text = program.section_by_name(".text").unwrap();
+        let text = text.data().unwrap();
+        let mut divided = 0;
+        for sections in 2..40 {
+            let (one, several) = both(text, &[], sections);
+            assert!(several.is_none() || one == several, "{sections} sections");
+            divided += usize::from(several.is_some());
+        }
+        // All 38, as far as it was tried; one may miss by chance.
+        assert!(divided > 35, "{divided}");
     }
 
     #[test]
