@@ -36,8 +36,8 @@ const GROWTH: usize = 24;
 
 /// Makes `code`, which works at the address `from`, work at the address `to`.
 ///
-/// Branches inside the code go where they went, and all others, like memory
-/// operands relative to `rip`, to the same addresses as before. Instructions
+/// Branches and memory operands relative to `rip` whose target is an instruction
+/// of the code go along with it; all others keep their addresses. Instructions
 /// can get longer: a branch whose target is too far away then goes by an address
 /// that is put behind the code.
 ///
