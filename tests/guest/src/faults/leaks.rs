@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use jitfd_plan::abi::{CloneFrom, Create, CreateCode};
 
-use super::inject::Injector;
+use super::inject::{Injector, Mode};
 use super::region::grown;
 use crate::suite::asm;
 use crate::suite::calls;
@@ -71,7 +71,7 @@ const BATCHES: u32 = 4;
 
 /// Fails if `call`, failing in all ways in turn, costs a page each second time.
 fn leaves_no_page(call: impl Fn() -> io::Result<()>) -> Outcome {
-    let injector = Injector::new()?;
+    let injector = Injector::new(Mode::AllFrom)?;
     let last = failures(&injector, &call)?;
     let mut losses = Vec::new();
     for _ in 0..BATCHES {
@@ -163,15 +163,16 @@ const BOUNDS: &str = "user_regions=3 user_pages=60";
 const EACH: u32 = 150;
 
 fn failed_calls_leave_no_charge() -> Outcome {
-    Injector::new()?;
+    Injector::new(Mode::One)?;
     with_parameters(BOUNDS, || {
-        in_child(fail_in_all_ways)?;
+        in_child(|| fail_in_all_ways(Mode::One))?;
+        in_child(|| fail_in_all_ways(Mode::AllFrom))?;
         in_child(everything_is_left)
     })
 }
 
-fn fail_in_all_ways() -> Outcome {
-    let injector = Injector::new()?;
+fn fail_in_all_ways(mode: Mode) -> Outcome {
+    let injector = Injector::new(mode)?;
     let code = asm::long_answer(1, 5 * PAGE);
     for nth in 1..EACH {
         let region = Region::new(16)?;

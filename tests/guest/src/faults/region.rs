@@ -47,7 +47,7 @@ fn open() -> Outcome {
         verify: &|made| made.as_ref().or_fail("a descriptor").map(|_| ()),
         errnos: USUAL,
     };
-    some_failed(sweep.run()?)
+    some_failed(sweep.run_twice()?)
 }
 
 fn create_of(size: u64) -> Outcome {
@@ -68,7 +68,7 @@ fn create_of(size: u64) -> Outcome {
         },
         errnos: USUAL,
     };
-    some_failed(sweep.run()?)
+    some_failed(sweep.run_twice()?)
 }
 
 fn create() -> Outcome {
@@ -111,7 +111,7 @@ fn clone() -> Outcome {
         },
         errnos: USUAL,
     };
-    some_failed(sweep.run()?)
+    some_failed(sweep.run_twice()?)
 }
 
 fn seal() -> Outcome {
@@ -122,7 +122,7 @@ fn seal() -> Outcome {
         verify: &|region| equal("sealed", region.stats()?.sealed, 1),
         errnos: USUAL,
     };
-    none_failed(sweep.run()?)
+    none_failed(sweep.run_twice()?)
 }
 
 fn stats_by(handle: fn(&Region) -> i32) -> Outcome {
@@ -133,7 +133,7 @@ fn stats_by(handle: fn(&Region) -> i32) -> Outcome {
         verify: &nothing,
         errnos: USUAL,
     };
-    some_failed(sweep.run()?)
+    some_failed(sweep.run_twice()?)
 }
 
 fn stats() -> Outcome {
@@ -161,7 +161,7 @@ fn fdinfo() -> Outcome {
         verify: &nothing,
         errnos: USUAL,
     };
-    some_failed(sweep.run()?)
+    some_failed(sweep.run_twice()?)
 }
 
 /// Closing everything can't fail, whatever happens meanwhile.
@@ -176,5 +176,5 @@ fn close() -> Outcome {
         verify: &nothing,
         errnos: USUAL,
     };
-    none_failed(sweep.run()?)
+    none_failed(sweep.run_twice()?)
 }

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::fs;
 use std::io;
 
-use super::inject::Injector;
+use super::inject::{Injector, Mode};
 use crate::suite::memory;
 use crate::suite::outcome::{Checked, OrFail, Outcome, Stop, equal, failed, holds};
 use crate::suite::region::{Region, Snapshot};
@@ -123,9 +123,21 @@ fn areas() -> Checked<Vec<Area>> {
 }
 
 impl<C> Sweep<'_, C> {
-    /// Makes the call until no failure is left. Fails if one does harm.
+    /// Makes the call until no failure is left, with each failure alone. Fails if
+    /// one does harm.
     pub fn run(&self) -> Checked<Met> {
-        let injector = Injector::new()?;
+        self.run_in(Mode::One)
+    }
+
+    /// The same, then with each failure and all that follow.
+    pub fn run_twice(&self) -> Checked<Met> {
+        let met = self.run_in(Mode::One)?;
+        self.run_in(Mode::AllFrom)?;
+        Ok(met)
+    }
+
+    fn run_in(&self, mode: Mode) -> Checked<Met> {
+        let injector = Injector::new(mode)?;
         let mut met = Met::default();
         for nth in 1..END {
             let name = |stop| self.name(stop, nth);
@@ -133,7 +145,10 @@ impl<C> Sweep<'_, C> {
                 Some(true) => met.failed += 1,
                 Some(false) => met.absorbed += 1,
                 None => {
-                    println!("  {} failed, {} did not", met.failed, met.absorbed);
+                    println!(
+                        "  {mode:?}: {} failed, {} did not",
+                        met.failed, met.absorbed
+                    );
                     return Ok(met);
                 }
             }
