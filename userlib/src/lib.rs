@@ -49,6 +49,41 @@
 //! | to know what a system allows, and why not | [`probe`](fn@probe) |
 //! | to work where there is no `/dev/jit`, too | [`RegionOptions::fallback`], [`CodeOptions`] |
 //!
+//! # Where there is no `/dev/jit`
+//!
+//! Without asking for it, a program gets `/dev/jit` or an error. One that accepts
+//! a [`Fallback`] goes on by dual mapping of a memory file, or else by mprotect
+//! flips, through the same types and with the same results; [`Backend`] compares
+//! the three. It is said once per process on standard error, or to a hook
+//! ([`set_fallback_hook`]), and can be asked ([`JitFd::backend`]). What only the
+//! kernel can do is refused with [`Error::Unsupported`].
+//!
+//! ```
+//! use jitfd::{Backend, Fallback, Options, RegionOptions, validate};
+//!
+//! # fn main() -> Result<(), jitfd::Error> {
+//! let region = RegionOptions::new().fallback(Fallback::Any).create(1 << 20)?;
+//! if region.backend() != Backend::Kernel {
+//!     eprintln!("the code of this program could be written to");
+//! }
+//! // mov eax, 42; ret
+//! let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?;
+//! let published = region.append(&chunk)?;
+//! // SAFETY: the chunk is such a function, and `region` outlives the call.
+//! let answer = unsafe { region.entry::<extern "C" fn() -> i32>(published.offset)? };
+//! assert_eq!(answer(), 42);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What a fallback gives up: a program that is taken over can write to code, by
+//! the second view or by `mprotect`. With dual mapping, a branch to the *middle*
+//! of a chunk that is executed before the publishing call has returned can meet
+//! half an instruction; the start of a chunk traps or is whole, as everywhere.
+//! Each publication there makes every CPU that runs the process serialize
+//! (`membarrier`), which costs interrupts. [`probe`](fn@probe), and the command
+//! `jitctl probe`, say which backends a system allows and what refuses the rest.
+//!
 //! # Safety
 //!
 //! Nothing here lets safe Rust execute anything. What validation promises, and
