@@ -25,11 +25,18 @@ const SIGNS: [&str; 14] = [
 const REPORT_LINES: usize = 70;
 const END_LINES: usize = 15;
 
+/// A data race between two places. The kernel has some of its own, so one counts
+/// only if the module is in one of its two stacks.
+const RACE: &str = "BUG: KCSAN: data-race";
+const RACE_END: &str = "=====";
+const OURS: &str = "[jit]";
+
 /// The lines that begin a report, without their time stamps, each once.
 pub fn reports(log: &str) -> Vec<&str> {
     let mut found = Vec::new();
-    for line in log.lines().map(without_time) {
-        if is_report(line) && !found.contains(&line) {
+    let lines: Vec<&str> = log.lines().map(without_time).collect();
+    for (index, line) in lines.iter().enumerate() {
+        if counts(&lines[index..]) && !found.contains(line) {
             found.push(line);
         }
     }
@@ -40,14 +47,23 @@ pub fn reports(log: &str) -> Vec<&str> {
 /// backtrace, or the last few lines.
 pub fn excerpt(log: &str) -> String {
     let all: Vec<&str> = log.lines().collect();
-    let report = all.iter().position(|line| is_report(without_time(line)));
+    let plain: Vec<&str> = all.iter().map(|line| without_time(line)).collect();
+    let report = (0..plain.len()).find(|&index| counts(&plain[index..]));
     let first = report.unwrap_or(all.len().saturating_sub(END_LINES));
     let end = all.len().min(first + REPORT_LINES);
     all[first..end].join("\n")
 }
 
-fn is_report(line: &str) -> bool {
-    SIGNS.iter().any(|sign| line.contains(sign))
+/// Whether the first of `lines` begins a report that the module answers for.
+fn counts(lines: &[&str]) -> bool {
+    let Some((first, rest)) = lines.split_first() else {
+        return false;
+    };
+    if first.contains(RACE) {
+        let mut stacks = rest.iter().take_while(|line| !line.contains(RACE_END));
+        return stacks.any(|line| line.contains(OURS));
+    }
+    SIGNS.iter().any(|sign| first.contains(sign))
 }
 
 /// The line without `[   12.345678]` and what printk puts beside it.
@@ -83,6 +99,21 @@ mod tests {
             ]
         );
         assert!(excerpt(log).starts_with("[    2.000001]"));
+    }
+
+    #[test]
+    fn a_race_counts_if_the_module_is_in_it() {
+        let race = |place: &str| {
+            format!(
+                "[    2.0] BUG: KCSAN: data-race in a / b\n[    2.0] write to 0xff by task 1:\n\
+                 [    2.0]  {place}\n[    2.0] ==================\n[    2.1]  c+0x1/0x2 [jit]\n"
+            )
+        };
+        assert!(reports(&race("do_nanosleep+0x29/0x100")).is_empty());
+        assert_eq!(
+            reports(&race("jit_pte_lock+0x9/0x70 [jit]")),
+            ["BUG: KCSAN: data-race in a / b"]
+        );
     }
 
     #[test]
