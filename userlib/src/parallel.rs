@@ -60,10 +60,10 @@ fn by_threads(job: Job<'_>, sections: usize) -> Option<Scan> {
         };
         let others: Vec<_> = ranges.clone().skip(1).map(spawn).collect();
         let first = ranges.clone().next().and_then(|range| section(job, range));
-        let others = others.into_iter().map(|other| other?.join().ok()?);
-        std::iter::once(first)
-            .chain(others)
-            .collect::<Option<Vec<_>>>()
+        let joined = others.into_iter().map(|other| other?.join().ok()?);
+        // Each is waited for, whatever came of the others: no thread is left.
+        let all: Vec<_> = std::iter::once(first).chain(joined).collect();
+        all.into_iter().collect::<Option<Vec<_>>>()
     })?;
     Some(merged(job.chunk.len(), parts))
 }
