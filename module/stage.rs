@@ -11,7 +11,7 @@ use kernel::{
     alloc::{KVVec, KVec},
     prelude::*,
     sync::Arc,
-    transmute::FromBytes,
+    transmute::AsBytes,
     uaccess::{UserPtr, UserSlice},
 };
 
@@ -40,8 +40,6 @@ pub(crate) struct Supply {
 
 /// The memory of one publication.
 pub(crate) struct Stage {
-    /// The array of segments, as userspace has it.
-    raw: KVec<u8>,
     pub(crate) segments: KVec<Segment>,
     /// The bytes of all segments.
     pub(crate) bytes: KVVec<u8>,
@@ -58,7 +56,6 @@ pub(crate) struct Stage {
 impl Stage {
     pub(crate) fn new() -> Self {
         Stage {
-            raw: KVec::new(),
             segments: KVec::new(),
             bytes: KVVec::new(),
             spans: KVec::new(),
@@ -72,7 +69,6 @@ impl Stage {
     /// or `ENOSPC` if they can't fit into `capacity` bytes anyway.
     pub(crate) fn copy_in(&mut self, arg: &Publish, kind: Kind, capacity: u64) -> Result {
         let count = arg.count as usize;
-        self.segments.reserve(count, GFP_KERNEL_ACCOUNT)?;
         self.spans.reserve(count, GFP_KERNEL_ACCOUNT)?;
         self.starts.reserve(count, GFP_KERNEL_ACCOUNT)?;
         self.copy_segments(user_ptr(arg.segments)?, count)?;
@@ -89,19 +85,15 @@ impl Stage {
         self.copy_bytes()
     }
 
-    /// One segment is copied directly, several at once.
+    /// One segment is copied by way of the stack, which costs less.
     fn copy_segments(&mut self, first: UserPtr, count: usize) -> Result {
-        let array = UserSlice::new(first, count * size_of::<Segment>());
+        let mut array = UserSlice::new(first, count * size_of::<Segment>()).reader();
         if count == 1 {
-            let segment = array.reader().read()?;
-            return Ok(self.segments.push(segment, GFP_KERNEL_ACCOUNT)?);
+            return Ok(self.segments.push(array.read()?, GFP_KERNEL_ACCOUNT)?);
         }
-        array.read_all(&mut self.raw, GFP_KERNEL_ACCOUNT)?;
-        for raw in self.raw.chunks_exact(size_of::<Segment>()) {
-            let segment = *Segment::from_bytes(raw).ok_or(EFAULT)?;
-            self.segments.push(segment, GFP_KERNEL_ACCOUNT)?;
-        }
-        Ok(())
+        let empty = Segment::default();
+        self.segments.resize(count, empty, GFP_KERNEL_ACCOUNT)?;
+        array.read_slice(self.segments.as_bytes_mut())
     }
 
     /// Segments that lie next to each other in userspace are copied at once.
@@ -146,7 +138,6 @@ impl Stage {
 
     /// Makes it ready for the next publication of `region`.
     pub(crate) fn clear(&mut self, region: &Region) {
-        self.raw.clear();
         self.segments.clear();
         self.bytes.clear();
         if self.bytes.capacity() > KEEP {

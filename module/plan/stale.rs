@@ -86,32 +86,37 @@ pub fn wants_after(new: &[u8]) -> bool {
     new.last() == Some(&INT_IMM8)
 }
 
-/// Whether `bytes` hold `CD 03`. Looks closely only where eight bytes hold a
+/// Bytes that [`may_hold_cd`] looks at together.
+const STEP: usize = 32;
+
+/// Whether `bytes` hold `CD 03`. Looks closely only where a few bytes hold a
 /// 0xCD, which is rare in code.
 fn holds_int_3(bytes: &[u8]) -> bool {
-    const STEP: usize = size_of::<u64>();
     let is_pair = |pair: &[u8]| pair == [INT_IMM8, IMM_3];
-    bytes.chunks(STEP).enumerate().any(|(index, word)| {
+    bytes.chunks(STEP).enumerate().any(|(index, few)| {
         let from = index.saturating_mul(STEP);
-        // The pair may begin with the last byte of the word.
+        // The pair may begin with the last of them.
         let near = || {
             bytes
                 .get(from..)
                 .map(|rest| &rest[..rest.len().min(STEP + 1)])
         };
-        may_hold_cd(word) && near().is_some_and(|near| near.windows(2).any(is_pair))
+        may_hold_cd(few) && near().is_some_and(|near| near.windows(2).any(is_pair))
     })
 }
 
-/// Whether one of up to eight bytes is 0xCD, or perhaps none is.
-fn may_hold_cd(word: &[u8]) -> bool {
+/// Whether one of [`STEP`] bytes is 0xCD; of fewer, whether one may be.
+fn may_hold_cd(bytes: &[u8]) -> bool {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
     const CD: u64 = u64::from_le_bytes([INT_IMM8; 8]);
-    let Ok(word) = word.try_into() else {
-        return true;
+    let Ok(bytes) = <&[u8; STEP]>::try_from(bytes) else {
+        return bytes.contains(&INT_IMM8);
     };
-    let word = u64::from_le_bytes(word) ^ CD;
-    // A byte that is zero borrows into its highest bit.
-    word.wrapping_sub(ONES) & !word & HIGH != 0
+    let found = bytes.chunks_exact(8).fold(0, |found, word| {
+        let word = word.try_into().map_or(CD, u64::from_le_bytes) ^ CD;
+        // A byte that is zero borrows into its highest bit.
+        found | (word.wrapping_sub(ONES) & !word & HIGH)
+    });
+    found != 0
 }

@@ -48,8 +48,8 @@ proptest! {
         before in prop::option::of(byte()),
         new in prop_oneof![
             prop::collection::vec(byte(), 1..6),
-            // Eight bytes are looked at together.
-            prop::collection::vec(prop_oneof![9 => Just(0x90), 1 => byte()], 1..40),
+            // 32 bytes are looked at together.
+            prop::collection::vec(prop_oneof![9 => Just(0x90), 1 => byte()], 1..140),
         ],
         after in prop::option::of(byte()),
     ) {
