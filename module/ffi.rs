@@ -56,7 +56,8 @@ unsafe extern "C" {
         func: unsafe extern "C" fn(*mut c_void) -> c_int,
         data: *mut c_void,
     ) -> *mut bindings::task_struct;
-    pub(crate) fn jit_kthread_sleep(work: *const c_int, timeout: c_long) -> bool;
+    pub(crate) fn jit_kthread_sleep(work: *const c_int, kept: *const c_long, pause: c_long);
+    pub(crate) fn jit_cond_resched();
 
     safe fn jit_cpu_is_lazy(cpu: c_int) -> bool;
     safe fn jit_cpu_ticks(cpu: c_int) -> bool;

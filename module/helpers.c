@@ -285,13 +285,22 @@ struct task_struct *jit_kthread_run(int (*fn)(void *data), void *data)
 	return kthread_run(fn, data, "jit_reclaim");
 }
 
-/* Sleeps until woken, unless the kthread is to stop or *@work is not zero. */
-bool jit_kthread_sleep(const int *work, long timeout);
-bool jit_kthread_sleep(const int *work, long timeout)
+/*
+ * Sleeps until woken, or for @pause jiffies while *@kept is not zero; not at
+ * all if the kthread is to stop or *@work is not zero. Who changes one of them
+ * wakes the kthread afterwards.
+ */
+void jit_kthread_sleep(const int *work, const long *kept, long pause);
+void jit_kthread_sleep(const int *work, const long *kept, long pause)
 {
 	set_current_state(TASK_INTERRUPTIBLE);
 	if (!kthread_should_stop() && !smp_load_acquire(work))
-		timeout = schedule_timeout(timeout);
+		schedule_timeout(READ_ONCE(*kept) ? pause : MAX_SCHEDULE_TIMEOUT);
 	__set_current_state(TASK_RUNNING);
-	return timeout != 0;
+}
+
+void jit_cond_resched(void);
+void jit_cond_resched(void)
+{
+	cond_resched();
 }

@@ -40,7 +40,7 @@ pub(crate) struct Version {
     data: NonNull<u8>,
     used: Atomic<usize>,
     seen: Atomic<bool>,
-    _charge: Charge,
+    charge: Charge,
 }
 
 // SAFETY: The page is plain memory; who writes it, and when, is said on each
@@ -58,6 +58,12 @@ impl Version {
     pub(crate) fn pfn(&self) -> usize {
         // SAFETY: By the type invariants the page is valid.
         unsafe { ffi::jit_page_pfn(self.page.as_ptr()) }
+    }
+
+    /// Whether it is on the account of `user`: a page that two regions share may
+    /// be on another's.
+    pub(crate) fn is_charged_to(&self, user: &Arc<User>) -> bool {
+        self.charge.is_to(user)
     }
 
     /// Whether a page-table entry may point, or have pointed, here.
@@ -115,6 +121,15 @@ impl Drop for Version {
     }
 }
 
+/// How far an allocation goes.
+#[derive(Clone, Copy)]
+pub(crate) enum Effort {
+    /// It fails where others would have to be killed for it.
+    Little,
+    /// As any other.
+    Full,
+}
+
 /// A version that only its holder knows.
 ///
 /// # Invariants
@@ -130,10 +145,15 @@ pub(crate) struct Blank {
 impl Blank {
     /// Allocates a page, charged to the caller's memory cgroup and to `user`.
     /// Fails with `ENOMEM` or `EDQUOT`.
-    pub(crate) fn new(user: &Arc<User>) -> Result<Self> {
+    pub(crate) fn new(user: &Arc<User>, effort: Effort) -> Result<Self> {
         let charge = Charge::new(user, What::Page)?;
+        let flags = bindings::GFP_KERNEL_ACCOUNT
+            | match effort {
+                Effort::Little => (1 << bindings::___GFP_NORETRY_BIT) | bindings::__GFP_NOWARN,
+                Effort::Full => 0,
+            };
         // SAFETY: No requirement but a context that may sleep.
-        let page = unsafe { bindings::alloc_pages(bindings::GFP_KERNEL_ACCOUNT, 0) };
+        let page = unsafe { bindings::alloc_pages(flags, 0) };
         let page = NonNull::new(page).ok_or(ENOMEM)?;
         // SAFETY: The page is valid; it is not high memory.
         let data = NonNull::new(unsafe { ffi::jit_page_address(page.as_ptr()) }.cast());
@@ -143,7 +163,7 @@ impl Blank {
             data: data.unwrap_or(NonNull::dangling()),
             used: Atomic::new(0),
             seen: Atomic::new(false),
-            _charge: charge,
+            charge,
         };
         // INVARIANT: Nobody has seen it yet; all of it may be anything.
         Ok(Blank {

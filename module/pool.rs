@@ -5,16 +5,18 @@
 //! in steady state neither allocates a page nor writes a byte that is only 0xCC.
 //!
 //! They are given back when memory is short (a shrinker), when the region has
-//! not touched them for a second or two, and when an allocation would fail.
+//! not touched them for a second or two, and when an allocation for the same
+//! user would fail.
 //!
 //! Lock order: `POOLS` (mutex; nothing is allocated under it, so the shrinker
-//! may take it) → a pool's lock (spinlock, process context only).
+//! may take it; a turn, `CLOSING` and mmap_lock may be held) → a pool's lock
+//! (spinlock, process context only).
 //! Owner: the region; `POOLS` lists the pools of all regions that live.
 
 use core::ptr::NonNull;
 
 use kernel::{
-    alloc::KVec,
+    alloc::KVVec,
     bindings,
     list::{impl_list_arc_safe, impl_list_item, List, ListArc, ListLinks},
     prelude::*,
@@ -24,12 +26,14 @@ use kernel::{
     },
 };
 
-use crate::page::Blank;
+use crate::{page::Blank, plan::lifecycle::PageState, retire, user::User};
 
 /// What a pool holds before its region has replaced a page.
 const AT_FIRST: usize = 4;
 /// What it holds afterwards: as much as an epoch of a busy compiler frees.
 const MOST: usize = 512;
+/// Pages that are freed without a pause of `POOLS`, for which others wait.
+const AT_ONCE: usize = 1024;
 
 global_lock! {
     // SAFETY: Initialised by `Shrinker::register`, before any region exists.
@@ -42,12 +46,14 @@ static KEPT: Atomic<i64> = Atomic::new(0);
 /// The pages of one pool.
 #[pin_data]
 struct Shelf {
+    /// Whose account the pages are on.
+    user: Arc<User>,
     #[pin]
-    blanks: SpinLock<KVec<Blank>>,
+    blanks: SpinLock<KVVec<Blank>>,
+    /// The capacity of `blanks`.
+    capacity: Atomic<usize>,
     /// Used since the last [`trim_idle`].
     in_use: Atomic<bool>,
-    /// It has room for [`MOST`].
-    grown: Atomic<bool>,
     #[pin]
     links: ListLinks,
 }
@@ -61,19 +67,22 @@ impl_list_item! {
 
 impl Shelf {
     fn pop(&self) -> Option<Blank> {
-        let blank = self.blanks.lock().pop()?;
+        let mut blanks = self.blanks.lock();
+        let blank = blanks.pop()?;
         KEPT.fetch_sub(1, Relaxed);
         Some(blank)
     }
 
-    fn push(&self, blank: Blank) -> Result<(), Blank> {
-        let pushed = self.blanks.lock().push_within_capacity(blank);
-        match pushed {
-            Ok(()) => {
-                KEPT.fetch_add(1, Relaxed);
-                Ok(())
-            }
-            Err(full) => Err(full.0),
+    fn push(&self, blank: Blank) {
+        let mut blanks = self.blanks.lock();
+        let rejected = blanks.push_within_capacity(blank);
+        let is_first = rejected.is_ok() && KEPT.fetch_add(1, Relaxed) == 0;
+        // What does not fit is freed after the lock: freeing takes others.
+        drop(blanks);
+        drop(rejected);
+        if is_first {
+            // It looks after idle pools.
+            retire::wake();
         }
     }
 
@@ -82,102 +91,142 @@ impl Shelf {
         // Each is freed without the lock: freeing takes others.
         (0..most).map_while(|_| self.pop().map(drop)).count()
     }
+
+    /// Gives the array back, if it is empty.
+    fn fold(&self) {
+        let mut empty = KVVec::new();
+        let mut blanks = self.blanks.lock();
+        if blanks.is_empty() {
+            core::mem::swap(&mut *blanks, &mut empty);
+            self.capacity.store(0, Relaxed);
+        }
+        // The array is freed after the lock.
+        drop(blanks);
+    }
 }
 
-/// The pool of one region.
-pub(crate) struct Pool(Arc<Shelf>);
+/// The pool of one region, or none.
+pub(crate) struct Pool(Option<Arc<Shelf>>);
 
 impl Pool {
-    /// An empty one. Fails with `ENOMEM`.
-    pub(crate) fn new() -> Result<Self> {
-        let blanks = KVec::with_capacity(AT_FIRST, GFP_KERNEL_ACCOUNT)?;
+    /// One that keeps nothing.
+    pub(crate) fn none() -> Self {
+        Pool(None)
+    }
+
+    /// An empty one, for pages on the account of `user`. Fails with `ENOMEM`.
+    pub(crate) fn new(user: &Arc<User>) -> Result<Self> {
         let shelf = ListArc::pin_init(
             try_pin_init!(Shelf {
-                blanks <- new_spinlock!(blanks, "jit_pool"),
+                user: user.clone(),
+                blanks <- new_spinlock!(KVVec::new(), "jit_pool"),
+                capacity: Atomic::new(0),
                 in_use: Atomic::new(false),
-                grown: Atomic::new(false),
                 links <- ListLinks::new(),
             }),
             GFP_KERNEL_ACCOUNT,
         )?;
-        let pool = Pool(shelf.clone_arc());
+        let pool = Pool(Some(shelf.clone_arc()));
         POOLS.lock().push_back(shelf);
         Ok(pool)
     }
 
-    /// Makes room for the pages of a busy region. Without memory it stays as
-    /// it is.
-    pub(crate) fn grow(&self) {
-        if self.0.grown.load(Relaxed) {
-            return;
-        }
-        let Ok(mut larger) = KVec::with_capacity(MOST, GFP_KERNEL_ACCOUNT | __GFP_NOWARN) else {
+    /// Makes room for what the publication of a page in `state` calls for.
+    /// Without memory it stays as it is.
+    pub(crate) fn make_room(&self, state: PageState) {
+        let wanted = match state {
+            PageState::Absent | PageState::Unseen => AT_FIRST,
+            PageState::Live => MOST,
+        };
+        let Some(shelf) = &self.0 else {
             return;
         };
-        let mut blanks = self.0.blanks.lock();
+        if shelf.capacity.load(Relaxed) >= wanted {
+            return;
+        }
+        let flags = GFP_KERNEL_ACCOUNT | __GFP_NOWARN;
+        let Ok(mut larger) = KVVec::with_capacity(wanted, flags) else {
+            return;
+        };
+        let mut blanks = shelf.blanks.lock();
         core::mem::swap(&mut *blanks, &mut larger);
+        shelf.capacity.store(blanks.capacity(), Relaxed);
         for blank in larger.drain_all() {
             // Can't fail: there is room for more than were there.
             let _ = blanks.push_within_capacity(blank);
         }
-        self.0.grown.store(true, Relaxed);
-        // The old memory is freed after the lock.
+        // The old array is freed after the lock.
         drop(blanks);
     }
 
     /// A page, if there is one.
     pub(crate) fn take(&self) -> Option<Blank> {
-        self.0.in_use.store(true, Relaxed);
-        self.0.pop()
+        let shelf = self.0.as_ref()?;
+        shelf.in_use.store(true, Relaxed);
+        shelf.pop()
     }
 
     /// Whether one more would be kept.
     pub(crate) fn has_room(&self) -> bool {
-        let blanks = self.0.blanks.lock();
+        let Some(shelf) = &self.0 else {
+            return false;
+        };
+        let blanks = shelf.blanks.lock();
         blanks.len() < blanks.capacity()
     }
 
     /// Keeps a page, or frees it.
     pub(crate) fn keep(&self, blank: Blank) {
-        self.0.in_use.store(true, Relaxed);
-        drop(self.0.push(blank));
+        if let Some(shelf) = &self.0 {
+            shelf.in_use.store(true, Relaxed);
+            shelf.push(blank);
+        }
     }
 
     /// Pages in it.
     pub(crate) fn len(&self) -> usize {
-        self.0.blanks.lock().len()
+        let shelf = self.0.as_ref();
+        shelf.map_or(0, |shelf| shelf.blanks.lock().len())
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        let Some(shelf) = &self.0 else {
+            return;
+        };
         // SAFETY: A shelf is in no list but this one.
-        let listed = unsafe { POOLS.lock().remove(&self.0) };
+        let listed = unsafe { POOLS.lock().remove(shelf) };
         drop(listed);
-        self.0.free(usize::MAX);
+        shelf.free(usize::MAX);
     }
 }
 
-/// Whether any pool has pages.
-pub(crate) fn any() -> bool {
-    KEPT.load(Relaxed) != 0
+/// How many pages are in pools, for the kthread that looks after them.
+pub(crate) fn kept() -> *const c_long {
+    KEPT.as_ptr().cast()
 }
 
-/// Frees the pages of all pools. Returns how many.
-pub(crate) fn trim() -> usize {
-    free(usize::MAX, |_| true)
+/// Frees the pages that pools keep on the account of `user`.
+pub(crate) fn trim(user: &Arc<User>) {
+    free_all(|shelf| Arc::ptr_eq(&shelf.user, user));
 }
 
 /// Frees the pages of the pools that were not used since the last call.
 pub(crate) fn trim_idle() {
-    free(usize::MAX, |shelf| !shelf.in_use.xchg(false, Relaxed));
+    free_all(|shelf| !shelf.in_use.load(Relaxed));
+    for shelf in POOLS.lock().iter() {
+        if !shelf.in_use.xchg(false, Relaxed) {
+            shelf.fold();
+        }
+    }
 }
 
-fn free(most: usize, from: impl Fn(&Shelf) -> bool) -> usize {
-    free_of(&POOLS.lock(), most, from)
+fn free_all(from: impl Fn(&Shelf) -> bool) {
+    while free(&POOLS.lock(), AT_ONCE, &from) == AT_ONCE {}
 }
 
-fn free_of(pools: &List<Shelf>, most: usize, from: impl Fn(&Shelf) -> bool) -> usize {
+fn free(pools: &List<Shelf>, most: usize, from: impl Fn(&Shelf) -> bool) -> usize {
     let mut freed = 0;
     for shelf in pools.iter().filter(|shelf| from(shelf)) {
         freed += shelf.free(most - freed);
@@ -239,7 +288,7 @@ unsafe extern "C" fn scan_objects(
     // SAFETY: By this function's contract.
     let most = unsafe { (*control).nr_to_scan } as usize;
     match POOLS.try_lock() {
-        Some(pools) => free_of(&pools, most, |_| true) as c_ulong,
+        Some(pools) => free(&pools, most, |_| true) as c_ulong,
         // SHRINK_STOP: somebody is at it.
         None => c_ulong::MAX,
     }

@@ -32,6 +32,7 @@ use crate::{
     region::{Region, Turn},
     retire,
     stage::{user_ptr, Stage, Supply},
+    tlb::Cpus,
 };
 
 /// `JIT_APPEND` and `JIT_FILL`. Returns the offset of the first segment.
@@ -54,6 +55,9 @@ fn in_turn(region: &Arc<Region>, arg: &Publish, kind: Kind, stage: &mut Stage) -
     };
     if kind == Kind::Fill || !add_unseen(region, stage) {
         let supplies = Supplies::get(region, stage, kind)?;
+        if makes_old_ambiguous(region, stage) && region.pending() != 0 {
+            retire::flush(region, &mut Cpus::none());
+        }
         let sync = arg.flags & abi::PUBLISH_SYNC != 0 || is_ambiguous(region, stage);
         commit(region, &mut turn, stage, supplies, sync);
     }
@@ -69,10 +73,7 @@ fn add_unseen(region: &Region, stage: &Stage) -> bool {
         return false;
     };
     let page = span.first_page() as usize;
-    // What begins the next page may be stale, and be taken for `int 3` now.
-    let ends_page = span.end() % PAGE_SIZE as u64 == 0;
     let done = span.is_on_one_page()
-        && !(ends_page && wants_after(&stage.bytes))
         && region.pages.write_unseen(page, |version| {
             let at = (span.start % PAGE_SIZE as u64) as usize;
             version.write_unseen(at, &stage.bytes);
@@ -147,15 +148,13 @@ impl Supplies {
         for touched in Descending::new(&stage.spans) {
             let old = region.pages.get(usize::try_from(touched.page)?);
             existing += usize::from(old.is_some());
+            region.pool.make_room(state_of(old.as_deref()));
             let blank = region.blank()?;
             stage
                 .supplies
                 .push(Supply { old, blank }, GFP_KERNEL_ACCOUNT)?;
         }
         stage.retired.reserve(existing, GFP_KERNEL_ACCOUNT)?;
-        if existing > 0 {
-            region.pool.grow();
-        }
         let holes = Spare::new(match kind {
             Kind::Append => 0,
             Kind::Fill => stage.spans.len(),
@@ -167,13 +166,24 @@ impl Supplies {
     }
 }
 
-/// Whether a stale trap in this code could be taken for `int 3`.
+/// Whether a stale trap in this code could be taken for `int 3`: it is followed
+/// by a flush.
 fn is_ambiguous(region: &Region, stage: &Stage) -> bool {
     (0..stage.spans.len()).any(|index| {
         let bytes = stage.bytes_of(index);
         let before = wants_before(bytes).then(|| byte_before(region, stage, index));
-        let after = wants_after(bytes).then(|| byte_after(region, stage, index));
-        looks_like_int_3(before.flatten(), bytes, after.flatten())
+        looks_like_int_3(before.flatten(), bytes, None)
+    })
+}
+
+/// Whether a stale trap in code that was published earlier, right after this,
+/// could be taken for `int 3` once this is there: then what is stale goes first.
+fn makes_old_ambiguous(region: &Region, stage: &Stage) -> bool {
+    (0..stage.spans.len()).any(|index| {
+        let bytes = stage.bytes_of(index);
+        let end = stage.spans[index].end();
+        let last = &bytes[bytes.len().saturating_sub(1)..];
+        wants_after(bytes) && looks_like_int_3(None, last, region.pages.byte(end))
     })
 }
 
@@ -185,15 +195,6 @@ fn byte_before(region: &Region, stage: &Stage, index: usize) -> Option<u8> {
             stage.bytes_of(before).last().copied()
         }
         _ => region.pages.byte(start.checked_sub(1)?),
-    }
-}
-
-/// The byte after a span, also where the same publication brings it.
-fn byte_after(region: &Region, stage: &Stage, index: usize) -> Option<u8> {
-    let end = stage.spans[index].end();
-    match stage.spans.get(index + 1) {
-        Some(next) if next.start == end => stage.bytes_of(index + 1).first().copied(),
-        _ => region.pages.byte(end),
     }
 }
 
@@ -214,8 +215,7 @@ fn commit(
         retired,
         ..
     } = stage;
-    // What earlier publications replaced may be stale as well.
-    let mut stale = sync && region.pending() != 0;
+    let mut stale = false;
     // The page after the one at hand, if this publication swapped it.
     let mut next: Option<(u64, Swapped)> = None;
     for (touched, supply) in Descending::new(spans).zip(pages.drain_all()) {

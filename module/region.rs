@@ -25,7 +25,7 @@ use kernel::{
 use crate::{
     error::errno,
     holes::{Holes, Room},
-    page::Blank,
+    page::{Blank, Effort},
     pages::Pages,
     plan::{
         abi::{self, PAGE_SIZE},
@@ -170,7 +170,11 @@ impl Region {
         let user = User::current()?;
         let charge = Charge::new(&user, What::Region)?;
         let pages = Pages::new(usize::try_from(capacity)? / PAGE_SIZE)?;
-        let pool = Pool::new()?;
+        // Nothing is ever replaced without a space.
+        let pool = match space {
+            Some(_) => Pool::new(&user)?,
+            None => Pool::none(),
+        };
         Arc::pin_init(
             pin_init!(Region {
                 space,
@@ -269,15 +273,15 @@ impl Region {
     }
 
     /// A blank page, from the pool or new. Fails with `ENOMEM` or `EDQUOT`, but
-    /// not while pages that nobody uses are kept.
+    /// not for the sake of pages that the user's regions keep.
     pub(crate) fn blank(&self) -> Result<Blank> {
-        match self.pool.take() {
-            Some(blank) => Ok(blank),
-            None => Blank::new(&self.user).or_else(|error| match pool::trim() {
-                0 => Err(error),
-                _ => Blank::new(&self.user),
-            }),
+        if let Some(blank) = self.pool.take() {
+            return Ok(blank);
         }
+        Blank::new(&self.user, Effort::Little).or_else(|_| {
+            pool::trim(&self.user);
+            Blank::new(&self.user, Effort::Full)
+        })
     }
 
     /// The memory of a publication. Fails with `ENOMEM`.

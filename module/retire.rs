@@ -17,7 +17,7 @@
 //! context only) and slot, pool and page allocator locks.
 //! Context: process. The kthread sleeps while nothing waits.
 
-use core::ptr::NonNull;
+use core::ptr::{addr_of, NonNull};
 
 use kernel::{
     alloc::{KVVec, KVec},
@@ -38,7 +38,7 @@ use crate::{
         abi::MAX_SEGMENTS,
         ledger::{must_flush, patience, Bounds, Patience},
     },
-    pool::{self, Pool},
+    pool,
     region::Region,
     tlb::Cpus,
 };
@@ -79,30 +79,32 @@ impl Batch {
         })
     }
 
-    /// Gives all pages back. No TLB holds a translation to them.
+    /// Gives all pages back, while somebody waits: what is 0xCC on them is left
+    /// to their next use. No TLB holds a translation to them.
     fn free(&mut self) {
-        give_back(&mut self.items);
+        free(&mut self.items);
         self.cpus.clear();
     }
 }
 
-/// Gives pages back to their regions, to which no TLB holds a translation.
-fn give_back(items: &mut KVVec<Retired>) {
-    for Retired { version, region } in items.drain_all() {
-        if region.pool.has_room() {
-            recycle(version, &region.pool);
-        } else {
-            drop(version);
-        }
-        region.counters.freed.add(1);
+fn free(items: &mut KVVec<Retired>) {
+    for item in items.drain_all() {
+        item.give_back(|_| ());
     }
 }
 
-/// Makes it a blank page, here and not where somebody waits for it.
-fn recycle(version: Arc<Version>, pool: &Pool) {
-    if let Some(mut blank) = Blank::recycle(version) {
-        blank.fill_all();
-        pool.keep(blank);
+impl Retired {
+    /// Gives the page back, to which no TLB holds a translation. `prepare` is
+    /// called with what its region keeps.
+    fn give_back(self, prepare: impl FnOnce(&mut Blank)) {
+        let Retired { version, region } = self;
+        if region.pool.has_room() && version.is_charged_to(&region.user) {
+            if let Some(mut blank) = Blank::recycle(version) {
+                prepare(&mut blank);
+                region.pool.keep(blank);
+            }
+        }
+        region.counters.freed.add(1);
     }
 }
 
@@ -256,7 +258,8 @@ pub(crate) fn retire(
     }
 }
 
-fn wake() {
+/// Has the kthread look for work.
+pub(crate) fn wake() {
     // SAFETY: The thread lives until no region exists any more.
     unsafe { bindings::wake_up_process(THREAD.load(Relaxed)) };
 }
@@ -286,7 +289,7 @@ fn flush_now(also: &mut Cpus) -> u64 {
     also.clear();
     let ipis = batch.cpus.interrupt();
     batch.free();
-    give_back(second);
+    free(second);
     CLOSING_LEN.store(0, Relaxed);
     ipis
 }
@@ -295,40 +298,73 @@ fn flush_now(also: &mut Cpus) -> u64 {
 ///
 /// The body of the kthread.
 unsafe extern "C" fn main(_: *mut c_void) -> c_int {
+    let mut last_trim = jiffies();
     while !ffi::must_stop() {
-        if step() {
-            // SAFETY: In the kthread, holding no lock.
-            unsafe { bindings::schedule_timeout_interruptible(1) };
-        } else {
-            sleep();
+        match step() {
+            Step::More => {
+                // SAFETY: In the kthread, holding no lock.
+                unsafe { ffi::jit_cond_resched() };
+            }
+            Step::Wait => {
+                // SAFETY: As above.
+                unsafe { bindings::schedule_timeout_interruptible(1) };
+            }
+            Step::Idle => sleep(),
+        }
+        if jiffies().wrapping_sub(last_trim) >= msecs_to_jiffies(IDLE_MS) as c_ulong {
+            pool::trim_idle();
+            last_trim = jiffies();
         }
     }
     0
 }
 
-/// Sleeps until there is work. Pools that nobody uses meanwhile are emptied.
-fn sleep() {
-    // SAFETY: `WORK` is static and has the layout of an `int`.
-    let woken = unsafe {
-        if pool::any() {
-            ffi::jit_kthread_sleep(WORK.as_ptr(), msecs_to_jiffies(IDLE_MS) as c_long)
-        } else {
-            ffi::jit_kthread_sleep(WORK.as_ptr(), c_long::MAX)
-        }
-    };
-    if !woken {
-        pool::trim_idle();
-    }
+fn jiffies() -> c_ulong {
+    // SAFETY: A plain counter, which the timer interrupt changes.
+    unsafe { addr_of!(bindings::jiffies).read_volatile() }
 }
 
-/// One look at the batch in flight. Says whether there is more to do.
-fn step() -> bool {
-    let mut closing = CLOSING.lock();
-    if closing.batch.items.is_empty() {
-        return begin(&mut closing);
+/// Sleeps until there is work, or idle pools may have to be emptied.
+fn sleep() {
+    let pause = msecs_to_jiffies(IDLE_MS) as c_long;
+    // SAFETY: `WORK` is static and has the layout of an `int`, what `kept`
+    // returns that of a `long`.
+    unsafe { ffi::jit_kthread_sleep(WORK.as_ptr(), pool::kept(), pause) };
+}
+
+/// What the kthread does next.
+enum Step {
+    /// The same again.
+    More,
+    /// The same after a tick.
+    Wait,
+    /// Nothing.
+    Idle,
+}
+
+/// Pages that are given back without a pause of `CLOSING`, for which
+/// publications may wait that flush.
+const AT_ONCE: usize = 32;
+
+/// One look at the batch in flight.
+fn step() -> Step {
+    let mut clean = [const { None }; AT_ONCE];
+    {
+        let mut closing = CLOSING.lock();
+        if closing.batch.items.is_empty() && !begin(&mut closing) {
+            return Step::Idle;
+        }
+        if !poll(&mut closing) {
+            return Step::Wait;
+        }
+        clean.fill_with(|| closing.batch.items.pop());
+        CLOSING_LEN.store(closing.batch.items.len(), Relaxed);
     }
-    poll(&mut closing);
-    true
+    for item in clean.into_iter().flatten() {
+        // Here, where nobody waits for it.
+        item.give_back(Blank::fill_all);
+    }
+    Step::More
 }
 
 /// Starts an epoch with all that was retired meanwhile.
@@ -342,8 +378,7 @@ fn begin(closing: &mut Closing) -> bool {
         }
         CLOSING_LEN.store(closing.batch.items.len(), Relaxed);
     }
-    // SAFETY: A plain counter.
-    closing.started = unsafe { bindings::jiffies };
+    closing.started = jiffies();
     if let Some(tickers) = &closing.tickers {
         closing.epoch = tickers.start_epoch();
         closing.batch.cpus.drop_clean(|_| false);
@@ -351,12 +386,12 @@ fn begin(closing: &mut Closing) -> bool {
             tickers.arm(cpu);
         }
     }
-    poll(closing);
     true
 }
 
-/// Frees the batch if all CPUs are clean, or have been waited for too long.
-fn poll(closing: &mut Closing) {
+/// Whether all CPUs are clean. Those that have been waited for too long are
+/// interrupted.
+fn poll(closing: &mut Closing) -> bool {
     let Closing {
         batch,
         epoch,
@@ -370,10 +405,9 @@ fn poll(closing: &mut Closing) {
             .drop_clean(|cpu| tickers.has_flushed(cpu, *epoch));
     }
     if !batch.cpus.is_empty() {
-        // SAFETY: A plain counter.
-        let age = unsafe { bindings::jiffies }.wrapping_sub(*started);
+        let age = jiffies().wrapping_sub(*started);
         match patience(age as u64, msecs_to_jiffies(PATIENCE_MS) as u64) {
-            Patience::Wait => return,
+            Patience::Wait => return false,
             Patience::Interrupt => {
                 let ipis = batch.cpus.interrupt();
                 if let Some(item) = batch.items.first() {
@@ -383,6 +417,5 @@ fn poll(closing: &mut Closing) {
             }
         }
     }
-    batch.free();
-    CLOSING_LEN.store(0, Relaxed);
+    true
 }

@@ -109,6 +109,11 @@ impl Charge {
             what,
         })
     }
+
+    /// Whether it is on the account of `user`.
+    pub(crate) fn is_to(&self, user: &Arc<User>) -> bool {
+        Arc::ptr_eq(&self.user, user)
+    }
 }
 
 impl Drop for Charge {

@@ -22,6 +22,7 @@ pub fn tests() -> Vec<Test> {
         a_region_that_replaces_nothing_keeps_little,
         short_memory_empties_pools,
         idle_pools_are_emptied,
+        a_busy_region_does_not_spare_others,
         kept_pages_refuse_nobody,
     ]
 }
@@ -96,6 +97,27 @@ fn idle_pools_are_emptied() -> Outcome {
             return failed(format!("{} pages are kept", pooled(&region)?));
         }
         thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// Also while another region is never idle.
+fn a_busy_region_does_not_spare_others() -> Outcome {
+    let (idle, busy) = (used(100)?, used(1)?);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    for value in 0.. {
+        if pooled(&idle)? == 0 {
+            break;
+        }
+        if Instant::now() > deadline {
+            return failed(format!("{} pages are kept", pooled(&idle)?));
+        }
+        let before = busy.stats()?.cursor;
+        if before as usize + 64 < busy.map.len() {
+            let offset = busy.append(&asm::answer(value))?;
+            busy.answers(offset, value)?;
+        }
+        thread::sleep(Duration::from_millis(100));
     }
     Ok(())
 }

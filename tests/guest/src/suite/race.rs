@@ -64,10 +64,15 @@ impl Shared {
 }
 
 impl Board {
+    /// Tells that the function at `offset` is there.
+    pub fn tell(&self, offset: u64) {
+        self.newest.store(offset + 1, Release);
+    }
+
     /// Tells that the function at `offset` is there, then waits until all of
     /// `executors` ran it.
     pub fn announce(&self, offset: u64, executors: usize) -> Outcome {
-        self.newest.store(offset + 1, Release);
+        self.tell(offset);
         let deadline = Instant::now() + Duration::from_secs(20);
         while self.done[..executors]
             .iter()

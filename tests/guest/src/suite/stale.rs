@@ -393,6 +393,10 @@ fn two_byte_int_3_across_pages_is_never_mistaken() -> Outcome {
                 board.announce(at + 16, 1)?;
                 let code = [&[0x03, 0xc0][..], &identity(at)].concat();
                 region.fill(at, &code)?;
+                if page % 4 == 1 {
+                    // Executed for the first time while the CD is published.
+                    board.tell(at);
+                }
                 region.fill(at - 1, &[0xcd])?;
                 board.announce(at, 1)
             })
