@@ -34,6 +34,28 @@ impl Validator {
         Self { options }
     }
 
+    /// Whether a chunk can have `len` bytes: to be asked before they are copied
+    /// from where that many may not be.
+    ///
+    /// # Errors
+    /// As [`validate`] of a chunk that is empty or too long.
+    ///
+    /// ```
+    /// use jitfd::{Reason, Validator};
+    ///
+    /// let error = Validator::check_len(usize::MAX).unwrap_err();
+    /// assert_eq!(error.reason(), &Reason::TooLong { len: usize::MAX });
+    /// ```
+    pub fn check_len(len: usize) -> Result<(), ValidationError> {
+        match len {
+            0 => Err(ValidationError::whole(Reason::Empty)),
+            _ if to_u64(len) > abi::MAX_CODE => {
+                Err(ValidationError::whole(Reason::TooLong { len }))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Checks a copy of `code`. See [`validate`].
     ///
     /// # Errors
@@ -180,12 +202,7 @@ pub(crate) fn checked_data(
     ranges: &[Range<usize>],
     len: usize,
 ) -> Result<Vec<Range<usize>>, ValidationError> {
-    if len == 0 {
-        return Err(ValidationError::whole(Reason::Empty));
-    }
-    if to_u64(len) > abi::MAX_CODE {
-        return Err(ValidationError::whole(Reason::TooLong { len }));
-    }
+    Validator::check_len(len)?;
     if let Some(range) = ranges
         .iter()
         .find(|range| range.is_empty() || range.end > len)

@@ -3,11 +3,11 @@
 //! Chunks: code that was checked, and may be published.
 
 use crate::fault::jitfd_fault;
-use crate::guard;
+use crate::guard::{self, Failure};
 use crate::pointer;
 use crate::rules::{Rules, jitfd_rules};
 use crate::versioned;
-use rust::{Validated, Validator};
+use rust::{Error, Validated, Validator};
 use std::ffi::{c_int, c_void};
 
 /// Code that passed validation: the only thing that can be published. It has its
@@ -40,12 +40,13 @@ pub unsafe extern "C" fn jitfd_validate(
 ) -> *mut jitfd_chunk {
     guard::object(|| {
         // SAFETY: the header says what these pointers must be.
-        let (rules, code) = unsafe {
+        let (rules, copy) = unsafe {
             versioned::check(fault)?;
-            (Rules::read(rules)?, pointer::copy(source, len)?)
+            (Rules::read(rules)?, pointer::copy(source, len))
         };
-        let checked = Validator::new(rules.options).validate_owned(code);
-        if let Err(error) = &checked {
+        let validator = Validator::new(rules.options);
+        let checked = copy.and_then(|code| Ok(validator.validate_owned(code)?));
+        if let Err(Failure::Library(Error::Validation(error))) = &checked {
             // SAFETY: as above.
             unsafe { versioned::write(fault, &jitfd_fault::from(error)) }?;
         }

@@ -5,6 +5,7 @@
 //! pointer is believed.
 
 use crate::guard::Failure;
+use rust::Validator;
 use std::ffi::c_void;
 use std::slice;
 
@@ -47,20 +48,19 @@ pub(crate) unsafe fn array<'a, T>(pointer: *const T, count: usize) -> Result<&'a
     Ok(unsafe { slice::from_raw_parts(pointer, count) })
 }
 
-/// A copy of `len` bytes, which another thread may be writing to: whatever was
-/// read is what is used from then on.
+/// A copy of the `len` bytes of a chunk, which another thread may be writing to:
+/// whatever was read is what is used from then on. A length that no chunk can have
+/// is refused before anything is read.
 ///
 /// # Safety
 /// `source` is null or valid for reads of `len` bytes.
 pub(crate) unsafe fn copy(source: *const c_void, len: usize) -> Result<Vec<u8>, Failure> {
-    if len == 0 {
-        return Ok(Vec::new());
-    }
+    Validator::check_len(len)?;
     if source.is_null() {
         return Err(Failure::NULL);
     }
     let mut bytes = Vec::new();
-    if isize::try_from(len).is_err() || bytes.try_reserve_exact(len).is_err() {
+    if bytes.try_reserve_exact(len).is_err() {
         return Err(Failure::Refused(
             libc::ENOMEM,
             "no memory for a copy of the code",
