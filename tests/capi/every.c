@@ -125,6 +125,21 @@ static void fault_says_where_and_why(void)
 	CHECK(fault.reason == JITFD_REASON_EMPTY && fault.length == 0);
 }
 
+/* Before a byte of it is read. */
+static void lengths_are_checked_first(void)
+{
+	const size_t lengths[] = { ((size_t)1 << 30) + 1, (size_t)1 << 46, SIZE_MAX };
+	struct jitfd_fault fault;
+	size_t i;
+
+	for (i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+		fault = refuse("\x90\xc3", lengths[i], NULL, EINVAL);
+		CHECK(fault.reason == JITFD_REASON_TOO_LONG && fault.length == 0);
+		REFUSED_NULL(jit_create_code("\x90\xc3", lengths[i]), EINVAL);
+		REFUSED_NULL(jitfd_assume_valid("\x90\xc3", lengths[i], NULL), EINVAL);
+	}
+}
+
 static void faults_of_data_are_told(void)
 {
 	struct jitfd_range range = { 1, 2 };
@@ -642,6 +657,8 @@ static void the_next_place_can_be_asked_for(void)
 	CHECK(jitfd_append_at(region, next.offset, chunk, &place) == 0);
 	CHECK(place.address == next.address && call(place.address) == 0);
 	REFUSED(jitfd_append_at(region, next.offset, chunk, &place), ESTALE);
+	CHECK(jitfd_next(region, 1, &next) == 0 && next.offset == 67);
+	REFUSED(jitfd_append_at(region, next.offset, chunk, &place), EINVAL);
 	REFUSED(jitfd_next(region, 65, &next), EINVAL);
 	jitfd_chunk_free(chunk);
 	jitfd_destroy(region);
@@ -1172,6 +1189,8 @@ static void code_is_moved_to_its_place(void)
 	CHECK(call(address) == 33);
 	REFUSED(jitfd_space_publish_moved(space, &request, "\x06", 1, (void *)0x1000, NULL),
 		EINVAL);
+	REFUSED(jitfd_space_publish_moved(space, &request, code, SIZE_MAX, (void *)0x1000, NULL),
+		EINVAL);
 	jitfd_space_destroy(space);
 }
 
@@ -1211,6 +1230,9 @@ static void functions_are_linked(void)
 	items[1].reserved[0] = 1;
 	REFUSED(jitfd_space_link(space, items + 1, 1, addresses), EINVAL);
 	REFUSED(jitfd_space_link(space, NULL, 0, NULL), EINVAL);
+	items[1].reserved[0] = 0;
+	items[1].len = SIZE_MAX;
+	REFUSED(jitfd_space_link(space, items + 1, 1, addresses), EINVAL);
 	CHECK(space_stats_of(space).functions == 2);
 	jitfd_space_destroy(space);
 }
@@ -1327,6 +1349,7 @@ static const struct test tests[] = {
 	TEST(chunk_tells_what_it_is),
 	TEST(chunk_has_its_own_copy),
 	TEST(fault_says_where_and_why),
+	TEST(lengths_are_checked_first),
 	TEST(faults_of_data_are_told),
 	TEST(data_is_declared),
 	TEST(lock_skips_are_tolerated_if_asked_for),

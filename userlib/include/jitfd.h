@@ -1139,7 +1139,8 @@ int jitfd_next(struct jitfd_region *region,
  * Publishes a chunk that was made for an offset of jitfd_next. place may be null.
  *
  * Returns 0, or -1 with errno ESTALE if somebody else has published there: ask
- * for the next place and relocate the code; else as jitfd_append.
+ * for the next place and relocate the code; EINVAL if offset is no multiple of the
+ * chunk's alignment (64 with JITFD_WITHIN_LINES); else as jitfd_append.
  */
 int jitfd_append_at(struct jitfd_region *region,
                     size_t offset,
@@ -1332,8 +1333,9 @@ int jitfd_appender_fd(const struct jitfd_appender *appender);
  *
  * Returns 0, or -1 with errno ESTALE if the first chunk would not get the
  * offset expect; ENOSPC, EROFS, EPERM, EDQUOT or ENOMEM as jitfd_append; ENOTTY
- * if the descriptor is no append descriptor; EINVAL for a null pointer or too
- * many chunks.
+ * if the descriptor is no append descriptor; EINVAL for a null pointer, too
+ * many chunks, or an expect that is no multiple of 64 for a first chunk with
+ * JITFD_WITHIN_LINES.
  */
 int jitfd_appender_append(struct jitfd_appender *appender,
                           const struct jitfd_chunk *const *chunks,

@@ -166,8 +166,10 @@ impl AppendHandle {
     /// published.
     ///
     /// # Errors
-    /// As [`JitFd::append_batch`](crate::JitFd::append_batch), and
-    /// [`Error::Stale`] if the cursor is not where `expect` needs it.
+    /// As [`JitFd::append_batch`](crate::JitFd::append_batch);
+    /// [`Error::Stale`] if the cursor is not where `expect` needs it;
+    /// [`Error::Argument`] if `expect` is no multiple of 64 for a first chunk that
+    /// stays [within lines](crate::Options::within_lines).
     pub fn append(
         &self,
         chunks: &[&Validated],
@@ -187,6 +189,7 @@ impl AppendHandle {
         }
         let pieces: Vec<_> = chunks.iter().map(|chunk| at_cursor(chunk)).collect();
         check_count(&pieces)?;
+        check_expected(chunks, expect)?;
         let first = self.access.append(&pieces, expect, flags(mode))?;
         let (offsets, _) = place(first, usize::MAX, chunks, Mode::Lazy).unwrap_or_default();
         Ok(offsets)
@@ -279,14 +282,24 @@ fn at_offset<'a>(placed: &Placed<'a>) -> Piece<'a> {
     }
 }
 
+/// What is made for the middle of a line can't stay within lines.
+pub(crate) const OFF_LINE: Error =
+    Error::Argument("code whose instructions stay within lines is put at a multiple of 64 bytes");
+
 /// A fill does not go by the chunk's alignment.
 fn check_line(placed: &Placed<'_>) -> Result<(), Error> {
     if placed.chunk.within_lines() && placed.offset % Align::LINE.bytes() != 0 {
-        return Err(Error::Argument(
-            "code whose instructions stay within lines is put at a multiple of 64 bytes",
-        ));
+        return Err(OFF_LINE);
     }
     Ok(())
+}
+
+/// The cursor would never be where it is expected.
+fn check_expected(chunks: &[&Validated], expect: Option<usize>) -> Result<(), Error> {
+    match (chunks.first(), expect) {
+        (Some(&chunk), Some(offset)) => check_line(&Placed { offset, chunk }),
+        _ => Ok(()),
+    }
 }
 
 fn check_count(pieces: &[Piece<'_>]) -> Result<(), Error> {

@@ -11,7 +11,7 @@ use crate::backend::{Backend, Fallback};
 use crate::boundary::{BoundaryMap, Placed};
 use crate::cast::to_u64;
 use crate::error::{Call, Error, SystemError, Unsupported};
-use crate::handle::{AppendHandle, MapHandle, Mapping, create};
+use crate::handle::{AppendHandle, MapHandle, Mapping, OFF_LINE, create};
 use crate::layout::{Align, Mode, place};
 use crate::space::Window;
 use crate::stats::Stats;
@@ -355,9 +355,11 @@ impl JitFd {
     /// [`next_address`](Self::next_address).
     ///
     /// # Errors
-    /// [`Error::Stale`] if the cursor has moved on; else as
-    /// [`append_batch`](Self::append_batch).
+    /// [`Error::Stale`] if the cursor has moved on; [`Error::Argument`] if `offset`
+    /// is no multiple of the chunk's [alignment](Validated::align), so that it never
+    /// gets there; else as [`append_batch`](Self::append_batch).
     pub fn append_at(&self, offset: usize, chunk: &Validated) -> Result<Published, Error> {
+        check_place(offset, chunk)?;
         one(self.publish(
             &[chunk],
             Some(offset),
@@ -370,7 +372,9 @@ impl JitFd {
     ///
     /// # Errors
     /// What `emit` returns; [`Error::Stale`] if other threads were always
-    /// faster; else as [`append_batch`](Self::append_batch).
+    /// faster; [`Error::Argument`] if `align` is below 64 bytes and the chunk stays
+    /// [within lines](crate::Options::within_lines); else as
+    /// [`append_batch`](Self::append_batch).
     ///
     /// # Example
     /// ```no_run
@@ -397,6 +401,10 @@ impl JitFd {
         for _ in 0..TRIES {
             let place = self.next_address(align)?;
             let chunk = emit(place)?.aligned(align);
+            // Only lines refuse an alignment; one that fits by chance is refused too.
+            if chunk.align() != align {
+                return Err(OFF_LINE.into());
+            }
             match self.append_at(place.offset, &chunk) {
                 Err(error @ Error::Stale { .. }) => last = error,
                 other => return other.map_err(E::from),
@@ -671,6 +679,20 @@ impl State {
         if let Some(map) = &mut self.boundaries {
             map.note(batch);
         }
+    }
+}
+
+/// Whether a chunk that is appended can get the place it was made for.
+fn check_place(offset: usize, chunk: &Validated) -> Result<(), Error> {
+    if offset % chunk.align().bytes() == 0 {
+        Ok(())
+    } else if chunk.within_lines() {
+        Err(OFF_LINE)
+    } else {
+        Err(Error::Argument(
+            "the offset is no multiple of the chunk's alignment; ask for the next place with \
+             that alignment",
+        ))
     }
 }
 

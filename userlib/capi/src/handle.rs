@@ -220,8 +220,9 @@ pub unsafe extern "C" fn jitfd_appender_fd(appender: *const jitfd_appender) -> c
 ///
 /// Returns 0, or -1 with errno ESTALE if the first chunk would not get the
 /// offset expect; ENOSPC, EROFS, EPERM, EDQUOT or ENOMEM as jitfd_append; ENOTTY
-/// if the descriptor is no append descriptor; EINVAL for a null pointer or too
-/// many chunks.
+/// if the descriptor is no append descriptor; EINVAL for a null pointer, too
+/// many chunks, or an expect that is no multiple of 64 for a first chunk with
+/// JITFD_WITHIN_LINES.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jitfd_appender_append(
     appender: *mut jitfd_appender,

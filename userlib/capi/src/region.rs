@@ -206,7 +206,8 @@ pub unsafe extern "C" fn jitfd_next(
 /// Publishes a chunk that was made for an offset of jitfd_next. place may be null.
 ///
 /// Returns 0, or -1 with errno ESTALE if somebody else has published there: ask
-/// for the next place and relocate the code; else as jitfd_append.
+/// for the next place and relocate the code; EINVAL if offset is no multiple of the
+/// chunk's alignment (64 with JITFD_WITHIN_LINES); else as jitfd_append.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jitfd_append_at(
     region: *mut jitfd_region,

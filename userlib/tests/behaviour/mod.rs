@@ -33,6 +33,7 @@ macro_rules! each_behaviour {
             region::too_many_chunks_are_refused,
             region::data_can_be_read_at_once,
             region::code_within_lines_starts_with_one,
+            region::a_place_that_no_cursor_gives_is_refused,
             region::only_declared_entries_are_entered,
             region::reserved_ranges_are_filled_once,
             region::a_region_fills_up_and_can_be_sealed,

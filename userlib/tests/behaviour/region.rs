@@ -93,6 +93,40 @@ pub fn code_within_lines_starts_with_one(backend: Backend) {
     assert_eq!(run(&region, right.offset), 7);
 }
 
+/// Trying again would not help, so it is no stale cursor.
+pub fn a_place_that_no_cursor_gives_is_refused(backend: Backend) {
+    let region = create(backend, 4096);
+    let options = Options::new().within_lines();
+    let within = validate(&[0xb8, 7, 0, 0, 0, 0xc3], &options).unwrap();
+    let refused = |error: Error, part: &str| {
+        assert!(matches!(error, Error::Argument(_)), "{error:?}");
+        assert!(error.to_string().contains(part), "{error}");
+    };
+    for _ in 0..2 {
+        let mut calls = 0;
+        let emitted = region.append_with(Align::FUNCTION, |_| {
+            calls += 1;
+            Ok::<_, Error>(within.clone())
+        });
+        refused(emitted.unwrap_err(), "multiple of 64");
+        assert_eq!(calls, 1);
+        region.append(&returns(1)).unwrap();
+    }
+    let next = region.next_address(Align::FUNCTION).unwrap();
+    assert_eq!(next.offset, 32);
+    refused(region.append_at(32, &within).unwrap_err(), "multiple of 64");
+    let handle = region.append_handle().append(&[&within], Some(32));
+    refused(handle.unwrap_err(), "multiple of 64");
+    let wide = returns(1).aligned(Align::new(128).unwrap());
+    refused(
+        region.append_at(32, &wide).unwrap_err(),
+        "the chunk's alignment",
+    );
+    let line = Align::new(64).unwrap();
+    let placed = region.append_with(line, |_| Ok::<_, Error>(within.clone()));
+    assert_eq!(run(&region, placed.unwrap().offset), 7);
+}
+
 pub fn only_declared_entries_are_entered(backend: Backend) {
     let region = create(backend, 4096);
     // nop; mov eax, 5; ret
@@ -184,8 +218,8 @@ pub fn somebody_else_may_publish_in_between(backend: Backend) {
     region.append_handle().append(&[&returns(3)], None).unwrap();
     assert_eq!(region.append(&returns(4)).unwrap().offset, 48);
     assert_eq!(
-        region.append_at(4711, &returns(2)),
-        Err(Error::Stale { expected: 4711 })
+        region.append_at(4720, &returns(2)),
+        Err(Error::Stale { expected: 4720 })
     );
 }
 
