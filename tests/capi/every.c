@@ -1222,6 +1222,11 @@ static void functions_are_linked(void)
 	CHECK(call(addresses[0]) == 72 && call(addresses[1]) == 72);
 	CHECK((uintptr_t)addresses[1] % 64 == 0);
 	CHECK(space_stats_of(space).functions == 2);
+	/* The second range wraps around into the first item. */
+	data.len = 9;
+	REFUSED(jitfd_space_link(space, items, 2, addresses), EILSEQ);
+	data.offset = (size_t)-16;
+	REFUSED(jitfd_space_link(space, items, 2, addresses), EILSEQ);
 	to_load.kind = JITFD_RELOC_REL8;
 	to_load.flags = 0;
 	REFUSED(jitfd_space_link(space, items, 2, addresses), EOVERFLOW);

@@ -1494,8 +1494,9 @@ int jitfd_space_get_stats(const struct jitfd_space *space,
  * they get, and stores these. addresses has room for count of them, or is null.
  *
  * Returns 0, or -1 with errno as jitfd_space_publish; EOVERFLOW if a field can't
- * hold what it refers to, or is not inside its item; EILSEQ if the relocated code
- * is refused; EINVAL also if an item is empty, has a reserved field that is not 0,
+ * hold what it refers to, is not inside its item or overlaps another; EILSEQ if the
+ * relocated code is refused, or an item has data that is not inside of it or ends
+ * inside an instruction; EINVAL also if an item is empty, has a reserved field that is not 0,
  * or a bad align, or there is no item. Nothing is published then.
  */
 int jitfd_space_link(struct jitfd_space *space,

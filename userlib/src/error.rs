@@ -6,7 +6,7 @@
 use crate::backend::Backend;
 use crate::boundary::BoundaryError;
 use crate::fault::ValidationError;
-use crate::space::RelocError;
+use crate::space::{ItemError, RelocError};
 use std::{fmt, io};
 
 /// What can go wrong.
@@ -26,6 +26,8 @@ pub enum Error {
         /// The offset that was expected, in bytes from the start of the region.
         expected: usize,
     },
+    /// An item can't be part of an image. Nothing was published.
+    Item(Box<ItemError>),
     /// A relocation record can't be resolved. Nothing was published.
     Relocation(Box<RelocError>),
     /// No gap of this size is left at the addresses asked for.
@@ -102,7 +104,7 @@ impl Error {
                 .tried
                 .first()
                 .map_or(libc::ENODEV, |(_, error)| error.errno()),
-            Self::Validation(_) | Self::Boundary(_) => libc::EILSEQ,
+            Self::Validation(_) | Self::Boundary(_) | Self::Item(_) => libc::EILSEQ,
             Self::Argument(_) => libc::EINVAL,
             Self::Relocation(_) => libc::EOVERFLOW,
             Self::Stale { .. } => libc::ESTALE,
@@ -464,6 +466,7 @@ impl fmt::Display for Error {
                     kind.advice()
                 )
             }
+            Self::Item(error) => write!(f, "{error}"),
             Self::Relocation(error) => write!(f, "{error}"),
             Self::NoRoom { len } => write!(
                 f,
@@ -504,6 +507,7 @@ impl std::error::Error for Error {
         match self {
             Self::Validation(error) => Some(error),
             Self::Boundary(error) => Some(error),
+            Self::Item(error) => Some(error),
             Self::Relocation(error) => Some(error),
             Self::System(error) => Some(error),
             Self::Unsupported(error) => Some(error),

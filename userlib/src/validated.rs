@@ -124,6 +124,12 @@ impl Validated {
         )
     }
 
+    /// Whether `offset` is a byte of an instruction, but not its first.
+    pub(crate) fn is_inside_instruction(&self, offset: usize) -> bool {
+        let inside = offset < self.len() && !in_data(&self.parts.data, offset);
+        inside && !self.is_boundary(offset)
+    }
+
     /// Whether code of other chunks may branch to `offset`, in bytes from the
     /// start of the chunk: a declared entry or, if none was declared, any
     /// boundary.

@@ -241,7 +241,9 @@ impl CodeSpace {
     /// other call on the same code space. It takes time in proportion to the
     /// number of regions and to the logarithm of that of the functions.
     ///
-    /// A return address lies behind its call: look up the address minus 1.
+    /// A return address lies behind its call: look up the address minus 1. The
+    /// stubs by which linked code goes far
+    /// ([`RelocKind::Call32`](super::RelocKind::Call32)) are of no function.
     #[must_use]
     pub fn lookup(&self, address: usize) -> Option<Symbol<'_>> {
         self.areas.iter().find_map(|area| area.lookup(address))

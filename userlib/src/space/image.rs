@@ -9,12 +9,14 @@
 //! ```
 
 use super::area::Part;
+use super::item_error::{ItemError, ItemReason};
 use super::reloc::{Reloc, RelocError, RelocKind, RelocReason, STUB, Target, resolve, stub};
 use super::window::Window;
 use crate::abi;
 use crate::error::Error;
 use crate::layout::Align;
 use crate::options::Options;
+use crate::validated::Validated;
 use std::ops::Range;
 
 /// A function, or data, that is part of an [`Image`].
@@ -51,7 +53,9 @@ impl Item {
         }
     }
 
-    /// Declares bytes as data, by their offsets in the item.
+    /// Declares bytes as data, by their offsets in the item. A range that is empty
+    /// or reaches beyond the item is refused by
+    /// [`CodeSpace::link`](super::CodeSpace::link).
     #[must_use]
     pub fn data(mut self, range: Range<usize>) -> Self {
         self.data.push(range);
@@ -65,7 +69,7 @@ impl Item {
         self
     }
 
-    /// Adds a record.
+    /// Adds a record. The fields of two must not overlap.
     #[must_use]
     pub fn reloc(mut self, reloc: Reloc) -> Self {
         self.relocs.push(reloc);
@@ -78,6 +82,25 @@ impl Item {
         let inside = end.is_some_and(|end| end <= self.bytes.len());
         let field = base.checked_add(reloc.at).filter(|_| inside);
         field.ok_or_else(|| self.error(reloc, RelocReason::Outside))
+    }
+
+    /// The first data range that is not inside of the item.
+    fn bad_data(&self) -> Option<&Range<usize>> {
+        let len = self.bytes.len();
+        let inside = |range: &Range<usize>| range.start < range.end && range.end <= len;
+        self.data.iter().find(|range| !inside(range))
+    }
+
+    /// Whether no byte is in the fields of two records.
+    fn check_overlaps(&self) -> Result<(), Error> {
+        let mut sorted: Vec<_> = self.relocs.iter().collect();
+        sorted.sort_by_key(|reloc| reloc.at);
+        let pairs = sorted.iter().zip(sorted.iter().skip(1));
+        let mut overlaps = pairs.filter(|(first, next)| next.at - first.at < first.kind.width());
+        overlaps.next().map_or(Ok(()), |(first, next)| {
+            let other = first.at;
+            Err(self.error(next, RelocReason::Overlaps { other }))
+        })
     }
 
     fn error(&self, reloc: &Reloc, reason: RelocReason) -> Error {
@@ -169,6 +192,7 @@ impl Image {
 
     /// Each item is aligned to `least` at least.
     pub(super) fn layout(&self, least: Align) -> Result<Layout, Error> {
+        self.check_items()?;
         let mut end = 0;
         let mut offsets = Vec::with_capacity(self.items.len());
         for item in &self.items {
@@ -194,6 +218,38 @@ impl Image {
             far,
             stubs,
         })
+    }
+
+    /// What each item must hold by itself, or it could change what another is.
+    fn check_items(&self) -> Result<(), Error> {
+        for (number, item) in self.items.iter().enumerate() {
+            if let Some(range) = item.bad_data() {
+                let (range, len) = (range.clone(), item.bytes.len());
+                return Err(self.error(number, ItemReason::DataRange { range, len }));
+            }
+            item.check_overlaps()?;
+        }
+        Ok(())
+    }
+
+    /// No item goes on behind its end: the next would begin inside an
+    /// instruction. `chunk` is the image.
+    pub(super) fn check_ends(&self, layout: &Layout, chunk: &Validated) -> Result<(), Error> {
+        let pairs = self.items.iter().zip(&layout.offsets);
+        let mut ends = pairs.map(|(item, offset)| offset + item.bytes.len());
+        match ends.position(|end| chunk.is_inside_instruction(end)) {
+            Some(number) => Err(self.error(number, ItemReason::Truncated)),
+            None => Ok(()),
+        }
+    }
+
+    fn error(&self, number: usize, reason: ItemReason) -> Error {
+        let item = self.items.get(number);
+        Error::Item(Box::new(ItemError {
+            item: item.map_or_else(String::new, |item| item.name.clone()),
+            number,
+            reason,
+        }))
     }
 
     fn align(&self) -> Align {
@@ -407,5 +463,41 @@ mod tests {
         let (field, target) = (1 << 40, (1 << 40) + 128);
         let far = bad(Reloc::new(0, RelocKind::Rel8, here).addend(128));
         assert_eq!(far, RelocReason::TooFar { field, target });
+    }
+
+    #[test]
+    fn records_of_one_item_must_not_overlap() {
+        let two = |first, next| {
+            let record = |at, kind| Reloc::new(at, kind, Target::Address(0));
+            let item = Item::new("two", vec![0; 16]).reloc(record(first, RelocKind::Abs64));
+            relocated(item.reloc(record(next, RelocKind::Abs32)), 0)
+        };
+        for (first, next, at, other) in [(2, 4, 4, 2), (2, 2, 2, 2), (5, 2, 5, 2)] {
+            match two(first, next) {
+                Err(Error::Relocation(error)) => {
+                    let reason = RelocReason::Overlaps { other };
+                    assert_eq!((error.at, error.reason), (at, reason));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(two(2, 10).is_ok() && two(6, 2).is_ok());
+    }
+
+    #[test]
+    fn data_lies_inside_its_item() {
+        let (start, end) = (usize::MAX - 15, 15);
+        for range in [6..116, 6..7, 3..3, usize::MAX - 1..usize::MAX, start..end] {
+            let mut image = Image::new();
+            image.add(Item::new("first", vec![RET; 200]));
+            image.add(Item::new("second", vec![RET; 6]).data(range.clone()));
+            match image.layout(Align::NONE) {
+                Err(Error::Item(error)) => {
+                    assert_eq!((error.item.as_str(), error.number), ("second", 1));
+                    assert_eq!(error.reason, ItemReason::DataRange { range, len: 6 });
+                }
+                other => panic!("{other:?}"),
+            }
+        }
     }
 }

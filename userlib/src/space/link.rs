@@ -27,6 +27,8 @@ impl CodeSpace {
     /// # Errors
     /// Nothing is published then.
     /// * [`Error::Argument`] if the image or an item is empty;
+    /// * [`Error::Item`] if an item's data is not inside of it, or it ends inside an
+    ///   instruction;
     /// * [`Error::Relocation`] if a record can't be resolved;
     /// * [`Error::Validation`], with an offset in the image
     ///   ([`item_at`](Self::item_at));
@@ -97,6 +99,7 @@ impl CodeSpace {
         let bytes = image.relocated(layout, slot.address())?;
         let options = image.options(layout, &self.options.validation);
         let chunk = Validator::new(options).validate_owned(bytes)?;
+        image.check_ends(layout, &chunk)?;
         self.fill_parts(slot, &chunk, parts)
     }
 }

@@ -20,6 +20,7 @@ mod area;
 mod code_space;
 mod image;
 mod index;
+mod item_error;
 mod link;
 mod listener;
 mod moved;
@@ -33,6 +34,7 @@ mod window;
 
 pub use code_space::CodeSpace;
 pub use image::{Image, Item};
+pub use item_error::{ItemError, ItemReason};
 pub use listener::{Listener, NewCode};
 pub use moved::{MovedCode, move_code};
 pub use options::SpaceOptions;

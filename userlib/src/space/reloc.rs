@@ -39,7 +39,9 @@ pub enum RelocKind {
     Rel32,
     /// The same in a `call` or `jmp`. If the target is an
     /// [address](Target::Address) too far away, the branch goes to a stub that
-    /// jumps there and changes `r11`. For that the addend must be -4.
+    /// jumps there and changes `r11`. For that the addend must be -4. Stubs lie
+    /// behind the last item and are no part of it:
+    /// [`lookup`](super::CodeSpace::lookup) does not find them.
     Call32,
     /// The distance from the field, 8 bits.
     Rel8,
@@ -146,6 +148,11 @@ pub enum RelocReason {
     },
     /// The field is not inside of the item.
     Outside,
+    /// Another record of the item has bytes of the same field.
+    Overlaps {
+        /// Where that one's field begins, in bytes from the start of the item.
+        other: usize,
+    },
     /// The image has no item of this number.
     NoItem(usize),
 }
@@ -161,6 +168,12 @@ impl fmt::Display for RelocError {
                  use Call32 or Abs64"
             ),
             RelocReason::Outside => write!(f, "the field is not inside of the item"),
+            RelocReason::Overlaps { other } => {
+                write!(
+                    f,
+                    "the field overlaps that of the record at offset {other:#x}"
+                )
+            }
             RelocReason::NoItem(number) => write!(f, "the image has no item {number}"),
         }
     }

@@ -55,6 +55,7 @@ macro_rules! each_behaviour {
             space::one_request_can_ask_for_a_place,
             space::linked_items_call_each_other_and_what_is_far,
             space::what_cannot_be_linked_leaves_no_function,
+            space::no_item_decides_what_another_is,
             space::listeners_hear_of_all_code,
             space::many_threads_compile_at_once,
             space::signal_handlers_can_look_up,

@@ -249,6 +249,42 @@ pub fn what_cannot_be_linked_leaves_no_function(backend: Backend) {
     assert_eq!((space.stats().reserved, space.symbols().count()), (0, 0));
 }
 
+pub fn no_item_decides_what_another_is(backend: Backend) {
+    let space = small(backend).create().unwrap();
+    let refused = |first: Item, second: Item| {
+        let mut image = Image::new();
+        image.add(first);
+        image.add(second);
+        match space.link(&image) {
+            Err(Error::Item(error)) => (error.item, error.reason),
+            other => panic!("{other:?}"),
+        }
+    };
+    let answer = vec![0xb8, 42, 0, 0, 0, 0xc3];
+    let wide = Item::new("wide", answer.clone()).data(6..116);
+    let reason = ItemReason::DataRange {
+        range: 6..116,
+        len: 6,
+    };
+    let found = refused(wide, Item::new("bad", vec![0x06; 100]));
+    assert_eq!(found, ("wide".to_owned(), reason));
+    // What wraps around must not come out in the item before.
+    let wrapped = usize::MAX - 15..usize::MAX;
+    let second = Item::new("wrapped", answer.clone()).data(wrapped.clone());
+    let reason = ItemReason::DataRange {
+        range: wrapped,
+        len: 6,
+    };
+    let found = refused(Item::new("bad", vec![0x06; 16]), second);
+    assert_eq!(found, ("wrapped".to_owned(), reason));
+    // The last byte would take the first four of the next item.
+    let mut cut = vec![0x90; 16];
+    cut[15] = 0xb8;
+    let found = refused(Item::new("cut", cut), Item::new("next", answer));
+    assert_eq!(found, ("cut".to_owned(), ItemReason::Truncated));
+    assert_eq!((space.stats().reserved, space.symbols().count()), (0, 0));
+}
+
 #[derive(Default)]
 struct Log(Mutex<Vec<(String, usize, Vec<u8>)>>);
 
