@@ -311,7 +311,10 @@ typedef struct jitfd_probe jitfd_probe;
 
 /**
  * A code space to which chunks are appended, mapped readable and executable.
- * What is not published is 0xCC. May be used by several threads at once.
+ * On a page with code, what is not published is 0xCC; an access to a page without
+ * any ends in SIGBUS, or SIGSEGV with JITFD_BACKEND_PROTECT_FLIPS (with
+ * JITFD_BACKEND_DUAL_MAPPING a reserved page is 0xCC). May be used by several
+ * threads at once.
  *
  * A forked child executes the code, but may publish only with
  * JITFD_ANY_PROCESS, or in a copy of its own: jitfd_adopt. If the parent has
@@ -583,6 +586,10 @@ typedef struct jitfd_stats {
    * 1 if the region is sealed, else 0.
    */
   uint64_t sealed;
+  /**
+   * Blank pages that are kept for the next publications.
+   */
+  uint64_t pooled;
 } jitfd_stats;
 
 /**
@@ -1149,8 +1156,9 @@ int jitfd_append_at(struct jitfd_region *region,
 
 /**
  * Sets len bytes aside, at a multiple of align_bytes (a power of two up to
- * 4096). Their address is known before the code for them is made; until they
- * are filled they trap.
+ * 4096). Their address is known before the code for them is made. Who executes
+ * them before they are filled gets a signal: SIGTRAP, or on a page without any
+ * code SIGBUS (SIGTRAP or SIGSEGV with a fallback).
  *
  * Returns 0, or -1 with errno ENOSPC, EROFS, EPERM or ENOMEM as jitfd_append;
  * EINVAL for a null pointer, a len of 0 or a bad align.

@@ -209,14 +209,14 @@ impl Call {
         match self {
             Self::Open => "open /dev/jit",
             Self::Map => "map the region (mmap)",
-            Self::CreateCode => "create code (JIT_CREATE_CODE)",
-            Self::Create => "create a region (JIT_CREATE)",
-            Self::Clone => "clone a region (JIT_CLONE)",
-            Self::Append => "append code (JIT_APPEND)",
-            Self::Reserve => "reserve a range (JIT_RESERVE)",
-            Self::Fill => "fill a reserved range (JIT_FILL)",
-            Self::Seal => "seal the region (JIT_SEAL)",
-            Self::Stats => "read the counters (JIT_STATS)",
+            Self::CreateCode => "create code",
+            Self::Create => "create a region",
+            Self::Clone => "clone a region",
+            Self::Append => "append code",
+            Self::Reserve => "reserve a range",
+            Self::Fill => "fill a reserved range",
+            Self::Seal => "seal the region",
+            Self::Stats => "read the counters",
             Self::MemoryFile => "make a memory file (memfd_create, fallocate)",
             Self::OwnMap => "map memory for code (mmap)",
             Self::Protect => "make pages executable (mprotect)",
@@ -239,7 +239,7 @@ pub enum Kind {
     NoExec,
     /// The handle may be used by the address space that created it only.
     NotOwner,
-    /// The kernel does not accept an argument.
+    /// An argument is not accepted, by the kernel or by what stands in for it.
     Argument,
     /// The bytes to publish cannot be read.
     Source,
@@ -300,11 +300,12 @@ impl Kind {
             ),
             Self::NotOwner => (
                 "only the address space that created the region may do this",
-                "publish in that process, or create the region with RegionOptions::any_process",
+                "publish in that process, or create the region so that any process may publish",
             ),
             Self::Argument => (
-                "the kernel does not accept an argument",
-                "check lengths, offsets and alignment; does the module fit this library?",
+                "an argument is not accepted",
+                "check lengths, offsets and alignment; if /dev/jit is used, also whether the \
+                 module fits this library",
             ),
             Self::Source => (
                 "the bytes to publish cannot be read",

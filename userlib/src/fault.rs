@@ -158,12 +158,12 @@ impl ValidationError {
             Reason::Truncated => "submit whole instructions only; is the last one cut off?",
             Reason::RunsIntoData { .. } => "correct the data range or what stands before it",
             Reason::IntoInstruction { .. } => "fix the branch's displacement; was it patched?",
-            Reason::SkipsLock { .. } => "allow it with LockSkips::Tolerate if it is meant",
+            Reason::SkipsLock { .. } => "tolerate lock skips if it is meant",
             Reason::IntoData { .. } => "correct the data range or the branch's displacement",
             Reason::BadEntry { .. } => "declare entries where instructions start",
             Reason::NoEndbr64 => "begin the entry with endbr64 (f3 0f 1e fa)",
             Reason::Forbidden { .. } => "emit something else, or change the policy",
-            Reason::CrossesLine => "lay the code out with LineWriter, which pads with NOPs",
+            Reason::CrossesLine => "put NOPs before it; the library's line writer does that",
             Reason::VendorDependent => "drop the 66 prefix",
         }
     }

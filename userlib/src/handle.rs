@@ -201,6 +201,9 @@ impl AppendHandle {
     /// # Errors
     /// As [`JitFd::reserve`](crate::JitFd::reserve).
     pub fn reserve(&self, len: usize, align: Align) -> Result<usize, Error> {
+        if len == 0 {
+            return Err(Error::Argument("a range to reserve has at least 1 byte"));
+        }
         self.access.reserve(len, align)
     }
 

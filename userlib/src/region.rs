@@ -220,18 +220,20 @@ fn checked_capacity(capacity: usize) -> Result<usize, Error> {
 /// A code space to which validated code can be appended, mapped readable and
 /// executable. All methods can be called from many threads at once.
 ///
-/// What is not published is filled with `int3` (0xCC). Code is executable in
-/// all threads from the moment the publishing call returns.
+/// On a page with code, what is not published is `int3` (0xCC). An access to a page
+/// without any ends in a signal ([`Backend`] says which), or meets `int3` too. Code
+/// is executable in all threads from the moment the publishing call returns.
 ///
 /// Dropping it unmaps it and closes its handles; function pointers into it do
 /// not keep it alive.
 ///
 /// # Example
-/// ```no_run
-/// use jitfd::{JitFd, Options, validate};
+/// ```
+/// use jitfd::{Fallback, Options, RegionOptions, validate};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
-/// let region = JitFd::create(1 << 20)?;
+/// // `JitFd::create(1 << 20)` is the same without a fallback.
+/// let region = RegionOptions::new().fallback(Fallback::Any).create(1 << 20)?;
 /// // mov eax, 42; ret
 /// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?;
 /// let published = region.append(&chunk)?;
@@ -377,11 +379,12 @@ impl JitFd {
     /// [`append_batch`](Self::append_batch).
     ///
     /// # Example
-    /// ```no_run
-    /// use jitfd::{Align, Error, JitFd, Options, validate};
+    /// ```
+    /// use jitfd::{Align, Error, Options, validate};
     ///
     /// # fn main() -> Result<(), Error> {
-    /// # let region = JitFd::create(4096)?;
+    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let region = options.create(4096)?;
     /// let published = region.append_with(Align::FUNCTION, |place| {
     ///     // mov rax, its own address; ret
     ///     let mut code = vec![0x48, 0xb8];
@@ -429,19 +432,21 @@ impl JitFd {
     }
 
     /// Sets `len` bytes at the cursor aside. Their address is known before the
-    /// code for them is emitted; until they are filled they trap.
+    /// code for them is emitted. Who executes them before they are filled gets a
+    /// signal: `SIGTRAP`, or on a page without any code that of the [`Backend`].
     ///
     /// # Errors
-    /// [`Error::System`] of kind [`Argument`](crate::Kind::Argument) if `len` is
-    /// 0, [`Full`](crate::Kind::Full), [`Sealed`](crate::Kind::Sealed),
+    /// [`Error::Argument`] if `len` is 0; [`Error::System`] of kind
+    /// [`Full`](crate::Kind::Full), [`Sealed`](crate::Kind::Sealed),
     /// [`NotOwner`](crate::Kind::NotOwner) or [`NoMemory`](crate::Kind::NoMemory).
     ///
     /// # Example
-    /// ```no_run
-    /// use jitfd::{Align, JitFd, Options, validate};
+    /// ```
+    /// use jitfd::{Align, Options, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// let region = JitFd::create(1 << 20)?;
+    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let region = options.create(1 << 20)?;
     /// let place = region.reserve(64, Align::FUNCTION)?;
     /// // Code elsewhere can call `place.address` from now on.
     /// region.fill(&place, &validate(&[0xc3], &Options::new())?)?;
@@ -504,7 +509,8 @@ impl JitFd {
     ///
     /// Without it a child executes what its parent has published and publishes,
     /// and is refused to publish itself ([`Kind::NotOwner`]). The copy is not
-    /// sealed, its counters start at 0, and only the child may publish in it.
+    /// sealed, its counters start at 0, and only the child may publish in it. In the
+    /// process that made the region a call does the same: a copy, counters of 0.
     /// [`map_handle`](Self::map_handle) and [`append_handle`](Self::append_handle)
     /// are those of the copy from now on; further mappings that were made by
     /// [`MapHandle::map`] stay the parent's. Branches to what the parent has

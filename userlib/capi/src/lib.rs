@@ -14,6 +14,10 @@
 //! * Everything is thread-safe except giving an object back while it is used, and
 //!   laying code out in one `jitfd_lines`.
 //!
+//! Rust only, so far: registration of code with GDB and of `.eh_frame` tables, rules
+//! for items that are linked and code that is moved, instructions forbidden by
+//! mnemonic, the choice of the trap bytes before the first function of each region, the list of a code space's functions.
+//!
 //! Unsafe: what C passes is read and written by the functions of `pointer.rs`
 //! and `versioned.rs` only; the exported functions are `unsafe` because they
 //! believe the caller's pointers.

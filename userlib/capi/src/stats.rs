@@ -40,6 +40,8 @@ pub struct jitfd_stats {
     pub straddles: u64,
     /// 1 if the region is sealed, else 0.
     pub sealed: u64,
+    /// Blank pages that are kept for the next publications.
+    pub pooled: u64,
 }
 
 // SAFETY: `repr(C)`, words; zero is a value of all.
@@ -87,6 +89,7 @@ impl From<Stats> for jitfd_stats {
             ipis: stats.ipis,
             straddles: stats.straddles,
             sealed: stats.sealed.into(),
+            pooled: stats.pooled,
         }
     }
 }
@@ -96,7 +99,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_version_has_the_size_it_had() {
-        assert_eq!(size_of::<jitfd_stats>(), jitfd_stats::FIRST);
+    fn the_first_version_ends_before_pooled() {
+        let first = std::mem::offset_of!(jitfd_stats, pooled);
+        assert_eq!(first, jitfd_stats::FIRST);
     }
 }
