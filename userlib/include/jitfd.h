@@ -325,7 +325,7 @@ typedef struct jitfd_region jitfd_region;
 
 /**
  * Room in a code space whose address is known and whose code is still to come.
- * Until then executing it traps.
+ * Who executes it before gets a signal, as with jitfd_reserve.
  */
 typedef struct jitfd_slot jitfd_slot;
 

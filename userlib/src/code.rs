@@ -279,8 +279,12 @@ impl Code {
     /// is dropped.
     ///
     /// # Example
-    /// ```no_run
-    /// # fn call(code: &jitfd::Code) -> Result<(), jitfd::Error> {
+    /// ```
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let options = jitfd::CodeOptions::new().fallback(jitfd::Fallback::Any);
+    /// # // lea rax, [rdi + rdi]; ret
+    /// # let bytes = [0x48, 0x8d, 0x04, 0x3f, 0xc3];
+    /// # let code = options.create(&jitfd::validate(&bytes, &jitfd::Options::new())?)?;
     /// // SAFETY: the code at 0 is such a function, and `code` outlives the call.
     /// let double = unsafe { code.entry::<extern "C" fn(u64) -> u64>(0)? };
     /// assert_eq!(double(21), 42);

@@ -33,9 +33,11 @@ pub(crate) fn create(
 /// The handle by which a region is mapped. Whoever holds it can read and execute
 /// the region's code but not publish any.
 ///
-/// ```no_run
+/// ```
 /// # fn main() -> Result<(), jitfd::Error> {
-/// let (map, append, mapping) = jitfd::JitFd::create(1 << 20)?.split();
+/// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+/// # let region = options.create(1 << 20)?;
+/// let (map, append, mapping) = region.split();
 /// // Send `append` to the compiler process, and keep `map` here.
 /// let second = map.map(1 << 20)?;
 /// # Ok(())

@@ -21,13 +21,15 @@
 //! 4. The kernel's copy is executed. The caller vouches for the signature of
 //!    the function, so getting a function pointer is `unsafe`.
 //!
-//! ```no_run
-//! use jitfd::{Options, jit_create_code, validate};
+//! ```
+//! use jitfd::{CodeOptions, Fallback, Options, validate};
 //!
 //! # fn main() -> Result<(), jitfd::Error> {
 //! // mov eax, 42; ret
 //! let bytes = [0xb8, 42, 0, 0, 0, 0xc3];
-//! let code = jit_create_code(&validate(&bytes, &Options::new())?)?;
+//! let chunk = validate(&bytes, &Options::new())?;
+//! // Without a fallback this is `jit_create_code(&chunk)`.
+//! let code = CodeOptions::new().fallback(Fallback::Any).create(&chunk)?;
 //! // SAFETY: the bytes above are a function of this signature, and `code`
 //! // stays alive during the call.
 //! let answer = unsafe { code.entry::<extern "C" fn() -> i32>(0)? };

@@ -336,9 +336,12 @@ impl JitFd {
     ///   faster.
     ///
     /// # Example
-    /// ```no_run
-    /// # use jitfd::{JitFd, Validated};
-    /// # fn both(region: &JitFd, a: &Validated, b: &Validated) -> Result<(), jitfd::Error> {
+    /// ```
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let region = options.create(1 << 20)?;
+    /// # let a = jitfd::validate(&[0xc3], &jitfd::Options::new())?;
+    /// # let b = a.clone();
     /// for function in region.append_batch(&[a, b])? {
     ///     println!("{} bytes at {:#x}", function.len, function.address);
     /// }

@@ -7,8 +7,10 @@ use crate::cast::to_usize;
 
 /// The counters of one region since it was created.
 ///
-/// ```no_run
-/// # fn show(region: &jitfd::JitFd) -> Result<(), jitfd::Error> {
+/// ```
+/// # fn main() -> Result<(), jitfd::Error> {
+/// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+/// # let region = options.create(1 << 20)?;
 /// let stats = region.stats()?;
 /// println!("{} of {} bytes used", stats.cursor, stats.capacity);
 /// # Ok(())

@@ -27,7 +27,7 @@ pub struct jitfd_space {
 }
 
 /// Room in a code space whose address is known and whose code is still to come.
-/// Until then executing it traps.
+/// Who executes it before gets a signal, as with jitfd_reserve.
 pub struct jitfd_slot {
     slot: Slot,
 }
