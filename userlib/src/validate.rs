@@ -262,7 +262,7 @@ fn judge(code: &[u8], data: &[Range<usize>], starts: &Bitmap, target: usize) -> 
 
 /// The `lock` prefix. Without it the rest of a valid instruction is a valid
 /// instruction of the same end.
-const LOCK: u8 = 0xf0;
+pub(crate) const LOCK: u8 = 0xf0;
 
 /// Whether `at` is inside one of the ascending `data` ranges.
 pub(crate) fn in_data(data: &[Range<usize>], at: usize) -> bool {

@@ -6,7 +6,8 @@
 use super::CodeSpace;
 use super::slot::{Function, Request};
 use crate::error::Error;
-use crate::validate::{Options, Validator};
+use crate::fault::{Reason, ValidationError};
+use crate::validate::{LOCK, Options, Validator};
 use iced_x86::{
     BlockEncoder, BlockEncoderOptions, BlockEncoderResult, Decoder, DecoderOptions, Instruction,
     InstructionBlock, OpKind,
@@ -45,7 +46,12 @@ const GROWTH: usize = 24;
 /// addresses do not survive it: emit such code for its address, or use
 /// [records](super::Reloc).
 ///
+/// A branch behind the `lock` prefix of an instruction of the code goes along, too;
+/// whether it is accepted, validation decides.
+///
 /// # Errors
+/// [`Error::Validation`] with [`Reason::IntoInstruction`] if a branch goes into the
+/// middle of an instruction of the code; offsets are in `code`.
 /// [`Error::Argument`] if some bytes are not a whole, valid instruction, or a
 /// memory operand can't reach its target.
 ///
@@ -67,9 +73,69 @@ fn decode(code: &[u8], from: usize) -> Result<Vec<Instruction>, Error> {
     let mut decoder = Decoder::with_ip(64, code, ip, DecoderOptions::NONE);
     let instructions: Vec<_> = decoder.iter().collect();
     let valid = instructions.iter().all(|one| !one.is_invalid());
-    (valid && !code.is_empty())
-        .then_some(instructions)
-        .ok_or(NO_CODE)
+    if !valid || code.is_empty() {
+        return Err(NO_CODE);
+    }
+    check_targets(code, from, instructions)
+}
+
+/// Refuses branches into the middle of an instruction: nobody could say where
+/// that comes to lie. An instruction whose `lock` prefix is skipped by a branch
+/// becomes two, the prefix and the rest, so that the branch goes along.
+fn check_targets(
+    code: &[u8],
+    from: usize,
+    instructions: Vec<Instruction>,
+) -> Result<Vec<Instruction>, Error> {
+    let offset = |address: u64| crate::cast::to_usize(address).wrapping_sub(from);
+    let starts: Vec<usize> = instructions.iter().map(|one| offset(one.ip())).collect();
+    let mut skips = Vec::new();
+    for one in instructions.iter().filter(|one| is_branch(one)) {
+        let target = offset(one.near_branch_target());
+        let hit = starts.partition_point(|&start| start <= target);
+        let Some(&start) = starts.get(hit.saturating_sub(1)) else {
+            continue;
+        };
+        match target - start {
+            0 => {}
+            _ if target >= code.len() => {}
+            1 if code.get(start) == Some(&LOCK) => skips.push(start),
+            _ => {
+                let reason = Reason::IntoInstruction { target, start };
+                return Err(ValidationError::at(code, offset(one.ip()), reason).into());
+            }
+        }
+    }
+    if skips.is_empty() {
+        return Ok(instructions);
+    }
+    let parts = instructions
+        .into_iter()
+        .zip(starts)
+        .flat_map(|(one, start)| {
+            if skips.contains(&start) {
+                split(one, code.get(start..).unwrap_or_default())
+            } else {
+                vec![one]
+            }
+        });
+    Ok(parts.collect())
+}
+
+/// The `lock` prefix of an instruction, and the rest as one without it. `code`
+/// begins with it.
+fn split(one: Instruction, code: &[u8]) -> Vec<Instruction> {
+    let mut prefix = Instruction::with_declare_byte_1(LOCK);
+    prefix.set_ip(one.ip());
+    prefix.set_len(1);
+    let rest = code.get(1..one.len()).unwrap_or_default();
+    let ip = one.ip().wrapping_add(1);
+    let rest = Decoder::with_ip(64, rest, ip, DecoderOptions::NONE).decode();
+    vec![prefix, rest]
+}
+
+fn is_branch(one: &Instruction) -> bool {
+    one.op0_kind() == OpKind::NearBranch64
 }
 
 fn encode(instructions: &[Instruction], to: usize) -> Result<MovedCode, Error> {
@@ -95,8 +161,7 @@ fn addresses(done: &BlockEncoderResult) -> Range<usize> {
 
 /// The most bytes that the instructions can become.
 fn bound(instructions: &[Instruction]) -> usize {
-    let is_branch = |one: &&Instruction| one.op0_kind() == OpKind::NearBranch64;
-    let branches = instructions.iter().filter(is_branch).count();
+    let branches = instructions.iter().filter(|one| is_branch(one)).count();
     let now: usize = instructions.iter().map(Instruction::len).sum();
     now + branches * GROWTH + size_of::<u64>()
 }
@@ -188,6 +253,37 @@ mod tests {
         let code = [0x74, 0xce].repeat(40);
         let far = move_code(&code, 0x1000, 1 << 40).unwrap();
         assert!(far.bytes.len() <= bound(&decode(&code, 0x1000).unwrap()));
+    }
+
+    #[test]
+    fn branches_into_instructions_are_refused() {
+        // jmp +1, to the 2a of: mov eax, 42; ret
+        let code = [0xeb, 1, 0xb8, 0x2a, 0, 0, 0, 0xc3];
+        let Err(Error::Validation(error)) = move_code(&code, 0x1000, 0x9000) else {
+            panic!("must be refused");
+        };
+        let (target, start) = (3, 2);
+        assert_eq!(error.offset(), 0);
+        assert_eq!(error.reason(), &Reason::IntoInstruction { target, start });
+        // Out of the code, in front and behind.
+        assert!(move_code(&[0xeb, 0x80, 0x90], 0x1000, 0x9000).is_ok());
+        assert!(move_code(&[0x90, 0xeb, 0x7f], 0, 0x9000).is_ok());
+    }
+
+    #[test]
+    fn branches_behind_a_lock_prefix_go_along() {
+        // xor eax, eax; je +1; lock cmpxchg [rdi], edx; ret
+        let code = [0x31, 0xc0, 0x74, 1, 0xf0, 0x0f, 0xb1, 0x17, 0xc3];
+        let moved = move_code(&code, 0x1000, 0x9000).unwrap();
+        assert_eq!(moved.bytes, code);
+        let far = move_code(&code, 0x1000, 1 << 40).unwrap();
+        assert_eq!(far.bytes, code);
+        // What lies between gets longer: jz to far away, which needs 8 bytes.
+        let mut long = vec![0x74, 3, 0x74, 0x80];
+        long.extend(&code[4..]);
+        let far = move_code(&long, 0x1000, 1 << 40).unwrap();
+        let lock = far.bytes.windows(4).position(|four| four == &code[4..8]);
+        assert_eq!(usize::from(far.bytes[1]) + 2, lock.unwrap() + 1);
     }
 
     #[test]

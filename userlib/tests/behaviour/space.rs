@@ -394,10 +394,11 @@ pub fn signal_handlers_can_look_up(backend: Backend) {
 pub fn code_for_another_address_is_moved(backend: Backend) {
     let space = small(backend).create().unwrap();
     let helper = pick as *const () as usize;
-    // sub rsp, 8; call helper; add eax, 1; add rsp, 8; ret: for 2 bytes before it.
-    let from = helper - 9 - 2;
+    // sub rsp, 8; call helper; add eax, 1; add rsp, 8; ret: for 256 bytes
+    // before it, so that the target is not in the code itself.
+    let from = helper - 9 - 256;
     let code = [
-        0x48, 0x83, 0xec, 8, 0xe8, 2, 0, 0, 0, 0x83, 0xc0, 1, 0x48, 0x83, 0xc4, 8, 0xc3,
+        0x48, 0x83, 0xec, 8, 0xe8, 0, 1, 0, 0, 0x83, 0xc0, 1, 0x48, 0x83, 0xc4, 8, 0xc3,
     ];
     let far = Request::new(0)
         .name("far")
@@ -409,6 +410,13 @@ pub fn code_for_another_address_is_moved(backend: Backend) {
         let function = space.publish_moved(&request, &code, from).unwrap();
         assert_eq!(run(&space, function), 42);
     }
+    // xor eax, eax; je +1; lock cmpxchg [rdi], edx; ret
+    let skip = [0x31, 0xc0, 0x74, 1, 0xf0, 0x0f, 0xb1, 0x17, 0xc3];
+    let refused = space.publish_moved(&Request::new(0), &skip, from);
+    let Err(Error::Validation(error)) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(error.reason(), &Reason::SkipsLock { target: 5 });
 }
 
 pub fn linked_items_follow_the_rules(backend: Backend) {
