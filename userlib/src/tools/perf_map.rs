@@ -2,15 +2,17 @@
 
 //! The file in which `perf` looks up generated code: one line for each function.
 //!
-//! Locks: one for the file, held while lines are written.
+//! Locks: `FILES` while a map is created, and one for each file, held while lines
+//! are written; never both.
 
 use crate::space::{Listener, NewCode};
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The perf map of this process, `/tmp/perf-PID.map`. `perf report` and `perf
 /// script` read it if they run on the same machine as the same user or root.
@@ -42,13 +44,57 @@ use std::sync::{Mutex, PoisonError};
 #[derive(Debug)]
 pub struct PerfMap {
     path: PathBuf,
-    file: Mutex<File>,
+    file: Arc<OwnFile>,
     lost: AtomicUsize,
 }
 
+/// A file that this process has made. It stays open, so that no other file can
+/// get its number.
+#[derive(Debug)]
+struct OwnFile {
+    identity: (u64, u64),
+    file: Mutex<File>,
+}
+
+/// What this process has made: the maps of several code spaces are one file.
+static FILES: Mutex<Vec<Arc<OwnFile>>> = Mutex::new(Vec::new());
+
+impl OwnFile {
+    /// The file at `path` if this process has made it, or else a new one.
+    fn open(path: &Path) -> io::Result<Arc<Self>> {
+        // A panic can't leave anything half done: a file is added last.
+        let mut files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()));
+        let own = here
+            .ok()
+            .and_then(|here| files.iter().find(|own| own.identity == here));
+        if let Some(own) = own {
+            return Ok(own.clone());
+        }
+        let own = Arc::new(Self::create(path)?);
+        files.push(own.clone());
+        Ok(own)
+    }
+
+    fn create(path: &Path) -> io::Result<Self> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        // Nobody else's file is opened, nor what a link of this name points to.
+        let file = File::options().append(true).create_new(true).open(path)?;
+        let made = file.metadata()?;
+        Ok(Self {
+            identity: (made.dev(), made.ino()),
+            file: Mutex::new(file),
+        })
+    }
+}
+
 impl PerfMap {
-    /// An empty map where `perf` looks for it. One of an earlier process with the
-    /// same number is replaced.
+    /// The map where `perf` looks for it. If this process has made it already, the
+    /// lines are added to it; one of an earlier process with the same number is
+    /// replaced.
     ///
     /// # Errors
     /// If the file can't be created: also if somebody else owns one of this name.
@@ -62,15 +108,10 @@ impl PerfMap {
     /// As [`create`](Self::create).
     pub fn create_in(folder: &Path) -> io::Result<Self> {
         let path = folder.join(format!("perf-{}.map", std::process::id()));
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        // Nobody else's file is opened, nor what a link of this name points to.
-        let file = File::options().append(true).create_new(true).open(&path)?;
+        let file = OwnFile::open(&path)?;
         Ok(Self {
             path,
-            file: Mutex::new(file),
+            file,
             lost: AtomicUsize::new(0),
         })
     }
@@ -93,7 +134,11 @@ impl PerfMap {
             let _ = writeln!(lines, "{:x} {:x} {name}", code.address, code.bytes.len());
         }
         // A panic can't leave half a line: it is one write.
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = self
+            .file
+            .file
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         file.write_all(lines.as_bytes())
     }
 
@@ -129,7 +174,9 @@ mod tests {
     fn each_function_is_a_line() {
         let folder = std::env::temp_dir().join(format!("jitfd-perf-map-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
+        let path = folder.join(format!("perf-{}.map", std::process::id()));
         for _ in 0..2 {
+            fs::write(&path, "of an earlier process").unwrap();
             let map = PerfMap::create_in(&folder).unwrap();
             map.published(&[NewCode::new("a b", 0x1000, &[0; 20])]);
             map.published(&[
@@ -139,7 +186,24 @@ mod tests {
             let text = fs::read_to_string(map.path()).unwrap();
             assert_eq!(text, "1000 14 a b\n2000 1 c_d\n3000 1 [jit]\n");
             assert_eq!(map.lost(), 0);
+            fs::remove_file(&path).unwrap();
         }
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn maps_of_one_process_are_one_file() {
+        let folder = std::env::temp_dir().join(format!("jitfd-perf-maps-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let first = PerfMap::create_in(&folder).unwrap();
+        first.published(&[NewCode::new("a", 0x1000, &[0])]);
+        let second = PerfMap::create_in(&folder).unwrap();
+        second.published(&[NewCode::new("b", 0x2000, &[0])]);
+        first.published(&[NewCode::new("c", 0x3000, &[0])]);
+        drop((first, second));
+        let third = PerfMap::create_in(&folder).unwrap();
+        let text = fs::read_to_string(third.path()).unwrap();
+        assert_eq!(text, "1000 1 a\n2000 1 b\n3000 1 c\n");
         fs::remove_dir_all(folder).unwrap();
     }
 
@@ -147,7 +211,10 @@ mod tests {
     fn what_cannot_be_written_is_counted() {
         let map = PerfMap {
             path: "/dev/full".into(),
-            file: Mutex::new(File::options().append(true).open("/dev/full").unwrap()),
+            file: Arc::new(OwnFile {
+                identity: (0, 0),
+                file: Mutex::new(File::options().append(true).open("/dev/full").unwrap()),
+            }),
             lost: AtomicUsize::new(0),
         };
         map.published(&[NewCode::new("f", 0x1000, &[0])]);
