@@ -216,6 +216,7 @@ impl CodeSpace {
     }
 
     /// Reserves room, has `make` make the code for its address, and publishes it.
+    /// If that fails, or `make` panics, the room counts as wasted.
     ///
     /// # Errors
     /// What `make` returns, or as [`reserve`](Self::reserve) and
@@ -226,12 +227,9 @@ impl CodeSpace {
         make: impl FnOnce(usize) -> Result<Validated, E>,
     ) -> Result<Function, E> {
         let slot = self.reserve(request)?;
-        let made = make(slot.address());
-        let done = made.and_then(|chunk| Ok(self.fill(&slot, &chunk)?));
-        if done.is_err() {
-            self.give_up(slot);
-        }
-        done
+        let open = Open { space: self, slot };
+        let chunk = make(open.slot.address())?;
+        Ok(self.fill(&open.slot, &chunk)?)
     }
 
     /// The function that has a byte at `address`, if it is published.
@@ -380,6 +378,21 @@ impl CodeSpace {
         let codes: Vec<_> = codes.into_iter().collect();
         for listener in &self.options.listeners {
             listener.published(&codes);
+        }
+    }
+}
+
+/// A slot that is given up when this is dropped, unless it was filled.
+struct Open<'a> {
+    space: &'a CodeSpace,
+    slot: Slot,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        // What is filled stays so.
+        if let Some(area) = self.space.areas.get(self.slot.area) {
+            area.give_up(&self.slot);
         }
     }
 }

@@ -42,12 +42,17 @@ impl Window {
         Self::reaching_all(address, address)
     }
 
-    /// The same for every address from `first` to `last`. Nothing fits into it
-    /// if those are more than 2 GiB apart.
+    /// The same for every address from `first` to `last`, whichever is lower.
+    /// Nothing fits into it if those are more than 2 GiB apart.
     #[must_use]
     pub const fn reaching_all(first: usize, last: usize) -> Self {
-        let low = last.saturating_sub(REACH - SLACK);
-        let high = first.saturating_add(REACH - SLACK);
+        let (lowest, highest) = if first < last {
+            (first, last)
+        } else {
+            (last, first)
+        };
+        let low = highest.saturating_sub(REACH - SLACK);
+        let high = lowest.saturating_add(REACH - SLACK);
         Self {
             low: if low < LOWEST { LOWEST } else { low },
             high: if high > HIGHEST { HIGHEST } else { high },
@@ -165,6 +170,8 @@ mod tests {
         assert_eq!(Window::reaching(1 << 40).find(full, 4096), None);
         let apart = Window::reaching_all(1 << 32, 1 << 40);
         assert_eq!(apart.find("", 4096), None);
+        let turned = Window::reaching_all(1 << 40, 1 << 32);
+        assert_eq!(turned.find("", 4096), None);
         assert_eq!(Window::reaching(0).find("", 1 << 31), None);
         assert_eq!(Window::reaching(usize::MAX).find("", 4096), None);
     }

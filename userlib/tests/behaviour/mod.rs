@@ -49,6 +49,7 @@ macro_rules! each_behaviour {
             space::sixteen_trap_bytes_precede_the_first_function_of_a_region,
             space::an_address_is_known_before_its_code,
             space::slots_of_others_and_slots_given_up_are_refused,
+            space::a_compiler_that_panics_leaves_nothing_reserved,
             space::it_grows_until_its_bound,
             space::a_batch_stays_together,
             space::regions_reach_each_other_and_what_they_must,

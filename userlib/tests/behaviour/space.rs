@@ -109,6 +109,23 @@ pub fn slots_of_others_and_slots_given_up_are_refused(backend: Backend) {
     assert_eq!(one.stats().reserved, 0);
 }
 
+pub fn a_compiler_that_panics_leaves_nothing_reserved(backend: Backend) {
+    let space = small(backend).create().unwrap();
+    let emit = || {
+        space.emit(&Request::new(64), |_| -> Result<_, Error> {
+            std::panic::resume_unwind(Box::new("as asked for"))
+        })
+    };
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(emit));
+    assert!(caught.is_err());
+    assert_eq!(space.stats().reserved, 0);
+    let made = space.emit(&Request::new(64), |_| Ok::<_, Error>(returns(3)));
+    assert_eq!(
+        (run(&space, made.unwrap()), space.stats().functions),
+        (3, 1)
+    );
+}
+
 pub fn it_grows_until_its_bound(backend: Backend) {
     let space = small(backend).max_capacity(3 * 4096).create().unwrap();
     let mut values = Vec::new();
