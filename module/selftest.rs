@@ -8,7 +8,7 @@ use kernel::{alloc::KVec, prelude::*, sync::Arc};
 
 use crate::{
     holes::{Holes, Room, Spare},
-    page::Blank,
+    page::{Blank, Effort},
     pages::Pages,
     plan::{
         abi::{self, FILL, PAGE_SIZE},
@@ -17,6 +17,7 @@ use crate::{
         span::{Descending, Span},
         stale::{verdict, Bytes, Source, Verdict},
     },
+    pool::{self, Pool},
     region::{Publishers, Region},
     tlb::Cpus,
     user::User,
@@ -27,7 +28,7 @@ fn pages(count: usize) -> Result<Arc<Pages>> {
 }
 
 fn blank() -> Result<Blank> {
-    Blank::new(&User::current()?)
+    Blank::new(&User::current()?, Effort::Full)
 }
 
 fn span(start: u64, len: u64) -> Span {
@@ -56,6 +57,23 @@ mod tests {
         let again = Blank::recycle(version).ok_or(EINVAL)?.into_version();
         assert_eq!(again.byte(101), FILL);
         assert!(!again.is_seen());
+        Ok(())
+    }
+
+    #[test]
+    fn pool_keeps_what_fits_until_it_is_emptied() -> Result {
+        let user = User::current()?;
+        let pool = Pool::new(&user)?;
+        pool.keep(blank()?);
+        assert_eq!(pool.len(), 0);
+        pool.make_room(PageState::Unseen);
+        for _ in 0..100 {
+            pool.keep(blank()?);
+        }
+        assert!((1..100).contains(&pool.len()));
+        pool::trim(&user);
+        assert_eq!(pool.len(), 0);
+        assert!(pool.take().is_none());
         Ok(())
     }
 
