@@ -74,6 +74,8 @@ pub struct CodeSpace {
 }
 
 const FULL: Error = Error::System(SystemError::new(Call::Create, libc::ENOSPC));
+/// The largest region, in bytes.
+const LARGEST: usize = 1 << 30;
 const FOREIGN: Error = Error::Argument("the address is not in this code space");
 
 impl CodeSpace {
@@ -336,6 +338,8 @@ impl CodeSpace {
     fn next_capacity(&self, len: usize) -> Result<usize, Error> {
         let used: usize = self.areas.iter().map(Area::capacity).sum();
         let left = self.options.max_capacity.saturating_sub(used);
+        // Regions are whole pages; the bound holds all the same.
+        let left = left - left % Align::PAGE.bytes();
         let need = len.saturating_add(self.options.lead);
         // Large chunks with data start and end at page boundaries.
         let edges = if len < FRESH_FROM {
@@ -344,6 +348,8 @@ impl CodeSpace {
             2 * Align::PAGE.bytes()
         };
         let wanted = Align::PAGE.up(need.saturating_add(edges)).ok_or(FULL)?;
+        // No region is larger, but what just fits without the edges may be.
+        let wanted = wanted.min(LARGEST.max(need));
         let capacity = self.options.region_capacity.max(wanted).min(left);
         // What just fits without the edges is worth a try.
         if capacity >= need {

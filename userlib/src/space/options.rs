@@ -77,7 +77,7 @@ impl SpaceOptions {
         self
     }
 
-    /// The capacity of all regions together, in bytes.
+    /// The capacity of all regions together, in bytes; rounded down to whole pages.
     #[must_use]
     pub const fn max_capacity(mut self, bytes: usize) -> Self {
         self.max_capacity = bytes;

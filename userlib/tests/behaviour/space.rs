@@ -140,6 +140,12 @@ pub fn it_grows_until_its_bound(backend: Backend) {
     for (value, &function) in (0..).zip(&values) {
         assert_eq!(run(&space, function), value);
     }
+    let tiny = small(backend).max_capacity(100).create();
+    assert_eq!(tiny.unwrap_err().kind(), Some(Kind::Full));
+    let odd = small(backend).max_capacity(4096 + 100).create().unwrap();
+    assert!(odd.reserve(&Request::new(4000)).is_ok());
+    let full = odd.reserve(&Request::new(200)).unwrap_err();
+    assert_eq!(full.kind(), Some(Kind::Full));
     let large = small(backend).create().unwrap();
     let nops = validate(&[0x90; 50_000], &Options::new()).unwrap();
     large.publish("large", &nops).unwrap();
