@@ -1227,6 +1227,8 @@ static void functions_are_linked(void)
 	REFUSED(jitfd_space_link(space, items, 2, addresses), EILSEQ);
 	data.offset = (size_t)-16;
 	REFUSED(jitfd_space_link(space, items, 2, addresses), EILSEQ);
+	data.offset = 8;
+	data.len = 8;
 	to_load.kind = JITFD_RELOC_REL8;
 	to_load.flags = 0;
 	REFUSED(jitfd_space_link(space, items, 2, addresses), EOVERFLOW);
