@@ -346,9 +346,7 @@ impl Write<'_> {
             return;
         }
         self.region.counters.retired.add(1);
-        if let Some(blank) = Blank::recycle(old) {
-            self.region.pool.keep(blank);
-        }
+        self.region.take_back(old, |_| ());
         self.region.counters.freed.add(1);
     }
 }

@@ -4,8 +4,8 @@
 //! publication does is in `publish.rs`.
 //!
 //! Lock order: [`Region::turn`] (one publication at a time; sleeps) →
-//! `i_mmap_rwsem` → page table lock; and turn → slot lock, retire locks, pool
-//! lock. Nothing that holds an mmap_lock takes a turn, and user memory is
+//! `i_mmap_rwsem` → page table lock; and turn → slot lock, retire locks, locks
+//! of `pool.rs`. Nothing that holds an mmap_lock takes a turn, and user memory is
 //! never touched under it, so no process can hold up another's publication.
 //! Owner: the open file, the append handle, each VMA and each retired page
 //! hold a reference.
@@ -25,7 +25,7 @@ use kernel::{
 use crate::{
     error::errno,
     holes::{Holes, Room},
-    page::{Blank, Effort},
+    page::{Blank, Effort, Version},
     pages::Pages,
     plan::{
         abi::{self, PAGE_SIZE},
@@ -282,6 +282,21 @@ impl Region {
             pool::trim(&self.user);
             Blank::new(&self.user, Effort::Full)
         })
+    }
+
+    /// Keeps the page of `version` for later, as `prepare` leaves it, or frees
+    /// it. Another's page, that a clone shared, goes back to its own account.
+    ///
+    /// The caller knows that no page-table entry points to it and no TLB holds
+    /// one that did.
+    pub(crate) fn take_back(&self, version: Arc<Version>, prepare: impl FnOnce(&mut Blank)) {
+        if !self.pool.has_room() || !version.is_charged_to(&self.user) {
+            return;
+        }
+        if let Some(mut blank) = Blank::recycle(version) {
+            prepare(&mut blank);
+            self.pool.keep(blank);
+        }
     }
 
     /// The memory of a publication. Fails with `ENOMEM`.

@@ -14,7 +14,8 @@
 //! waits.
 //!
 //! Lock order: a region's turn → `CLOSING` (mutex) → `OPEN` (spinlock, process
-//! context only) and slot, pool and page allocator locks.
+//! context only) and slot, pool and page allocator locks; `CLOSING` → `POOLS`
+//! where the last use of a region ends.
 //! Context: process. The kthread sleeps while nothing waits.
 
 use core::ptr::{addr_of, NonNull};
@@ -97,14 +98,8 @@ impl Retired {
     /// Gives the page back, to which no TLB holds a translation. `prepare` is
     /// called with what its region keeps.
     fn give_back(self, prepare: impl FnOnce(&mut Blank)) {
-        let Retired { version, region } = self;
-        if region.pool.has_room() && version.is_charged_to(&region.user) {
-            if let Some(mut blank) = Blank::recycle(version) {
-                prepare(&mut blank);
-                region.pool.keep(blank);
-            }
-        }
-        region.counters.freed.add(1);
+        self.region.take_back(self.version, prepare);
+        self.region.counters.freed.add(1);
     }
 }
 
