@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Every public item has an example that runs. `cargo test` runs the examples;
+//! this sees to it that there is one for each item.
+//!
+//! An item passes if one of these holds, where only blocks of Rust that run count,
+//! and of those what a reader sees: not hidden lines, comments, strings or `use`:
+//!
+//! * an example of its own calls it by its name (of a type: is there; of an enum:
+//!   names a variant);
+//! * an example of its type, or of its module, calls it by its name;
+//! * its text says "example of [`other`]", and the example of that item calls it.
+//!
+//! A method counts as called by `.name` or `Type::name`, anything else that belongs
+//! to a type by `Type::name`. Types are not known here: `.len` may be of another
+//! type. What macros generate is not seen.
+
+#[path = "examples/source.rs"]
+mod source;
+#[path = "examples/text.rs"]
+mod text;
+
+use source::{Kind, Module, Public, parse, public_items, read};
+use std::path::Path;
+use text::{Example, examples};
+
+/// Items that need no example, and why.
+const EXCEPTIONS: [(&str, &str); 0] = [];
+
+/// Items whose example is still to be written. This list only gets shorter.
+const TO_BE_WRITTEN: [&str; 156] = [
+    "Backend::ALL",
+    "Backend::name",
+    "BoundaryError",
+    "Code",
+    "Code::as_ptr",
+    "Code::len",
+    "Code::into_raw",
+    "Code::from_raw",
+    "CodeOptions::create_at",
+    "Device",
+    "Device::open",
+    "Device::create_code",
+    "Device::create_code_at",
+    "jit_create_code",
+    "jit_create_code_at",
+    "Call",
+    "Call::is_of_fallback",
+    "Call::ALL",
+    "Call::name",
+    "Error",
+    "Error::kind",
+    "Kind",
+    "Kind::what",
+    "Kind::advice",
+    "NoBackend",
+    "NoBackend::tried",
+    "SystemError::call",
+    "SystemError::errno",
+    "Unsupported",
+    "Unsupported::what",
+    "Reason",
+    "ValidationError::bytes",
+    "ValidationError::disassembly",
+    "ValidationError::advice",
+    "AppendHandle",
+    "AppendHandle::reserve",
+    "AppendHandle::fill",
+    "AppendHandle::seal",
+    "AppendHandle::fd",
+    "AppendHandle::stats",
+    "MapHandle::clone_region",
+    "MapHandle::fd",
+    "MapHandle::map_in",
+    "MapHandle::stats",
+    "Mapping",
+    "Mapping::as_ptr",
+    "Mapping::address",
+    "Mapping::len",
+    "Align::NONE",
+    "Align::FUNCTION",
+    "Align::LINE",
+    "Align::PAGE",
+    "LineWriter::place",
+    "LineWriter::into_bytes",
+    "LockSkips",
+    "Options::lock_skips",
+    "Options::entries_only",
+    "Options::within_lines",
+    "Options::threads",
+    "Class",
+    "Class::FIXED",
+    "Class::name",
+    "Finding",
+    "Probe",
+    "Probe::findings",
+    "Probe::trials",
+    "Probe::works",
+    "Probe::reasons",
+    "Subject",
+    "Subject::name",
+    "Trial",
+    "Verdict",
+    "Verdict::name",
+    "JitFd::create",
+    "JitFd::base",
+    "JitFd::capacity",
+    "JitFd::append_at",
+    "JitFd::next_address",
+    "JitFd::fill",
+    "JitFd::fill_at",
+    "JitFd::adopt",
+    "JitFd::seal",
+    "JitFd::stats",
+    "JitFd::map_handle",
+    "JitFd::append_handle",
+    "JitFd::split",
+    "Place",
+    "Published",
+    "RegionOptions::any_process",
+    "RegionOptions::boundary_map",
+    "RegionOptions::window",
+    "RegionOptions::perf_map",
+    "Reservation",
+    "Reservation::from_parts",
+    "FallbackHook",
+    "FallbackReport",
+    "CodeSpace::new",
+    "CodeSpace::publish",
+    "CodeSpace::reserve",
+    "CodeSpace::fill",
+    "CodeSpace::give_up",
+    "CodeSpace::symbols",
+    "CodeSpace::regions",
+    "CodeSpace::stats",
+    "CodeSpace::item_at",
+    "Window::reaching_all",
+    "Window::and",
+    "Validator::validate_owned",
+    "Validated",
+    "Validated::bytes",
+    "Validated::len",
+    "Validated::holds_data",
+    "Validated::is_boundary",
+    "Validated::is_entry",
+    "Validated::lock_skips",
+    "Validated::align",
+    "space::Image::window",
+    "space::Image::len",
+    "space::Image::is_empty",
+    "space::Item::align",
+    "space::ItemError",
+    "space::ItemReason",
+    "space::Listener::published",
+    "space::NewCode",
+    "space::NewCode::new",
+    "space::MovedCode",
+    "space::SpaceOptions::region",
+    "space::SpaceOptions::region_capacity",
+    "space::SpaceOptions::lead",
+    "space::SpaceOptions::validation",
+    "space::SpaceOptions::listener",
+    "space::SpaceOptions::create",
+    "space::RelocError",
+    "space::RelocKind",
+    "space::RelocKind::width",
+    "space::RelocReason",
+    "space::Target",
+    "space::Function",
+    "space::Request::window",
+    "space::Slot",
+    "space::Slot::address",
+    "space::Slot::len",
+    "space::Symbol",
+    "space::SpaceStats",
+    "tools::EhFrame::into_bytes",
+    "tools::Frame::pointer",
+    "tools::Frame::restored",
+    "tools::Register",
+    "tools::GdbJit::add",
+    "tools::JitDump::path",
+    "tools::JitDump::add",
+    "tools::PerfMap::create_in",
+    "tools::PerfMap::path",
+    "tools::PerfMap::add",
+    "tools::UnwindTable",
+    "tools::UnwindTable::from_bytes",
+];
+
+/// Whether `example` calls `item`.
+fn calls(example: &Example, item: &Public) -> bool {
+    let name = item.name();
+    let by_type = example.has(&[item.owner(), ":", ":", name]);
+    match &item.kind {
+        Kind::Enum(variants) => {
+            let named = |variant: &String| example.has(&[name, ":", ":", variant]);
+            variants.iter().any(named)
+        }
+        Kind::Type | Kind::Free => example.has(&[name]),
+        Kind::Associated => by_type,
+        Kind::Method => by_type || example.has(&[".", name]),
+    }
+}
+
+fn running(text: &str) -> impl Iterator<Item = Example> {
+    examples(text).into_iter().filter(|example| example.runs)
+}
+
+fn has_example(item: &Public, all: &[Public]) -> bool {
+    let own = running(&item.docs).any(|example| item.kind == Kind::Type || calls(&example, item));
+    let mut around = item.around.iter().flat_map(|text| running(text));
+    let other = || {
+        referred_to(item, all)
+            .is_some_and(|other| running(&other.docs).any(|example| calls(&example, item)))
+    };
+    own || around.any(|example| calls(&example, item)) || other()
+}
+
+/// The item whose example is also that of `item`, as its text says.
+fn referred_to<'a>(item: &Public, all: &'a [Public]) -> Option<&'a Public> {
+    let text = item.docs.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (_, behind) = text.split_once("example of [`")?;
+    let (name, _) = behind.split_once("`]")?;
+    let (module, _) = item.path.rsplit_once("::").unwrap_or_default();
+    let is_meant = |other: &&Public| {
+        other.path == format!("{module}::{name}")
+            || other.path == name
+            || other.path.ends_with(&format!("::{name}"))
+    };
+    all.iter().find(is_meant)
+}
+
+/// The items of a crate that have no example.
+fn without_example(root: &Module) -> Vec<String> {
+    let all = public_items(root);
+    let lacking = all.iter().filter(|item| !has_example(item, &all));
+    lacking.map(|item| item.path.clone()).collect()
+}
+
+fn userlib() -> Module {
+    read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs"))
+}
+
+fn parsed(text: &str) -> Module {
+    parse(text, &|name| panic!("{name} has no file"))
+}
+
+/// A crate with one function, and these lines of documentation.
+fn crate_with(docs: &str) -> Module {
+    let docs: String = docs.lines().map(|line| format!("/// {line}\n")).collect();
+    parsed(&format!("{docs}pub fn make() {{}}"))
+}
+
+#[test]
+fn only_what_runs_and_is_seen_counts() {
+    let good = [
+        "```\nmake();\n```",
+        "```rust\nlet a = [make()];\n```",
+        "```should_panic\nmake()\n```",
+    ];
+    for docs in good {
+        assert_eq!(without_example(&crate_with(docs)), [""; 0], "{docs}");
+    }
+    let bad = [
+        "",
+        "make()",
+        "```no_run\nmake();\n```",
+        "```ignore\nmake();\n```",
+        "```compile_fail\nmake();\n```",
+        "```text\nmake();\n```",
+        "```\n# make();\n```",
+        "```\n// make();\n```",
+        "```\nlet name = \"make()\";\n```",
+        "```\nuse jitfd::make;\n```",
+        "```\nmaker();\n```",
+    ];
+    for docs in bad {
+        assert_eq!(without_example(&crate_with(docs)), ["make"], "{docs}");
+    }
+}
+
+#[test]
+fn methods_may_be_in_the_example_of_their_type_or_of_another() {
+    let text = "
+        mod inner {
+            /// ```
+            /// Thing::new().used();
+            /// ```
+            pub struct Thing;
+            impl Thing {
+                pub fn new() -> Self { Self }
+                pub fn used(&self) {}
+                pub fn unused(&self) {}
+                /// ```
+                /// thing.first(); thing.second();
+                /// ```
+                pub fn first(&self) {}
+                /// See the example of [`first`](Self::first).
+                pub fn second(&self) {}
+                /// See the example of [`first`](Self::first).
+                pub fn third(&self) {}
+                fn private(&self) {}
+                pub(crate) fn ours(&self) {}
+            }
+            pub enum State { On }
+            pub struct Unseen;
+        }
+        pub mod outer {
+            pub use super::inner::State;
+            pub fn free() {}
+        }
+        pub use inner::Thing;
+        #[cfg(test)]
+        pub mod tests;";
+    let expected = [
+        "Thing::unused",
+        "Thing::third",
+        "outer::State",
+        "outer::free",
+    ];
+    assert_eq!(without_example(&parsed(text)), expected);
+}
+
+#[test]
+fn every_public_item_has_an_example_that_runs() {
+    let lacking = without_example(&userlib());
+    let excepted: Vec<_> = EXCEPTIONS
+        .iter()
+        .map(|(path, _)| *path)
+        .chain(TO_BE_WRITTEN)
+        .collect();
+    let new: Vec<_> = lacking
+        .iter()
+        .filter(|path| !excepted.contains(&path.as_str()))
+        .collect();
+    assert!(
+        new.is_empty(),
+        "{} items have no example that runs, and no reason for it: {new:#?}",
+        new.len()
+    );
+    for path in excepted {
+        assert!(
+            lacking.iter().any(|known| known == path),
+            "{path} is no exception any more"
+        );
+    }
+}
