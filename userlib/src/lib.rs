@@ -145,6 +145,7 @@ mod abi;
 mod abi_pinned;
 mod cast;
 mod error;
+mod fork_sys;
 mod ioctl;
 mod piece;
 mod sys;

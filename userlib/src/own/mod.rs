@@ -26,6 +26,7 @@ pub(crate) use sys::{MemoryFile, membarrier_works};
 use crate::abi;
 use crate::backend::Backend;
 use crate::error::{Call, Error, SystemError};
+use crate::fork_sys::Owner;
 use crate::layout::Align;
 use crate::piece::Piece;
 use crate::space::Window;
@@ -33,7 +34,6 @@ use crate::sys::Mapped;
 use books::Books;
 use memory::{Memory, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
-use sys::Owner;
 
 /// A region in the process's own memory.
 #[derive(Debug)]

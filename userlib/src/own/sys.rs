@@ -10,6 +10,7 @@
 #![expect(unsafe_code, reason = "this is the file for it")]
 
 use crate::abi::{FILL, PAGE_SIZE};
+use crate::fork_sys::AddressSpace;
 use crate::sys::{Mapped, Span};
 use std::ffi::{c_int, c_long, c_uint};
 use std::fs::File;
@@ -18,8 +19,7 @@ use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 const READ_WRITE: c_int = libc::PROT_READ | libc::PROT_WRITE;
 const READ_EXECUTE: c_int = libc::PROT_READ | libc::PROT_EXEC;
@@ -35,82 +35,6 @@ fn outcome(value: c_int) -> io::Result<()> {
 
 fn outside() -> io::Error {
     io::Error::from_raw_os_error(libc::EFAULT)
-}
-
-/// Which address space this is: threads share it, a forked child has another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct AddressSpace(u64);
-
-/// A number in a page that a forked child finds zeroed.
-static CELL: OnceLock<Cell> = OnceLock::new();
-/// The next number. A child starts with its parent's, so no number is used twice
-/// in one line of descent.
-static NEXT: AtomicU64 = AtomicU64::new(1);
-
-/// # Invariants
-/// The span is a page that can be read and written, for ever.
-struct Cell(Span);
-
-impl Cell {
-    fn new() -> io::Result<Self> {
-        let span = Span::map(None, PAGE_SIZE, READ_WRITE, OWN_MEMORY, None)?;
-        // SAFETY: the page is ours and empty.
-        outcome(unsafe { libc::madvise(span.base().cast(), PAGE_SIZE, libc::MADV_WIPEONFORK) })?;
-        Ok(Self(span))
-    }
-
-    fn number(&self) -> &AtomicU64 {
-        // SAFETY: by the type invariant; a page is aligned for it, and is only
-        // accessed as this atomic.
-        unsafe { AtomicU64::from_ptr(self.0.base().cast()) }
-    }
-}
-
-impl AddressSpace {
-    /// That of the caller.
-    pub(crate) fn current() -> io::Result<Self> {
-        let cell = match CELL.get() {
-            Some(cell) => cell,
-            None => {
-                let new = Cell::new()?;
-                CELL.get_or_init(|| new)
-            }
-        };
-        let seen = cell.number().load(Ordering::Acquire);
-        if seen != 0 {
-            return Ok(Self(seen));
-        }
-        let new = NEXT.fetch_add(1, Ordering::Relaxed);
-        let set = cell
-            .number()
-            .compare_exchange(0, new, Ordering::AcqRel, Ordering::Acquire);
-        Ok(Self(set.map_or_else(|other| other, |_| new)))
-    }
-
-    pub(crate) fn is_current(self) -> bool {
-        Self::current().is_ok_and(|current| current == self)
-    }
-}
-
-/// The address space that something belongs to.
-#[derive(Debug)]
-pub(crate) struct Owner(AtomicU64);
-
-impl Owner {
-    /// That of the caller.
-    pub(crate) fn new() -> io::Result<Self> {
-        AddressSpace::current().map(|owner| Self(AtomicU64::new(owner.0)))
-    }
-
-    pub(crate) fn is_current(&self) -> bool {
-        AddressSpace(self.0.load(Ordering::Relaxed)).is_current()
-    }
-
-    /// It belongs to the caller's from now on.
-    pub(crate) fn change(&self) -> io::Result<()> {
-        self.0.store(AddressSpace::current()?.0, Ordering::Relaxed);
-        Ok(())
-    }
 }
 
 /// A file in memory, without a name.

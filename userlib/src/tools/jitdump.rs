@@ -6,18 +6,20 @@
 //! `tools/perf/Documentation/jitdump-specification.txt`, version 1: a header,
 //! then records, all in the machine's byte order.
 //!
-//! Locks: one for the file and the number of the next record, held while records
-//! are written.
+//! Locks: those of `own_file.rs`; one for each file and the number of the next
+//! record.
 
+use super::own_file::{OwnFile, OwnFiles};
 use crate::cast::to_u64;
+use crate::fork_sys::PerProcess;
 use crate::space::{Listener, NewCode};
 use crate::sys::{self, Mapped};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 /// `JiTD`.
 const MAGIC: u32 = 0x4a69_5444;
@@ -44,7 +46,11 @@ const LOAD: usize = 40;
 /// `perf` finds the file because the dump maps a page of it, executable, which
 /// is recorded like the mapping of any library. So create the dump after `perf
 /// record` has started, on a file system that is not mounted `noexec`. The file
-/// remains when the program ends. A forked child needs a dump of its own.
+/// remains when the program ends; until then that page and a descriptor stay, also
+/// when all dumps are dropped.
+///
+/// In a forked child it is the child's own dump: a file with the child's number,
+/// made when the child first adds to it.
 ///
 /// ```
 /// use jitfd::space::SpaceOptions;
@@ -63,12 +69,15 @@ const LOAD: usize = 40;
 /// ```
 #[derive(Debug)]
 pub struct JitDump {
+    folder: PathBuf,
+    /// In the process that made it.
     path: PathBuf,
-    out: Mutex<Out>,
+    user: PerProcess<User>,
     lost: AtomicUsize,
-    /// By this mapping `perf` finds the file.
-    _marker: Mapped,
 }
+
+/// What this process has made: the dumps of several code spaces are one file.
+static FILES: OwnFiles<Out> = OwnFiles::new();
 
 #[derive(Debug)]
 struct Out {
@@ -77,9 +86,25 @@ struct Out {
     len: u64,
     /// Each piece of code has a number of its own.
     next: u64,
+    users: usize,
+    /// By this mapping `perf` finds the file. It is made once, or `perf` would
+    /// read the file twice.
+    _marker: Mapped,
 }
 
 impl Out {
+    fn new(mut file: File) -> io::Result<Self> {
+        file.write_all(&header(std::process::id(), now()))?;
+        let marker = sys::map_code(file.as_fd(), None, crate::abi::PAGE_SIZE)?;
+        Ok(Self {
+            file,
+            len: HEADER.into(),
+            next: 0,
+            users: 0,
+            _marker: marker,
+        })
+    }
+
     /// Adds whole records, or nothing.
     fn write(&mut self, records: &[u8]) -> io::Result<()> {
         if let Err(error) = self.file.write_all(records) {
@@ -89,53 +114,82 @@ impl Out {
         self.len += to_u64(records.len());
         Ok(())
     }
+
+    /// Behind the last record, as long as nobody uses the file. It is not counted
+    /// in the length, so it is cut off when somebody does.
+    fn close(&mut self) {
+        let mut record = Vec::new();
+        prefix(&mut record, CODE_CLOSE, PREFIX, now());
+        // A dump without it is read as well.
+        let _ = self.file.write_all(&record);
+    }
+}
+
+/// A user of a file. When there is none, no more code comes.
+#[derive(Debug)]
+struct User(Arc<OwnFile<Out>>);
+
+impl User {
+    fn new(path: &Path) -> io::Result<Self> {
+        let file = FILES.open(path, Out::new)?;
+        let mut out = file.lock();
+        if out.users == 0 {
+            out.file.set_len(out.len)?;
+        }
+        out.users += 1;
+        drop(out);
+        Ok(Self(file))
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let mut out = self.0.lock();
+        out.users -= 1;
+        if out.users == 0 {
+            out.close();
+        }
+    }
 }
 
 impl JitDump {
-    /// An empty dump in `folder`. One of an earlier process with the same number
-    /// is replaced.
+    /// The dump in `folder`. If this process has made it already, records are added
+    /// to it; one of an earlier process with the same number is replaced.
     ///
     /// # Errors
     /// If the file can't be created, written or mapped executable.
     pub fn create_in(folder: &Path) -> io::Result<Self> {
-        let path = folder.join(format!("jit-{}.dump", std::process::id()));
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut options = File::options();
-        let mut file = options
-            .read(true)
-            .append(true)
-            .create_new(true)
-            .open(&path)?;
-        file.write_all(&header(std::process::id(), now()))?;
-        let marker = sys::map_code(file.as_fd(), None, crate::abi::PAGE_SIZE)?;
-        Ok(Self {
-            path,
-            out: Mutex::new(Out {
-                file,
-                len: HEADER.into(),
-                next: 0,
-            }),
+        let mut dump = Self {
+            folder: folder.to_owned(),
+            path: PathBuf::new(),
+            user: PerProcess::new(),
             lost: AtomicUsize::new(0),
-            _marker: marker,
-        })
+        };
+        dump.path = dump.file()?.path().to_owned();
+        Ok(dump)
     }
 
-    /// Where the file is.
+    fn file(&self) -> io::Result<&OwnFile<Out>> {
+        let name = || format!("jit-{}.dump", std::process::id());
+        let open = || User::new(&self.folder.join(name()));
+        Ok(&self.user.get_or_make(open)?.0)
+    }
+
+    /// Where the file is. In a forked child that has added nothing yet: where its
+    /// parent's is.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        self.user.get().map_or(&self.path, |user| user.0.path())
     }
 
     /// Adds functions. What is in a name after a zero byte is lost.
     ///
     /// # Errors
-    /// If they can't be written; the dump is as it was then.
+    /// If they can't be written; the dump is as it was then. Or if a forked child
+    /// can't create its file.
     pub fn add(&self, codes: &[NewCode<'_>]) -> io::Result<()> {
         // A panic can't leave half a record: the batch is one write.
-        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut out = self.file()?.lock();
         let (time, thread) = (now(), sys::thread_id());
         let mut records = Vec::new();
         for (code, number) in codes.iter().zip(out.next..) {
@@ -157,17 +211,6 @@ impl Listener for JitDump {
         if self.add(codes).is_err() {
             self.lost.fetch_add(codes.len(), Ordering::Relaxed);
         }
-    }
-}
-
-/// No more code comes.
-impl Drop for JitDump {
-    fn drop(&mut self) {
-        let out = self.out.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let mut record = Vec::new();
-        prefix(&mut record, CODE_CLOSE, PREFIX, now());
-        // A dump without it is read as well.
-        let _ = out.write(&record);
     }
 }
 
@@ -212,6 +255,8 @@ fn load(bytes: &mut Vec<u8>, code: &NewCode<'_>, number: u64, time: u64, thread:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fork_sys::tests::in_child;
+    use std::fs;
 
     fn word(bytes: &[u8], at: usize) -> u32 {
         u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap())
@@ -255,5 +300,79 @@ mod tests {
             (CODE_CLOSE, 16, 16)
         );
         assert!(long(close, 8) >= long(one, 8) && long(one, 8) >= long(&bytes, 24));
+    }
+
+    /// The kind of each record of a file, and of a load its name's first letter and
+    /// its number.
+    fn records(path: &Path) -> Vec<(u32, Option<(char, u64)>)> {
+        let bytes = fs::read(path).unwrap();
+        let mut rest = &bytes[40..];
+        let mut records = Vec::new();
+        while !rest.is_empty() {
+            let (id, len) = (word(rest, 0), word(rest, 4) as usize);
+            let load = (id == CODE_LOAD).then(|| (char::from(rest[56]), long(rest, 48)));
+            records.push((id, load));
+            rest = &rest[len..];
+        }
+        records
+    }
+
+    fn loads(codes: &[(char, u64)]) -> Vec<(u32, Option<(char, u64)>)> {
+        codes.iter().map(|&code| (CODE_LOAD, Some(code))).collect()
+    }
+
+    #[test]
+    fn dumps_of_one_process_are_one_file() {
+        let folder = std::env::temp_dir().join(format!("jitfd-dumps-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let first = JitDump::create_in(&folder).unwrap();
+        let path = first.path().to_owned();
+        first.published(&[NewCode::new("a", 0x1000, &[0])]);
+        let second = JitDump::create_in(&folder).unwrap();
+        second.published(&[NewCode::new("b", 0x2000, &[0])]);
+        first.published(&[NewCode::new("c", 0x3000, &[0])]);
+        drop(first);
+        let mut all = loads(&[('a', 0), ('b', 1), ('c', 2)]);
+        assert_eq!(records(&path), all);
+        drop(second);
+        assert_eq!(records(&path)[3..], [(CODE_CLOSE, None)]);
+        let third = JitDump::create_in(&folder).unwrap();
+        assert_eq!(records(&path), all);
+        third.published(&[NewCode::new("d", 0x4000, &[0])]);
+        all.push((CODE_LOAD, Some(('d', 3))));
+        assert_eq!(records(&path), all);
+        drop(third);
+        all.push((CODE_CLOSE, None));
+        assert_eq!(records(&path), all);
+        // One that was removed is not gone on with.
+        fs::remove_file(&path).unwrap();
+        let fourth = JitDump::create_in(&folder).unwrap();
+        assert_eq!(records(fourth.path()), []);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_forked_child_has_a_dump_of_its_own() {
+        let folder = std::env::temp_dir().join(format!("jitfd-dump-fork-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let dump = JitDump::create_in(&folder).unwrap();
+        let path = dump.path().to_owned();
+        dump.published(&[NewCode::new("a", 0x1000, &[0])]);
+        let mut held = Some(dump);
+        assert_eq!(in_child(|| u8::from(held.take().is_some())), 1);
+        let dump = held.unwrap();
+        // Another thread may be writing at the fork.
+        let writing = dump.file().unwrap().lock();
+        let status = in_child(|| {
+            dump.published(&[NewCode::new("b", 0x2000, &[0])]);
+            let name = format!("jit-{}.dump", std::process::id());
+            let own = dump.path() == folder.join(name);
+            u8::from(own && records(dump.path()) == loads(&[('b', 0)]))
+        });
+        drop(writing);
+        assert_eq!(status, 1);
+        dump.published(&[NewCode::new("c", 0x3000, &[0])]);
+        assert_eq!(records(&path), loads(&[('a', 0), ('c', 1)]));
+        fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -22,6 +22,7 @@ mod elf;
 mod gdb;
 mod gdb_sys;
 mod jitdump;
+mod own_file;
 mod perf_map;
 mod unwind;
 mod unwind_sys;

@@ -2,25 +2,28 @@
 
 //! The file in which `perf` looks up generated code: one line for each function.
 //!
-//! Locks: `FILES` while a map is created, and one for each file, held while lines
-//! are written; never both.
+//! Locks: those of `own_file.rs`.
 
+use super::own_file::{OwnFile, OwnFiles};
+use crate::fork_sys::PerProcess;
 use crate::space::{Listener, NewCode};
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// The perf map of this process, `/tmp/perf-PID.map`. `perf report` and `perf
 /// script` read it if they run on the same machine as the same user or root.
 ///
 /// It knows one name for each address; if code comes and goes, or its
 /// instructions are to be seen, use a [`JitDump`](super::JitDump). The file
-/// remains when the program ends, as `perf` reads it then. A forked child needs
-/// a map of its own.
+/// remains when the program ends, as `perf` reads it then; until then one
+/// descriptor stays open for it, also when all maps are dropped.
+///
+/// In a forked child it is the child's own map: a file with the child's number,
+/// made when the child first adds to it.
 ///
 /// `perf` reads it only for memory of no file, so the regions must be made for
 /// that ([`RegionOptions::perf_map`](crate::RegionOptions::perf_map)).
@@ -43,53 +46,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// ```
 #[derive(Debug)]
 pub struct PerfMap {
+    folder: PathBuf,
+    /// In the process that made it.
     path: PathBuf,
-    file: Arc<OwnFile>,
+    file: PerProcess<Arc<OwnFile<File>>>,
     lost: AtomicUsize,
 }
 
-/// A file that this process has made. It stays open, so that no other file can
-/// get its number.
-#[derive(Debug)]
-struct OwnFile {
-    identity: (u64, u64),
-    file: Mutex<File>,
-}
-
 /// What this process has made: the maps of several code spaces are one file.
-static FILES: Mutex<Vec<Arc<OwnFile>>> = Mutex::new(Vec::new());
-
-impl OwnFile {
-    /// The file at `path` if this process has made it, or else a new one.
-    fn open(path: &Path) -> io::Result<Arc<Self>> {
-        // A panic can't leave anything half done: a file is added last.
-        let mut files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
-        let here = fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()));
-        let own = here
-            .ok()
-            .and_then(|here| files.iter().find(|own| own.identity == here));
-        if let Some(own) = own {
-            return Ok(own.clone());
-        }
-        let own = Arc::new(Self::create(path)?);
-        files.push(own.clone());
-        Ok(own)
-    }
-
-    fn create(path: &Path) -> io::Result<Self> {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        // Nobody else's file is opened, nor what a link of this name points to.
-        let file = File::options().append(true).create_new(true).open(path)?;
-        let made = file.metadata()?;
-        Ok(Self {
-            identity: (made.dev(), made.ino()),
-            file: Mutex::new(file),
-        })
-    }
-}
+static FILES: OwnFiles<File> = OwnFiles::new();
 
 impl PerfMap {
     /// The map where `perf` looks for it. If this process has made it already, the
@@ -107,25 +72,33 @@ impl PerfMap {
     /// # Errors
     /// As [`create`](Self::create).
     pub fn create_in(folder: &Path) -> io::Result<Self> {
-        let path = folder.join(format!("perf-{}.map", std::process::id()));
-        let file = OwnFile::open(&path)?;
-        Ok(Self {
-            path,
-            file,
+        let mut map = Self {
+            folder: folder.to_owned(),
+            path: PathBuf::new(),
+            file: PerProcess::new(),
             lost: AtomicUsize::new(0),
-        })
+        };
+        map.path = map.file()?.path().to_owned();
+        Ok(map)
     }
 
-    /// Where the file is.
+    fn file(&self) -> io::Result<&OwnFile<File>> {
+        let name = || format!("perf-{}.map", std::process::id());
+        let open = || FILES.open(&self.folder.join(name()), Ok);
+        Ok(self.file.get_or_make(open)?)
+    }
+
+    /// Where the file is. In a forked child that has added nothing yet: where its
+    /// parent's is.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        self.file.get().map_or(&self.path, |file| file.path())
     }
 
     /// Adds functions. Characters that would end a line are replaced.
     ///
     /// # Errors
-    /// If they can't be written.
+    /// If they can't be written, or a forked child can't create its file.
     pub fn add(&self, codes: &[NewCode<'_>]) -> io::Result<()> {
         let mut lines = String::new();
         for code in codes {
@@ -134,12 +107,7 @@ impl PerfMap {
             let _ = writeln!(lines, "{:x} {:x} {name}", code.address, code.bytes.len());
         }
         // A panic can't leave half a line: it is one write.
-        let mut file = self
-            .file
-            .file
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        file.write_all(lines.as_bytes())
+        self.file()?.lock().write_all(lines.as_bytes())
     }
 
     /// How many functions could not be written as a listener.
@@ -169,6 +137,8 @@ pub(super) fn printable(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fork_sys::tests::in_child;
+    use std::fs;
 
     #[test]
     fn each_function_is_a_line() {
@@ -208,16 +178,38 @@ mod tests {
     }
 
     #[test]
+    fn a_forked_child_has_a_map_of_its_own() {
+        let folder = std::env::temp_dir().join(format!("jitfd-perf-fork-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let map = PerfMap::create_in(&folder).unwrap();
+        map.published(&[NewCode::new("a", 0x1000, &[0])]);
+        let path = map.path().to_owned();
+        // Another thread may be writing at the fork.
+        let writing = map.file().unwrap().lock();
+        let status = in_child(|| {
+            let before = map.path() == path;
+            map.published(&[NewCode::new("b", 0x2000, &[0])]);
+            let name = format!("perf-{}.map", std::process::id());
+            let own = map.path() == folder.join(name);
+            let text = fs::read_to_string(map.path());
+            u8::from(before && own && text.is_ok_and(|text| text == "2000 1 b\n"))
+        });
+        drop(writing);
+        assert_eq!(status, 1);
+        map.published(&[NewCode::new("c", 0x3000, &[0])]);
+        let text = fs::read_to_string(map.path()).unwrap();
+        assert_eq!((text.as_str(), map.lost()), ("1000 1 a\n3000 1 c\n", 0));
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
     fn what_cannot_be_written_is_counted() {
-        let map = PerfMap {
-            path: "/dev/full".into(),
-            file: Arc::new(OwnFile {
-                identity: (0, 0),
-                file: Mutex::new(File::options().append(true).open("/dev/full").unwrap()),
-            }),
-            lost: AtomicUsize::new(0),
-        };
+        let folder = std::env::temp_dir().join(format!("jitfd-perf-full-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let map = PerfMap::create_in(&folder).unwrap();
+        *map.file().unwrap().lock() = File::options().append(true).open("/dev/full").unwrap();
         map.published(&[NewCode::new("f", 0x1000, &[0])]);
         assert_eq!(map.lost(), 1);
+        fs::remove_dir_all(folder).unwrap();
     }
 }
