@@ -21,6 +21,22 @@ use std::fmt;
 
 /// A branch between two chunks of a region does not go to the start of an
 /// instruction. Offsets are in bytes from the start of the region.
+///
+/// ```
+/// use jitfd::{BoundaryError, Error, Options, validate};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+/// # let region = options.create(1 << 20)?;
+/// // mov eax, 42; ret
+/// region.append(&validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?)?;
+/// // At offset 16: a jmp to offset 1, which is inside the mov.
+/// let jump = validate(&[0xe9, 0xec, 0xff, 0xff, 0xff], &Options::new())?;
+/// let error = BoundaryError::Target { branch: 16, target: 1 };
+/// assert_eq!(region.append(&jump), Err(Error::Boundary(error)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BoundaryError {

@@ -16,6 +16,25 @@ use std::sync::OnceLock;
 ///
 /// [`jit_create_code`] opens and keeps one by itself. A program that gives up
 /// its right to open files opens one of its own before.
+///
+/// ```
+/// use jitfd::{Backend, Device, Options, probe, validate};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// if !probe().works(Backend::Kernel) {
+///     return Ok(()); // there is nothing to open
+/// }
+/// let device = Device::open()?;
+/// // From here on the process could do without opening files.
+/// // mov eax, 42; ret
+/// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?;
+/// let code = device.create_code(&chunk)?;
+/// // SAFETY: the code is such a function, and `code` outlives the call.
+/// let answer = unsafe { code.entry::<extern "C" fn() -> i32>(0)? };
+/// assert_eq!(answer(), 42);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Device {
     fd: OwnedFd,
@@ -27,14 +46,6 @@ impl Device {
     /// # Errors
     /// [`Error::System`] of kind [`NoModule`](crate::Kind::NoModule) if there
     /// is none, [`Denied`](crate::Kind::Denied) if this process may not open it.
-    ///
-    /// # Example
-    /// ```no_run
-    /// # fn main() -> Result<(), jitfd::Error> {
-    /// let device = jitfd::Device::open()?;
-    /// # Ok(())
-    /// # }
-    /// ```
     pub fn open() -> Result<Self, Error> {
         ioctl::open_device().map(|fd| Self { fd })
     }
@@ -59,6 +70,30 @@ impl Device {
     ///
     /// # Safety
     /// As [`jit_create_code_at`].
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::{Backend, Device, Options, probe, validate};
+    ///
+    /// # fn page() -> *mut u8 {
+    /// #     let (access, kind) = (libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    /// #     unsafe { libc::mmap(std::ptr::null_mut(), 4096, access, kind, -1, 0) }.cast()
+    /// # }
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// if !probe().works(Backend::Kernel) {
+    ///     return Ok(()); // see `CodeOptions::create_at`
+    /// }
+    /// // mov eax, 42; ret
+    /// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?;
+    /// let at = page(); // of the engine: from mmap(MAP_PRIVATE | MAP_ANONYMOUS)
+    /// // SAFETY: nothing refers to the page, nor executes it.
+    /// unsafe { Device::open()?.create_code_at(&chunk, at)? };
+    /// // SAFETY: the code is such a function, and the page stays mapped.
+    /// let answer = unsafe { std::mem::transmute::<*mut u8, extern "C" fn() -> i32>(at) };
+    /// assert_eq!(answer(), 42);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[expect(unsafe_code, reason = "replaces memory of the caller's choice")]
     pub unsafe fn create_code_at(&self, code: &Validated, at: *mut u8) -> Result<(), Error> {
         check_place(at)?;
@@ -96,12 +131,18 @@ impl AsFd for Device {
 /// [`NoMemory`](crate::Kind::NoMemory) or [`Quota`](crate::Kind::Quota). Nothing is left behind then.
 ///
 /// # Example
-/// ```no_run
-/// use jitfd::{Options, jit_create_code, validate};
+/// ```
+/// use jitfd::{Backend, Options, jit_create_code, probe, validate};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
-/// let code = jit_create_code(&validate(&[0xc3], &Options::new())?)?;
-/// assert_eq!(code.len(), 1);
+/// if !probe().works(Backend::Kernel) {
+///     return Ok(()); // see `CodeOptions`, for programs that can do without
+/// }
+/// // mov eax, 42; ret
+/// let code = jit_create_code(&validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?)?;
+/// // SAFETY: the code is such a function, and `code` outlives the call.
+/// let answer = unsafe { code.entry::<extern "C" fn() -> i32>(0)? };
+/// assert_eq!(answer(), 42);
 /// # Ok(())
 /// # }
 /// ```
@@ -128,15 +169,25 @@ pub fn jit_create_code(code: &Validated) -> Result<Code, Error> {
 /// executes or accesses them during the call.
 ///
 /// # Example
-/// ```no_run
-/// use jitfd::{Options, jit_create_code_at, validate};
+/// ```
+/// use jitfd::{Backend, Options, jit_create_code_at, probe, validate};
 ///
-/// # fn page() -> *mut u8 { std::ptr::null_mut() }
+/// # fn page() -> *mut u8 {
+/// #     let (access, kind) = (libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+/// #     unsafe { libc::mmap(std::ptr::null_mut(), 4096, access, kind, -1, 0) }.cast()
+/// # }
 /// # fn main() -> Result<(), jitfd::Error> {
-/// let chunk = validate(&[0xc3], &Options::new())?;
-/// let at = page(); // from mmap(MAP_PRIVATE | MAP_ANONYMOUS)
-/// // SAFETY: the page is ours and nothing is in it.
+/// if !probe().works(Backend::Kernel) {
+///     return Ok(()); // see `CodeOptions::create_at`
+/// }
+/// // mov eax, 42; ret
+/// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?;
+/// let at = page(); // of the engine: from mmap(MAP_PRIVATE | MAP_ANONYMOUS)
+/// // SAFETY: nothing refers to the page, nor executes it.
 /// unsafe { jit_create_code_at(&chunk, at)? };
+/// // SAFETY: the code is such a function, and the page stays mapped.
+/// let answer = unsafe { std::mem::transmute::<*mut u8, extern "C" fn() -> i32>(at) };
+/// assert_eq!(answer(), 42);
 /// # Ok(())
 /// # }
 /// ```
@@ -217,6 +268,29 @@ impl CodeOptions {
     /// # Safety
     /// As [`jit_create_code_at`]; and the pages are private anonymous memory of
     /// the caller.
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::{Code, CodeOptions, Fallback, Options, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// let (access, kind) = (libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    /// // SAFETY: a new mapping, of which nobody knows.
+    /// let at = unsafe { libc::mmap(std::ptr::null_mut(), 4096, access, kind, -1, 0) };
+    /// assert_ne!(at, libc::MAP_FAILED);
+    ///
+    /// // mov eax, 42; ret
+    /// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?;
+    /// // SAFETY: the page is ours; nothing refers to it, nor executes it.
+    /// unsafe { CodeOptions::new().fallback(Fallback::Any).create_at(&chunk, at.cast())? };
+    /// // SAFETY: nobody else has the page. It is unmapped when `code` is dropped.
+    /// let code = unsafe { Code::from_raw(at.cast(), chunk.len())? };
+    /// // SAFETY: the code is such a function, and `code` outlives the call.
+    /// let answer = unsafe { code.entry::<extern "C" fn() -> i32>(0)? };
+    /// assert_eq!(answer(), 42);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[expect(unsafe_code, reason = "replaces memory of the caller's choice")]
     pub unsafe fn create_at(&self, code: &Validated, at: *mut u8) -> Result<(), Error> {
         check_place(at)?;
@@ -239,6 +313,21 @@ fn check_place(at: *mut u8) -> Result<(), Error> {
 /// Executable code in a mapping of its own; unmapped on drop.
 ///
 /// Function pointers into it do not keep it alive.
+///
+/// ```
+/// use jitfd::{Code, CodeOptions, Fallback, Options, validate};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// let chunk = validate(&[0x90, 0xc3], &Options::new())?;
+/// let code: Code = CodeOptions::new().fallback(Fallback::Any).create(&chunk)?;
+/// println!("{} bytes at {:p}", code.len(), code.as_ptr());
+/// // Debuggers and unwinders read it.
+/// // SAFETY: so many bytes are readable as long as `code` lives.
+/// let seen = unsafe { std::slice::from_raw_parts(code.as_ptr(), code.len()) };
+/// assert_eq!(seen, chunk.bytes());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Code {
     mapped: Mapped,
@@ -300,9 +389,18 @@ impl Code {
     /// Gives the mapping away: its address, and its length in bytes. It is
     /// leaked unless [`Code::from_raw`] takes it back.
     ///
-    /// ```no_run
-    /// # fn leak(code: jitfd::Code) {
+    /// ```
+    /// use jitfd::{Code, CodeOptions, Fallback, Options, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// let chunk = validate(&[0xc3], &Options::new())?;
+    /// let code = CodeOptions::new().fallback(Fallback::Any).create(&chunk)?;
+    /// // For a table of the engine that knows plain addresses only.
     /// let (address, len) = code.into_raw();
+    /// // SAFETY: these are the numbers from above, and nobody else took them over.
+    /// let code = unsafe { Code::from_raw(address, len)? };
+    /// assert_eq!(code.as_ptr(), address);
+    /// # Ok(())
     /// # }
     /// ```
     #[must_use]
@@ -312,6 +410,8 @@ impl Code {
 
     /// Takes over the mapping of `len` bytes at `address`: from
     /// [`into_raw`](Self::into_raw), or put there by [`jit_create_code_at`].
+    ///
+    /// See the example of [`into_raw`](Self::into_raw).
     ///
     /// # Errors
     /// [`Error::Argument`] if `address` is null or `len` is 0.

@@ -10,6 +10,20 @@ use crate::space::{ItemError, RelocError};
 use std::{fmt, io};
 
 /// What can go wrong.
+///
+/// ```
+/// use jitfd::{Error, Fallback, Kind, Options, RegionOptions, validate};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// let region = RegionOptions::new().fallback(Fallback::Any).create(4096)?;
+/// match region.append(&validate(&[0x90; 5000], &Options::new())?) {
+///     Err(error) if error.kind() == Some(Kind::Full) => println!("a further region is due"),
+///     Err(Error::Boundary(error)) => println!("this compiler has a bug: {error}"),
+///     other => panic!("4096 bytes took 5000: {other:?}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
@@ -44,6 +58,21 @@ pub enum Error {
 }
 
 /// Something that a backend other than the kernel's can't do.
+///
+/// ```
+/// use jitfd::Error;
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+/// # let region = options.create(1 << 20)?;
+/// match region.map_handle().fd() {
+///     Ok(descriptor) => println!("{descriptor:?} can be sent to another process"),
+///     Err(Error::Unsupported(error)) => println!("{}: no {}", error.backend(), error.what()),
+///     Err(error) => return Err(error),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unsupported {
     backend: Backend,
@@ -69,6 +98,20 @@ impl Unsupported {
 }
 
 /// Why each of several backends can't be used.
+///
+/// ```
+/// use jitfd::{Error, Fallback, RegionOptions};
+///
+/// match RegionOptions::new().fallback(Fallback::Any).create(1 << 20) {
+///     Ok(region) => println!("code is made by {}", region.backend()),
+///     Err(Error::NoBackend(all)) => {
+///         for (backend, error) in all.tried() {
+///             println!("not by {backend}: {error}");
+///         }
+///     }
+///     Err(error) => println!("{error}"),
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoBackend {
     tried: Vec<(Backend, Error)>,
@@ -131,6 +174,16 @@ impl Error {
 }
 
 /// The calls that can be refused.
+///
+/// ```
+/// use jitfd::Call;
+///
+/// for call in Call::ALL {
+///     let by = if call.is_of_fallback() { "a fallback" } else { "/dev/jit" };
+///     println!("{by} may be refused to {}", call.name());
+/// }
+/// assert!(Call::Protect.is_of_fallback() && !Call::Append.is_of_fallback());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Call {
@@ -228,6 +281,14 @@ impl Call {
 }
 
 /// The cause of a refusal by the system.
+///
+/// ```
+/// use jitfd::{Call, Kind, SystemError};
+///
+/// let kind = SystemError::new(Call::Create, 122).kind(); // EDQUOT
+/// assert_eq!(kind, Kind::Quota);
+/// println!("{}; {}", kind.what(), kind.advice());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
@@ -362,6 +423,7 @@ impl Kind {
 ///
 /// let error = SystemError::new(Call::Append, 30); // EROFS
 /// assert_eq!(error.kind(), Kind::Sealed);
+/// assert_eq!((error.call(), error.errno()), (Call::Append, 30));
 /// assert!(error.to_string().contains("sealed"));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,6 +9,17 @@ use std::{fmt, ops::Range};
 
 /// Why [`validate`](crate::validate) refused a chunk. Offsets are in bytes from
 /// the start of the chunk.
+///
+/// ```
+/// use jitfd::{Options, Reason, validate};
+///
+/// let reason = |code: &[u8]| validate(code, &Options::new()).unwrap_err().reason().clone();
+/// assert_eq!(reason(&[0x06]), Reason::Invalid); // push es: not in 64-bit mode
+/// assert_eq!(reason(&[0xb8, 42, 0]), Reason::Truncated); // mov eax, ...
+/// // nop; jmp, 4 bytes ahead; mov eax, 42; ret
+/// let jump = [0x90, 0xeb, 2, 0xb8, 42, 0, 0, 0, 0xc3];
+/// assert_eq!(reason(&jump), Reason::IntoInstruction { target: 5, start: 3 });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
@@ -81,7 +92,9 @@ pub enum Reason {
 /// let error = validate(&[0xeb, 0xff], &Options::new()).unwrap_err();
 /// assert_eq!(error.offset(), 0);
 /// assert_eq!(error.reason(), &Reason::IntoInstruction { target: 1, start: 0 });
-/// assert!(error.to_string().contains("eb ff"));
+/// // For a log of the compiler; `{error}` is all of it in one line.
+/// assert_eq!(error.bytes(), [0xeb, 0xff]);
+/// println!("{}: {}", error.disassembly(), error.advice());
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValidationError {

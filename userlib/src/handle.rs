@@ -34,12 +34,21 @@ pub(crate) fn create(
 /// the region's code but not publish any.
 ///
 /// ```
+/// use jitfd::{Options, validate};
+///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
 /// # let region = options.create(1 << 20)?;
+/// let published = region.append(&validate(&[0xc3], &Options::new())?)?;
+/// // `append` is for the compiler, perhaps in another process; who only runs code
+/// // has `map`.
 /// let (map, append, mapping) = region.split();
-/// // Send `append` to the compiler process, and keep `map` here.
-/// let second = map.map(1 << 20)?;
+/// let second = map.map(4096)?; // with mprotect flips that is the same place
+/// // SAFETY: such a function is there, and `second` outlives the call.
+/// let nothing = unsafe { second.entry::<extern "C" fn()>(published.offset)? };
+/// nothing();
+/// assert_eq!(map.stats()?.cursor, published.len);
+/// assert_eq!(map.backend(), append.backend());
 /// # Ok(())
 /// # }
 /// ```
@@ -74,11 +83,21 @@ impl MapHandle {
     /// [`NotRegion`](crate::Kind::NotRegion); [`Error::Unsupported`] if the
     /// backend is not the kernel's.
     ///
-    /// ```no_run
+    /// ```
+    /// use jitfd::{Error, Options, validate};
+    ///
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let region = jitfd::JitFd::create(1 << 20)?;
-    /// let (map, append) = region.map_handle().clone_region(false)?;
+    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let region = options.create(1 << 20)?;
+    /// region.append(&validate(&[0xc3], &Options::new())?)?;
+    /// let (map, append) = match region.map_handle().clone_region(false) {
+    ///     Err(Error::Unsupported(_)) => return Ok(()), // only /dev/jit can do it
+    ///     cloned => cloned?,
+    /// };
+    /// // What both begin with is there once; each goes on by itself.
+    /// append.append(&[&validate(&[0x90, 0xc3], &Options::new())?], None)?;
     /// let mapping = map.map(region.capacity())?;
+    /// assert_eq!((map.stats()?.cursor, region.stats()?.cursor), (18, 1));
     /// # Ok(())
     /// # }
     /// ```
@@ -102,6 +121,25 @@ impl MapHandle {
     /// # Errors
     /// [`Error::Unsupported`] if the backend is not the kernel's: only its
     /// handles carry rights of their own.
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::{Error, MapHandle};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let region = options.create(1 << 20)?;
+    /// let descriptor = match region.map_handle().fd() {
+    ///     Err(Error::Unsupported(_)) => return Ok(()), // only /dev/jit has such
+    ///     descriptor => descriptor?,
+    /// };
+    /// // The other process has received it, over a socket (SCM_RIGHTS) for example.
+    /// let received = MapHandle::from(descriptor.try_clone_to_owned()?);
+    /// let mapping = received.map(region.capacity())?;
+    /// assert_eq!(mapping.len(), region.capacity());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn fd(&self) -> Result<BorrowedFd<'_>, Error> {
         self.access.fd()
     }
@@ -109,12 +147,21 @@ impl MapHandle {
     /// The same inside of `window`, as close as can be to where that wants it.
     /// Nothing that is mapped is replaced.
     ///
-    /// ```no_run
+    /// ```
+    /// use jitfd::{Error, Window};
+    ///
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let (handle, _append, _mapping) = jitfd::JitFd::create(1 << 20)?.split();
-    /// // From here this program's own functions can be called directly.
-    /// let window = jitfd::Window::reaching(main as *const () as usize);
-    /// let mapping = handle.map_in(window, 1 << 20)?;
+    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let region = options.create(1 << 20)?;
+    /// fn helper() {}
+    /// // From there `helper` can be called directly.
+    /// let window = Window::reaching(helper as *const () as usize);
+    /// let (map, _append, _mapping) = region.split();
+    /// match map.map_in(window, 1 << 20) {
+    ///     Ok(mapping) => assert!(window.contains(mapping.address(), mapping.len())),
+    ///     Err(Error::Unsupported(error)) => println!("{error}"), // mprotect flips
+    ///     Err(error) => return Err(error),
+    /// }
     /// # Ok(())
     /// # }
     /// ```
@@ -144,14 +191,27 @@ impl MapHandle {
 /// Chunks are validated, but branches *between* chunks are not checked here:
 /// only a [`JitFd`](crate::JitFd) knows what was published before.
 ///
-/// ```no_run
-/// use jitfd::{AppendHandle, Options, validate};
+/// ```
+/// use jitfd::{Align, Options, validate};
 ///
-/// # fn received() -> std::os::fd::OwnedFd { unimplemented!() }
 /// # fn main() -> Result<(), jitfd::Error> {
-/// let append = AppendHandle::from(received());
-/// let chunk = validate(&[0xc3], &Options::new())?;
+/// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+/// # let region = options.create(1 << 20)?;
+/// let (_map, append, mapping) = region.split();
+/// // The compiler's side, which needs no mapping.
+/// // mov eax, 42; ret
+/// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?;
 /// let offsets = append.append(&[&chunk], None)?;
+/// let later = append.reserve(16, Align::FUNCTION)?;
+/// append.fill(later, &chunk)?;
+/// append.seal()?;
+/// assert!(append.stats()?.sealed);
+/// // The side that runs it.
+/// for offset in [offsets[0], later] {
+///     // SAFETY: such a function is there, and `mapping` outlives the call.
+///     let answer = unsafe { mapping.entry::<extern "C" fn() -> i32>(offset)? };
+///     assert_eq!(answer(), 42);
+/// }
 /// # Ok(())
 /// # }
 /// ```
@@ -251,6 +311,25 @@ impl AppendHandle {
     /// # Errors
     /// [`Error::Unsupported`] if the backend is not the kernel's: only its
     /// handles carry rights of their own.
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::{AppendHandle, Error, Options, validate};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let region = options.create(1 << 20)?;
+    /// let descriptor = match region.append_handle().fd() {
+    ///     Err(Error::Unsupported(_)) => return Ok(()), // only /dev/jit has such
+    ///     descriptor => descriptor?,
+    /// };
+    /// // Sent to another process this publishes only if `RegionOptions::any_process`
+    /// // was asked for.
+    /// let received = AppendHandle::from(descriptor.try_clone_to_owned()?);
+    /// received.append(&[&validate(&[0xc3], &Options::new())?], None)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn fd(&self) -> Result<BorrowedFd<'_>, Error> {
         self.access.fd()
     }
@@ -315,6 +394,24 @@ fn check_count(pieces: &[Piece<'_>]) -> Result<(), Error> {
 }
 
 /// A mapping of a region, readable and executable; unmapped on drop.
+///
+/// ```
+/// use jitfd::{Mapping, Options, validate};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+/// # let region = options.create(1 << 20)?;
+/// // mov eax, 42; ret
+/// let published = region.append(&validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?)?;
+/// let (_map, _append, mapping): (_, _, Mapping) = region.split();
+/// assert_eq!(mapping.address() + published.offset, published.address);
+/// println!("{} bytes from {:p} on", mapping.len(), mapping.as_ptr());
+/// // SAFETY: such a function is there, and `mapping` outlives the call.
+/// let answer = unsafe { mapping.entry::<extern "C" fn() -> i32>(published.offset)? };
+/// assert_eq!(answer(), 42);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Mapping {
     mapped: Mapped,

@@ -12,8 +12,10 @@ use crate::validated::Validated;
 /// ```
 /// use jitfd::Align;
 ///
-/// assert_eq!(Align::new(64).unwrap().bytes(), 64);
+/// assert_eq!(Align::new(32).unwrap().bytes(), 32);
 /// assert!(Align::new(48).is_err());
+/// let named = [Align::NONE, Align::FUNCTION, Align::LINE, Align::PAGE];
+/// assert_eq!(named.map(Align::bytes), [1, 16, 64, 4096]);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Align(u32);

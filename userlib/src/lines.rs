@@ -52,6 +52,22 @@ impl LineWriter {
 
     /// Where an instruction of `len` bytes will lie if it is the next to be
     /// pushed, in bytes from the start.
+    ///
+    /// ```
+    /// use jitfd::LineWriter;
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// let mut code = LineWriter::new();
+    /// code.push(&[0x0f, 0x0b])?; // ud2
+    /// // lea rax, [rip + distance], which has 7 bytes: the address of the ud2.
+    /// let end = code.place(7) + 7;
+    /// let distance = -i32::try_from(end).unwrap_or(i32::MAX);
+    /// let operand = distance.to_le_bytes();
+    /// let at = code.push(&[&[0x48, 0x8d, 0x05][..], &operand].concat())?;
+    /// assert_eq!(at + 7, end);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn place(&self, len: usize) -> usize {
         let at = self.bytes.len();
@@ -105,6 +121,18 @@ impl LineWriter {
     }
 
     /// What was written, given away.
+    ///
+    /// ```
+    /// use jitfd::{LineWriter, Options, Validator};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// let mut code = LineWriter::new();
+    /// code.push(&[0xc3])?;
+    /// let validator = Validator::new(Options::new().within_lines());
+    /// let chunk = validator.validate_owned(code.into_bytes())?; // no copy
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes

@@ -9,6 +9,20 @@ use std::ops::Range;
 /// What to do with a direct branch that goes behind the `lock` prefix of an
 /// instruction. Such branches are meant: glibc has five, which take the prefix
 /// only if there is more than one thread.
+///
+/// ```
+/// use jitfd::{LockSkips, Options, Reason, validate};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// // je, one byte ahead; lock inc dword ptr [rdi]; ret
+/// let code = [0x74, 1, 0xf0, 0xff, 0x07, 0xc3];
+/// let error = validate(&code, &Options::new()).unwrap_err();
+/// assert_eq!(error.reason(), &Reason::SkipsLock { target: 3 });
+/// let chunk = validate(&code, &Options::new().lock_skips(LockSkips::Tolerate))?;
+/// assert_eq!(chunk.lock_skips(), [3]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LockSkips {
     /// Refuse the chunk, with [`Reason::SkipsLock`](crate::Reason::SkipsLock).
@@ -73,6 +87,8 @@ impl Options {
     }
 
     /// Sets what happens to branches behind a `lock` prefix.
+    ///
+    /// See the example of [`LockSkips`].
     #[must_use]
     pub const fn lock_skips(mut self, rule: LockSkips) -> Self {
         self.lock_skips = rule;
@@ -105,6 +121,14 @@ impl Options {
 
     /// Declares that only declared entries may be entered from other chunks,
     /// even if there are none.
+    ///
+    /// ```
+    /// use jitfd::{Options, validate};
+    ///
+    /// // Reached by pointers only: no branch of another chunk may go here.
+    /// let chunk = validate(&[0x90, 0xc3], &Options::new().entries_only()).unwrap();
+    /// assert!(chunk.is_boundary(0) && !chunk.is_entry(0));
+    /// ```
     #[must_use]
     pub fn entries_only(mut self) -> Self {
         self.entries.get_or_insert_default();
@@ -170,6 +194,15 @@ impl Options {
     /// `Documentation/userspace-api/jit.rst`. The chunk then is aligned to 64
     /// bytes wherever it is published. [`LineWriter`](crate::LineWriter) lays
     /// code out like this.
+    ///
+    /// ```
+    /// use jitfd::{Options, Reason, validate};
+    ///
+    /// // 60 NOPs; mov eax, 42, on both sides of the border
+    /// let code = [&[0x90; 60][..], &[0xb8, 42, 0, 0, 0]].concat();
+    /// let error = validate(&code, &Options::new().within_lines()).unwrap_err();
+    /// assert_eq!((error.offset(), error.reason()), (60, &Reason::CrossesLine));
+    /// ```
     #[must_use]
     pub const fn within_lines(mut self) -> Self {
         self.rules.within_lines = true;
@@ -178,6 +211,14 @@ impl Options {
 
     /// Sets how many threads may work on one chunk of more than 1 MiB. 1 starts
     /// none; unless set, as many as the process may use.
+    ///
+    /// ```
+    /// use jitfd::{Options, validate};
+    ///
+    /// // A compiler that has a thread for each CPU itself.
+    /// let image = vec![0x90; 2 << 20];
+    /// assert!(validate(&image, &Options::new().threads(1)).is_ok());
+    /// ```
     #[must_use]
     pub const fn threads(mut self, most: usize) -> Self {
         self.threads = Some(most);

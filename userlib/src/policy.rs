@@ -13,6 +13,16 @@ use std::fmt;
 /// start. Bytes inside an instruction or in data, at which a wild indirect jump
 /// could find another instruction, are not: this keeps a compiler from emitting
 /// such instructions by mistake, it is no sandbox.
+///
+/// ```
+/// use jitfd::{Class, Options, Reason, validate};
+///
+/// // What a compiler for a sandbox never means to emit: all of it.
+/// let options = Class::FIXED.into_iter().fold(Options::new(), Options::forbid);
+/// let error = validate(&[0x0f, 0x05, 0xc3], &options).unwrap_err(); // syscall; ret
+/// assert_eq!(error.reason(), &Reason::Forbidden { class: Class::SystemCalls });
+/// println!("emitted {}", Class::SystemCalls.name());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Class {

@@ -24,6 +24,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 const TRIES: usize = 64;
 
 /// A place in a region.
+///
+/// ```
+/// use jitfd::{Align, Place};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+/// # let region = options.create(1 << 20)?;
+/// let Place { offset, address } = region.next_address(Align::FUNCTION)?;
+/// assert_eq!(address, region.base().addr() + offset);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// In bytes from the start of the region.
@@ -33,6 +45,20 @@ pub struct Place {
 }
 
 /// Code that was published, and is executable.
+///
+/// ```
+/// use jitfd::{Options, Published, validate};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+/// # let region = options.create(1 << 20)?;
+/// let nop = validate(&[0x90, 0xc3], &Options::new())?;
+/// let Published { offset, address, len, .. } = region.append(&nop)?;
+/// assert_eq!((offset, len), (0, 2));
+/// println!("nop is at {address:#x}");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Published {
@@ -45,6 +71,21 @@ pub struct Published {
 }
 
 /// A range of a region that was set aside by [`JitFd::reserve`].
+///
+/// ```
+/// use jitfd::{Align, Options, Reservation, validate};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+/// # let region = options.create(1 << 20)?;
+/// let range = region.reserve(64, Align::FUNCTION)?;
+/// // Through a queue of plain numbers, to the thread that makes the code.
+/// let (offset, address, len) = (range.offset, range.address, range.len);
+/// let range = Reservation::from_parts(offset, address, len);
+/// region.fill(range, &validate(&[0xc3], &Options::new())?)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reservation {
@@ -72,9 +113,15 @@ impl Reservation {
 
 /// How a region is created.
 ///
-/// ```no_run
+/// ```
+/// use jitfd::{Fallback, RegionOptions, Window};
+///
 /// # fn main() -> Result<(), jitfd::Error> {
-/// let region = jitfd::RegionOptions::new().any_process(true).create(1 << 20)?;
+/// fn helper() {}
+/// // From where `helper` can be called directly; also where there is no /dev/jit.
+/// let near = Window::reaching(helper as *const () as usize);
+/// let region = RegionOptions::new().window(near).fallback(Fallback::Any).create(1 << 20)?;
+/// assert!(near.contains(region.base().addr(), region.capacity()));
 /// # Ok(())
 /// # }
 /// ```
@@ -108,6 +155,34 @@ impl RegionOptions {
     }
 
     /// Whether every process that holds the append handle may publish.
+    ///
+    /// ```
+    /// use jitfd::{Backend, Options, RegionOptions, probe, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// if !probe().works(Backend::Kernel) {
+    ///     return Ok(()); // only /dev/jit can do it
+    /// }
+    /// let region = RegionOptions::new().any_process(true).create(1 << 20)?;
+    /// let chunk = validate(&[0xc3], &Options::new())?;
+    /// // A server's workers compile into one region.
+    /// // SAFETY: the child publishes and ends.
+    /// match unsafe { libc::fork() } {
+    ///     0 => {
+    ///         let failed = region.append(&chunk).is_err();
+    ///         // SAFETY: ends the child, and nothing else.
+    ///         unsafe { libc::_exit(failed.into()) }
+    ///     }
+    ///     child => {
+    ///         // SAFETY: the child is this process's; its status is not asked for.
+    ///         unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+    ///     }
+    /// }
+    /// // The parent can execute what the child has published.
+    /// assert_eq!(region.stats()?.publications, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub const fn any_process(mut self, any: bool) -> Self {
         self.any_process = any;
@@ -118,6 +193,23 @@ impl RegionOptions {
     /// branches between its chunks. It costs one byte for four bytes of code,
     /// and publications of one region wait for each other. It knows only what
     /// was published through this `JitFd`.
+    ///
+    /// ```
+    /// use jitfd::{Fallback, Options, RegionOptions, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// // A compiler that is sure of its branches publishes on many threads at once.
+    /// let region = RegionOptions::new().boundary_map(false).fallback(Fallback::Any).create(1 << 20)?;
+    /// let chunk = validate(&[0xc3], &Options::new())?;
+    /// std::thread::scope(|scope| {
+    ///     for _ in 0..4 {
+    ///         scope.spawn(|| region.append(&chunk).map(|_| ()));
+    ///     }
+    /// });
+    /// assert_eq!(region.stats()?.segments, 4);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub const fn boundary_map(mut self, keep: bool) -> Self {
         self.boundary_map = keep;
@@ -127,15 +219,7 @@ impl RegionOptions {
     /// Where in the address space the region is to be mapped; anywhere unless
     /// set.
     ///
-    /// ```no_run
-    /// # fn main() -> Result<(), jitfd::Error> {
-    /// use jitfd::{RegionOptions, Window};
-    ///
-    /// let program = Window::reaching(main as *const () as usize);
-    /// let region = RegionOptions::new().window(program).create(1 << 20)?;
-    /// # Ok(())
-    /// # }
-    /// ```
+    /// See the example of [`RegionOptions`].
     #[must_use]
     pub const fn window(mut self, window: Window) -> Self {
         self.window = Some(window);
@@ -150,6 +234,16 @@ impl RegionOptions {
     ///
     /// A security policy can forbid such memory (SELinux: `execmem`), and
     /// [`Backend::ProtectFlips`] can't do it.
+    ///
+    /// ```
+    /// use jitfd::{Fallback, RegionOptions};
+    ///
+    /// let options = RegionOptions::new().perf_map(true).fallback(Fallback::DualMapping);
+    /// match options.create(1 << 20) {
+    ///     Ok(region) => println!("perf looks up names from {:p} on", region.base()),
+    ///     Err(error) => println!("perf will know no names: {error}"),
+    /// }
+    /// ```
     #[must_use]
     pub const fn perf_map(mut self, perf_map: bool) -> Self {
         self.perf_map = perf_map;
@@ -269,6 +363,20 @@ impl JitFd {
     /// kind [`NoModule`](crate::Kind::NoModule), [`Denied`](crate::Kind::Denied),
     /// [`NoExec`](crate::Kind::NoExec), [`NoMemory`](crate::Kind::NoMemory), [`Quota`](crate::Kind::Quota) or
     /// [`TooManyFiles`](crate::Kind::TooManyFiles).
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::{Backend, JitFd, probe};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// if !probe().works(Backend::Kernel) {
+    ///     return Ok(()); // see `RegionOptions::fallback`
+    /// }
+    /// let region = JitFd::create(1_000_000)?;
+    /// assert_eq!(region.capacity(), 1_003_520); // whole pages
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn create(capacity: usize) -> Result<Self, Error> {
         RegionOptions::new().create(capacity)
     }
@@ -280,12 +388,28 @@ impl JitFd {
     }
 
     /// The address of the region's first byte.
+    ///
+    /// ```
+    /// use jitfd::{Options, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let region = options.create(1 << 20)?;
+    /// // For a profiler, or a handler of signals: is this address in generated code?
+    /// let code = region.base().addr()..region.base().addr() + region.capacity();
+    /// let published = region.append(&validate(&[0xc3], &Options::new())?)?;
+    /// assert!(code.contains(&published.address));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn base(&self) -> *const u8 {
         self.mapping.as_ptr()
     }
 
     /// The capacity in bytes.
+    ///
+    /// See the example of [`base`](Self::base).
     #[must_use]
     pub const fn capacity(&self) -> usize {
         self.mapping.len()
@@ -363,6 +487,26 @@ impl JitFd {
     /// [`Error::Stale`] if the cursor has moved on; [`Error::Argument`] if `offset`
     /// is no multiple of the chunk's [alignment](Validated::align), so that it never
     /// gets there; else as [`append_batch`](Self::append_batch).
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::{Align, Error, Options, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let region = options.create(1 << 20)?;
+    /// // What `append_with` does, in steps.
+    /// let place = region.next_address(Align::FUNCTION)?;
+    /// // mov rax, its own address; ret
+    /// let code = [&[0x48, 0xb8][..], &place.address.to_le_bytes(), &[0xc3]].concat();
+    /// match region.append_at(place.offset, &validate(&code, &Options::new())?) {
+    ///     Ok(published) => assert_eq!(published.address, place.address),
+    ///     Err(Error::Stale { .. }) => println!("another thread was faster: ask for the next place"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn append_at(&self, offset: usize, chunk: &Validated) -> Result<Published, Error> {
         check_place(offset, chunk)?;
         one(self.publish(
@@ -423,6 +567,8 @@ impl JitFd {
     /// another thread publishes first: use [`append_at`](Self::append_at), which
     /// finds that out.
     ///
+    /// See the example of [`append_at`](Self::append_at).
+    ///
     /// # Errors
     /// [`Error::System`] of kind [`Full`](crate::Kind::Full) if no byte is left.
     pub fn next_address(&self, align: Align) -> Result<Place, Error> {
@@ -471,6 +617,8 @@ impl JitFd {
     /// Publishes `chunk` at the start of a reserved range. What it does not need
     /// stays filled with `int3`; [`fill_at`](Self::fill_at) can use it.
     ///
+    /// See the example of [`reserve`](Self::reserve).
+    ///
     /// # Errors
     /// Nothing is published then.
     /// * [`Error::Argument`] if the chunk is longer than the range, or the range
@@ -491,6 +639,22 @@ impl JitFd {
     ///
     /// # Errors
     /// As [`fill`](Self::fill).
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::{Align, Options, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let region = options.create(1 << 20)?;
+    /// let (nop, ret) = (validate(&[0x90, 0xc3], &Options::new())?, validate(&[0xc3], &Options::new())?);
+    /// // Two functions that were promised one after the other.
+    /// let range = region.reserve(32, Align::FUNCTION)?;
+    /// region.fill_at(&range, 16, &ret)?;
+    /// region.fill(&range, &nop)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn fill_at(
         &self,
         reservation: impl Borrow<Reservation>,
@@ -527,12 +691,30 @@ impl JitFd {
     /// [`Kind::NotOwner`]: crate::Kind::NotOwner
     ///
     /// # Example
-    /// ```no_run
-    /// # use jitfd::{Error, JitFd, Validated};
-    /// # fn in_the_child(region: &JitFd, chunk: &Validated) -> Result<(), Error> {
-    /// // After fork(), in the child:
-    /// region.adopt()?;
-    /// region.append(chunk)?;
+    /// ```
+    /// use jitfd::{Options, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let region = options.create(1 << 20)?;
+    /// let chunk = validate(&[0xc3], &Options::new())?;
+    /// region.append(&chunk)?;
+    /// // SAFETY: the child uses its copy of the region and ends.
+    /// match unsafe { libc::fork() } {
+    ///     0 => {
+    ///         // It keeps the code there is, and goes on without its parent.
+    ///         let done = region.adopt().and_then(|()| region.append(&chunk));
+    ///         // SAFETY: ends the child, and nothing else.
+    ///         unsafe { libc::_exit(done.is_err().into()) }
+    ///     }
+    ///     child => {
+    ///         let mut status = -1;
+    ///         // SAFETY: the child is this process's, and the status a number of ours.
+    ///         unsafe { libc::waitpid(child, &mut status, 0) };
+    ///         assert_eq!(status, 0);
+    ///     }
+    /// }
+    /// assert_eq!(region.stats()?.publications, 1);
     /// # Ok(())
     /// # }
     /// ```
@@ -552,11 +734,30 @@ impl JitFd {
     ///
     /// # Errors
     /// As [`AppendHandle::seal`].
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::{Kind, Options, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let region = options.create(1 << 20)?;
+    /// let chunk = validate(&[0xc3], &Options::new())?;
+    /// region.append(&chunk)?;
+    /// // All is compiled: from now on nobody can add code, not even who takes over
+    /// // this program.
+    /// region.seal()?;
+    /// assert_eq!(region.append(&chunk).unwrap_err().kind(), Some(Kind::Sealed));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn seal(&self) -> Result<(), Error> {
         self.append.seal()
     }
 
     /// The region's counters.
+    ///
+    /// See the example of [`Stats`].
     ///
     /// # Errors
     /// As [`AppendHandle::stats`].
@@ -565,6 +766,8 @@ impl JitFd {
     }
 
     /// The handle by which the region can be mapped.
+    ///
+    /// See the example of [`clone_region`](MapHandle::clone_region).
     #[must_use]
     pub const fn map_handle(&self) -> &MapHandle {
         &self.map
@@ -572,12 +775,28 @@ impl JitFd {
 
     /// The handle by which code is published. What is published through it is
     /// not in this region's boundary map.
+    ///
+    /// ```
+    /// use jitfd::{Options, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let region = options.create(1 << 20)?;
+    /// // Code that no other chunk branches to, and that branches to none.
+    /// let chunk = validate(&[0xc3], &Options::new())?;
+    /// let offsets = region.append_handle().append(&[&chunk, &chunk], None)?;
+    /// assert_eq!(offsets, [0, 16]);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub const fn append_handle(&self) -> &AppendHandle {
         &self.append
     }
 
     /// Takes the region apart, to give its parts to different owners.
+    ///
+    /// See the example of [`MapHandle`].
     #[must_use]
     pub fn split(self) -> (MapHandle, AppendHandle, Mapping) {
         (self.map, self.append, self.mapping)

@@ -11,6 +11,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// That a program does without `/dev/jit`, as it allowed itself to.
 ///
 /// Its text is one line.
+///
+/// ```
+/// use jitfd::{Fallback, FallbackHook, FallbackReport, RegionOptions, set_fallback_hook};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// fn log(report: &FallbackReport<'_>) {
+///     println!("warning: code is made by {}", report.backend);
+///     for (better, error) in report.tried {
+///         println!("  {better} is not there: {error}");
+///     }
+/// }
+///
+/// const HOOK: FallbackHook = log;
+/// assert!(set_fallback_hook(HOOK));
+/// RegionOptions::new().fallback(Fallback::Any).create(1 << 20)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct FallbackReport<'a> {
@@ -34,6 +52,8 @@ impl fmt::Display for FallbackReport<'_> {
 }
 
 /// What is called instead of writing a line to standard error.
+///
+/// See the example of [`FallbackReport`].
 pub type FallbackHook = fn(&FallbackReport<'_>);
 
 static HOOK: OnceLock<FallbackHook> = OnceLock::new();

@@ -88,6 +88,16 @@ impl Validator {
     ///
     /// # Errors
     /// As [`validate`].
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::{Options, Validator};
+    ///
+    /// // The emitter's buffer is given away.
+    /// let buffer = vec![0x90, 0xc3];
+    /// let chunk = Validator::new(Options::new()).validate_owned(buffer).unwrap();
+    /// assert_eq!(chunk.len(), 2);
+    /// ```
     pub fn validate_owned(&self, code: Vec<u8>) -> Result<Validated, ValidationError> {
         check(code, &self.options)
     }

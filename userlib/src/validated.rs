@@ -16,6 +16,19 @@ use std::ops::Range;
 /// It owns its bytes. Publishing does not use it up: the same chunk can be
 /// published more than once.
 ///
+/// ```
+/// use jitfd::{Align, Options, validate};
+///
+/// // mov al, 0x90; ret; and a byte of data
+/// let code = [0xb0, 0x90, 0xc3, 1];
+/// let chunk = validate(&code, &Options::new().data(3..4)).unwrap();
+/// assert_eq!((chunk.bytes(), chunk.len()), (&code[..], 4));
+/// assert!(chunk.holds_data());
+/// assert!(chunk.is_boundary(2) && !chunk.is_boundary(1) && !chunk.is_boundary(3));
+/// assert!(chunk.is_entry(0)); // every instruction is one, as none was declared
+/// assert_eq!(chunk.align(), Align::FUNCTION);
+/// ```
+///
 /// Nobody can make one up:
 /// ```compile_fail,E0451
 /// let chunk = jitfd::Validated { code: vec![0x06], align: jitfd::Align::NONE };
@@ -162,6 +175,8 @@ impl Validated {
 
     /// The offsets behind a `lock` prefix to which a branch goes: empty unless
     /// [`LockSkips::Tolerate`](crate::LockSkips::Tolerate) was asked for.
+    ///
+    /// See the example of [`LockSkips`](crate::LockSkips).
     #[must_use]
     pub fn lock_skips(&self) -> &[usize] {
         &self.parts.lock_skips

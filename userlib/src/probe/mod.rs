@@ -18,6 +18,8 @@ use std::fmt;
 use system::System;
 
 /// What a [`Finding`] is about.
+///
+/// See the example of [`Finding`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Subject {
@@ -45,6 +47,8 @@ pub enum Subject {
 
 impl Subject {
     /// A name for messages.
+    ///
+    /// See the example of [`Finding`].
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -63,6 +67,8 @@ impl Subject {
 }
 
 /// What a rule does.
+///
+/// See the example of [`Finding`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// It does not stand in the way.
@@ -75,6 +81,8 @@ pub enum Verdict {
 
 impl Verdict {
     /// A word for messages.
+    ///
+    /// See the example of [`Finding`].
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -86,6 +94,17 @@ impl Verdict {
 }
 
 /// One rule of the system, in words.
+///
+/// ```
+/// use jitfd::{Subject, Verdict, probe};
+///
+/// for finding in probe().findings() {
+///     println!("{} {}: {}", finding.subject.name(), finding.verdict.name(), finding.text);
+///     if finding.subject == Subject::Seccomp && finding.verdict == Verdict::MayRefuse {
+///         println!("ask who has made the filter");
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {
@@ -100,6 +119,18 @@ pub struct Finding {
 }
 
 /// How the attempt to use a backend ended.
+///
+/// ```
+/// use jitfd::{Trial, probe};
+///
+/// for (backend, trial) in probe().trials() {
+///     match trial {
+///         Trial::Works => println!("{backend} is there"),
+///         Trial::Killed(signal) => println!("{backend} would kill this program ({signal})"),
+///         other => println!("{backend}: {other}"),
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Trial {
@@ -126,6 +157,19 @@ impl fmt::Display for Trial {
 }
 
 /// What [`probe`] has found out.
+///
+/// ```
+/// use jitfd::{Backend, probe};
+///
+/// let probe = probe();
+/// if !probe.works(Backend::Kernel) {
+///     for finding in probe.reasons(Backend::Kernel) {
+///         println!("no /dev/jit, because of {}: {}", finding.subject.name(), finding.text);
+///     }
+/// }
+/// println!("{} rules were looked at", probe.findings().len());
+/// println!("{} backends were tried", probe.trials().len());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
     findings: Vec<Finding>,

@@ -83,6 +83,21 @@ impl CodeSpace {
     ///
     /// # Errors
     /// As [`JitFd::create`].
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::{Backend, CodeSpace, Options, probe, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// if !probe().works(Backend::Kernel) {
+    ///     return Ok(()); // see `SpaceOptions::region`, for a fallback
+    /// }
+    /// let space = CodeSpace::new()?;
+    /// let function = space.publish("nothing", &validate(&[0xc3], &Options::new())?)?;
+    /// assert_eq!(function.address % 16, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn new() -> Result<Self, Error> {
         SpaceOptions::new().create()
     }
@@ -101,6 +116,23 @@ impl CodeSpace {
     ///
     /// # Errors
     /// As [`publish_all`](Self::publish_all).
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::{Options, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+    /// // mov eax, 42; ret
+    /// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?;
+    /// let answer = space.publish("answer", &chunk)?;
+    /// // SAFETY: the code is such a function, and `space` outlives the call.
+    /// let function = unsafe { space.entry::<extern "C" fn() -> i32>(answer)? };
+    /// assert_eq!(function(), 42);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn publish(&self, name: &str, chunk: &Validated) -> Result<Function, Error> {
         let published = self.publish_all(&[(name, chunk)])?;
         published.first().copied().ok_or(FOREIGN)
@@ -150,6 +182,25 @@ impl CodeSpace {
     /// # Errors
     /// As [`JitFd::reserve`], where [`Kind::Full`] is that of the whole code
     /// space; [`Error::NoRoom`] if it must grow at addresses where it can't.
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::space::Request;
+    /// use jitfd::{Options, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+    /// // Code that calls it can be made from now on.
+    /// let slot = space.reserve(&Request::new(64).name("callee"))?;
+    /// // Later, on another thread: it is compiled, or that fails.
+    /// match validate(&[0xc3], &Options::new()) {
+    ///     Ok(chunk) => assert_eq!(space.fill(&slot, &chunk)?.address, slot.address()),
+    ///     Err(_) => space.give_up(slot),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn reserve(&self, request: &Request<'_>) -> Result<Slot, Error> {
         let part = Part {
             name: request.name,
@@ -174,6 +225,8 @@ impl CodeSpace {
 
     /// Publishes `chunk` at the start of a slot. What it does not need remains
     /// trap bytes. Threads that fill different slots do not disturb each other.
+    ///
+    /// See the example of [`reserve`](Self::reserve).
     ///
     /// # Errors
     /// As [`JitFd::fill`]. The slot can be filled by another try then.
@@ -211,6 +264,8 @@ impl CodeSpace {
 
     /// Nothing will come into the slot: compiling has failed. The room is not
     /// used again; it counts as wasted.
+    ///
+    /// See the example of [`reserve`](Self::reserve).
     pub fn give_up(&self, slot: Slot) {
         if let Some(area) = self.areas.get(slot.area) {
             area.give_up(&slot);
@@ -250,16 +305,32 @@ impl CodeSpace {
     }
 
     /// All published functions; those of one region by ascending address.
+    ///
+    /// See the example of [`publish_all`](Self::publish_all).
     pub fn symbols(&self) -> impl Iterator<Item = Symbol<'_>> {
         self.areas.iter().flat_map(Area::symbols)
     }
 
     /// The regions there are, the oldest first.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+    /// for region in space.regions() {
+    ///     println!("{} bytes at {:p}, by {}", region.capacity(), region.base(), region.backend());
+    /// }
+    /// assert_eq!(space.regions().count(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn regions(&self) -> impl Iterator<Item = &JitFd> {
         self.areas.iter().map(|area| &area.region)
     }
 
     /// Where the bytes went.
+    ///
+    /// See the example of [`SpaceStats`].
     #[must_use]
     pub fn stats(&self) -> SpaceStats {
         let each = self.areas.iter().map(Area::stats);

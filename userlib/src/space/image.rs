@@ -22,11 +22,13 @@ use std::ops::Range;
 /// A function, or data, that is part of an [`Image`].
 ///
 /// ```
+/// use jitfd::Align;
 /// use jitfd::space::{Item, Reloc, RelocKind, Target};
 ///
 /// // mov rax, [rip + constant]; ret; and the constant, which is an address.
 /// let code = vec![0x48, 0x8b, 0x05, 1, 0, 0, 0, 0xc3, 0, 0, 0, 0, 0, 0, 0, 0];
 /// let item = Item::new("load", code)
+///     .align(Align::LINE)
 ///     .data(8..16)
 ///     .reloc(Reloc::new(8, RelocKind::Abs64, Target::Address(0x1234)));
 /// ```
@@ -117,14 +119,20 @@ impl Item {
 /// [`CodeSpace::link`](super::CodeSpace::link): the functions of a module, say.
 ///
 /// ```
+/// use jitfd::Window;
 /// use jitfd::space::{Image, Item, Reloc, RelocKind, Target};
 ///
-/// let mut image = Image::new();
-/// // mov eax, 42; ret
-/// let callee = image.add(Item::new("callee", vec![0xb8, 42, 0, 0, 0, 0xc3]));
+/// fn helper() {}
+/// let helper = helper as *const () as usize;
+/// let mut image = Image::new().window(Window::reaching(helper));
+/// assert!(image.is_empty());
+/// // jmp helper
+/// let to_helper = Reloc::new(1, RelocKind::Rel32, Target::Address(helper)).addend(-4);
+/// let callee = image.add(Item::new("callee", vec![0xe9, 0, 0, 0, 0]).reloc(to_helper));
 /// // jmp callee
 /// let jump = Reloc::new(1, RelocKind::Rel32, Target::Item(callee)).addend(-4);
 /// image.add(Item::new("caller", vec![0xe9, 0, 0, 0, 0]).reloc(jump));
+/// assert_eq!(image.len(), 2);
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Image {

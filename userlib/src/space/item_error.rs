@@ -6,6 +6,28 @@ use std::fmt;
 use std::ops::Range;
 
 /// An item that can't be part of an image.
+///
+/// ```
+/// use jitfd::Error;
+/// use jitfd::space::{Image, Item, ItemError, ItemReason};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+/// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+/// let mut image = Image::new();
+/// // A constant of 8 bytes, of which one is missing.
+/// image.add(Item::new("constant", vec![0; 7]).data(0..8));
+/// match space.link(&image) {
+///     Err(Error::Item(error)) => {
+///         let ItemError { item, number, reason, .. } = *error;
+///         assert_eq!((item.as_str(), number), ("constant", 0));
+///         assert_eq!(reason, ItemReason::DataRange { range: 0..8, len: 7 });
+///     }
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ItemError {
@@ -19,6 +41,8 @@ pub struct ItemError {
 
 /// Why an item can't be part of an image. Offsets are in bytes from the start of
 /// the item.
+///
+/// See the example of [`ItemError`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ItemReason {

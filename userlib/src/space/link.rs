@@ -74,6 +74,26 @@ impl CodeSpace {
     /// name, and the offset in it. For the
     /// [offset](crate::ValidationError::offset) that an error of
     /// [`link`](Self::link) says.
+    ///
+    /// ```
+    /// use jitfd::Error;
+    /// use jitfd::space::{Image, Item};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+    /// let mut image = Image::new();
+    /// image.add(Item::new("good", vec![0xc3]));
+    /// image.add(Item::new("bad", vec![0x90, 0x06])); // nop; push es: not in 64-bit mode
+    /// match space.link(&image) {
+    ///     Err(Error::Validation(error)) => {
+    ///         assert_eq!(space.item_at(&image, error.offset()), Some((1, "bad", 1)));
+    ///     }
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn item_at<'a>(&self, image: &'a Image, offset: usize) -> Option<(usize, &'a str, usize)> {
         let layout = image.layout(self.least_align()).ok()?;

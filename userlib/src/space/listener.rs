@@ -3,6 +3,21 @@
 //! Who is told of published code.
 
 /// Code that was just published.
+///
+/// ```
+/// use jitfd::space::NewCode;
+/// use jitfd::tools::GdbJit;
+///
+/// # use jitfd::{CodeOptions, Fallback, Options, validate};
+/// # fn main() -> Result<(), jitfd::Error> {
+/// # let chunk = validate(&[0xc3], &Options::new())?;
+/// # let code = CodeOptions::new().fallback(Fallback::Any).create(&chunk)?;
+/// // `code` is of `jit_create_code`, which asks for no name.
+/// let gdb = GdbJit::new();
+/// gdb.add(&[NewCode::new("trampoline", code.as_ptr().addr(), chunk.bytes())], &[]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NewCode<'a> {
@@ -32,9 +47,12 @@ impl<'a> NewCode<'a> {
 /// the library is held.
 ///
 /// ```
-/// use jitfd::space::{Listener, NewCode};
+/// use jitfd::space::{Listener, NewCode, SpaceOptions};
+/// use jitfd::{Fallback, Options, RegionOptions, validate};
+/// use std::sync::Arc;
 /// use std::sync::atomic::{AtomicUsize, Ordering};
 ///
+/// # fn main() -> Result<(), jitfd::Error> {
 /// #[derive(Default)]
 /// struct Bytes(AtomicUsize);
 ///
@@ -44,6 +62,14 @@ impl<'a> NewCode<'a> {
 ///         self.0.fetch_add(bytes, Ordering::Relaxed);
 ///     }
 /// }
+///
+/// let bytes = Arc::new(Bytes::default());
+/// let region = RegionOptions::new().fallback(Fallback::Any);
+/// let space = SpaceOptions::new().region(region).listener(bytes.clone()).create()?;
+/// space.publish("nop", &validate(&[0x90, 0xc3], &Options::new())?)?;
+/// assert_eq!(bytes.0.load(Ordering::Relaxed), 2);
+/// # Ok(())
+/// # }
 /// ```
 pub trait Listener: Send + Sync {
     /// `codes`, at least one, were published as one and are executable now. They

@@ -15,6 +15,21 @@ use iced_x86::{
 use std::ops::Range;
 
 /// Code that was moved to another address, by [`move_code`].
+///
+/// ```
+/// use jitfd::space::{MovedCode, move_code};
+/// use jitfd::{Options, validate};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// // call 0x1000; ret, made for 0x2000. From 0x7f00_0000_0000 that is too far for a
+/// // direct call, so it goes by an address behind the code.
+/// let code = [0xe8, 0xfb, 0xef, 0xff, 0xff, 0xc3];
+/// let MovedCode { bytes, data, .. } = move_code(&code, 0x2000, 0x7f00_0000_0000)?;
+/// assert_eq!(bytes[data.clone()], 0x1000_u64.to_le_bytes());
+/// let chunk = validate(&bytes, &Options::new().data(data))?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MovedCode {

@@ -15,15 +15,29 @@ use std::sync::Arc;
 ///
 /// ```
 /// use jitfd::space::SpaceOptions;
-/// use jitfd::Window;
+/// use jitfd::tools::GdbJit;
+/// use jitfd::{Class, Fallback, Options, RegionOptions, Window};
+/// use std::sync::Arc;
 ///
+/// # fn main() -> Result<(), jitfd::Error> {
 /// fn helper() {}
-/// // At most 256 MiB, from where `helper` and all other code of the space can be
-/// // called directly.
-/// let options = SpaceOptions::new()
+/// let space = SpaceOptions::new()
+///     // Regions of 4 MiB, 256 MiB at most; also where there is no /dev/jit.
+///     .region(RegionOptions::new().fallback(Fallback::Any))
+///     .region_capacity(4 << 20)
 ///     .max_capacity(256 << 20)
+///     // All code can call `helper` and all other code directly.
 ///     .together(true)
-///     .window(Window::reaching(helper as *const () as usize));
+///     .window(Window::reaching(helper as *const () as usize))
+///     // The runtime reads a word of its own before each function.
+///     .lead(64)
+///     // Linked code makes no system calls, and gdb knows its names.
+///     .validation(Options::new().forbid(Class::SystemCalls))
+///     .listener(Arc::new(GdbJit::new()))
+///     .create()?;
+/// assert_eq!(space.stats().capacity, 4 << 20);
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone)]
 pub struct SpaceOptions {

@@ -24,6 +24,25 @@ use std::fmt;
 /// records have it so, too. LLVM's `PCRel32` and `BranchPCRel32` count from the
 /// end of the field: subtract 4 from their addend. Global offset tables and
 /// thread-local storage have no records here.
+///
+/// ```
+/// use jitfd::space::RelocKind;
+///
+/// /// The kind for a number of ELF's.
+/// fn of_elf(number: u32) -> Option<RelocKind> {
+///     Some(match number {
+///         1 => RelocKind::Abs64,        // R_X86_64_64
+///         2 => RelocKind::Rel32,        // R_X86_64_PC32
+///         4 => RelocKind::Call32,       // R_X86_64_PLT32
+///         10 => RelocKind::Abs32,       // R_X86_64_32
+///         11 => RelocKind::Abs32Signed, // R_X86_64_32S
+///         15 => RelocKind::Rel8,        // R_X86_64_PC8
+///         24 => RelocKind::Rel64,       // R_X86_64_PC64
+///         _ => return None,
+///     })
+/// }
+/// assert_eq!(of_elf(4).map(RelocKind::width), Some(4));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RelocKind {
@@ -74,6 +93,20 @@ impl RelocKind {
 }
 
 /// What a record refers to.
+///
+/// ```
+/// use jitfd::space::{Image, Item, Reloc, RelocKind, Target};
+///
+/// static TABLE: [u8; 256] = [0; 256];
+/// let mut image = Image::new();
+/// // A variable of the program, and an item of the same image.
+/// let table = Reloc::new(2, RelocKind::Abs64, Target::Address(TABLE.as_ptr().addr()));
+/// // mov rax, the address of the table; ret
+/// let code = vec![0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0xc3];
+/// let lookup = image.add(Item::new("lookup", code).reloc(table));
+/// let jump = Reloc::new(1, RelocKind::Rel32, Target::Item(lookup)).addend(-4);
+/// image.add(Item::new("entry", vec![0xe9, 0, 0, 0, 0]).reloc(jump));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Target {
@@ -122,6 +155,29 @@ impl Reloc {
 }
 
 /// A record that can't be resolved.
+///
+/// ```
+/// use jitfd::Error;
+/// use jitfd::space::{Image, Item, Reloc, RelocError, RelocKind, RelocReason, Target};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+/// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+/// let mut image = Image::new();
+/// // jmp, 8 bits, to an item that is not there
+/// let jump = Reloc::new(1, RelocKind::Rel8, Target::Item(7)).addend(-1);
+/// image.add(Item::new("caller", vec![0xeb, 0]).reloc(jump));
+/// match space.link(&image) {
+///     Err(Error::Relocation(error)) => {
+///         let RelocError { item, at, kind, reason, .. } = *error;
+///         assert_eq!((item.as_str(), at, kind), ("caller", 1, RelocKind::Rel8));
+///         assert_eq!(reason, RelocReason::NoItem(7));
+///     }
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RelocError {
@@ -136,6 +192,8 @@ pub struct RelocError {
 }
 
 /// Why a record can't be resolved.
+///
+/// See the example of [`RelocError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RelocReason {

@@ -54,6 +54,23 @@ impl<'a> Request<'a> {
     }
 
     /// Sets where the code must lie. If no region is there, one is added.
+    ///
+    /// ```
+    /// use jitfd::space::Request;
+    /// use jitfd::{Options, Window, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+    /// fn helper() {}
+    /// // This function calls `helper` directly; others need not.
+    /// let near = Window::reaching(helper as *const () as usize);
+    /// let request = Request::new(64).name("caller").window(near);
+    /// let slot = space.reserve(&request)?;
+    /// assert!(near.contains(slot.address(), slot.len()));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub const fn window(mut self, window: Window) -> Self {
         self.window = Some(window);
@@ -63,6 +80,19 @@ impl<'a> Request<'a> {
 
 /// Room in a code space whose address is known and whose code is still to come.
 /// Until then executing it traps.
+///
+/// ```
+/// use jitfd::space::{Request, Slot};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+/// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+/// let slot: Slot = space.reserve(&Request::new(100).name("later"))?;
+/// println!("{} bytes from {:#x} on trap until they are filled", slot.len(), slot.address());
+/// assert!(space.lookup(slot.address()).is_none());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, PartialEq, Eq)]
 pub struct Slot {
     pub(super) range: Reservation,
@@ -87,6 +117,20 @@ impl Slot {
 }
 
 /// A published function.
+///
+/// ```
+/// use jitfd::space::Function;
+/// use jitfd::{Options, validate};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+/// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+/// let chunk = validate(&[0x90, 0xc3], &Options::new())?;
+/// let Function { address, len, .. } = space.publish("nop", &chunk)?;
+/// println!("nop has {len} bytes at {address:#x}");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Function {
@@ -97,6 +141,23 @@ pub struct Function {
 }
 
 /// A published function, found by an address.
+///
+/// ```
+/// use jitfd::space::Symbol;
+/// use jitfd::{Options, validate};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+/// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+/// let nop = space.publish("nop", &validate(&[0x90, 0xc3], &Options::new())?)?;
+/// // A return address of some backtrace lies behind its call.
+/// let return_address = nop.address + 1;
+/// if let Some(Symbol { name, address, .. }) = space.lookup(return_address - 1) {
+///     println!("{name}+{:#x}", return_address - address);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Symbol<'a> {

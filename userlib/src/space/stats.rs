@@ -9,6 +9,21 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 ///
 /// `published + reserved + wasted + free = capacity`, unless another thread is
 /// at work meanwhile.
+///
+/// ```
+/// use jitfd::space::{Request, SpaceStats};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+/// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+/// space.reserve(&Request::new(100))?;
+/// let SpaceStats { regions, capacity, published, reserved, wasted, free, .. } = space.stats();
+/// assert_eq!((regions, published, reserved), (1, 0, 100));
+/// assert_eq!(wasted, 16); // the trap bytes before the first function
+/// assert_eq!(free, capacity - 116);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SpaceStats {

@@ -26,6 +26,11 @@ const GROWTH: usize = 128 << 20;
 /// let window = Window::reaching(0x5555_0000_0000);
 /// assert!(window.contains(0x5555_1000_0000, 4096));
 /// assert!(!window.contains(0x5556_0000_0000, 4096));
+/// // The program's own code, from its first byte to its last.
+/// let program = Window::reaching_all(0x5555_4000_0000, 0x5555_4100_0000);
+/// // Both reach: less than either.
+/// assert!(!window.and(program).contains(0x5554_c000_0000, 4096));
+/// assert!(window.contains(0x5554_c000_0000, 4096));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {

@@ -9,6 +9,8 @@
 use crate::cast::to_u64;
 
 /// A register whose value a caller gets back, or that frames are found by.
+///
+/// See the example of [`Frame`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Register {
@@ -44,11 +46,18 @@ impl Register {
 /// ```
 /// use jitfd::tools::{Frame, Register};
 ///
-/// // push rbx (1 byte); sub rsp, 32 (4 bytes); ...
+/// // push rbx (1 byte); sub rsp, 32 (4 bytes); ...; add rsp, 32 (ends at 50);
+/// // pop rbx (ends at 51); ret
 /// let frame = Frame::leaf()
 ///     .cfa(1, Register::Rsp, 16)
 ///     .saved(1, Register::Rbx, 16)
-///     .cfa(5, Register::Rsp, 48);
+///     .cfa(5, Register::Rsp, 48)
+///     .cfa(50, Register::Rsp, 16)
+///     .cfa(51, Register::Rsp, 8)
+///     .restored(51, Register::Rbx);
+/// // push rbp; mov rbp, rsp; ...
+/// let usual = Frame::pointer();
+/// assert_ne!(frame, usual);
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Frame {
@@ -207,6 +216,8 @@ impl EhFrame {
     }
 
     /// The table, with the zero at its end.
+    ///
+    /// See the example of [`UnwindTable::from_bytes`](super::UnwindTable::from_bytes).
     #[must_use]
     pub fn into_bytes(mut self) -> Vec<u8> {
         self.bytes.extend([0; 4]);

@@ -51,6 +51,25 @@ impl GdbJit {
     /// Registers functions that were published, and a table that says how to
     /// unwind them: one of an [`EhFrame`](super::EhFrame), or an empty one. The
     /// addresses in it must be absolute.
+    ///
+    /// ```
+    /// use jitfd::space::NewCode;
+    /// use jitfd::tools::{EhFrame, Frame, GdbJit};
+    /// use jitfd::{Options, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+    /// // push rbp; mov rbp, rsp; pop rbp; ret
+    /// let chunk = validate(&[0x55, 0x48, 0x89, 0xe5, 0x5d, 0xc3], &Options::new())?;
+    /// let function = space.publish("framed", &chunk)?;
+    /// let mut table = EhFrame::new();
+    /// table.add(function.address, function.len, &Frame::pointer());
+    /// let gdb = GdbJit::new();
+    /// gdb.add(&[NewCode::new("framed", function.address, chunk.bytes())], &table.into_bytes());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn add(&self, codes: &[NewCode<'_>], eh_frame: &[u8]) {
         let file = Registered::new(elf::object(codes, eh_frame));
         // A panic can't leave the list half changed.

@@ -177,6 +177,8 @@ impl JitDump {
 
     /// Where the file is. In a forked child that has added nothing yet: where its
     /// parent's is.
+    ///
+    /// See the example of [`add`](Self::add).
     #[must_use]
     pub fn path(&self) -> &Path {
         self.user.get().map_or(&self.path, |user| user.0.path())
@@ -187,6 +189,21 @@ impl JitDump {
     /// # Errors
     /// If they can't be written; the dump is as it was then. Or if a forked child
     /// can't create its file.
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::space::NewCode;
+    /// use jitfd::tools::JitDump;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let dump = JitDump::create_in(&std::env::temp_dir())?;
+    /// // Code that no code space has published, as by `jit_create_code`.
+    /// dump.add(&[NewCode::new("trampoline", 0x7f00_0000_1000, &[0x90, 0xc3])])?;
+    /// println!("perf inject --jit will read {}", dump.path().display());
+    /// # std::fs::remove_file(dump.path())?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn add(&self, codes: &[NewCode<'_>]) -> io::Result<()> {
         // A panic can't leave half a record: the batch is one write.
         let mut out = self.file()?.lock();

@@ -71,6 +71,22 @@ impl PerfMap {
     ///
     /// # Errors
     /// As [`create`](Self::create).
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::space::NewCode;
+    /// use jitfd::tools::PerfMap;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// // For a tool that looks elsewhere, in a container for example.
+    /// let map = PerfMap::create_in(&std::env::temp_dir())?;
+    /// map.add(&[NewCode::new("trampoline", 0x7f00_0000_1000, &[0x90, 0xc3])])?;
+    /// let text = std::fs::read_to_string(map.path())?;
+    /// assert!(text.ends_with("7f0000001000 2 trampoline\n"));
+    /// # std::fs::remove_file(map.path())?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn create_in(folder: &Path) -> io::Result<Self> {
         let mut map = Self {
             folder: folder.to_owned(),
@@ -90,12 +106,16 @@ impl PerfMap {
 
     /// Where the file is. In a forked child that has added nothing yet: where its
     /// parent's is.
+    ///
+    /// See the example of [`create_in`](Self::create_in).
     #[must_use]
     pub fn path(&self) -> &Path {
         self.file.get().map_or(&self.path, |file| file.path())
     }
 
     /// Adds functions. Characters that would end a line are replaced.
+    ///
+    /// See the example of [`create_in`](Self::create_in).
     ///
     /// # Errors
     /// If they can't be written, or a forked child can't create its file.

@@ -8,6 +8,9 @@ use super::unwind_sys::Registered;
 /// Unwind tables by which panics, C++ exceptions and backtraces find their way
 /// through generated code. Dropping it takes them back.
 ///
+/// See the example of [`UnwindTable::from_bytes`]; a compiler without tables of its
+/// own uses [`EhFrame::register`].
+///
 /// # One table for many functions
 /// Register one table for all functions of a publication, not one for each
 /// function. What the program's unwinder costs depends on the number of tables
@@ -35,6 +38,27 @@ impl UnwindTable {
     /// The bytes must be a well-formed `.eh_frame` section, and what it says must
     /// be true of the code that is at these addresses as long as this value
     /// lives.
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::tools::{EhFrame, Frame, UnwindTable};
+    /// use jitfd::{Options, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+    /// let chunk = validate(&[0x90, 0xc3], &Options::new())?;
+    /// let function = space.publish("leaf", &chunk)?;
+    /// // In place of the section that the compiler has made.
+    /// let mut section = EhFrame::new();
+    /// section.add(function.address, function.len, &Frame::leaf());
+    /// let section = section.into_bytes().into_boxed_slice();
+    /// // SAFETY: the function never moves the stack pointer, and `table` is dropped
+    /// // before `space`.
+    /// let table: UnwindTable = unsafe { UnwindTable::from_bytes(section) };
+    /// # Ok(())
+    /// # }
+    /// ```
     #[expect(unsafe_code, reason = "the caller vouches for the table")]
     #[must_use]
     pub unsafe fn from_bytes(bytes: Box<[u8]>) -> Self {

@@ -27,6 +27,8 @@ pub enum Kind {
     Associated,
     /// `.name` or `Type::name`
     Method,
+    /// `fn name`
+    Implemented,
 }
 
 /// A public item, with the texts in which its example may be.
@@ -237,7 +239,7 @@ impl<'a> Collector<'a> {
                     for method in &item.items {
                         if let TraitItem::Fn(method) = method {
                             let path = format!("{path}::{}", method.sig.ident);
-                            self.add(path, Kind::Method, &method.attrs, inner.clone());
+                            self.add(path, Kind::Implemented, &method.attrs, inner.clone());
                         }
                     }
                 }
