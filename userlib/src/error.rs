@@ -191,6 +191,8 @@ pub enum Call {
     Open,
     /// `mmap` of a region.
     Map,
+    /// `mmap` of data pages next to code.
+    MapData,
     /// `JIT_CREATE_CODE`.
     CreateCode,
     /// `JIT_CREATE`.
@@ -237,9 +239,10 @@ impl Call {
     }
 
     /// Every call, in the order of a region's life.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Open,
         Self::Map,
+        Self::MapData,
         Self::CreateCode,
         Self::Create,
         Self::Clone,
@@ -262,6 +265,7 @@ impl Call {
         match self {
             Self::Open => "open /dev/jit",
             Self::Map => "map the region (mmap)",
+            Self::MapData => "map data pages (mmap)",
             Self::CreateCode => "create code",
             Self::Create => "create a region",
             Self::Clone => "clone a region",
@@ -391,7 +395,7 @@ impl Kind {
             ),
             Self::NoMemory => (
                 "there is no memory for it",
-                "check the cgroup's memory limit and RLIMIT_AS, or create smaller regions",
+                "check the cgroup's memory limit, RLIMIT_AS and vm.max_map_count, or create less",
             ),
             Self::Quota => (
                 "the bound for one user is reached",

@@ -175,6 +175,23 @@ pub(crate) fn map_code(fd: BorrowedFd<'_>, at: Option<usize>, len: usize) -> io:
     Ok(Mapped::whole(span))
 }
 
+/// Maps the first `len` bytes of what `fd` is open on, readable and executable, at
+/// `at`, in the place of what is there.
+///
+/// # Safety
+/// The `len` bytes at `at`, rounded up to whole pages, are the caller's own
+/// mapping, and nothing that Rust knows about is in them.
+pub(crate) unsafe fn map_code_over(fd: BorrowedFd<'_>, at: *mut u8, len: usize) -> io::Result<()> {
+    let access = libc::PROT_READ | libc::PROT_EXEC;
+    let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+    // SAFETY: the caller answers for what is replaced.
+    let base = unsafe { libc::mmap(at.cast(), len, access, flags, fd.as_raw_fd(), 0) };
+    if base == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// The number of the calling thread.
 pub(crate) fn thread_id() -> u32 {
     // SAFETY: the call has no arguments and can't fail.
@@ -243,6 +260,41 @@ impl Span {
             return Err(io::Error::from_raw_os_error(libc::EEXIST));
         }
         Ok(span)
+    }
+
+    /// A new mapping of memory for data, private to the process: `len` bytes, whole
+    /// pages, and so many around them that `align`, a multiple of the page size, is
+    /// kept. Returns the offset of the first of the `len` bytes.
+    pub(crate) fn aligned_data(len: usize, align: usize) -> io::Result<(Self, usize)> {
+        let all = len.checked_add(align - abi::PAGE_SIZE);
+        let all = all.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))?;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let mut span = Self::map(None, all, access, flags, None)?;
+        let start = span.base().addr().next_multiple_of(align);
+        span.shrink(start, len);
+        let offset = start - span.base().addr();
+        Ok((span, offset))
+    }
+
+    /// Gives up what is not in the `len` bytes at `start`, which are whole pages
+    /// inside. What can't be unmapped (a mapping more could be needed for it) stays
+    /// the span's.
+    fn shrink(&mut self, start: usize, len: usize) {
+        let (before, after) = (start - self.base().addr(), start + len);
+        // SAFETY: the pages are the span's own, and are not any more if the call
+        // does not fail. INVARIANT: as just said.
+        unsafe {
+            if before > 0 && libc::munmap(self.base().cast(), before) == 0 {
+                self.base = self.base.add(before);
+                self.len -= before;
+            }
+            let rest = self.base().addr() + self.len - after;
+            let end = self.base().wrapping_add(self.len - rest);
+            if rest > 0 && libc::munmap(end.cast(), rest) == 0 {
+                self.len -= rest;
+            }
+        }
     }
 
     pub(crate) const fn base(&self) -> *mut u8 {
@@ -339,15 +391,9 @@ impl Mapped {
     /// Maps what `fd` is open on, readable and executable, in the place of this,
     /// in one step. It has all code that is here, at the same offsets.
     pub(crate) fn replace(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        let (access, fd) = (libc::PROT_READ | libc::PROT_EXEC, fd.as_raw_fd());
-        let flags = libc::MAP_SHARED | libc::MAP_FIXED;
         // SAFETY: the addresses are the span's own, and nothing of Rust's is
         // there.
-        let base = unsafe { libc::mmap(self.span.base().cast(), self.len, access, flags, fd, 0) };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(())
+        unsafe { map_code_over(fd, self.span.base(), self.len) }
     }
 
     /// The function at `offset`; `None` if that is not inside, or `F` has not

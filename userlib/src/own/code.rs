@@ -4,11 +4,11 @@
 //! none has to be told.
 
 use super::failed;
-use super::sys::{self, Pages};
+use super::sys::Pages;
 use super::{dual, refused};
 use crate::backend::Backend;
 use crate::error::{Call, Error};
-use crate::sys::Mapped;
+use crate::sys::{self, Mapped};
 
 /// A new mapping that holds `bytes`.
 pub(crate) fn create_code(backend: Backend, bytes: &[u8]) -> Result<Mapped, Error> {
@@ -39,7 +39,7 @@ pub(crate) unsafe fn create_code_at(
     }
     let file = dual::finished(bytes)?;
     // SAFETY: as promised by the caller.
-    unsafe { sys::map_code_at(&file, bytes.len(), at) }.map_err(failed(Call::OwnMap))
+    unsafe { sys::map_code_over(file.as_fd(), at, bytes.len()) }.map_err(failed(Call::OwnMap))
 }
 
 fn turned(bytes: &[u8]) -> Result<Pages, Error> {

@@ -21,6 +21,7 @@ mod memory;
 mod sys;
 
 pub(crate) use code::{create_code, create_code_at};
+pub(crate) use dual::finished;
 pub(crate) use sys::{MemoryFile, membarrier_works};
 
 use crate::abi;

@@ -240,29 +240,6 @@ impl Pages {
     }
 }
 
-/// Maps the code of `file` at `at`, in the place of what is there.
-///
-/// # Safety
-/// As [`Pages::move_to`].
-pub(crate) unsafe fn map_code_at(file: &MemoryFile, len: usize, at: *mut u8) -> io::Result<()> {
-    let flags = libc::MAP_SHARED | libc::MAP_FIXED;
-    // SAFETY: the caller answers for what is replaced.
-    let mapped = unsafe {
-        libc::mmap(
-            at.cast(),
-            len,
-            READ_EXECUTE,
-            flags,
-            file.as_fd().as_raw_fd(),
-            0,
-        )
-    };
-    if mapped == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
-}
-
 /// Changes the access to `range`, in bytes, of `span`.
 fn protect(span: &Span, range: Range<usize>, access: c_int) -> io::Result<()> {
     if range.end > span.len() || range.is_empty() {
