@@ -48,6 +48,7 @@
 //! | the address before the code is emitted | [`JitFd::reserve`] and [`JitFd::fill`], or [`JitFd::append_with`] |
 //! | a process that may run code but not add any | [`JitFd::split`] |
 //! | a forked child that goes on compiling on its own | [`JitFd::adopt`] |
+//! | a function pointer that carries a pointer | [`trampoline`] |
 //! | to know what a system allows, and why not | [`probe`](fn@probe) |
 //! | to work where there is no `/dev/jit`, too | [`RegionOptions::fallback`], [`CodeOptions`] |
 //!
@@ -135,6 +136,7 @@ mod probe;
 mod report;
 pub mod space;
 pub mod tools;
+pub mod trampoline;
 
 #[expect(
     clippy::cast_possible_truncation,

@@ -16,6 +16,7 @@ pub mod region;
 pub mod semantics;
 pub mod shadow;
 pub mod space;
+pub mod table;
 pub mod trap;
 pub mod unwinder;
 
@@ -91,6 +92,18 @@ macro_rules! each_behaviour {
             adopt::a_region_can_be_cloned_elsewhere,
             beside::code_runs_while_more_is_appended,
             beside::code_runs_while_more_is_filled_in,
+            table::the_carrier_has_the_context_and_all_else_is_as_it_was,
+            table::many_trampolines_use_few_mappings,
+            table::one_after_the_other_needs_one_copy,
+            table::a_stale_call_is_a_trap,
+            table::raw_entries_stay_until_they_are_released,
+            table::threads_never_share_a_slot,
+            table::entries_may_be_dropped_by_other_threads,
+            table::tables_do_not_mix,
+            table::a_thread_outlives_its_tables,
+            table::a_forked_child_has_entries_of_its_own,
+            table::a_call_that_fails_changes_nothing,
+            table::no_page_of_a_copy_is_writable_and_executable,
             random::random_calls_do_what_a_model_does,
         }
     };
