@@ -14,8 +14,10 @@ FLAVOR=${FLAVOR:-stock}
 KDIR=${KDIR:-}
 [ -z "$KDIR" ] || FLAVOR=kdir
 
-# The sources, and where the module goes: for modules with planted bugs.
+# The sources, the module's name, and where it goes: for modules with planted bugs,
+# and for other modules of the tests.
 MODULE_SOURCE=${MODULE_SOURCE:-$TOP/module}
+KO=${MODULE_NAME:-jit}.ko
 OUT=${MODULE_OUT:-$TOP/target/module}/$FLAVOR
 BUILD=$OUT/build
 LOG=$OUT/log
@@ -72,20 +74,20 @@ mkdir -p "$OUT"
 exec {LOCK_FD}>"$OUT/lock"
 flock "$LOCK_FD"
 now=$(fingerprint | sha256sum)
-if [ -f "$OUT/jit.ko" ] && [ "$now" = "$(cat "$OUT/built" 2>/dev/null)" ]; then
-    echo "$OUT/jit.ko"
+if [ -f "$OUT/$KO" ] && [ "$now" = "$(cat "$OUT/built" 2>/dev/null)" ]; then
+    echo "$OUT/$KO"
     exit 0
 fi
 
-say "building jit.ko for the $FLAVOR kernel"
-rm -rf "$BUILD" "$OUT/jit.ko"
+say "building $KO for the $FLAVOR kernel"
+rm -rf "$BUILD" "$OUT/$KO"
 cp -a "$MODULE_SOURCE" "$BUILD"
 quietly "$LOG" kbuild "${STRICT[@]}" modules ||
-    die "jit.ko did not build for the $FLAVOR kernel" "see the lines above, or all of $LOG"
+    die "$KO did not build for the $FLAVOR kernel" "see the lines above, or all of $LOG"
 # modpost and objtool warn without failing.
 if grep -i 'warning:' "$LOG" >&2; then
-    die "jit.ko was built with the warnings above" "remove their cause; the log is $LOG"
+    die "$KO was built with the warnings above" "remove their cause; the log is $LOG"
 fi
-cp "$BUILD/jit.ko" "$OUT/jit.ko"
+cp "$BUILD/$KO" "$OUT/$KO"
 echo "$now" >"$OUT/built"
-echo "$OUT/jit.ko"
+echo "$OUT/$KO"
