@@ -3,19 +3,20 @@
 # `make test`: runs every suite, goes on after a failure, and counts. Progress
 # and output are on standard error; the last line is "N passed, N failed".
 #
-#   SUITES="host guest capi stress debug demo"   only these
+#   SUITES="host guest capi peers stress debug demo"   only these
 #
 # host    cargo's tests of the pure core, the library, the runner
 # guest   each program of tests/guest but init, in a guest with the stock kernel;
 #         the last line of each is "suite: N passed, N failed"
 # capi    libjitfd: header, libraries, a C and a C++ program, here and in a guest
+# peers   the ways that jitfd's trampolines are measured against, in a guest
 # stress  a short run of publishers, executors and chaos, on 4 CPUs
 # debug   the same with our own kernel, where also the module's KUnit tests run,
 #         and any report of KASAN, lockdep or the leak detector is a failure
 # demo    the demo with its own claims
 . "$(dirname "$0")/vm/lib.sh"
 
-SUITES=${SUITES:-host guest capi stress debug demo}
+SUITES=${SUITES:-host guest capi peers stress debug demo}
 LOGS=$TOP/target/test
 VM=$TOP/target/release/vm
 passed=0
@@ -97,6 +98,18 @@ capi_suite() {
     settle_log capi "$rc" "$log"
 }
 
+peers_suite() {
+    local rc=0 log=$LOGS/peers.log ko folder
+    say "peers of the trampolines"
+    ko=$(tests/peers/trampfd.sh) &&
+        folder=$("$VM_DIR/guest.sh" --locked --manifest-path tests/peers/Cargo.toml) || {
+        count peers 0 1
+        return
+    }
+    FILES=$ko KERNEL_LOG=$LOGS/peers.kernel.log "$VM" "$folder/peers" 2>&1 | tee "$log" >&2 || rc=$?
+    settle_log peers "$rc" "$log"
+}
+
 # kunit_results LOG WORD: how many KUnit tests ended with "ok" or "not ok" when
 # the module was first loaded; the kernel's own run before, and some programs
 # load it again. Tests are indented below their suite; a skipped one is not
@@ -161,10 +174,11 @@ for suite in $SUITES; do
     host) host_suite ;;
     guest) guest_suites stock ;;
     capi) capi_suite ;;
+    peers) peers_suite ;;
     stress) stress_suite stock 4 20 ;;
     debug) FLAVOR=debug debug_suite ;;
     demo) demo_suite ;;
-    *) die "there is no suite named $suite" "SUITES= takes: host guest capi stress debug demo" ;;
+    *) die "there is no suite named $suite" "SUITES= takes: host guest capi peers stress debug demo" ;;
     esac
 done
 
