@@ -10,13 +10,14 @@
 #         the last line of each is "suite: N passed, N failed"
 # capi    libjitfd: header, libraries, a C and a C++ program, here and in a guest
 # peers   the ways that jitfd's trampolines are measured against, in a guest
+# ffi     closure-ffi's own tests with functions in jitfd, in a guest
 # stress  a short run of publishers, executors and chaos, on 4 CPUs
 # debug   the same with our own kernel, where also the module's KUnit tests run,
 #         and any report of KASAN, lockdep or the leak detector is a failure
 # demo    the demo with its own claims
 . "$(dirname "$0")/vm/lib.sh"
 
-SUITES=${SUITES:-host guest capi peers stress debug demo}
+SUITES=${SUITES:-host guest capi peers ffi stress debug demo}
 LOGS=$TOP/target/test
 VM=$TOP/target/release/vm
 passed=0
@@ -110,6 +111,19 @@ peers_suite() {
     settle_log peers "$rc" "$log"
 }
 
+# ffi_suite: libraries that make closures, over jitfd, by their own tests.
+ffi_suite() {
+    local name folder
+    say "closures of other libraries"
+    folder=$("$VM_DIR/guest.sh" --locked --manifest-path tests/ffi/Cargo.toml --bins) || {
+        count ffi 0 1
+        return
+    }
+    for name in closure-ffi; do
+        guest_suite stock "$name" "$folder/jitfd-$name-tests"
+    done
+}
+
 # kunit_results LOG WORD: how many KUnit tests ended with "ok" or "not ok" when
 # the module was first loaded; the kernel's own run before, and some programs
 # load it again. Tests are indented below their suite; a skipped one is not
@@ -175,10 +189,11 @@ for suite in $SUITES; do
     guest) guest_suites stock ;;
     capi) capi_suite ;;
     peers) peers_suite ;;
+    ffi) ffi_suite ;;
     stress) stress_suite stock 4 20 ;;
     debug) FLAVOR=debug debug_suite ;;
     demo) demo_suite ;;
-    *) die "there is no suite named $suite" "SUITES= takes: host guest capi peers stress debug demo" ;;
+    *) die "there is no suite named $suite" "SUITES= takes: host guest capi peers ffi stress debug demo" ;;
     esac
 done
 

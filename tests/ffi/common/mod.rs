@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What the programs of this folder share.
+
+pub mod hardening;
+pub mod place;
