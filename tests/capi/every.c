@@ -394,6 +394,7 @@ static void null_is_refused_everywhere(void)
 	REFUSED(jitfd_space_publish_batch(NULL, NULL, NULL, 0, NULL), EINVAL);
 	REFUSED(jitfd_space_reserve(NULL, NULL, NULL, NULL), EINVAL);
 	REFUSED(jitfd_space_fill(NULL, NULL, NULL), EINVAL);
+	REFUSED(jitfd_space_adopt(NULL), EINVAL);
 	REFUSED(jitfd_space_publish_moved(NULL, NULL, NULL, 0, NULL, NULL), EINVAL);
 	REFUSED(jitfd_space_link(NULL, NULL, 0, NULL), EINVAL);
 	REFUSED(jitfd_space_lookup(NULL, NULL, NULL), EINVAL);
@@ -1177,6 +1178,40 @@ static void slots_are_filled_or_given_up(void)
 	jitfd_space_destroy(space);
 }
 
+/* In a child: is refused first, then goes on in a space of its own. */
+static void go_on_with_a_space(jitfd_space *space, jitfd_slot *slot, void *address,
+			       const jitfd_chunk *chunk)
+{
+	REFUSED(jitfd_space_publish(space, NULL, chunk, NULL), EPERM);
+	REFUSED(jitfd_space_fill(space, slot, chunk), EPERM);
+	CHECK(jitfd_space_adopt(space) == 0);
+	CHECK(jitfd_space_publish(space, "child's", chunk, NULL) == 0);
+	CHECK(jitfd_space_fill(space, slot, chunk) == 0 && call(address) == 31);
+	CHECK(space_stats_of(space).functions == 2);
+}
+
+static void children_adopt_spaces(void)
+{
+	struct jitfd_request request = request_of(64, "later");
+	jitfd_space *space = new_space(NULL, NULL);
+	jitfd_chunk *chunk = answer_chunk(31);
+	jitfd_slot *slot = NULL;
+	void *address = NULL;
+	pid_t child;
+
+	CHECK(jitfd_space_reserve(space, &request, &slot, &address) == 0);
+	child = fork();
+	if (child == 0) {
+		go_on_with_a_space(space, slot, address, chunk);
+		_exit(0);
+	}
+	CHECK(exit_status(child) == 0);
+	CHECK(space_stats_of(space).functions == 0);
+	CHECK(jitfd_space_fill(space, slot, chunk) == 0 && call(address) == 31);
+	jitfd_chunk_free(chunk);
+	jitfd_space_destroy(space);
+}
+
 static void code_is_moved_to_its_place(void)
 {
 	/* call +1; nop; mov eax, 33; ret: made for 0x1000, calls its own mov */
@@ -1391,6 +1426,7 @@ static const struct test tests[] = {
 	PUBLISHES(children_do_not_publish),
 	PUBLISHES(probes_say_what_works),
 	PUBLISHES(children_adopt_regions),
+	PUBLISHES(children_adopt_spaces),
 	KERNEL_S(regions_are_cloned),
 	KERNEL_S(children_publish_if_they_may),
 	KERNEL_S(rights_are_given_to_other_processes),

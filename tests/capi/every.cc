@@ -249,6 +249,13 @@ void code_space()
 	CHECK(jitfd_space_reserve(space.get(), &request, &slot, &address) == 0);
 	CHECK(jitfd_space_fill(space.get(), slot, chunk.get()) == 0 && call(address) == 50);
 	CHECK(jitfd_space_reserve(space.get(), &request, &slot, nullptr) == 0);
+	pid_t child = fork();
+	if (child == 0) {
+		CHECK(jitfd_space_adopt(space.get()) == 0);
+		CHECK(jitfd_space_publish(space.get(), "own", chunk.get(), &address) == 0);
+		_exit(call(address));
+	}
+	CHECK(exit_status(child) == 50);
 	jitfd_space_give_up(space.get(), slot);
 	const auto code = answer_code(51);
 	CHECK(jitfd_space_publish_moved(space.get(), &request, code.data(), code.size(), nullptr,

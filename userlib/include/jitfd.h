@@ -318,8 +318,7 @@ typedef struct jitfd_probe jitfd_probe;
  *
  * A forked child executes the code, but may publish only with
  * JITFD_ANY_PROCESS, or in a copy of its own: jitfd_adopt. If the parent has
- * several threads, a lock may be held by one that the child does not have; call
- * jitfd_adopt before anything else then, which finds that out.
+ * several threads, call that before anything else in the child.
  */
 typedef struct jitfd_region jitfd_region;
 
@@ -1461,6 +1460,20 @@ int jitfd_space_fill(struct jitfd_space *space,
  * Null is allowed for the slot.
  */
 void jitfd_space_give_up(struct jitfd_space *space, struct jitfd_slot *slot);
+
+/**
+ * After fork(), in the child: makes the space the child's own, a copy of the
+ * parent's at the same addresses, as jitfd_adopt does with each of its regions.
+ * Without it a child is refused to publish (EPERM). The listener is called in the
+ * child for what the child publishes; a perf map or a dump is a file of the
+ * child's own then. If the parent has several threads, call it before anything
+ * else in the child.
+ *
+ * Returns 0, or -1 with errno EINVAL if another thread was publishing in the space
+ * at the fork(), or space is null; else as jitfd_space_create. The child can't
+ * publish then.
+ */
+int jitfd_space_adopt(struct jitfd_space *space);
 
 /**
  * Publishes len bytes of code that works at the address from, changed so that it

@@ -4,13 +4,15 @@
 //!
 //! Locks: one mutex per region, held while a publication is placed, checked,
 //! done and noted. Nothing else is locked inside it, and no code of the caller
-//! runs under it.
+//! runs under it. A forked child does not wait for it, because a thread of the
+//! parent may have held it at the `fork()`.
 
 use crate::abi;
 use crate::backend::{Backend, Fallback};
 use crate::boundary::{BoundaryMap, Placed};
 use crate::cast::to_u64;
 use crate::error::{Call, Error, SystemError, Unsupported};
+use crate::fork_sys::{Owner, PerProcess};
 use crate::handle::{AppendHandle, MapHandle, Mapping, OFF_LINE, create};
 use crate::layout::{Align, Mode, place};
 use crate::space::Window;
@@ -154,7 +156,9 @@ impl RegionOptions {
         }
     }
 
-    /// Whether every process that holds the append handle may publish.
+    /// Whether every process that holds the append handle may publish. A forked
+    /// child that does starts with an empty map of boundaries: branches between
+    /// what it and what its parent has published are not checked.
     ///
     /// ```
     /// use jitfd::{Backend, Options, RegionOptions, probe, validate};
@@ -276,15 +280,14 @@ impl RegionOptions {
             let mapping = self.map(&map, capacity)?;
             Ok((map, append, mapping))
         })?;
-        let boundaries = self.boundary_map.then(|| BoundaryMap::new(capacity));
         Ok(JitFd {
             mapping,
             map,
             append,
-            state: Mutex::new(State {
-                cursor: 0,
-                boundaries,
-            }),
+            options: self,
+            owner: Owner::new().ok(),
+            state: Mutex::new(State::new(self, capacity)),
+            child: PerProcess::new(),
         })
     }
 }
@@ -343,12 +346,18 @@ pub struct JitFd {
     mapping: Mapping,
     append: AppendHandle,
     map: MapHandle,
+    options: RegionOptions,
+    /// `None` if this system does not tell a child from its parent.
+    owner: Option<Owner>,
+    /// Of the owner.
     state: Mutex<State>,
+    /// Of a forked child that may publish without being the owner.
+    child: PerProcess<Mutex<State>>,
 }
 
 /// What the library knows about a region.
 #[derive(Debug)]
-struct State {
+pub(crate) struct State {
     /// Where the kernel's cursor was last seen. It only grows.
     cursor: usize,
     boundaries: Option<BoundaryMap>,
@@ -570,9 +579,10 @@ impl JitFd {
     /// See the example of [`append_at`](Self::append_at).
     ///
     /// # Errors
-    /// [`Error::System`] of kind [`Full`](crate::Kind::Full) if no byte is left.
+    /// [`Error::System`] of kind [`Full`](crate::Kind::Full) if no byte is left, or
+    /// [`NotOwner`](crate::Kind::NotOwner).
     pub fn next_address(&self, align: Align) -> Result<Place, Error> {
-        let mut state = self.lock();
+        let mut state = self.lock(Call::Append)?;
         state.cursor = self.kernel_cursor()?;
         let offset = align
             .up(state.cursor)
@@ -603,7 +613,7 @@ impl JitFd {
     /// # }
     /// ```
     pub fn reserve(&self, len: usize, align: Align) -> Result<Reservation, Error> {
-        let mut state = self.lock();
+        let mut state = self.lock(Call::Reserve)?;
         let offset = self.append.reserve(len, align)?;
         state.cursor = state.cursor.max(offset.saturating_add(len));
         let Place { offset, address } = self.place_at(offset);
@@ -663,7 +673,7 @@ impl JitFd {
     ) -> Result<Published, Error> {
         let offset = self.offset_in(reservation.borrow(), skip, chunk.len())?;
         let batch = [Placed { offset, chunk }];
-        let mut state = self.lock();
+        let mut state = self.lock(Call::Fill)?;
         state.check(&batch)?;
         self.append.fill_batch(&batch)?;
         state.note(&batch);
@@ -726,6 +736,10 @@ impl JitFd {
             Err(TryLockError::WouldBlock) => return Err(FORKED_MEANWHILE),
         };
         self.map.adopt(&self.append, &self.mapping)?;
+        if let Some(owner) = &self.owner {
+            let changed = owner.change();
+            changed.map_err(|error| Error::system(Call::Owner, &error))?;
+        }
         state.cursor = self.kernel_cursor()?;
         Ok(())
     }
@@ -809,7 +823,7 @@ impl JitFd {
         made_for: Option<usize>,
         mode: Mode,
     ) -> Result<Vec<Published>, Error> {
-        let mut state = self.lock();
+        let mut state = self.lock(Call::Append)?;
         if state.boundaries.is_none() {
             drop(state);
             let offsets = self.append.append_in(chunks, made_for, mode)?;
@@ -890,13 +904,29 @@ impl JitFd {
         ))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self, call: Call) -> Result<MutexGuard<'_, State>, Error> {
+        let state = if self.owner.as_ref().is_none_or(Owner::is_current) {
+            &self.state
+        } else if self.options.any_process {
+            let new = || Ok(Mutex::new(State::new(self.options, self.capacity())));
+            let own = self.child.get_or_make(new);
+            own.map_err(|error| Error::system(Call::Owner, &error))?
+        } else {
+            return Err(SystemError::new(call, libc::EPERM).into());
+        };
         // A panic can't leave the state half changed: it is noted in one go.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        Ok(state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl State {
+    fn new(options: RegionOptions, capacity: usize) -> Self {
+        Self {
+            cursor: 0,
+            boundaries: options.boundary_map.then(|| BoundaryMap::new(capacity)),
+        }
+    }
+
     fn check(&self, batch: &[Placed<'_>]) -> Result<(), Error> {
         self.boundaries
             .as_ref()
@@ -942,4 +972,35 @@ fn one(published: Vec<Published>) -> Result<Published, Error> {
         .into_iter()
         .next()
         .ok_or(Error::Argument("there is nothing to publish"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use crate::fork_sys::tests::in_child;
+    use crate::{Options, validate};
+
+    #[test]
+    fn a_child_waits_for_no_lock_of_its_parent() {
+        let backend = Fallback::Only(Backend::DualMapping);
+        let region = RegionOptions::new().fallback(backend).create(4096).unwrap();
+        let place = region.reserve(8, Align::NONE).unwrap();
+        let chunk = validate(&[0xc3], &Options::new()).unwrap();
+        let held = region.lock(Call::Append).unwrap();
+        let status = in_child(|| {
+            let refused = [
+                region.append(&chunk).err(),
+                region.fill(&place, &chunk).err(),
+                region.reserve(8, Align::NONE).err(),
+                region.next_address(Align::NONE).err(),
+            ];
+            let meanwhile = region.adopt() == Err(FORKED_MEANWHILE);
+            let kinds = refused.iter().flatten().filter_map(Error::kind);
+            let right = kinds.filter(|kind| *kind == Kind::NotOwner).count();
+            u8::try_from(right + 10 * usize::from(meanwhile)).unwrap()
+        });
+        drop(held);
+        assert_eq!(status, 14);
+    }
 }

@@ -22,8 +22,7 @@ use std::ptr::with_exposed_provenance_mut;
 ///
 /// A forked child executes the code, but may publish only with
 /// JITFD_ANY_PROCESS, or in a copy of its own: jitfd_adopt. If the parent has
-/// several threads, a lock may be held by one that the child does not have; call
-/// jitfd_adopt before anything else then, which finds that out.
+/// several threads, call that before anything else in the child.
 pub struct jitfd_region {
     region: JitFd,
 }

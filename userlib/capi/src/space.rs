@@ -417,6 +417,22 @@ pub unsafe extern "C" fn jitfd_space_give_up(space: *mut jitfd_space, slot: *mut
     });
 }
 
+/// After fork(), in the child: makes the space the child's own, a copy of the
+/// parent's at the same addresses, as jitfd_adopt does with each of its regions.
+/// Without it a child is refused to publish (EPERM). The listener is called in the
+/// child for what the child publishes; a perf map or a dump is a file of the
+/// child's own then. If the parent has several threads, call it before anything
+/// else in the child.
+///
+/// Returns 0, or -1 with errno EINVAL if another thread was publishing in the space
+/// at the fork(), or space is null; else as jitfd_space_create. The child can't
+/// publish then.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jitfd_space_adopt(space: *mut jitfd_space) -> c_int {
+    // SAFETY: the header says what this pointer must be.
+    guard::status(|| unsafe { Ok(pointer::object(space)?.space.adopt()?) })
+}
+
 /// Publishes len bytes of code that works at the address from, changed so that it
 /// works where it comes to lie. The length in request is not used. Stores the
 /// address, unless that is null.

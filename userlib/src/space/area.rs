@@ -6,6 +6,7 @@
 //! index", so that the index is in ascending order. The region's own lock is
 //! taken inside it. Filling takes only the latter.
 
+use super::code_space::FORKED_MEANWHILE;
 use super::index::{Entry, Index};
 use super::slot::{Function, Slot, Symbol};
 use super::stats::{Counts, SpaceStats};
@@ -13,7 +14,7 @@ use crate::error::Error;
 use crate::layout::Align;
 use crate::region::{JitFd, RegionOptions};
 use crate::validated::Validated;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// One function inside a range that is reserved as a whole.
 #[derive(Clone, Copy)]
@@ -146,6 +147,17 @@ impl Area {
             .ok_or(NOT_HERE)
     }
 
+    /// Makes the region this process's own, after a fork.
+    pub(super) fn adopt(&self) -> Result<(), Error> {
+        // A lock that was held at the fork is never released in the child.
+        let _order = match self.order.try_lock() {
+            Ok(order) => order,
+            Err(TryLockError::Poisoned(order)) => order.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(FORKED_MEANWHILE),
+        };
+        self.region.adopt()
+    }
+
     /// The function at an address. Takes no lock.
     pub(super) fn lookup(&self, address: usize) -> Option<Symbol<'_>> {
         let offset = address.checked_sub(self.base())?;
@@ -170,7 +182,7 @@ impl Area {
         self.counts.read(self.capacity())
     }
 
-    fn order(&self) -> MutexGuard<'_, ()> {
+    pub(super) fn order(&self) -> MutexGuard<'_, ()> {
         // A panic can't leave anything half done that the order matters for.
         self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -2,8 +2,10 @@
 
 //! The code space: chooses a region for each request, and adds regions.
 //!
-//! Locks: `growing` while a region is created. The locks of an area (`area.rs`)
-//! are never held at the same time. Lookups take none.
+//! Locks: `growing` while a region is created, and while a forked child adopts the
+//! space, which takes those of the areas (`area.rs`) inside it. Else they are never
+//! held at the same time. Lookups take none. A forked child waits for none of its
+//! parent's.
 
 use super::area::{Area, Part};
 use super::listener::NewCode;
@@ -13,11 +15,12 @@ use super::stats::SpaceStats;
 use super::table::Table;
 use super::window::Window;
 use crate::error::{Call, Error, Kind, SystemError};
+use crate::fork_sys::Owner;
 use crate::layout::{Align, FRESH_FROM};
 use crate::region::JitFd;
 use crate::validated::Validated;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, TryLockError};
 
 /// How often a region is added because other threads have filled the last one.
 const TRIES: usize = 16;
@@ -41,7 +44,8 @@ const TRIES: usize = 16;
 /// Direct branches are checked inside a region; those from one region to another
 /// are not, as nobody keeps a map across regions.
 ///
-/// A forked child can execute and look up what it inherits, but not publish.
+/// A forked child can execute and look up what it inherits. To publish it needs a
+/// copy of its own: [`adopt`](Self::adopt).
 ///
 /// # Example
 /// ```
@@ -71,12 +75,17 @@ pub struct CodeSpace {
     areas: Table<Area>,
     pub(super) options: SpaceOptions,
     growing: Mutex<()>,
+    /// `None` if this system does not tell a child from its parent.
+    owner: Option<Owner>,
 }
 
 const FULL: Error = Error::System(SystemError::new(Call::Create, libc::ENOSPC));
 /// The largest region, in bytes.
 const LARGEST: usize = 1 << 30;
 const FOREIGN: Error = Error::Argument("the address is not in this code space");
+pub(super) const FORKED_MEANWHILE: Error = Error::Argument(
+    "another thread publishes in the code space, or did when the process was forked",
+);
 
 impl CodeSpace {
     /// A code space that grows by regions of 16 MiB.
@@ -107,6 +116,7 @@ impl CodeSpace {
             areas: Table::new(),
             options,
             growing: Mutex::new(()),
+            owner: Owner::new().ok(),
         };
         space.grow(0, 1, None)?;
         Ok(space)
@@ -164,6 +174,7 @@ impl CodeSpace {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
+        self.check_owner(Call::Append)?;
         let chunks = batch
             .iter()
             .map(|(_, chunk)| chunk.len() + chunk.align().bytes());
@@ -217,6 +228,7 @@ impl CodeSpace {
         window: Option<Window>,
         parts: &[Part<'_>],
     ) -> Result<Slot, Error> {
+        self.check_owner(Call::Reserve)?;
         let most = len.saturating_add(align.bytes());
         self.place(most, window, |number, area| {
             area.reserve(number, len, align, parts)
@@ -231,6 +243,7 @@ impl CodeSpace {
     /// # Errors
     /// As [`JitFd::fill`]. The slot can be filled by another try then.
     pub fn fill(&self, slot: &Slot, chunk: &Validated) -> Result<Function, Error> {
+        self.check_owner(Call::Fill)?;
         let area = self.areas.get(slot.area).ok_or(FOREIGN)?;
         let whole = Part {
             name: "",
@@ -252,6 +265,7 @@ impl CodeSpace {
         chunk: &Validated,
         parts: &[Part<'_>],
     ) -> Result<(), Error> {
+        self.check_owner(Call::Fill)?;
         let area = self.areas.get(slot.area).ok_or(FOREIGN)?;
         area.fill(slot, chunk, parts)?;
         self.tell(parts.iter().map(|part| {
@@ -287,6 +301,65 @@ impl CodeSpace {
         let open = Open { space: self, slot };
         let chunk = make(open.slot.address())?;
         Ok(self.fill(&open.slot, &chunk)?)
+    }
+
+    /// After `fork()`, in the child: makes this the child's own code space, a copy
+    /// of its parent's at the same addresses, as [`JitFd::adopt`] does with each of
+    /// its regions. Both go on publishing, each into its own.
+    ///
+    /// Without it a child is refused to publish ([`Kind::NotOwner`]), also if the
+    /// regions were made for any process: the child would not know what its parent
+    /// adds. Slots that were open at the `fork()` can be filled in both. What the
+    /// parent publishes between the `fork()` and this call is not known by name in
+    /// the child. In a region that was sealed, room is used again.
+    ///
+    /// Listeners are told of what the child publishes, in the child. Those that
+    /// write files ([`PerfMap`](crate::tools::PerfMap),
+    /// [`JitDump`](crate::tools::JitDump)) write the child's own then. `perf` takes
+    /// what regions made for perf maps hold for code of a file from here on. A
+    /// listener that waits for a lock ([`GdbJit`](crate::tools::GdbJit) does) can
+    /// wait for ever, if a thread of the parent held it at the `fork()`.
+    ///
+    /// If the parent has several threads, call it before anything else in the child.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if another thread was publishing in this code space at
+    /// the time of the `fork()`; else as for creating a region. A child can't publish
+    /// then; another call can succeed, except after the former.
+    ///
+    /// # Example
+    /// ```
+    /// # use jitfd::{Fallback, Options, RegionOptions, space::SpaceOptions, validate};
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let region = RegionOptions::new().fallback(Fallback::Any);
+    /// # let space = SpaceOptions::new().region(region).create()?;
+    /// # let chunk = validate(&[0xc3], &Options::new())?;
+    /// // After fork(), in the child:
+    /// space.adopt()?;
+    /// space.publish("of the child", &chunk)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn adopt(&self) -> Result<(), Error> {
+        let _growing = match self.growing.try_lock() {
+            Ok(growing) => growing,
+            Err(TryLockError::Poisoned(growing)) => growing.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(FORKED_MEANWHILE),
+        };
+        self.areas.iter().try_for_each(Area::adopt)?;
+        match &self.owner {
+            Some(owner) => owner
+                .change()
+                .map_err(|error| Error::system(Call::Owner, &error)),
+            None => Ok(()),
+        }
+    }
+
+    fn check_owner(&self, call: Call) -> Result<(), Error> {
+        if self.owner.as_ref().is_none_or(Owner::is_current) {
+            return Ok(());
+        }
+        Err(SystemError::new(call, libc::EPERM).into())
     }
 
     /// The function that has a byte at `address`, if it is published.
@@ -479,5 +552,44 @@ impl fmt::Debug for CodeSpace {
         f.debug_struct("CodeSpace")
             .field("stats", &self.stats())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fork_sys::tests::in_child;
+    use crate::{Backend, Fallback, Options, RegionOptions, validate};
+
+    /// In a child that was forked while another thread held one of the locks.
+    fn refused(space: &CodeSpace) -> u8 {
+        let chunk = validate(&[0xc3], &Options::new()).unwrap();
+        let not_owner = |error: Option<Error>| error.and_then(|error| error.kind());
+        let refused = [
+            not_owner(space.publish("f", &chunk).err()),
+            not_owner(space.reserve(&Request::new(8)).err()),
+        ];
+        let meanwhile = matches!(space.adopt(), Err(Error::Argument(_)));
+        let right = |kind: &&Option<Kind>| **kind == Some(Kind::NotOwner);
+        let count = refused.iter().filter(right).count() + usize::from(meanwhile);
+        u8::try_from(count).unwrap()
+    }
+
+    #[test]
+    fn a_child_waits_for_no_lock_of_its_parents() {
+        let backend = Fallback::Only(Backend::DualMapping);
+        let options = SpaceOptions::new().region(RegionOptions::new().fallback(backend));
+        let space = options.create().unwrap();
+        let area = space.areas.get(0).unwrap();
+        let growing = space.growing.lock().unwrap();
+        assert_eq!(in_child(|| refused(&space)), 3);
+        drop(growing);
+        let order = area.order();
+        assert_eq!(in_child(|| refused(&space)), 3);
+        drop(order);
+        let state = area.region.lock(Call::Append).unwrap();
+        assert_eq!(in_child(|| refused(&space)), 3);
+        drop(state);
+        assert_eq!(in_child(|| u8::from(space.adopt().is_ok())), 1);
     }
 }

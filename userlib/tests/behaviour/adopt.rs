@@ -3,10 +3,13 @@
 //! Forked children that go on compiling on their own, at the same addresses.
 
 use super::process::{End, child};
-use super::{create, returns, run};
-use jitfd::{Align, Backend, Error, JitFd, Kind, Reservation};
+use super::{Function, create, options, returns, run};
+use jitfd::space::{Request, Slot, SpaceOptions};
+use jitfd::tools::PerfMap;
+use jitfd::{Align, Backend, CodeSpace, Error, JitFd, Kind, Options, Reservation, validate};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Publishes and runs; how many of the steps went as they should.
@@ -124,4 +127,103 @@ pub fn a_region_can_be_cloned_elsewhere(backend: Backend) {
         assert_eq!(function(), value);
     }
     assert_eq!(run(&region, 16), 3);
+}
+
+fn call(space: &CodeSpace, function: jitfd::space::Function) -> i32 {
+    // SAFETY: the tests publish such functions.
+    unsafe { space.entry::<Function>(function).unwrap()() }
+}
+
+/// In a child that has not adopted the space: how many calls are refused as they
+/// should be.
+fn refused(space: &CodeSpace, slot: &Slot) -> i32 {
+    let chunk = returns(1);
+    let refused = [
+        space.publish("f", &chunk).err(),
+        space.reserve(&Request::new(8)).err(),
+        space.fill(slot, &chunk).err(),
+        space.emit(&Request::new(8), |_| Ok(returns(1))).err(),
+    ];
+    let kinds = refused.iter().flatten().filter_map(Error::kind);
+    kinds.filter(|kind| *kind == Kind::NotOwner).count() as i32
+}
+
+/// Publishes at the end, in a slot, and in a region that is added; how many of the
+/// steps went as they should.
+fn compile(space: &CodeSpace, slot: &Slot, name: &str, values: [i32; 2]) -> i32 {
+    let mut large = vec![0x90; 2 * 4096];
+    large.push(0xc3);
+    let large = validate(&large, &Options::new()).unwrap();
+    let regions = space.regions().count();
+    let published = space.publish(name, &returns(values[0])).unwrap();
+    let filled = space.fill(slot, &returns(values[1])).unwrap();
+    let grown = space.publish("large", &large).unwrap();
+    let called = |at: usize| space.lookup(at).map(|symbol| symbol.name.to_owned());
+    [
+        call(space, published) == values[0] && called(published.address).as_deref() == Some(name),
+        call(space, filled) == values[1] && called(filled.address + 5).as_deref() == Some("slot"),
+        called(grown.address + 4096).as_deref() == Some("large"),
+        space.regions().count() == regions + 1,
+    ]
+    .map(i32::from)
+    .iter()
+    .sum()
+}
+
+pub fn a_child_goes_on_with_a_code_space(backend: Backend) {
+    let folder = std::env::temp_dir().join(format!("jitfd-adopt-{backend:?}"));
+    std::fs::create_dir_all(&folder).unwrap();
+    let map = Arc::new(PerfMap::create_in(&folder).unwrap());
+    let space = SpaceOptions::new()
+        .region(options(backend))
+        .region_capacity(4096);
+    let space = space.listener(map.clone()).create().unwrap();
+    let old = space.publish("old", &returns(1)).unwrap();
+    let slot = space.reserve(&Request::new(6).name("slot")).unwrap();
+    let names = |map: &PerfMap| {
+        let text = std::fs::read_to_string(map.path()).unwrap();
+        let names = text.lines().map(|line| line.rsplit(' ').next().unwrap());
+        names.collect::<Vec<_>>().join(" ")
+    };
+    let in_child = child(|| {
+        let before = refused(&space, &slot) == 4 && space.lookup(old.address).is_some();
+        if !before || space.adopt().is_err() {
+            return 100;
+        }
+        let in_grandchild = || {
+            let before = refused(&space, &slot) == 4 && space.adopt().is_ok();
+            i32::from(before) + compile(&space, &slot, "grandchild's", [8, 9])
+        };
+        let grandchild = child(in_grandchild) == End::Status(5);
+        let steps = compile(&space, &slot, "child's", [2, 3]);
+        let told = names(&map) == "child's slot large";
+        steps + i32::from(call(&space, old) == 1) + i32::from(grandchild) + i32::from(told)
+    });
+    // What children have published and written is theirs.
+    assert_eq!(names(&map), "old");
+    assert!(space.symbols().map(|symbol| symbol.name).eq(["old"]));
+    assert_eq!(compile(&space, &slot, "parent's", [4, 5]), 4);
+    assert_eq!(names(&map), "old parent's slot large");
+    std::fs::remove_dir_all(folder).unwrap();
+    assert_eq!(in_child, End::Status(7));
+}
+
+/// It publishes into its parent's region, and what it publishes itself is checked.
+pub fn a_child_of_a_region_for_any_process_needs_no_copy(backend: Backend) {
+    let Ok(region) = options(backend).any_process(true).create(4096) else {
+        assert_ne!(backend, Backend::Kernel);
+        return;
+    };
+    region.append(&returns(1)).unwrap();
+    let in_child = child(|| {
+        let Ok(at) = region.append(&returns(2)) else {
+            return 100;
+        };
+        // jmp to the second byte of that
+        let jump = validate(&[0xeb, 0xef], &Options::new()).unwrap();
+        let refused = matches!(region.append(&jump), Err(Error::Boundary(_)));
+        run(&region, at.offset) + 10 * i32::from(refused)
+    });
+    assert_eq!(in_child, End::Status(12));
+    assert_eq!(region.append(&returns(3)).unwrap().offset, 32);
 }

@@ -90,6 +90,8 @@ macro_rules! each_behaviour {
             adopt::a_late_copy_is_whole,
             adopt::a_copy_is_not_sealed,
             adopt::a_region_can_be_cloned_elsewhere,
+            adopt::a_child_goes_on_with_a_code_space,
+            adopt::a_child_of_a_region_for_any_process_needs_no_copy,
             beside::code_runs_while_more_is_appended,
             beside::code_runs_while_more_is_filled_in,
             table::the_carrier_has_the_context_and_all_else_is_as_it_was,
