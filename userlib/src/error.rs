@@ -49,6 +49,16 @@ pub enum Error {
         /// The number of bytes looked for.
         len: usize,
     },
+    /// A code space needs a further region, which would exceed its
+    /// [bound](crate::space::SpaceOptions::max_capacity). All numbers are in bytes.
+    Bound {
+        /// What the region would have to hold.
+        needed: usize,
+        /// The capacity of the regions there are.
+        used: usize,
+        /// The bound.
+        bound: usize,
+    },
     /// The system refused a call. Nothing was changed by it.
     System(SystemError),
     /// The backend in use can't do this; the kernel's can.
@@ -132,8 +142,8 @@ impl NoBackend {
 impl Error {
     /// The errno behind this error: as the kernel gave it, or for what the
     /// library itself refused `EINVAL`, `EILSEQ` for code that is not valid,
-    /// `EOVERFLOW` for code that can't be relocated, `EOPNOTSUPP` for what a backend
-    /// can't do. If several backends were refused, that of the first.
+    /// `EOVERFLOW` for code that can't be relocated, `ENOSPC` for the bound of a code
+    /// space, `EOPNOTSUPP` for what a backend can't do. If several backends were refused, that of the first.
     ///
     /// ```
     /// let error = jitfd::Error::Stale { expected: 4096 };
@@ -152,15 +162,18 @@ impl Error {
             Self::Relocation(_) => libc::EOVERFLOW,
             Self::Stale { .. } => libc::ESTALE,
             Self::NoRoom { .. } => libc::ENOMEM,
+            Self::Bound { .. } => libc::ENOSPC,
             Self::System(error) => error.errno,
         }
     }
 
-    /// The cause, if the system refused a call.
+    /// The cause, if the system refused a call; [`Kind::Full`] also for the bound of
+    /// a code space.
     #[must_use]
     pub const fn kind(&self) -> Option<Kind> {
         match self {
             Self::System(error) => Some(error.kind()),
+            Self::Bound { .. } => Some(Kind::Full),
             _ => None,
         }
     }
@@ -365,7 +378,8 @@ impl Kind {
             ),
             Self::NotOwner => (
                 "only the address space that created the region may do this",
-                "publish in that process, or create the region so that any process may publish",
+                "publish in that process, adopt it after a fork, or create the region so that any \
+                 process may publish",
             ),
             Self::Argument => (
                 "an argument is not accepted",
@@ -540,6 +554,16 @@ impl fmt::Display for Error {
                 "no gap of {len:#x} bytes is left at the addresses asked for; ask for smaller \
                  regions, or allow more addresses"
             ),
+            Self::Bound {
+                needed,
+                used,
+                bound,
+            } => write!(
+                f,
+                "the code space is full: {needed:#x} bytes more in a region of their own, beside \
+                 the {used:#x} of those there are, would exceed its bound of {bound:#x} bytes \
+                 (max_capacity); raise it, or go on in another code space"
+            ),
             Self::System(error) => write!(f, "{error}"),
             Self::Unsupported(error) => write!(f, "{error}"),
             Self::NoBackend(error) => write!(f, "{error}"),
@@ -579,7 +603,9 @@ impl std::error::Error for Error {
             Self::System(error) => Some(error),
             Self::Unsupported(error) => Some(error),
             Self::NoBackend(error) => Some(error),
-            Self::Argument(_) | Self::Stale { .. } | Self::NoRoom { .. } => None,
+            Self::Argument(_) | Self::Stale { .. } | Self::NoRoom { .. } | Self::Bound { .. } => {
+                None
+            }
         }
     }
 }

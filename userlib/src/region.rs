@@ -954,7 +954,7 @@ fn check_place(offset: usize, chunk: &Validated) -> Result<(), Error> {
     }
 }
 
-const FORKED_MEANWHILE: Error =
+pub(crate) const FORKED_MEANWHILE: Error =
     Error::Argument("another thread publishes in the region, or did when the process was forked");
 
 /// The cursor only grows, so what does not fit now never will.

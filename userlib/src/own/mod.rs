@@ -30,6 +30,7 @@ use crate::error::{Call, Error, SystemError};
 use crate::fork_sys::Owner;
 use crate::layout::Align;
 use crate::piece::Piece;
+use crate::region::FORKED_MEANWHILE;
 use crate::space::Window;
 use crate::sys::Mapped;
 use books::Books;
@@ -163,7 +164,7 @@ impl OwnRegion {
         let mut turn = match self.turn.try_lock() {
             Ok(turn) => turn,
             Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
-            Err(TryLockError::WouldBlock) => return Err(refused(Call::Clone)(libc::EAGAIN)),
+            Err(TryLockError::WouldBlock) => return Err(FORKED_MEANWHILE),
         };
         let free = turn.books.free();
         turn.memory.adopt(mapped, &free)?;
@@ -181,5 +182,21 @@ impl OwnRegion {
             return Err(refused(Call::Map)(libc::EINVAL));
         }
         self.turn(Call::Map)?.memory.map(window, len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// That is no lack of memory.
+    #[test]
+    fn a_turn_that_somebody_holds_is_said_to_be_held() {
+        let region = OwnRegion::new(Backend::DualMapping, abi::PAGE_SIZE, None).unwrap();
+        let mapped = region.map(None, abi::PAGE_SIZE).unwrap();
+        let turn = region.turn(Call::Append).unwrap();
+        assert_eq!(region.adopt(&mapped), Err(FORKED_MEANWHILE));
+        drop(turn);
+        assert_eq!(region.adopt(&mapped), Ok(()));
     }
 }

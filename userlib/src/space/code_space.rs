@@ -79,7 +79,9 @@ pub struct CodeSpace {
     owner: Option<Owner>,
 }
 
-const FULL: Error = Error::System(SystemError::new(Call::Create, libc::ENOSPC));
+const TOO_MANY: Error = Error::Argument("a code space has room for 2^32 regions");
+/// The cursor of each region only grows.
+const CROWDED: Error = Error::System(SystemError::new(Call::Append, libc::ENOSPC));
 /// The largest region, in bytes.
 const LARGEST: usize = 1 << 30;
 const FOREIGN: Error = Error::Argument("the address is not in this code space");
@@ -152,8 +154,8 @@ impl CodeSpace {
     /// [alignment](Validated::align), all or none.
     ///
     /// # Errors
-    /// As [`JitFd::append_batch`], where [`Kind::Full`] is that of the whole code
-    /// space; [`Error::NoRoom`] if it must grow at addresses where it can't.
+    /// As [`JitFd::append_batch`], but [`Error::Bound`] where the code space may not
+    /// grow as far as is needed; [`Error::NoRoom`] if it must grow at addresses where it can't.
     ///
     /// # Example
     /// ```
@@ -191,8 +193,8 @@ impl CodeSpace {
     /// Sets room aside and says at which address.
     ///
     /// # Errors
-    /// As [`JitFd::reserve`], where [`Kind::Full`] is that of the whole code
-    /// space; [`Error::NoRoom`] if it must grow at addresses where it can't.
+    /// As [`JitFd::reserve`], but [`Error::Bound`] where the code space may not grow
+    /// as far as is needed; [`Error::NoRoom`] if it must grow at addresses where it can't.
     ///
     /// # Example
     /// ```
@@ -436,18 +438,19 @@ impl CodeSpace {
         window: Option<Window>,
         work: impl Fn(usize, &Area) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        let mut last = CROWDED;
         for _ in 0..TRIES {
             let seen = self.areas.len();
             for number in (0..seen).rev() {
                 match self.try_in(number, len, window, &work) {
-                    Some(Err(error)) if error.kind() == Some(Kind::Full) => {}
+                    Some(Err(error)) if error.kind() == Some(Kind::Full) => last = error,
                     Some(done) => return done,
                     None => {}
                 }
             }
             self.grow(seen, len, window)?;
         }
-        Err(FULL)
+        Err(last)
     }
 
     fn try_in<T>(
@@ -475,7 +478,7 @@ impl CodeSpace {
             self.options.region.window(window)
         });
         let area = Area::create(region, capacity, self.options.lead)?;
-        self.areas.push(area).map_err(|_| FULL)?;
+        self.areas.push(area).map_err(|_| TOO_MANY)?;
         Ok(())
     }
 
@@ -485,21 +488,26 @@ impl CodeSpace {
         // Regions are whole pages; the bound holds all the same.
         let left = left - left % Align::PAGE.bytes();
         let need = len.saturating_add(self.options.lead);
+        let full = Error::Bound {
+            needed: need,
+            used,
+            bound: self.options.max_capacity,
+        };
         // Large chunks with data start and end at page boundaries.
         let edges = if len < FRESH_FROM {
             0
         } else {
             2 * Align::PAGE.bytes()
         };
-        let wanted = Align::PAGE.up(need.saturating_add(edges)).ok_or(FULL)?;
+        let wanted = Align::PAGE.up(need.saturating_add(edges));
         // No region is larger, but what just fits without the edges may be.
-        let wanted = wanted.min(LARGEST.max(need));
+        let wanted = wanted.ok_or_else(|| full.clone())?.min(LARGEST.max(need));
         let capacity = self.options.region_capacity.max(wanted).min(left);
         // What just fits without the edges is worth a try.
         if capacity >= need {
             Ok(capacity)
         } else {
-            Err(FULL)
+            Err(full)
         }
     }
 

@@ -135,7 +135,25 @@ pub fn it_grows_until_its_bound(backend: Backend) {
             Err(error) => break error,
         }
     };
-    assert_eq!(error.kind(), Some(Kind::Full));
+    let (used, bound) = (3 * 4096, 3 * 4096);
+    let needed = 6 + 16 + 16;
+    let expected = Error::Bound {
+        needed,
+        used,
+        bound,
+    };
+    assert_eq!(error, expected);
+    assert_eq!(
+        (error.kind(), error.errno()),
+        (Some(Kind::Full), libc::ENOSPC)
+    );
+    // It names the bound, and no region that could not be created.
+    let text = error.to_string();
+    assert!(
+        text.contains("bound of 0x3000 bytes (max_capacity)"),
+        "{text}"
+    );
+    assert!(!text.contains("create"), "{text}");
     assert_eq!((space.stats().regions, values.len()), (3, 3 * 255));
     for (value, &function) in (0..).zip(&values) {
         assert_eq!(run(&space, function), value);
