@@ -79,7 +79,8 @@ impl<'a> Request<'a> {
 }
 
 /// Room in a code space whose address is known and whose code is still to come.
-/// Until then executing it traps.
+/// Who executes it before gets a signal: `SIGTRAP`, or on a page without any code
+/// that of the [`Backend`](crate::Backend).
 ///
 /// ```
 /// use jitfd::space::{Request, Slot};
@@ -88,7 +89,7 @@ impl<'a> Request<'a> {
 /// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
 /// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
 /// let slot: Slot = space.reserve(&Request::new(100).name("later"))?;
-/// println!("{} bytes from {:#x} on trap until they are filled", slot.len(), slot.address());
+/// println!("{} bytes from {:#x} on are no code yet", slot.len(), slot.address());
 /// assert!(space.lookup(slot.address()).is_none());
 /// # Ok(())
 /// # }
