@@ -175,3 +175,9 @@ fn give_more(pool: &Arc<Pool>, stub: Stub) {
         pool.give(std::iter::once(stub));
     }
 }
+
+/// Gives back what the thread keeps of `pool`.
+pub(super) fn trim(pool: &Arc<Pool>) {
+    // A thread that is about to end has given all back.
+    let _ = CACHE.try_with(|cache| cache.own_line(pool.id()).map(|line| line.spill(ROOM)));
+}

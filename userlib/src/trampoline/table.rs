@@ -139,7 +139,8 @@ impl TableOptions {
 /// * Each thread keeps up to 64 free slots of the tables that it used last, so that
 ///   [`bind`](Self::bind) and giving back lock nothing most of the time; every 32nd
 ///   takes a mutex for a moment, and the first of a copy maps that.
-/// * A copy of which everything is free is unmapped, but for one that is kept.
+/// * A copy of which everything is free is unmapped, but for one that is kept. What
+///   a thread keeps counts as used, until it ends or [`trim`](Self::trim)s.
 ///
 /// # Calls and stores
 ///
@@ -332,6 +333,25 @@ impl Table {
     pub unsafe fn context(&self, entry: *const c_void) -> *mut c_void {
         // SAFETY: as promised by the caller: its slot is taken, so it is mapped.
         unsafe { Stub::from_ptr(entry).slot(self.pool.shape()) }.context()
+    }
+
+    /// Gives the free slots back that the calling thread keeps: for one that has
+    /// freed very many and will not bind again soon.
+    ///
+    /// ```
+    /// # use jitfd::{Fallback, trampoline::{Carrier, TableOptions}};
+    /// # extern "C" fn callback(_: *mut std::ffi::c_void) {}
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let table = TableOptions::new(Carrier::Rdi).fallback(Fallback::Any).create()?;
+    /// // SAFETY: the callback may be called with any context.
+    /// drop(unsafe { table.bind(callback as _, std::ptr::null_mut())? });
+    /// table.trim();
+    /// assert_eq!(table.stats().taken, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn trim(&self) {
+        cache::trim(&self.pool);
     }
 
     /// # Safety
