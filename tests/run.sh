@@ -7,7 +7,8 @@
 #
 # host    cargo's tests of the pure core, the library, the runner
 # guest   each program of tests/guest but init, in a guest with the stock kernel;
-#         the last line of each is "suite: N passed, N failed"
+#         the last line of each is "suite: N passed, N failed"; and the examples
+#         of the library's documentation
 # capi    libjitfd: header, libraries, a C and a C++ program, here and in a guest
 # peers   the ways that jitfd's trampolines are measured against, in a guest
 # ffi     closure-ffi's own tests with functions in jitfd, in a guest
@@ -90,6 +91,18 @@ settle_log() {
     good=$(sed -n 's/^suite: \([0-9]*\) passed, [0-9]* failed.*/\1/p' "$3" | tail -n 1)
     bad=$(sed -n 's/^suite: [0-9]* passed, \([0-9]*\) failed.*/\1/p' "$3" | tail -n 1)
     settle "$1" "$2" "${good:-0}" "${bad:-0}"
+}
+
+# examples_suite: those of the library's documentation, in a guest with /dev/jit.
+examples_suite() {
+    local rc=0 log=$LOGS/examples.log minor
+    minor=$(cargo --version | sed 's/^cargo 1\.\([0-9]*\)\..*/\1/')
+    if [ "$minor" -lt 89 ]; then
+        say "examples: not run in a guest, which takes cargo 1.89 or newer"
+        return
+    fi
+    tests/vm/examples.sh 2>&1 | tee "$log" >&2 || rc=$?
+    settle "examples (stock kernel)" "$rc" "$(sum "$log" passed)" "$(sum "$log" failed)"
 }
 
 capi_suite() {
@@ -186,7 +199,10 @@ demo_suite() {
 for suite in $SUITES; do
     case $suite in
     host) host_suite ;;
-    guest) guest_suites stock ;;
+    guest)
+        guest_suites stock
+        examples_suite
+        ;;
     capi) capi_suite ;;
     peers) peers_suite ;;
     ffi) ffi_suite ;;

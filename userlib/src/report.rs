@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// }
 ///
 /// const HOOK: FallbackHook = log;
-/// assert!(set_fallback_hook(HOOK));
+/// set_fallback_hook(HOOK);
 /// RegionOptions::new().fallback(Fallback::Any).create(1 << 20)?;
 /// # Ok(())
 /// # }
