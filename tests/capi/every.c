@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <sys/socket.h>
+#include <unwind.h>
 
 #include "harness.h"
 
@@ -231,6 +232,37 @@ static void rules_can_be_tightened(void)
 	jitfd_chunk_free(chunk);
 }
 
+static void instructions_are_forbidden_by_name(void)
+{
+	/* nop; rdtsc; ret */
+	static const char code[] = "\x90\x0f\x31\xc3";
+	const char *names[] = { "CPUID", "rdtsc" };
+	struct jitfd_rules rules = no_rules();
+	struct jitfd_fault fault;
+	jitfd_chunk *chunk;
+
+	rules.forbidden = names;
+	rules.forbidden_count = 1;
+	CHECK((chunk = jitfd_validate(code, 4, &rules, NULL)) != NULL);
+	jitfd_chunk_free(chunk);
+	rules.forbidden_count = 2;
+	fault = refuse(code, 4, &rules, EILSEQ);
+	CHECK(fault.reason == JITFD_REASON_FORBIDDEN && fault.offset == 1);
+	CHECK(fault.forbidden == JITFD_FORBID_NAMED);
+	rules.flags = JITFD_FORBID_NAMED;
+	REFUSED_NULL(jitfd_validate(code, 4, &rules, NULL), EINVAL);
+	rules.flags = 0;
+	names[1] = "no such";
+	REFUSED_NULL(jitfd_validate(code, 4, &rules, NULL), EINVAL);
+	names[1] = NULL;
+	REFUSED_NULL(jitfd_validate(code, 4, &rules, NULL), EINVAL);
+	/* A program of before there was such a thing. */
+	names[1] = "rdtsc";
+	rules.size = offsetof(struct jitfd_rules, forbidden);
+	CHECK((chunk = jitfd_validate(code, 4, &rules, NULL)) != NULL);
+	jitfd_chunk_free(chunk);
+}
+
 static void lines_and_entries_are_checked(void)
 {
 	static const size_t inside = 1;
@@ -399,6 +431,14 @@ static void null_is_refused_everywhere(void)
 	REFUSED(jitfd_space_link(NULL, NULL, 0, NULL), EINVAL);
 	REFUSED(jitfd_space_lookup(NULL, NULL, NULL), EINVAL);
 	REFUSED(jitfd_space_get_stats(NULL, NULL), EINVAL);
+	REFUSED(jitfd_space_symbols(NULL, NULL, 0, &count), EINVAL);
+	REFUSED(jitfd_eh_frame_add(NULL, &count, 1, NULL, 0), EINVAL);
+	REFUSED_NULL(jitfd_eh_frame_bytes(NULL, &count), EINVAL);
+	REFUSED_NULL(jitfd_eh_frame_register(NULL, 4), EINVAL);
+	REFUSED(jitfd_gdb_add(NULL, NULL, 0, NULL, 0), EINVAL);
+	jitfd_eh_frame_free(NULL);
+	jitfd_unwind_table_free(NULL);
+	jitfd_gdb_free(NULL);
 	jitfd_space_give_up(NULL, NULL);
 	jitfd_space_destroy(NULL);
 }
@@ -1279,6 +1319,212 @@ static void functions_are_linked(void)
 	jitfd_space_destroy(space);
 }
 
+static jitfd_space *new_space_with(uint64_t flags, const struct jitfd_rules *rules, size_t lead)
+{
+	struct jitfd_space_options options = { 0 };
+	struct jitfd_options region = options_with(0);
+	jitfd_space *space = NULL;
+
+	options.size = sizeof(options);
+	options.flags = flags;
+	options.region = &region;
+	options.rules = rules;
+	options.lead = lead;
+	if (jitfd_space_create(&options, &space) != 0)
+		return NULL;
+	return space;
+}
+
+static void rules_hold_for_linked_and_moved_code(void)
+{
+	struct jitfd_rules rules = no_rules();
+	struct jitfd_request request = request_of(0, NULL);
+	struct jitfd_range data = { 0, 1 };
+	struct jitfd_item item = { 0 };
+	jitfd_space *space;
+
+	/* syscall; ret */
+	item.bytes = "\x0f\x05\xc3";
+	item.len = 3;
+	CHECK((space = new_space_with(0, NULL, 0)) != NULL);
+	CHECK(jitfd_space_link(space, &item, 1, NULL) == 0);
+	CHECK(jitfd_space_publish_moved(space, &request, item.bytes, 3, NULL, NULL) == 0);
+	jitfd_space_destroy(space);
+	rules.flags = JITFD_FORBID_SYSTEM_CALLS;
+	CHECK((space = new_space_with(0, &rules, 0)) != NULL);
+	REFUSED(jitfd_space_link(space, &item, 1, NULL), EILSEQ);
+	REFUSED(jitfd_space_publish_moved(space, &request, item.bytes, 3, NULL, NULL), EILSEQ);
+	jitfd_space_destroy(space);
+	rules.data = &data;
+	rules.data_count = 1;
+	CHECK(new_space_with(0, &rules, 0) == NULL && errno == EINVAL);
+	rules = no_rules();
+	rules.align = 64;
+	CHECK(new_space_with(0, &rules, 0) == NULL && errno == EINVAL);
+	rules.align = 0;
+	rules.flags = 0x80000000u;
+	CHECK(new_space_with(0, &rules, 0) == NULL && errno == EINVAL);
+}
+
+static void regions_begin_with_trap_bytes(void)
+{
+	static const struct {
+		uint64_t flags;
+		size_t lead, first;
+	} cases[] = { { 0, 0, 16 }, { 0, 64, 64 }, { JITFD_SPACE_NO_LEAD, 0, 0 } };
+	jitfd_chunk *chunk = answer_chunk(60);
+	void *address = NULL;
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		jitfd_space *space = new_space_with(cases[i].flags, NULL, cases[i].lead);
+
+		CHECK(space != NULL);
+		CHECK(jitfd_space_publish(space, NULL, chunk, &address) == 0);
+		CHECK((uintptr_t)address % PAGE == cases[i].first);
+		CHECK(space_stats_of(space).wasted == cases[i].first);
+		jitfd_space_destroy(space);
+	}
+	CHECK(new_space_with(JITFD_SPACE_NO_LEAD, NULL, 16) == NULL && errno == EINVAL);
+	jitfd_chunk_free(chunk);
+}
+
+static void functions_are_listed(void)
+{
+	jitfd_space *space = new_space(NULL, NULL);
+	jitfd_chunk *chunk = answer_chunk(70);
+	struct jitfd_symbol symbols[3];
+	void *first, *second;
+	size_t total = 9;
+
+	CHECK(jitfd_space_symbols(space, NULL, 0, &total) == 0 && total == 0);
+	CHECK(jitfd_space_publish(space, "first", chunk, &first) == 0);
+	CHECK(jitfd_space_publish(space, "second", chunk, &second) == 0);
+	memset(symbols, 0, sizeof(symbols));
+	CHECK(jitfd_space_symbols(space, symbols, 3, &total) == 0 && total == 2);
+	CHECK(is_called(&symbols[0], "first") && symbols[0].address == first);
+	CHECK(is_called(&symbols[1], "second") && symbols[1].address == second);
+	CHECK(symbols[1].len == ANSWER_SIZE && symbols[2].address == NULL);
+	symbols[1].address = NULL;
+	CHECK(jitfd_space_symbols(space, symbols, 1, &total) == 0 && total == 2);
+	CHECK(symbols[0].address == first && symbols[1].address == NULL);
+	REFUSED(jitfd_space_symbols(space, NULL, 1, &total), EINVAL);
+	REFUSED(jitfd_space_symbols(space, symbols, 1, NULL), EINVAL);
+	jitfd_chunk_free(chunk);
+	jitfd_space_destroy(space);
+}
+
+static uintptr_t framed;
+static size_t inside, behind;
+
+static _Unwind_Reason_Code count_frame(struct _Unwind_Context *context, void *unused)
+{
+	uintptr_t ip = _Unwind_GetIP(context);
+
+	(void)unused;
+	if (ip >= framed && ip < framed + FRAMED_SIZE)
+		inside++;
+	else if (inside > 0)
+		behind++;
+	return _URC_NO_REASON;
+}
+
+static int walk(void)
+{
+	inside = behind = 0;
+	_Unwind_Backtrace(count_frame, NULL);
+	return 80;
+}
+
+static void unwinders_go_through_code(void)
+{
+	unsigned char code[FRAMED_SIZE];
+	const struct jitfd_frame_step steps[] = { { 0, JITFD_FRAME_POINTER, 0, 0, 0 },
+						  { 17, JITFD_FRAME_CFA, JITFD_REG_RSP, 8, 0 } };
+	const struct jitfd_frame_step bad = { 0, JITFD_FRAME_SAVED, JITFD_REG_RBX, 4, 0 };
+	jitfd_space *space = new_space(NULL, NULL);
+	jitfd_eh_frame *table = jitfd_eh_frame_new();
+	jitfd_unwind_table *registered;
+	const unsigned char *bytes;
+	jitfd_chunk *chunk;
+	void *address = NULL;
+	size_t len = 0;
+
+	put_framed(code, walk);
+	CHECK((chunk = jitfd_validate(code, sizeof(code), NULL, NULL)) != NULL);
+	CHECK(jitfd_space_publish(space, "framed", chunk, &address) == 0);
+	framed = (uintptr_t)address;
+	CHECK(call(address) == 80 && inside == 1 && behind == 0);
+	REFUSED(jitfd_eh_frame_add(table, address, sizeof(code), &bad, 1), EINVAL);
+	REFUSED(jitfd_eh_frame_add(table, NULL, sizeof(code), steps, 2), EINVAL);
+	CHECK(jitfd_eh_frame_add(table, address, sizeof(code), steps, 2) == 0);
+	CHECK((bytes = jitfd_eh_frame_bytes(table, &len)) != NULL && len % 4 == 0);
+	REFUSED_NULL(jitfd_eh_frame_register(bytes, len - 4), EINVAL);
+	CHECK((registered = jitfd_eh_frame_register(bytes, len)) != NULL);
+	jitfd_eh_frame_free(table);
+	CHECK(call(address) == 80 && inside == 1 && behind > 0);
+	jitfd_unwind_table_free(registered);
+	CHECK(call(address) == 80 && inside == 1 && behind == 0);
+	jitfd_chunk_free(chunk);
+	jitfd_space_destroy(space);
+}
+
+/* What gdb reads; a shared library keeps it to itself. */
+struct gdb_entry {
+	struct gdb_entry *next, *previous;
+	const char *file;
+	uint64_t len;
+};
+extern struct {
+	uint32_t version, action;
+	struct gdb_entry *relevant, *first;
+} __jit_debug_descriptor __attribute__((weak));
+
+/* Whether the newest object that gdb is told of names a function. */
+static int gdb_knows(const char *name)
+{
+	const struct gdb_entry *entry;
+	size_t at, len = strlen(name) + 1;
+
+	if (&__jit_debug_descriptor == NULL)
+		return 1;
+	entry = __jit_debug_descriptor.first;
+	for (at = 0; entry != NULL && at + len <= entry->len; at++)
+		if (memcmp(entry->file + at, name, len) == 0)
+			return 1;
+	return 0;
+}
+
+static void gdb_is_told_of_code(void)
+{
+	jitfd_space *space = new_space_with(JITFD_SPACE_GDB, NULL, 0);
+	jitfd_chunk *chunk = answer_chunk(90);
+	jitfd_eh_frame *table = jitfd_eh_frame_new();
+	jitfd_gdb *gdb = jitfd_gdb_new();
+	struct jitfd_symbol symbol = { 0 };
+	const void *bytes;
+	size_t len;
+
+	CHECK(space != NULL && gdb != NULL);
+	CHECK(jitfd_space_publish(space, "of_the_space", chunk, &symbol.address) == 0);
+	CHECK(gdb_knows("of_the_space"));
+	REFUSED(jitfd_gdb_add(gdb, &symbol, 1, NULL, 0), EINVAL);
+	symbol.len = ANSWER_SIZE;
+	REFUSED(jitfd_gdb_add(gdb, &symbol, 0, NULL, 0), EINVAL);
+	symbol.name = "\xff";
+	symbol.name_len = 1;
+	REFUSED(jitfd_gdb_add(gdb, &symbol, 1, NULL, 0), EINVAL);
+	symbol.name = "by_hand";
+	symbol.name_len = 7;
+	CHECK(jitfd_eh_frame_add(table, symbol.address, symbol.len, NULL, 0) == 0);
+	bytes = jitfd_eh_frame_bytes(table, &len);
+	CHECK(jitfd_gdb_add(gdb, &symbol, 1, bytes, len) == 0 && gdb_knows("by_hand"));
+	jitfd_gdb_free(gdb);
+	CHECK(gdb_knows("of_the_space"));
+	jitfd_eh_frame_free(table);
+	jitfd_chunk_free(chunk);
+	jitfd_space_destroy(space);
+}
+
 static void remember(void *data, const char *name, size_t name_len, const void *address, size_t len)
 {
 	struct jitfd_symbol *last = data;
@@ -1333,7 +1579,7 @@ static void tools_are_told_of_code(void)
 	jitfd_space_destroy(space);
 	options.jitdump = "/nowhere";
 	REFUSED(jitfd_space_create(&options, &space), ENOENT);
-	options.flags = 4;
+	options.flags = 1 << 20;
 	REFUSED(jitfd_space_create(&options, &space), EINVAL);
 	jitfd_chunk_free(chunk);
 }
@@ -1396,6 +1642,7 @@ static const struct test tests[] = {
 	TEST(data_is_declared),
 	TEST(lock_skips_are_tolerated_if_asked_for),
 	TEST(rules_can_be_tightened),
+	TEST(instructions_are_forbidden_by_name),
 	TEST(lines_and_entries_are_checked),
 	TEST(code_is_laid_out_in_lines),
 	TEST(assumed_code_is_not_looked_at),
@@ -1436,6 +1683,11 @@ static const struct test tests[] = {
 	PUBLISHES(slots_are_filled_or_given_up),
 	PUBLISHES(code_is_moved_to_its_place),
 	PUBLISHES(functions_are_linked),
+	PUBLISHES(rules_hold_for_linked_and_moved_code),
+	PUBLISHES(regions_begin_with_trap_bytes),
+	PUBLISHES(functions_are_listed),
+	PUBLISHES(unwinders_go_through_code),
+	PUBLISHES(gdb_is_told_of_code),
 	PUBLISHES(tools_are_told_of_code),
 	PUBLISHES(listeners_are_told_of_code),
 	PUBLISHES(threads_share_a_region),

@@ -22,6 +22,9 @@ using Chunk = std::unique_ptr<jitfd_chunk, Free<jitfd_chunk_free>>;
 using Lines = std::unique_ptr<jitfd_lines, Free<jitfd_lines_free>>;
 using Region = std::unique_ptr<jitfd_region, Free<jitfd_destroy>>;
 using Probe = std::unique_ptr<jitfd_probe, Free<jitfd_probe_free>>;
+using Frames = std::unique_ptr<jitfd_eh_frame, Free<jitfd_eh_frame_free>>;
+using Unwind = std::unique_ptr<jitfd_unwind_table, Free<jitfd_unwind_table_free>>;
+using Gdb = std::unique_ptr<jitfd_gdb, Free<jitfd_gdb_free>>;
 using Space = std::unique_ptr<jitfd_space, Free<jitfd_space_destroy>>;
 using Mapper = std::unique_ptr<jitfd_mapper, Free<jitfd_mapper_free>>;
 using Mapping = std::unique_ptr<jitfd_mapping, Free<jitfd_mapping_free>>;
@@ -270,6 +273,40 @@ void code_space()
 	CHECK(jitfd_space_get_stats(space.get(), &stats) == 0 && stats.functions == 5);
 }
 
+/* An exception goes through generated code, of which gdb knows, too. */
+void exceptions()
+{
+	jitfd_options region = options_with(0);
+	jitfd_space_options options = {};
+	options.size = sizeof(options);
+	options.region = &region;
+	jitfd_space *made = nullptr;
+	CHECK(jitfd_space_create(&options, &made) == 0);
+	Space space(made);
+	std::vector<unsigned char> code(FRAMED_SIZE);
+	put_framed(code.data(), []() -> int { throw std::string("through"); });
+	Chunk chunk = checked(code);
+	CHECK(jitfd_space_publish(space.get(), "framed", chunk.get(), nullptr) == 0);
+	jitfd_symbol symbol = {};
+	size_t total = 0, len = 0;
+	CHECK(jitfd_space_symbols(space.get(), &symbol, 1, &total) == 0 && total == 1);
+	Frames frames(jitfd_eh_frame_new());
+	const jitfd_frame_step step = { 0, JITFD_FRAME_POINTER, 0, 0, 0 };
+	CHECK(jitfd_eh_frame_add(frames.get(), symbol.address, symbol.len, &step, 1) == 0);
+	const void *bytes = jitfd_eh_frame_bytes(frames.get(), &len);
+	Unwind table(jitfd_eh_frame_register(bytes, len));
+	CHECK(table);
+	Gdb gdb(jitfd_gdb_new());
+	CHECK(jitfd_gdb_add(gdb.get(), &symbol, 1, bytes, len) == 0);
+	std::string caught;
+	try {
+		call(symbol.address);
+	} catch (const std::string &what) {
+		caught = what;
+	}
+	CHECK(caught == "through");
+}
+
 void compile(jitfd_region *region, uint32_t first)
 {
 	for (uint32_t number = first; number < first + 200; number++) {
@@ -304,6 +341,7 @@ const test tests[] = {
 	{ "c++::forked_child", forked_child, CODE },
 	{ "c++::split_region", split_region, CODE },
 	{ "c++::code_space", code_space, CODE },
+	{ "c++::exceptions", exceptions, CODE },
 	{ "c++::threads", threads, CODE },
 };
 

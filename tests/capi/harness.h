@@ -94,6 +94,15 @@ static inline void put_answer(unsigned char code[ANSWER_SIZE], uint32_t number)
 	code[5] = 0xc3;
 }
 
+/* push rbp; mov rbp, rsp; mov rax, FUNCTION; call rax; pop rbp; ret */
+#define FRAMED_SIZE 18
+static inline void put_framed(unsigned char code[FRAMED_SIZE], answer function)
+{
+	memcpy(code, "\x55\x48\x89\xe5\x48\xb8", 6);
+	memcpy(code + 6, &function, sizeof(function));
+	memcpy(code + 14, "\xff\xd0\x5d\xc3", 4);
+}
+
 /* Calls the code at an address. */
 static inline int call(const void *address)
 {

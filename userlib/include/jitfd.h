@@ -8,8 +8,8 @@
  * a bug of the library. After an error everything is as it was before the call.
  *
  * All functions may be called from several threads at once, also on one object,
- * but for those that give an object back, and for jitfd_lines_*(). Pointers that are not said to be
- * optional must not be NULL: EINVAL. Zero a struct that begins with its size, and
+ * but for those that give an object back, and for jitfd_lines_*() and
+ * jitfd_eh_frame_*(). Pointers that are not said to be optional must not be NULL: EINVAL. Zero a struct that begins with its size, and
  * set that:
  *
  *     struct jitfd_rules rules = {0};
@@ -75,6 +75,11 @@
  * Refuse what faults outside of the kernel anyway.
  */
 #define JITFD_FORBID_PRIVILEGED 4096
+
+/**
+ * In a fault only: one of the mnemonics that the rules forbid.
+ */
+#define JITFD_FORBID_NAMED 8192
 
 /**
  * The chunk has no bytes.
@@ -232,6 +237,16 @@
 #define JITFD_SPACE_PERF_MAP 2
 
 /**
+ * gdb knows the names of functions: as jitfd_gdb_add, for all code.
+ */
+#define JITFD_SPACE_GDB 4
+
+/**
+ * The first function of a region may lie at its start.
+ */
+#define JITFD_SPACE_NO_LEAD 8
+
+/**
  * The address, 64 bits.
  */
 #define JITFD_RELOC_ABS64 1
@@ -273,6 +288,64 @@
 #define JITFD_TO_ITEM 1
 
 /**
+ * From here on the frame address is reg + offset. The frame address is where rsp
+ * was before the call that came here: at the start of a function rsp + 8.
+ */
+#define JITFD_FRAME_CFA 1
+
+/**
+ * From here on the caller's reg is in memory, offset bytes below the frame
+ * address: a multiple of 8.
+ */
+#define JITFD_FRAME_SAVED 2
+
+/**
+ * From here on the caller's reg is in the register again.
+ */
+#define JITFD_FRAME_RESTORED 3
+
+/**
+ * The function begins with push rbp; mov rbp, rsp. The first step, at 0; further
+ * ones begin at 4.
+ */
+#define JITFD_FRAME_POINTER 4
+
+/**
+ * A register, by its number in DWARF.
+ */
+#define JITFD_REG_RBX 3
+
+/**
+ * A register, by its number in DWARF.
+ */
+#define JITFD_REG_RBP 6
+
+/**
+ * A register, by its number in DWARF.
+ */
+#define JITFD_REG_RSP 7
+
+/**
+ * A register, by its number in DWARF.
+ */
+#define JITFD_REG_R12 12
+
+/**
+ * A register, by its number in DWARF.
+ */
+#define JITFD_REG_R13 13
+
+/**
+ * A register, by its number in DWARF.
+ */
+#define JITFD_REG_R14 14
+
+/**
+ * A register, by its number in DWARF.
+ */
+#define JITFD_REG_R15 15
+
+/**
  * The right to publish in a region, not to read or execute it. Branches between
  * chunks are not checked here: only a region knows what was published before.
  * May be used by several threads at once.
@@ -285,6 +358,21 @@ typedef struct jitfd_appender jitfd_appender;
  * at once, and published more than once.
  */
 typedef struct jitfd_chunk jitfd_chunk;
+
+/**
+ * Unwind tables of any number of functions, in the format of .eh_frame, to be
+ * registered (jitfd_eh_frame_register) or given to jitfd_gdb_add. For one thread
+ * at a time.
+ */
+typedef struct jitfd_eh_frame jitfd_eh_frame;
+
+/**
+ * Code that gdb knows by name, also if it attaches later. May be used by several
+ * threads at once. With a debugger attached each registration stops the program
+ * for a moment; so a program does well to do it on demand only. JITFD_SPACE_GDB
+ * does it for all code of a code space.
+ */
+typedef struct jitfd_gdb jitfd_gdb;
 
 /**
  * Takes instructions one by one and puts NOPs before those that would cross a
@@ -334,6 +422,11 @@ typedef struct jitfd_slot jitfd_slot;
  * is not taken back one by one; destroying the space unmaps all of it.
  */
 typedef struct jitfd_space jitfd_space;
+
+/**
+ * A table that exceptions and backtraces of this program use.
+ */
+typedef struct jitfd_unwind_table jitfd_unwind_table;
 
 /**
  * Some bytes of a chunk.
@@ -391,6 +484,15 @@ typedef struct jitfd_rules {
    * process may use.
    */
   size_t threads;
+  /**
+   * Mnemonics that are refused, by their names in the manuals, in any case.
+   * Validation then takes about twice as long.
+   */
+  const char *const *forbidden;
+  /**
+   * How many mnemonics there are.
+   */
+  size_t forbidden_count;
 } jitfd_rules;
 
 /**
@@ -612,7 +714,8 @@ typedef struct jitfd_space_options {
    */
   size_t size;
   /**
-   * JITFD_SPACE_TOGETHER, JITFD_SPACE_PERF_MAP.
+   * JITFD_SPACE_TOGETHER, JITFD_SPACE_PERF_MAP, JITFD_SPACE_GDB,
+   * JITFD_SPACE_NO_LEAD.
    */
   uint64_t flags;
   /**
@@ -640,6 +743,17 @@ typedef struct jitfd_space_options {
    * null.
    */
   const char *jitdump;
+  /**
+   * By which rules jitfd_space_link and jitfd_space_publish_moved validate; or
+   * null. They have no data, no entries and no align. If they ask for entries,
+   * each linked item that begins with code has one at its start.
+   */
+  const struct jitfd_rules *rules;
+  /**
+   * Trap bytes at the start of each region, so that the bytes before a function
+   * can be read and never are another function's; 0 for 16.
+   */
+  size_t lead;
 } jitfd_space_options;
 
 /**
@@ -802,6 +916,33 @@ typedef struct jitfd_item {
    */
   size_t reserved[2];
 } jitfd_item;
+
+/**
+ * What is different from some instruction of a function on. What a kind does not
+ * use is 0. This struct does not grow.
+ */
+typedef struct jitfd_frame_step {
+  /**
+   * From where on, in bytes from the start of the function.
+   */
+  size_t at;
+  /**
+   * One of JITFD_FRAME_.
+   */
+  uint32_t kind;
+  /**
+   * One of JITFD_REG_.
+   */
+  uint32_t reg;
+  /**
+   * In bytes.
+   */
+  uint32_t offset;
+  /**
+   * 0.
+   */
+  uint32_t reserved;
+} jitfd_frame_step;
 
 #ifdef __cplusplus
 extern "C" {
@@ -1221,9 +1362,13 @@ int jitfd_append_fd(const struct jitfd_region *region);
 /**
  * After fork(), in the child: makes the region the child's own, a copy of the
  * parent's as it is now (with a fallback: as it was at the fork()), at the same
- * addresses. Both go on publishing, each into its own. The copy is not sealed,
- * and its counters start at 0. Branches to what the parent has published since
- * the fork() are not checked.
+ * addresses. Both go on publishing, each into its own. Without it the child
+ * executes what its parent has published and publishes, and is refused to publish
+ * itself (EPERM). The copy is not sealed, its counters start at 0, and only the
+ * child may publish in it. In the process that made the region the call does the
+ * same. jitfd_map_fd and jitfd_append_fd are those of the copy from now on; further
+ * mappings stay the parent's. Branches to what the parent has published since the
+ * fork() are not checked.
  *
  * Returns 0, or -1 with errno EINVAL if another thread was publishing in the
  * region at the fork(), or region is null; else as jitfd_create. The region is
@@ -1503,6 +1648,18 @@ int jitfd_space_lookup(const struct jitfd_space *space,
                        struct jitfd_symbol *symbol);
 
 /**
+ * Stores the published functions, count of them at most, those of one region by
+ * ascending address; and how many there are. symbols may be null if count is 0.
+ * While other threads publish there may be more by the next call.
+ *
+ * Returns 0, or -1 with errno EINVAL for a null pointer.
+ */
+int jitfd_space_symbols(const struct jitfd_space *space,
+                        struct jitfd_symbol *symbols,
+                        size_t count,
+                        size_t *total);
+
+/**
  * Stores where the bytes of a code space went.
  *
  * Returns 0, or -1 with errno EINVAL for a null pointer or a bad size.
@@ -1524,6 +1681,84 @@ int jitfd_space_link(struct jitfd_space *space,
                      const struct jitfd_item *items,
                      size_t count,
                      void **addresses);
+
+/**
+ * A table without functions. Give it back with jitfd_eh_frame_free.
+ *
+ * Returns null with errno ENOTRECOVERABLE only.
+ */
+struct jitfd_eh_frame *jitfd_eh_frame_new(void);
+
+/**
+ * Gives a table back; what was registered stays so. Null is allowed.
+ */
+void jitfd_eh_frame_free(struct jitfd_eh_frame *table);
+
+/**
+ * Adds the function of len bytes at an address, and how its caller is found: by
+ * steps in ascending order. None, for a function that leaves rsp where it is.
+ *
+ * Returns 0, or -1 with errno EINVAL for a step that makes no sense, or a null
+ * pointer.
+ */
+int jitfd_eh_frame_add(struct jitfd_eh_frame *table,
+                       const void *address,
+                       size_t len,
+                       const struct jitfd_frame_step *steps,
+                       size_t count);
+
+/**
+ * The table as it is in memory, with the zero at its end, and its length in bytes,
+ * unless len is null. Valid until the next call with the same table.
+ *
+ * Returns null with errno EINVAL if table is null.
+ */
+const void *jitfd_eh_frame_bytes(struct jitfd_eh_frame *table, size_t *len);
+
+/**
+ * Has exceptions and backtraces of this program find their way by the len bytes of
+ * an .eh_frame section with its zero at the end: what jitfd_eh_frame_bytes gives,
+ * or the compiler's own. It is copied, so all addresses in it must be absolute
+ * (__register_frame takes one that is relative to its place). Register one table
+ * for many functions, not one for each. Give it back with jitfd_unwind_table_free,
+ * before the code. What it says must be true of the code that is there.
+ *
+ * Returns null with errno EINVAL if there is no zero at the end, or a null pointer,
+ * or ENOMEM.
+ */
+struct jitfd_unwind_table *jitfd_eh_frame_register(const void *bytes, size_t len);
+
+/**
+ * Takes a table back that was registered. Null is allowed.
+ */
+void jitfd_unwind_table_free(struct jitfd_unwind_table *table);
+
+/**
+ * Nothing is registered yet. Give it back with jitfd_gdb_free.
+ *
+ * Returns null with errno ENOTRECOVERABLE only.
+ */
+struct jitfd_gdb *jitfd_gdb_new(void);
+
+/**
+ * Has gdb forget what was registered. Null is allowed.
+ */
+void jitfd_gdb_free(struct jitfd_gdb *gdb);
+
+/**
+ * Registers functions that were published: their names in UTF-8, which may be null,
+ * addresses and lengths; and eh_frame_len bytes of an unwind table about them with
+ * absolute addresses (jitfd_eh_frame_bytes), or null and 0. All is copied but the
+ * code.
+ *
+ * Returns 0, or -1 with errno EINVAL if there are no functions, one has no bytes,
+ * a name is not UTF-8, or for a null pointer.
+ */
+int jitfd_gdb_add(struct jitfd_gdb *gdb,
+                  const struct jitfd_symbol *functions,
+                  size_t count,
+                  const void *eh_frame,
+                  size_t eh_frame_len);
 
 /**
  * What went wrong in the last call of this thread that failed, in words: which

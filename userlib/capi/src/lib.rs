@@ -12,11 +12,7 @@
 //! * No panic reaches C: `guard.rs` turns it into `ENOTRECOVERABLE`.
 //! * Structs that may grow begin with their size, see `versioned.rs`.
 //! * Everything is thread-safe except giving an object back while it is used, and
-//!   laying code out in one `jitfd_lines`.
-//!
-//! Rust only, so far: registration of code with GDB and of `.eh_frame` tables, rules
-//! for items that are linked and code that is moved, instructions forbidden by
-//! mnemonic, the choice of the trap bytes before the first function of each region, the list of a code space's functions.
+//!   adding to one `jitfd_lines` or one `jitfd_eh_frame`.
 //!
 //! Unsafe: what C passes is read and written by the functions of `pointer.rs`
 //! and `versioned.rs` only; the exported functions are `unsafe` because they
@@ -37,7 +33,9 @@ mod versioned;
 // The exported functions, in the order of the header.
 mod chunk;
 mod code;
+mod eh_frame;
 mod fault;
+mod gdb;
 mod handle;
 mod lines;
 mod link;

@@ -339,9 +339,13 @@ pub unsafe extern "C" fn jitfd_append_fd(region: *const jitfd_region) -> c_int {
 
 /// After fork(), in the child: makes the region the child's own, a copy of the
 /// parent's as it is now (with a fallback: as it was at the fork()), at the same
-/// addresses. Both go on publishing, each into its own. The copy is not sealed,
-/// and its counters start at 0. Branches to what the parent has published since
-/// the fork() are not checked.
+/// addresses. Both go on publishing, each into its own. Without it the child
+/// executes what its parent has published and publishes, and is refused to publish
+/// itself (EPERM). The copy is not sealed, its counters start at 0, and only the
+/// child may publish in it. In the process that made the region the call does the
+/// same. jitfd_map_fd and jitfd_append_fd are those of the copy from now on; further
+/// mappings stay the parent's. Branches to what the parent has published since the
+/// fork() are not checked.
 ///
 /// Returns 0, or -1 with errno EINVAL if another thread was publishing in the
 /// region at the fork(), or region is null; else as jitfd_create. The region is

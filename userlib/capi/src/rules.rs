@@ -4,8 +4,10 @@
 
 use crate::guard::Failure;
 use crate::pointer;
+use crate::text;
 use crate::versioned::{self, Versioned};
 use rust::{Align, Class, LockSkips, Options};
+use std::ffi::c_char;
 use std::ops::Range;
 
 /// Some bytes of a chunk.
@@ -39,6 +41,9 @@ pub const JITFD_FORBID_SEGMENTS: u32 = 0x800;
 /// Refuse what faults outside of the kernel anyway.
 pub const JITFD_FORBID_PRIVILEGED: u32 = 0x1000;
 
+/// In a fault only: one of the mnemonics that the rules forbid.
+pub const JITFD_FORBID_NAMED: u32 = 0x2000;
+
 /// What a chunk may be, and where its data is. All zero but for the size: no
 /// data, nothing tolerated, nothing forbidden, every instruction is an entry.
 #[repr(C)]
@@ -64,9 +69,14 @@ pub struct jitfd_rules {
     /// How many threads may work on a chunk of more than 1 MiB. 0: as many as the
     /// process may use.
     pub threads: usize,
+    /// Mnemonics that are refused, by their names in the manuals, in any case.
+    /// Validation then takes about twice as long.
+    pub forbidden: *const *const c_char,
+    /// How many mnemonics there are.
+    pub forbidden_count: usize,
 }
 
-// SAFETY: `repr(C)`, a word, two half words, five words; zero is a value of all.
+// SAFETY: `repr(C)`, a word, two half words, seven words; zero is a value of all.
 unsafe impl Versioned for jitfd_rules {
     const FIRST: usize = 56;
 }
@@ -83,7 +93,10 @@ const CLASSES: [(u32, Class); 5] = [
 /// The flag of a class; 0 if there is none.
 pub(crate) fn flag_of(class: Class) -> u32 {
     let found = CLASSES.iter().find(|(_, known)| *known == class);
-    found.map_or(0, |&(flag, _)| flag)
+    match class {
+        Class::Named => JITFD_FORBID_NAMED,
+        _ => found.map_or(0, |&(flag, _)| flag),
+    }
 }
 
 fn known() -> u32 {
@@ -106,7 +119,7 @@ pub(crate) struct Rules {
 impl Rules {
     /// # Safety
     /// `rules` is null or points to such a struct of the size it says, whose
-    /// arrays have as many items as it says.
+    /// arrays have as many items as it says, and whose names are C strings.
     pub(crate) unsafe fn read(rules: *const jitfd_rules) -> Result<Self, Failure> {
         // SAFETY: as promised by the caller.
         let rules = unsafe { versioned::read(rules) }?;
@@ -114,14 +127,23 @@ impl Rules {
             return Err(Failure::Refused(libc::EINVAL, "a flag is not known"));
         }
         // SAFETY: as promised by the caller.
-        let (data, entries) = unsafe {
+        let (data, entries, forbidden) = unsafe {
             let data = pointer::array(rules.data, rules.data_count)?;
-            (data, pointer::array(rules.entries, rules.entry_count)?)
+            let entries = pointer::array(rules.entries, rules.entry_count)?;
+            (
+                data,
+                entries,
+                pointer::array(rules.forbidden, rules.forbidden_count)?,
+            )
         };
         let data: Vec<_> = data.iter().map(range).collect();
         let mut options = with_flags(rules.flags);
         options = data.iter().cloned().fold(options, Options::data);
         options = entries.iter().copied().fold(options, Options::entry);
+        for &name in forbidden {
+            // SAFETY: as promised by the caller.
+            options = options.forbid_mnemonic(unsafe { text::read(name) }?)?;
+        }
         if rules.threads != 0 {
             options = options.threads(rules.threads);
         }
@@ -131,6 +153,21 @@ impl Rules {
             data,
             align,
         })
+    }
+
+    /// The rules for code whose layout somebody else makes.
+    ///
+    /// # Safety
+    /// As [`read`](Self::read).
+    pub(crate) unsafe fn for_any_layout(rules: *const jitfd_rules) -> Result<Options, Failure> {
+        // SAFETY: as promised by the caller.
+        let all = unsafe { versioned::read(rules) }?;
+        if (all.data_count, all.entry_count, all.align) != (0, 0, 0) {
+            let text = "rules for all code of a space have no data, no entries and no alignment";
+            return Err(Failure::Refused(libc::EINVAL, text));
+        }
+        // SAFETY: as promised by the caller.
+        unsafe { Self::read(rules) }.map(|rules| rules.options)
     }
 }
 
@@ -171,10 +208,12 @@ pub(crate) fn align(bytes: usize) -> Result<Align, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::mem::offset_of;
 
     #[test]
     fn the_first_version_has_the_size_it_had() {
-        assert_eq!(size_of::<jitfd_rules>(), jitfd_rules::FIRST);
+        assert_eq!(offset_of!(jitfd_rules, forbidden), jitfd_rules::FIRST);
+        assert_eq!(size_of::<jitfd_rules>(), 72);
     }
 
     #[test]
@@ -183,6 +222,6 @@ mod tests {
         assert_eq!(flags.iter().sum::<u32>(), 0x1f00);
         flags.sort_unstable();
         assert_eq!(flags, CLASSES.map(|(flag, _)| flag));
-        assert_eq!(flag_of(Class::Named), 0);
+        assert_eq!(flag_of(Class::Named) & known(), 0);
     }
 }

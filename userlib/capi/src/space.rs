@@ -7,11 +7,11 @@ use crate::guard::{self, Failure};
 use crate::options::{Choice, jitfd_options, window};
 use crate::pointer;
 use crate::region::all;
-use crate::rules::align;
+use crate::rules::{Rules, align, jitfd_rules};
 use crate::text;
 use crate::versioned::{self, Versioned};
 use rust::space::{CodeSpace, Listener, NewCode, Request, Slot, SpaceOptions, SpaceStats, Symbol};
-use rust::tools::{JitDump, PerfMap};
+use rust::tools::{GdbJit, JitDump, PerfMap};
 use rust::{Align, Validated};
 use std::ffi::{c_char, c_int, c_void};
 use std::io;
@@ -37,6 +37,10 @@ pub const JITFD_SPACE_TOGETHER: u64 = 1;
 /// perf finds the names of functions, in /tmp/perf-PID.map; the regions are made
 /// with JITFD_PERF_MAP.
 pub const JITFD_SPACE_PERF_MAP: u64 = 2;
+/// gdb knows the names of functions: as jitfd_gdb_add, for all code.
+pub const JITFD_SPACE_GDB: u64 = 4;
+/// The first function of a region may lie at its start.
+pub const JITFD_SPACE_NO_LEAD: u64 = 8;
 
 /// Is told of code right after it was published, by the publishing thread and so
 /// perhaps by several at once. The name has name_len bytes and no NUL. It must
@@ -57,7 +61,8 @@ pub type jitfd_listener = Option<
 pub struct jitfd_space_options {
     /// sizeof(struct jitfd_space_options).
     pub size: usize,
-    /// JITFD_SPACE_TOGETHER, JITFD_SPACE_PERF_MAP.
+    /// JITFD_SPACE_TOGETHER, JITFD_SPACE_PERF_MAP, JITFD_SPACE_GDB,
+    /// JITFD_SPACE_NO_LEAD.
     pub flags: u64,
     /// How each region is made, or null.
     pub region: *const jitfd_options,
@@ -72,9 +77,16 @@ pub struct jitfd_space_options {
     /// A folder for a dump of the code (jit-PID.dump), which perf inject reads; or
     /// null.
     pub jitdump: *const c_char,
+    /// By which rules jitfd_space_link and jitfd_space_publish_moved validate; or
+    /// null. They have no data, no entries and no align. If they ask for entries,
+    /// each linked item that begins with code has one at its start.
+    pub rules: *const jitfd_rules,
+    /// Trap bytes at the start of each region, so that the bytes before a function
+    /// can be read and never are another function's; 0 for 16.
+    pub lead: usize,
 }
 
-// SAFETY: `repr(C)`, eight words; zero is a value of all.
+// SAFETY: `repr(C)`, ten words; zero is a value of all.
 unsafe impl Versioned for jitfd_space_options {
     const FIRST: usize = 64;
 }
@@ -194,18 +206,20 @@ impl Listener for Told {
 
 /// # Safety
 /// `options` is null or points to such a struct of the size it says, and so does
-/// its `region`; its `jitdump` is null or a C string.
+/// its `region` and its `rules`; its `jitdump` is null or a C string.
 unsafe fn space_options(options: *const jitfd_space_options) -> Result<SpaceOptions, Failure> {
     // SAFETY: as promised by the caller.
-    let (options, choice, folder) = unsafe {
+    let (options, choice, folder, rules) = unsafe {
         let options = versioned::read(options)?;
         let choice = Choice::read(options.region)?;
         let folder = text::read(options.jitdump)?;
-        (options, choice, folder)
+        let rules = Rules::for_any_layout(options.rules)?;
+        (options, choice, folder, rules)
     };
-    if options.flags & !(JITFD_SPACE_TOGETHER | JITFD_SPACE_PERF_MAP) != 0 {
+    if options.flags & !FLAGS != 0 {
         return Err(Failure::Refused(libc::EINVAL, "a flag is not known"));
     }
+    let lead = lead(&options)?;
     let perf_map = options.flags & JITFD_SPACE_PERF_MAP != 0;
     let region = choice.region();
     let mut wanted = SpaceOptions::new()
@@ -214,7 +228,9 @@ unsafe fn space_options(options: *const jitfd_space_options) -> Result<SpaceOpti
         } else {
             region
         })
-        .together(options.flags & JITFD_SPACE_TOGETHER != 0);
+        .together(options.flags & JITFD_SPACE_TOGETHER != 0)
+        .validation(rules)
+        .lead(lead);
     if let Some(window) = choice.window {
         wanted = wanted.window(window);
     }
@@ -228,6 +244,9 @@ unsafe fn space_options(options: *const jitfd_space_options) -> Result<SpaceOpti
         let data = options.listener_data;
         wanted = wanted.listener(Arc::new(Told { call, data }));
     }
+    if options.flags & JITFD_SPACE_GDB != 0 {
+        wanted = wanted.listener(Arc::new(GdbJit::new()));
+    }
     if !folder.is_empty() {
         let dump = JitDump::create_in(folder.as_ref());
         wanted = wanted.listener(Arc::new(
@@ -240,6 +259,24 @@ unsafe fn space_options(options: *const jitfd_space_options) -> Result<SpaceOpti
     }
     Ok(wanted)
 }
+
+const FLAGS: u64 =
+    JITFD_SPACE_TOGETHER | JITFD_SPACE_PERF_MAP | JITFD_SPACE_GDB | JITFD_SPACE_NO_LEAD;
+
+fn lead(options: &jitfd_space_options) -> Result<usize, Failure> {
+    match (options.lead, options.flags & JITFD_SPACE_NO_LEAD != 0) {
+        (0, true) => Ok(0),
+        (0, false) => Ok(LEAD),
+        (lead, false) => Ok(lead),
+        (_, true) => {
+            let text = "there is a lead, and JITFD_SPACE_NO_LEAD";
+            Err(Failure::Refused(libc::EINVAL, text))
+        }
+    }
+}
+
+/// In bytes, unless something else is asked for.
+const LEAD: usize = 16;
 
 fn no_file(error: &io::Error, what: &'static str) -> Failure {
     Failure::NoFile(error.raw_os_error().unwrap_or(libc::EIO), what)
@@ -489,6 +526,34 @@ pub unsafe extern "C" fn jitfd_space_lookup(
     })
 }
 
+/// Stores the published functions, count of them at most, those of one region by
+/// ascending address; and how many there are. symbols may be null if count is 0.
+/// While other threads publish there may be more by the next call.
+///
+/// Returns 0, or -1 with errno EINVAL for a null pointer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jitfd_space_symbols(
+    space: *const jitfd_space,
+    symbols: *mut jitfd_symbol,
+    count: usize,
+    total: *mut usize,
+) -> c_int {
+    guard::status(|| {
+        pointer::wanted(total)?;
+        if count > 0 {
+            pointer::wanted(symbols)?;
+        }
+        // SAFETY: the header says what these pointers must be.
+        unsafe {
+            let space = pointer::object(space)?;
+            let all: Vec<_> = space.space.symbols().map(jitfd_symbol::from).collect();
+            pointer::store(total, all.len());
+            pointer::store_all(symbols, all.into_iter().take(count));
+        }
+        Ok(())
+    })
+}
+
 /// Stores where the bytes of a code space went.
 ///
 /// Returns 0, or -1 with errno EINVAL for a null pointer or a bad size.
@@ -510,10 +575,15 @@ pub unsafe extern "C" fn jitfd_space_get_stats(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::mem::offset_of;
 
     #[test]
     fn the_first_version_has_the_size_it_had() {
-        assert_eq!(size_of::<jitfd_space_options>(), jitfd_space_options::FIRST);
+        assert_eq!(
+            offset_of!(jitfd_space_options, rules),
+            jitfd_space_options::FIRST
+        );
+        assert_eq!(size_of::<jitfd_space_options>(), 80);
         assert_eq!(size_of::<jitfd_request>(), jitfd_request::FIRST);
         assert_eq!(size_of::<jitfd_space_stats>(), jitfd_space_stats::FIRST);
     }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// The files with items for C, in the order of the header.
 const FILES: &[&str] = &[
     "rules", "lines", "fault", "chunk", "options", "probe", "code", "stats", "region", "handle",
-    "space", "link", "guard", "version",
+    "space", "link", "eh_frame", "gdb", "guard", "version",
 ];
 
 const HEAD: &str = "\
@@ -26,8 +26,8 @@ const HEAD: &str = "\
  * a bug of the library. After an error everything is as it was before the call.
  *
  * All functions may be called from several threads at once, also on one object,
- * but for those that give an object back, and for jitfd_lines_*(). Pointers that are not said to be
- * optional must not be NULL: EINVAL. Zero a struct that begins with its size, and
+ * but for those that give an object back, and for jitfd_lines_*() and
+ * jitfd_eh_frame_*(). Pointers that are not said to be optional must not be NULL: EINVAL. Zero a struct that begins with its size, and
  * set that:
  *
  *     struct jitfd_rules rules = {0};
