@@ -27,6 +27,9 @@ fi
 say "lints"
 cargo clippy --quiet --workspace --all-targets -- -D warnings
 
+say "the library's reference"
+RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps -p jitfd
+
 say "host tests"
 cargo test --quiet --workspace
 
