@@ -78,8 +78,8 @@ pub enum Reason {
     /// The instruction crosses a border of 64 bytes, and
     /// [`Options::within_lines`](crate::Options::within_lines) forbids that.
     CrossesLine,
-    /// A direct branch has an operand-size prefix (66): AMD and Intel
-    /// processors give it different lengths and targets.
+    /// A near branch, call or return has an operand-size prefix (66): AMD and Intel
+    /// processors give it different targets, and a direct one different lengths.
     VendorDependent,
 }
 
@@ -231,7 +231,7 @@ impl fmt::Display for Reason {
             Self::VendorDependent => {
                 write!(
                     f,
-                    "the length and target of this branch depend on the processor's maker"
+                    "where this goes, or how long it is, depends on the processor's maker"
                 )
             }
         }

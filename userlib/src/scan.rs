@@ -13,7 +13,7 @@ use crate::cast::{to_i64, to_u64, to_usize};
 use crate::fault::{LONGEST, Reason, ValidationError};
 use crate::options::{LINE, Rules};
 use crate::plain::{Plain, plain};
-use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction, OpKind};
+use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, Instruction, OpKind};
 use std::ops::Range;
 
 /// A direct branch that leaves its chunk.
@@ -204,14 +204,15 @@ impl<'a> Full<'a> {
     /// The instruction that was decoded, at `at`, as the loop wants it.
     fn judged(&self, at: usize) -> Result<Plain, ValidationError> {
         let (chunk, len) = (self.job.chunk, self.instruction.len());
+        let bytes = chunk.get(at..at + len).unwrap_or_default();
+        if is_vendor_dependent(&self.instruction, bytes) {
+            return Err(ValidationError::at(chunk, at, Reason::VendorDependent));
+        }
         if !is_direct_branch(&self.instruction) {
             return Ok(Plain {
                 len,
                 displacement: None,
             });
-        }
-        if has_operand_size(chunk, at, len) {
-            return Err(ValidationError::at(chunk, at, Reason::VendorDependent));
         }
         let distance = to_i64(self.instruction.near_branch_target()) - to_i64(to_u64(len));
         // Displacements have at most 32 bits.
@@ -231,10 +232,18 @@ fn is_direct_branch(instruction: &Instruction) -> bool {
     )
 }
 
-/// Whether the branch at `at` has a 66 prefix that counts: AMD processors then
-/// take a 16-bit displacement, unless REX.W overrules it.
-fn has_operand_size(chunk: &[u8], at: usize, len: usize) -> bool {
-    let bytes = chunk.get(at..at + len).unwrap_or_default();
+/// Whether `instruction`, of these bytes, is a near branch, call or return with a 66
+/// prefix that counts. AMD processors then take a displacement, an operand or a
+/// return address of 16 bits, unless REX.W overrules it.
+pub(crate) fn is_vendor_dependent(instruction: &Instruction, bytes: &[u8]) -> bool {
+    let near = matches!(
+        instruction.code(),
+        Code::Jmp_rm64 | Code::Call_rm64 | Code::Retnq | Code::Retnq_imm16
+    );
+    (near || is_direct_branch(instruction)) && has_operand_size(bytes)
+}
+
+fn has_operand_size(bytes: &[u8]) -> bool {
     let (mut short, mut wide) = (false, false);
     for &byte in bytes {
         match byte {

@@ -179,6 +179,64 @@ fn each_reason_and_its_place() {
         refused(&[0x66, 0x70, 0], none()),
         (0, Reason::VendorDependent)
     );
+    // jmp rax; call [rax]; ret; ret 8
+    for code in [
+        &[0x66, 0xff, 0xe0][..],
+        &[0x66, 0xff, 0x10],
+        &[0x66, 0xc3],
+        &[0x66, 0xc2, 8, 0],
+    ] {
+        assert_eq!(refused(code, none()), (0, Reason::VendorDependent));
+    }
+}
+
+/// What both makers' manuals agree on: iced-x86 decodes by either.
+#[test]
+fn what_is_accepted_means_the_same_to_both_makers() {
+    use iced_x86::{Code, Decoder, DecoderOptions};
+    // Undefined either way; or only the size of a far pointer differs.
+    const KNOWN: [Code; 8] = [
+        Code::Ud0_r16_rm16,
+        Code::Ud0_r32_rm32,
+        Code::Ud0_r64_rm64,
+        Code::Call_m1664,
+        Code::Jmp_m1664,
+        Code::Lfs_r64_m1664,
+        Code::Lgs_r64_m1664,
+        Code::Lss_r64_m1664,
+    ];
+    let prefixes: [&[u8]; 10] = [
+        &[],
+        &[0x48],
+        &[0x66],
+        &[0x66, 0x40],
+        &[0x66, 0x48],
+        &[0x66, 0x67],
+        &[0x66, 0xf2],
+        &[0xf0],
+        &[0xf2],
+        &[0xf3],
+    ];
+    let maps: [&[u8]; 4] = [&[], &[0x0f], &[0x0f, 0x38], &[0x0f, 0x3a]];
+    let mut accepted = 0;
+    for (prefix, map) in prefixes.iter().flat_map(|p| maps.map(|map| (p, map))) {
+        for [opcode, modrm] in (0..=u16::MAX).map(u16::to_le_bytes) {
+            let code = [*prefix, map, &[opcode, modrm], &[0x11; 12]].concat();
+            let decode = |options| Decoder::new(64, &code, options).decode();
+            let (intel, amd) = (decode(DecoderOptions::NONE), decode(DecoderOptions::AMD));
+            let known = intel.is_invalid() || KNOWN.contains(&intel.code());
+            if known || validate(&code[..intel.len()], &Options::new()).is_err() {
+                continue;
+            }
+            accepted += 1;
+            assert_eq!(
+                (intel.code(), intel.len()),
+                (amd.code(), amd.len()),
+                "{code:x?}"
+            );
+        }
+    }
+    assert!(accepted > 100_000, "{accepted}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::CodeSpace;
 use super::slot::{Function, Request};
 use crate::error::Error;
 use crate::fault::{Reason, ValidationError};
+use crate::scan::is_vendor_dependent;
 use crate::validate::{LOCK, Options, Validator};
 use iced_x86::{
     BlockEncoder, BlockEncoderOptions, BlockEncoderResult, Decoder, DecoderOptions, Instruction,
@@ -66,7 +67,8 @@ const GROWTH: usize = 24;
 ///
 /// # Errors
 /// [`Error::Validation`] with [`Reason::IntoInstruction`] if a branch goes into the
-/// middle of an instruction of the code; offsets are in `code`.
+/// middle of an instruction of the code, or with [`Reason::VendorDependent`]; offsets
+/// are in `code`.
 /// [`Error::Argument`] if some bytes are not a whole, valid instruction, or a
 /// memory operand can't reach its target.
 ///
@@ -90,6 +92,15 @@ fn decode(code: &[u8], from: usize) -> Result<Vec<Instruction>, Error> {
     let valid = instructions.iter().all(|one| !one.is_invalid());
     if !valid || code.is_empty() {
         return Err(NO_CODE);
+    }
+    // What is encoded again has lost the prefix, and one of the two meanings.
+    let mut at = 0;
+    for one in &instructions {
+        let bytes = code.get(at..at + one.len()).unwrap_or_default();
+        if is_vendor_dependent(one, bytes) {
+            return Err(ValidationError::at(code, at, Reason::VendorDependent).into());
+        }
+        at += one.len();
     }
     check_targets(code, from, instructions)
 }
@@ -283,6 +294,31 @@ mod tests {
         // Out of the code, in front and behind.
         assert!(move_code(&[0xeb, 0x80, 0x90], 0x1000, 0x9000).is_ok());
         assert!(move_code(&[0x90, 0xeb, 0x7f], 0, 0x9000).is_ok());
+    }
+
+    /// Encoded again they would have one maker's meaning.
+    #[test]
+    fn branches_that_makers_disagree_about_are_refused() {
+        let jumps: [&[u8]; 5] = [
+            &[0x66, 0xe9, 0, 0, 0, 0],
+            &[0x66, 0x0f, 0x84, 0, 0, 0, 0],
+            &[0x66, 0xe8, 0, 0, 0, 0],
+            &[0x66, 0xeb, 0],
+            &[0x66, 0xc3],
+        ];
+        for jump in jumps {
+            let code = [&[0x90], jump, &[0x90]].concat();
+            let Err(Error::Validation(error)) = move_code(&code, 0x1000, 0x9000) else {
+                panic!("{jump:x?} must be refused");
+            };
+            assert_eq!(
+                (error.offset(), error.reason()),
+                (1, &Reason::VendorDependent)
+            );
+            // REX.W overrules the prefix.
+            let wide = [&jump[..1], &[0x48], &jump[1..]].concat();
+            assert!(move_code(&wide, 0x1000, 0x9000).is_ok());
+        }
     }
 
     #[test]

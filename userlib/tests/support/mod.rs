@@ -97,10 +97,16 @@ fn branch(code: &[u8], at: usize) -> Branch {
         (0x70..=0x7f | 0xe0..=0xe3 | 0xeb, _) => (1, 1),
         (0xe8 | 0xe9, _) => (1, 4),
         (0x0f, 0x80..=0x8f) | (0xc7, 0xf8) => (2, 4),
+        // Near ones that take an operand or the stack.
+        (0xc2 | 0xc3, _) => (0, 0),
+        (0xff, modrm) if matches!(modrm >> 3 & 7, 2 | 4) => (0, 0),
         _ => return Branch::None,
     };
     if operand_size && !wide {
         return Branch::Ambiguous;
+    }
+    if bytes == 0 {
+        return Branch::None;
     }
     let from = here + opcode_len;
     let displacement = match bytes {
