@@ -128,7 +128,7 @@
 #define JITFD_REASON_INTO_DATA 9
 
 /**
- * A direct branch with an operand-size prefix: processors differ.
+ * A near branch, call or return with an operand-size prefix: processors differ.
  */
 #define JITFD_REASON_VENDOR_DEPENDENT 10
 

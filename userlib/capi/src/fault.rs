@@ -27,7 +27,7 @@ pub const JITFD_REASON_INTO_INSTRUCTION: u32 = 7;
 pub const JITFD_REASON_SKIPS_LOCK: u32 = 8;
 /// A direct branch goes into declared data; target: where to.
 pub const JITFD_REASON_INTO_DATA: u32 = 9;
-/// A direct branch with an operand-size prefix: processors differ.
+/// A near branch, call or return with an operand-size prefix: processors differ.
 pub const JITFD_REASON_VENDOR_DEPENDENT: u32 = 10;
 /// A declared entry is not the first byte of an instruction; target: the entry.
 pub const JITFD_REASON_BAD_ENTRY: u32 = 11;

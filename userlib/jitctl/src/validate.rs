@@ -3,8 +3,9 @@
 //! `jitctl validate`.
 
 use crate::Status;
-use jitfd::{Class, LockSkips, Options, ValidationError, Validator};
+use jitfd::{Class, LockSkips, Options, Validated, ValidationError, Validator};
 use object::{Object, ObjectSection};
+use serde_json::{Value, json};
 use std::fs;
 use std::io::{self, Write};
 use std::ops::Range;
@@ -24,15 +25,61 @@ pub struct Arguments {
     /// included, decimal or 0x...; may be given more than once
     #[arg(long, value_name = "FROM..TO", value_parser = range)]
     data: Vec<Range<usize>>,
-    /// Refuses branches that skip a lock prefix; they are tolerated otherwise
+    /// An entry, at which an instruction must start: an offset like those of --data;
+    /// may be given more than once
+    #[arg(long, value_name = "OFFSET", value_parser = offset)]
+    entry: Vec<usize>,
+    /// Refuses entries that do not begin with endbr64; without --entry, a first
+    /// instruction that is none
+    #[arg(long)]
+    endbr64: bool,
+    /// Refuses branches that skip a lock prefix; they are tolerated and listed
+    /// otherwise
     #[arg(long)]
     strict: bool,
     /// Refuses instructions that cross a 64-byte line
     #[arg(long)]
     within_lines: bool,
-    /// Refuses system calls
+    /// Refuses instructions of a class; may be given more than once
+    #[arg(long, value_name = "CLASS")]
+    forbid: Vec<Forbidden>,
+    /// Refuses instructions by their name in Intel's manual, such as cpuid; may be
+    /// given more than once
+    #[arg(long, value_name = "NAME", value_parser = mnemonic)]
+    forbid_mnemonic: Vec<String>,
+    /// As --forbid system-calls
     #[arg(long)]
     no_system_calls: bool,
+    /// Prints one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// A class of instructions on the command line.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Forbidden {
+    /// syscall, sysenter and int n
+    SystemCalls,
+    /// wrpkru and xrstor
+    ProtectionKeys,
+    /// Far jumps, calls and returns, and iret
+    FarTransfers,
+    /// Writes of segment registers or the bases behind them
+    Segments,
+    /// What faults outside of the kernel
+    Privileged,
+}
+
+impl From<Forbidden> for Class {
+    fn from(forbidden: Forbidden) -> Self {
+        match forbidden {
+            Forbidden::SystemCalls => Self::SystemCalls,
+            Forbidden::ProtectionKeys => Self::ProtectionKeys,
+            Forbidden::FarTransfers => Self::FarTransfers,
+            Forbidden::Segments => Self::Segments,
+            Forbidden::Privileged => Self::Privileged,
+        }
+    }
 }
 
 fn number(text: &str) -> Option<usize> {
@@ -40,6 +87,16 @@ fn number(text: &str) -> Option<usize> {
         Some(digits) => usize::from_str_radix(digits, 16).ok(),
         None => text.parse().ok(),
     }
+}
+
+fn offset(text: &str) -> Result<usize, String> {
+    number(text).ok_or_else(|| "an offset is a number of bytes".to_owned())
+}
+
+fn mnemonic(text: &str) -> Result<String, String> {
+    let known = Options::new().forbid_mnemonic(text);
+    known.map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
 }
 
 fn range(text: &str) -> Result<Range<usize>, String> {
@@ -59,29 +116,59 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> io::Result<Status> {
         file
     };
     let len = code.len();
-    match Validator::new(options(arguments)).validate_owned(code) {
-        Ok(chunk) => {
-            writeln!(out, "{name}: valid, {len} bytes")?;
-            for offset in chunk.lock_skips() {
-                writeln!(
-                    out,
-                    "tolerated: a branch to {offset:#x}, behind a lock prefix"
-                )?;
-            }
-            Ok(Status::Good)
-        }
-        Err(error) => {
-            explain(&error, &name.to_string(), out)?;
-            Ok(Status::No)
-        }
+    let options = options(arguments).map_err(io::Error::other)?;
+    let checked = Validator::new(options).validate_owned(code);
+    if arguments.json {
+        let answer = as_json(&name.to_string(), len, &checked);
+        writeln!(out, "{answer:#}")?;
+    } else {
+        print(&name.to_string(), len, &checked, out)?;
+    }
+    Ok(match checked {
+        Ok(_) => Status::Good,
+        Err(_) => Status::No,
+    })
+}
+
+type Checked = Result<Validated, ValidationError>;
+
+fn print(name: &str, len: usize, checked: &Checked, out: &mut dyn Write) -> io::Result<()> {
+    let chunk = match checked {
+        Ok(chunk) => chunk,
+        Err(error) => return writeln!(out, "{name}: not valid: {error}"),
+    };
+    writeln!(out, "{name}: valid, {len} bytes")?;
+    for offset in chunk.lock_skips() {
+        writeln!(
+            out,
+            "tolerated: a branch to {offset:#x}, behind a lock prefix"
+        )?;
+    }
+    Ok(())
+}
+
+fn as_json(name: &str, len: usize, checked: &Checked) -> Value {
+    match checked {
+        Ok(chunk) => json!({
+            "file": name,
+            "valid": true,
+            "bytes": len,
+            "lock_skips": chunk.lock_skips(),
+        }),
+        Err(error) => json!({
+            "file": name,
+            "valid": false,
+            "bytes": len,
+            "offset": error.offset(),
+            "instruction": error.bytes(),
+            "disassembly": error.disassembly(),
+            "reason": error.reason().to_string(),
+            "advice": error.advice(),
+        }),
     }
 }
 
-fn explain(error: &ValidationError, name: &str, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "{name}: not valid: {error}")
-}
-
-fn options(arguments: &Arguments) -> Options {
+fn options(arguments: &Arguments) -> Result<Options, jitfd::Error> {
     let rule = if arguments.strict {
         LockSkips::Refuse
     } else {
@@ -91,13 +178,25 @@ fn options(arguments: &Arguments) -> Options {
     for range in &arguments.data {
         options = options.data(range.clone());
     }
+    for &entry in &arguments.entry {
+        options = options.entry(entry);
+    }
+    if arguments.endbr64 {
+        options = options.endbr64();
+    }
     if arguments.within_lines {
         options = options.within_lines();
+    }
+    for &class in &arguments.forbid {
+        options = options.forbid(class.into());
     }
     if arguments.no_system_calls {
         options = options.forbid(Class::SystemCalls);
     }
-    options
+    for name in &arguments.forbid_mnemonic {
+        options = options.forbid_mnemonic(name)?;
+    }
+    Ok(options)
 }
 
 fn section(file: &[u8], name: &str) -> io::Result<Vec<u8>> {

@@ -140,6 +140,70 @@ fn policies_can_be_asked_for() {
 }
 
 #[test]
+fn entries_and_classes_can_be_asked_for() {
+    let folder = Folder::new("entries");
+    // endbr64; nop; mov eax, 1; cpuid; syscall; ret
+    let code = [
+        0xf3, 0x0f, 0x1e, 0xfa, 0x90, 0xb8, 1, 0, 0, 0, 0x0f, 0xa2, 0x0f, 0x05, 0xc3,
+    ];
+    let code = folder.write("code", code);
+    let validate = |flags: &[&str]| status(&jitctl(&[&["validate", &code], flags].concat()));
+    assert_eq!(validate(&["--entry", "0", "--entry", "0x5"]), 0);
+    assert_eq!(validate(&["--entry", "6"]), 1);
+    assert_eq!(validate(&["--entry", "x"]), 2);
+    assert_eq!(validate(&["--endbr64", "--entry", "0"]), 0);
+    assert_eq!(validate(&["--endbr64", "--entry", "0", "--entry", "5"]), 1);
+    assert_eq!(validate(&["--forbid", "system-calls"]), 1);
+    assert_eq!(validate(&["--forbid", "everything"]), 2);
+    assert_eq!(validate(&["--forbid-mnemonic", "cpuid"]), 1);
+    assert_eq!(validate(&["--forbid-mnemonic", "rdtsc"]), 0);
+    assert_eq!(validate(&["--forbid-mnemonic", "no such"]), 2);
+    // One of each class: wrpkru; retf; mov ds, eax; hlt.
+    let classes: [(&str, &[u8]); 4] = [
+        ("protection-keys", &[0x0f, 0x01, 0xef]),
+        ("far-transfers", &[0xcb]),
+        ("segments", &[0x8e, 0xd8]),
+        ("privileged", &[0xf4]),
+    ];
+    for (class, code) in classes {
+        let code = folder.write(class, code);
+        for (other, _) in classes {
+            let output = jitctl(&["validate", "--forbid", other, &code]);
+            assert_eq!(status(&output), i32::from(class == other), "{class}");
+        }
+    }
+}
+
+#[test]
+fn validation_can_answer_in_json() {
+    let folder = Folder::new("json");
+    let answer = |name: &str, code: &[u8], flags: &[&str]| {
+        let file = folder.write(name, code);
+        let output = jitctl(&[&["validate", "--json", &file], flags].concat());
+        let answer: serde_json::Value = serde_json::from_str(&text(&output)).unwrap();
+        assert_eq!(answer["file"], file);
+        assert_eq!(answer["bytes"], code.len());
+        (status(&output), answer)
+    };
+    let skip = [0xeb, 0x01, 0xf0, 0xff, 0x00, 0xc3];
+    let (code, good) = answer("skip", &skip, &[]);
+    assert_eq!((code, &good["valid"]), (0, &true.into()));
+    assert_eq!(good["lock_skips"], serde_json::json!([3]));
+    let (code, bad) = answer("skip", &skip, &["--strict"]);
+    assert_eq!((code, &bad["valid"]), (1, &false.into()));
+    assert_eq!(
+        (&bad["offset"], &bad["instruction"]),
+        (&0.into(), &serde_json::json!([0xeb, 1]))
+    );
+    for key in ["disassembly", "reason", "advice"] {
+        assert!(
+            bad[key].as_str().is_some_and(|text| !text.is_empty()),
+            "{bad}"
+        );
+    }
+}
+
+#[test]
 fn a_section_of_an_elf_file_is_validated() {
     // This very program: compilers' code, with what a linker has put between.
     let program = std::env::current_exe().unwrap();
