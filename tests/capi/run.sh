@@ -111,6 +111,18 @@ header_checks() {
     try cxx_program_uses_every_function uses_all "$HERE/every.cc"
 }
 
+# gdb_names FUNCTION...: whether gdb says where the program has stopped, and who has
+# called that.
+gdb_names() {
+    local name
+    LD_LIBRARY_PATH=$WORK gdb -nx -batch -ex "set debuginfod enabled off" -ex run -ex bt \
+        "$WORK/debugged" >"$WORK/gdb" 2>&1
+    cat "$WORK/gdb"
+    for name; do
+        grep -qE "^#[0-9]+ .* in $name \(" "$WORK/gdb" || return 1
+    done
+}
+
 # host: the programs over the shared library, by every backend but the kernel's.
 host_programs() {
     local folder=$TOP/target/release
@@ -121,6 +133,8 @@ host_programs() {
     ln -sf "$folder/libjitfd.so" "$WORK/libjitfd.so.0"
     try c_builds "${C[@]}" -D_GNU_SOURCE -O2 "$HERE/every.c" -o "$WORK/every-c" -L"$folder" -ljitfd -pthread
     try cxx_builds "${CXX[@]}" -O2 "$HERE/every.cc" -o "$WORK/every-cxx" -L"$folder" -ljitfd -pthread
+    try debugged_builds cc -Wall -Wextra -Werror "-I$TOP/userlib/include" -O1 "$HERE/debugged.c" -o "$WORK/debugged" -L"$folder" -ljitfd
+    try gdb_names_code_and_its_caller gdb_names stopped_here main
     for way in "" --dual --flips; do
         for program in every-c every-cxx; do
             say "$program $way"
@@ -271,6 +285,7 @@ need nm binutils
 need pkg-config pkgconf
 need groff groff-base
 need c++ g++
+need gdb gdb
 header_checks
 host_programs
 installation
