@@ -12,20 +12,24 @@
 //! * its text says "example of [`other`]", and the example of that item calls it.
 //!
 //! A method counts as called by `.name` or `Type::name`, anything else that belongs
-//! to a type by `Type::name`, and a method of a trait where it is implemented. Types are not known here: `.len` may be of another
-//! type. What macros generate is not seen.
+//! to a type by `Type::name`, and a method of a trait where it is implemented. Types
+//! are not known here: `.len` may be of another type. What macros make is not seen,
+//! so none may be called that could make public items.
 
 #[path = "examples/source.rs"]
 mod source;
 #[path = "examples/text.rs"]
 mod text;
 
-use source::{Kind, Module, Public, parse, public_items, read};
+use source::{Kind, Module, Public, makers_of_items, parse, public_items, read};
 use std::path::Path;
 use text::{Example, examples};
 
 /// Items that need no example, and why.
 const EXCEPTIONS: [(&str, &str); 0] = [];
+
+/// Macros of other crates that make no public item.
+const HARMLESS: [&str; 3] = ["compile_error", "global_asm", "thread_local"];
 
 /// Whether `example` calls `item`.
 fn calls(example: &Example, item: &Public) -> bool {
@@ -159,6 +163,60 @@ fn methods_may_be_in_the_example_of_their_type_or_of_another() {
         "outer::free",
     ];
     assert_eq!(without_example(&parsed(text)), expected);
+}
+
+/// The public items with an example that is compiled only, or not even that.
+fn with_skipped_example(root: &Module) -> Vec<String> {
+    let skipped = |text: &str| examples(text).iter().any(|example| example.skipped);
+    let mut found = public_items(root);
+    found.retain(|item| skipped(&item.docs) || item.around.iter().any(|text| skipped(text)));
+    found.into_iter().map(|item| item.path).collect()
+}
+
+#[test]
+fn every_example_runs() {
+    let text = "
+        /// ```no_run
+        /// first();
+        /// ```
+        pub fn first() {}
+        /// ```ignore
+        /// ```
+        pub fn second() {}
+        /// ```compile_fail
+        /// ```
+        pub fn third() {}";
+    assert_eq!(with_skipped_example(&parsed(text)), ["first", "second"]);
+    assert_eq!(with_skipped_example(&userlib()), [""; 0]);
+}
+
+/// The calls of macros that may make public items.
+fn unknown_makers(root: &Module) -> Vec<String> {
+    let mut found = makers_of_items(root);
+    found.retain(|path| {
+        !HARMLESS
+            .iter()
+            .any(|known| path.rsplit("::").next() == Some(known))
+    });
+    found
+}
+
+#[test]
+fn no_macro_hides_items() {
+    let text = "mod inner {
+            thread_local! { static A: u8 = 0; }
+            of_another_crate!();
+            impl Thing { also!(); }
+            impl Trait for Thing { of_a_trait!(); }
+            macro_rules! plain { () => { fn private() {} } }
+            macro_rules! maker { () => { pub fn hidden() {} } }
+            plain!();
+            plain!(pub fn passed_on());
+            maker!();
+        }";
+    let found = ["of_another_crate", "also", "plain", "maker"].map(|name| format!("inner::{name}"));
+    assert_eq!(unknown_makers(&parsed(text)), found);
+    assert_eq!(unknown_makers(&userlib()), [""; 0]);
 }
 
 #[test]

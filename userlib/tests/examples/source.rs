@@ -3,9 +3,10 @@
 //! The modules of a crate, as they are written, and what of them is public.
 
 use super::text::documentation;
+use proc_macro2::{TokenStream, TokenTree};
 use std::fs;
 use std::path::Path;
-use syn::{Attribute, ImplItem, Item, Meta, TraitItem, Type, UseTree, Visibility};
+use syn::{Attribute, ImplItem, Item, Macro, Meta, TraitItem, Type, UseTree, Visibility};
 
 /// A module and what is in it.
 pub struct Module {
@@ -127,6 +128,53 @@ pub fn public_items(root: &Module) -> Vec<Public> {
         collector.macros(module)
     });
     collector.found
+}
+
+/// The macros that are called where items are written and may make public ones,
+/// which nobody sees here: those of other crates, and those that say `pub`.
+pub fn makers_of_items(root: &Module) -> Vec<String> {
+    let mut harmless = Vec::new();
+    each(root, &mut Vec::new(), &mut |module, _| {
+        for item in &module.items {
+            let Item::Macro(item) = item else { continue };
+            let name = item.ident.as_ref().map(ToString::to_string);
+            harmless.extend(name.filter(|_| !says_pub(item.mac.tokens.clone())));
+        }
+    });
+    let mut found = Vec::new();
+    each(root, &mut Vec::new(), &mut |module, at| {
+        for called in module.items.iter().flat_map(called_in) {
+            let name = called.path.segments.last();
+            let name = name.map_or_else(String::new, |last| last.ident.to_string());
+            if !harmless.contains(&name) || says_pub(called.tokens.clone()) {
+                found.push(joined(at, &name).join("::"));
+            }
+        }
+    });
+    found
+}
+
+/// The macros that `item` calls, if they make items.
+fn called_in(item: &Item) -> Vec<&Macro> {
+    match item {
+        Item::Macro(item) if item.ident.is_none() => vec![&item.mac],
+        Item::Impl(item) if item.trait_.is_none() => {
+            let inside = item.items.iter().filter_map(|item| match item {
+                ImplItem::Macro(item) => Some(&item.mac),
+                _ => None,
+            });
+            inside.collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn says_pub(tokens: TokenStream) -> bool {
+    tokens.into_iter().any(|token| match token {
+        TokenTree::Group(group) => says_pub(group.stream()),
+        TokenTree::Ident(name) => name == "pub",
+        _ => false,
+    })
 }
 
 struct Collector<'a> {

@@ -11,6 +11,8 @@ use syn::{Attribute, Expr, ExprLit, Lit, Meta};
 pub struct Example {
     /// Whether `cargo test` compiles and runs it.
     pub runs: bool,
+    /// Whether it is not even tried: `no_run`, `ignore`.
+    pub skipped: bool,
     /// The tokens that a reader sees, without comments and `use` declarations;
     /// groups opened up, so that a pattern is found in any of them.
     tokens: Vec<String>,
@@ -52,8 +54,13 @@ pub fn examples(text: &str) -> Vec<Example> {
             .take_while(|line| !line.trim_start().starts_with("```"))
             .collect();
         if let Some(runs) = runs(info) {
+            let skipped = ["no_run", "ignore"].iter().any(|word| info.contains(word));
             let tokens = tokens(&body);
-            found.push(Example { runs, tokens });
+            found.push(Example {
+                runs,
+                skipped,
+                tokens,
+            });
         }
     }
     found
