@@ -16,6 +16,11 @@
 //! lock and flushes all CPUs; a thread that comes by meanwhile waits in its page
 //! fault. So no CPU ever sees half of a publication.
 //!
+//! Pages that lie apart take a move each. If one is refused (the address space has
+//! too many mappings), those before it are taken back by moves of their own; what is
+//! refused even that is 0xCC again in the next version of its page. Nobody was told
+//! of its address.
+//!
 //! `stage` is as long as `code`, and a page is prepared at its own offset: the
 //! moved pages then merge into few mappings.
 
@@ -33,6 +38,9 @@ use std::ops::Range;
 #[derive(Debug)]
 pub(crate) struct Flips {
     stage: Stage,
+    /// What is there but was not published: each on one page, in bytes from the
+    /// start of the region.
+    stray: Vec<Range<usize>>,
 }
 
 impl Flips {
@@ -40,7 +48,10 @@ impl Flips {
         let stage = near::map(window, capacity, Call::OwnMap, |at| {
             Stage::new(at, capacity)
         })?;
-        let mut flips = Self { stage };
+        let mut flips = Self {
+            stage,
+            stray: Vec::new(),
+        };
         flips.try_out()?;
         Ok(flips)
     }
@@ -57,6 +68,11 @@ impl Flips {
         let pages = self.stage.prepare(run.clone());
         let pages = pages.map_err(failed(Call::Protect))?;
         let start = run.start * abi::PAGE_SIZE;
+        for stray in self.stray.iter().filter(|stray| is_on(run, stray)) {
+            if let Some(place) = pages.get_mut(stray.start - start..stray.end - start) {
+                place.fill(abi::FILL);
+            }
+        }
         for write in writes
             .iter()
             .filter(|write| run.contains(&write.pages().start))
@@ -68,6 +84,40 @@ impl Flips {
         }
         self.stage.turn(run.clone()).map_err(failed(Call::Protect))
     }
+
+    fn place(&mut self, run: &Range<usize>) -> Result<(), Error> {
+        #[cfg(test)]
+        tests::moves()?;
+        self.stage.place(run.clone()).map_err(failed(Call::Move))?;
+        self.stray.retain(|stray| !is_on(run, stray));
+        Ok(())
+    }
+
+    /// Takes back the writes on runs that were placed.
+    fn take_back(&mut self, runs: &[Range<usize>], writes: &[Write<'_>]) {
+        for run in runs {
+            let here = writes.iter().filter(|write| is_on(run, &write.range()));
+            self.stray.extend(here.flat_map(by_page));
+            // What fails is done with the next version.
+            if self.prepare(run, &[]).is_ok() {
+                let _ = self.place(run);
+            }
+        }
+    }
+}
+
+/// Whether the first byte of `bytes` is on one of the pages of `run`.
+fn is_on(run: &Range<usize>, bytes: &Range<usize>) -> bool {
+    run.contains(&(bytes.start / abi::PAGE_SIZE))
+}
+
+/// The bytes of a write, those of each page for themselves.
+fn by_page(write: &Write<'_>) -> impl Iterator<Item = Range<usize>> {
+    let bytes = write.range();
+    write.pages().map(move |page| {
+        let start = page * abi::PAGE_SIZE;
+        bytes.start.max(start)..bytes.end.min(start + abi::PAGE_SIZE)
+    })
 }
 
 /// The pages of `writes`, which ascend, as few runs as there can be.
@@ -93,9 +143,12 @@ impl Memory for Flips {
             self.prepare(run, writes)?;
         }
         let mut effects = Effects::default();
-        for run in runs {
+        for (number, run) in runs.iter().enumerate() {
             let (pages, live) = (run.len(), self.stage.live_pages(run.clone()));
-            self.stage.place(run).map_err(failed(Call::Move))?;
+            if let Err(error) = self.place(run) {
+                self.take_back(runs.get(..number).unwrap_or_default(), writes);
+                return Err(error);
+            }
             effects.swaps += crate::cast::to_u64(live);
             effects.in_place += crate::cast::to_u64(pages - live);
             effects.flushes += u64::from(live > 0);
@@ -119,5 +172,66 @@ impl Memory for Flips {
 
     fn seal(&mut self) {
         self.stage.give_up();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
+    thread_local! {
+        /// After how many moves one is refused, and how many are.
+        static REFUSED: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
+    }
+
+    /// As a process that has too many mappings would have it.
+    pub(super) fn moves() -> Result<(), Error> {
+        let (after, count) = REFUSED.get();
+        if after > 0 || count == 0 {
+            REFUSED.set((after.saturating_sub(1), count));
+            return Ok(());
+        }
+        REFUSED.set((0, count - 1));
+        Err(super::super::refused(Call::Move)(libc::ENOMEM))
+    }
+
+    fn write(offset: usize, bytes: &[u8]) -> Write<'_> {
+        Write { offset, bytes }
+    }
+
+    fn bytes(flips: &Flips, offset: usize) -> [u8; 4] {
+        let code = flips.map(None, 4 * abi::PAGE_SIZE).unwrap();
+        let memory = File::open("/proc/self/mem").unwrap();
+        let mut bytes = [0; 4];
+        let at = code.as_ptr().addr() + offset;
+        memory.read_exact_at(&mut bytes, at as u64).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_refused_batch_leaves_nothing() {
+        const APART: usize = 2 * abi::PAGE_SIZE;
+        for refused in [1, 2] {
+            let mut flips = Flips::new(4 * abi::PAGE_SIZE, None).unwrap();
+            flips.publish(&[write(0, &[1])]).unwrap();
+            // The second move is refused, and then the one that takes back the first.
+            REFUSED.set((1, refused));
+            let batch = [write(1, &[2, 3]), write(APART, &[4])];
+            let error = flips.publish(&batch).unwrap_err();
+            assert_eq!(error.kind(), Some(crate::Kind::NoMemory));
+            assert_eq!(REFUSED.get().1, 0);
+            let left = if refused == 1 { abi::FILL } else { 2 };
+            assert_eq!(bytes(&flips, 0)[..2], [1, left]);
+            assert_eq!(flips.stray.is_empty(), refused == 1);
+            // A shorter one comes to lie where that was.
+            flips.publish(&[write(1, &[5])]).unwrap();
+            assert_eq!(bytes(&flips, 0), [1, 5, abi::FILL, abi::FILL]);
+            assert!(flips.stray.is_empty());
+            flips.publish(&[write(APART, &[6])]).unwrap();
+            assert_eq!(bytes(&flips, APART)[..2], [6, abi::FILL]);
+        }
     }
 }

@@ -17,10 +17,15 @@ pub(crate) struct Write<'a> {
 }
 
 impl Write<'_> {
+    /// Where the bytes go.
+    pub(crate) const fn range(&self) -> Range<usize> {
+        self.offset..self.offset + self.bytes.len()
+    }
+
     /// The pages that the bytes are on.
     pub(crate) fn pages(&self) -> Range<usize> {
-        let end = self.offset + self.bytes.len();
-        self.offset / abi::PAGE_SIZE..end.div_ceil(abi::PAGE_SIZE)
+        let Range { start, end } = self.range();
+        start / abi::PAGE_SIZE..end.div_ceil(abi::PAGE_SIZE)
     }
 }
 
@@ -41,7 +46,8 @@ pub(crate) trait Memory: Debug + Send {
     /// Gets memory for the bytes of `range`, which follows what there was before.
     fn extend(&mut self, range: Range<usize>) -> Result<(), Error>;
 
-    /// Publishes all of `writes`, which ascend and do not overlap, or nothing.
+    /// Publishes all of `writes`, which ascend and do not overlap, or nothing. What is
+    /// not published does not stay, but may be there for a moment.
     fn publish(&mut self, writes: &[Write<'_>]) -> Result<Effects, Error>;
 
     /// Maps the first `len` bytes, readable and executable, inside of `window`.
