@@ -6,19 +6,23 @@
 use crate::abi::FILL;
 use crate::cast::to_u64;
 use crate::error::Error;
+use crate::layout::Align;
+use crate::lines::LineWriter;
 use crate::options::Options;
 use crate::policy::Class;
 use crate::validate::Validator;
 use crate::validated::Validated;
 use iced_x86::{Code, Encoder, IcedError, Instruction, MemoryOperand, Register};
+use std::ops::Range;
 
-/// A chunk that is being written. Addresses are offsets in it: only operands
-/// relative to the instruction pointer may refer to one, and only inside of it or
-/// to what lies at a fixed distance from it.
+/// A chunk that is being written, none of its instructions in two lines. Addresses
+/// are offsets in it: only operands relative to the instruction pointer may refer
+/// to one, and only inside of it or to what lies at a fixed distance from it.
 pub(super) struct Assembly {
     encoder: Encoder,
-    bytes: Vec<u8>,
+    lines: LineWriter,
     entries: Vec<usize>,
+    data: Vec<Range<usize>>,
 }
 
 const WRONG: Error = Error::Argument("x86-64 has no such instruction");
@@ -36,45 +40,71 @@ impl Assembly {
     pub(super) fn new() -> Result<Self, Error> {
         Ok(Self {
             encoder: Encoder::try_new(64).map_err(wrong)?,
-            bytes: Vec::new(),
+            lines: LineWriter::new(),
             entries: Vec::new(),
+            data: Vec::new(),
         })
     }
 
-    /// Where the next instruction comes to lie.
     pub(super) fn len(&self) -> usize {
-        self.bytes.len()
+        self.lines.bytes().len()
     }
 
-    /// A place at which calls and jumps may land. Returns where it is.
-    pub(super) fn entry(&mut self) -> Result<usize, Error> {
-        let at = self.len();
+    /// A place at which calls and jumps may land.
+    pub(super) fn entry(&mut self) -> Result<(), Error> {
+        let at = self.push(Ok(Instruction::with(Code::Endbr64)))?;
         self.entries.push(at);
-        self.push(Ok(Instruction::with(Code::Endbr64)))?;
-        Ok(at)
+        Ok(())
     }
 
-    pub(super) fn push(&mut self, made: Result<Instruction, IcedError>) -> Result<(), Error> {
+    /// Returns where the instruction came to lie.
+    pub(super) fn push(&mut self, made: Result<Instruction, IcedError>) -> Result<usize, Error> {
         let instruction = made.map_err(wrong)?;
-        let at = to_u64(self.len());
-        // The encoder appends to its buffer.
-        self.encoder.set_buffer(std::mem::take(&mut self.bytes));
-        let done = self.encoder.encode(&instruction, at);
-        self.bytes = self.encoder.take_buffer();
-        done.map(drop).map_err(wrong)
+        // The length is the same everywhere.
+        let len = self.encode(&instruction, self.len())?.len();
+        let bytes = self.encode(&instruction, self.lines.place(len))?;
+        self.lines.push(&bytes)
+    }
+
+    fn encode(&mut self, instruction: &Instruction, at: usize) -> Result<Vec<u8>, Error> {
+        let done = self.encoder.encode(instruction, to_u64(at));
+        let bytes = self.encoder.take_buffer();
+        done.map(|_| bytes).map_err(wrong)
     }
 
     /// Fills up with traps.
-    pub(super) fn pad_to(&mut self, offset: usize) {
-        self.bytes.resize(offset.max(self.len()), FILL);
+    pub(super) fn pad_to(&mut self, offset: usize) -> Result<(), Error> {
+        while self.len() < offset {
+            self.lines.push(&[FILL])?;
+        }
+        Ok(())
+    }
+
+    /// Declared data: a constant.
+    pub(super) fn quadword(&mut self, value: u64) -> Result<(), Error> {
+        self.pad_to(self.len().next_multiple_of(8))?;
+        let at = self.lines.push(&value.to_le_bytes())?;
+        self.data.push(at..self.len());
+        Ok(())
     }
 
     /// Checks it: it is entered where it says so and with `endbr64`, and does
-    /// nothing that code of a program may not want to have around.
-    pub(super) fn finish(self, options: Options) -> Result<Validated, Error> {
-        let options = Class::FIXED.into_iter().fold(options, Options::forbid);
+    /// nothing that code of a program may not want to have around. If it fits into
+    /// a line it is aligned so that it does wherever it is put.
+    pub(super) fn finish(self) -> Result<Validated, Error> {
+        let len = self.len();
+        let options = Class::FIXED
+            .into_iter()
+            .fold(Options::new(), Options::forbid);
+        let options = self.data.into_iter().fold(options, Options::data);
         let options = self.entries.into_iter().fold(options, Options::entry);
-        let validator = Validator::new(options.endbr64().entries_only());
-        Ok(validator.validate_owned(self.bytes)?)
+        let options = options.endbr64();
+        if len > Align::LINE.bytes() {
+            let validator = Validator::new(options.within_lines());
+            return Ok(validator.validate_owned(self.lines.into_bytes())?);
+        }
+        let chunk = Validator::new(options).validate_owned(self.lines.into_bytes())?;
+        let align = Align::new(len.next_power_of_two())?;
+        Ok(chunk.aligned(align.max(Align::FUNCTION)))
     }
 }

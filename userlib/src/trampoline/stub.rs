@@ -21,7 +21,6 @@ use super::assemble::{Assembly, quadword_at};
 use super::register::Carrier;
 use crate::abi::PAGE_SIZE;
 use crate::error::Error;
-use crate::options::Options;
 use crate::validated::Validated;
 use iced_x86::{Code, Instruction};
 
@@ -94,7 +93,7 @@ pub(super) fn assemble(carrier: Carrier, shape: Shape) -> Result<Validated, Erro
     for number in 0..shape.capacity {
         let stub = number * STUB;
         let context = shape.slot(stub);
-        code.pad_to(stub);
+        code.pad_to(stub)?;
         code.entry()?;
         let context_there = quadword_at(context);
         code.push(Instruction::with2(
@@ -104,11 +103,11 @@ pub(super) fn assemble(carrier: Carrier, shape: Shape) -> Result<Validated, Erro
         ))?;
         let target_there = quadword_at(context + SLOT / 2);
         code.push(Instruction::with1(Code::Jmp_rm64, target_there))?;
-        code.pad_to(stub + TRAP);
+        code.pad_to(stub + TRAP)?;
         code.entry()?;
     }
-    code.pad_to(shape.code_len());
-    code.finish(Options::new().within_lines())
+    code.pad_to(shape.code_len())?;
+    code.finish()
 }
 
 #[cfg(test)]

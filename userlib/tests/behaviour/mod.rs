@@ -14,6 +14,7 @@ pub mod race;
 pub mod random;
 pub mod region;
 pub mod semantics;
+pub mod setting;
 pub mod shadow;
 pub mod space;
 pub mod table;
@@ -106,6 +107,12 @@ macro_rules! each_behaviour {
             table::a_forked_child_has_entries_of_its_own,
             table::a_call_that_fails_changes_nothing,
             table::no_page_of_a_copy_is_writable_and_executable,
+            setting::all_registers_are_set_at_once,
+            setting::a_register_that_is_not_set_stays,
+            setting::values_are_pushed_in_order,
+            setting::another_stack_can_be_pushed_on,
+            setting::settings_are_published_near_and_far,
+            setting::no_store_changes_a_setting,
             random::random_calls_do_what_a_model_does,
         }
     };

@@ -28,7 +28,7 @@ use std::time::Duration;
 use suite::harness::{self, Test};
 
 /// The behaviours that are of trampolines.
-const FILES: [&str; 1] = ["table::"];
+const FILES: [&str; 2] = ["setting::", "table::"];
 
 /// Those that work under `PR_SET_MDWE`.
 const BACKENDS: [(&str, Backend); 2] =
