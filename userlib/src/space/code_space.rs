@@ -473,16 +473,26 @@ impl CodeSpace {
         if self.areas.len() != seen {
             return Ok(());
         }
-        let capacity = self.next_capacity(len)?;
+        let (least, mut capacity) = self.next_capacity(len)?;
         let region = self.window(window).map_or(self.options.region, |window| {
             self.options.region.window(window)
         });
-        let area = Area::create(region, capacity, self.options.lead)?;
+        let area = loop {
+            match Area::create(region, capacity, self.options.lead) {
+                // A smaller one may be within reach.
+                Err(Error::NoRoom { .. }) if capacity > least => {
+                    let half = Align::PAGE.up(capacity / 2).unwrap_or(least);
+                    capacity = half.max(least);
+                }
+                other => break other?,
+            }
+        };
         self.areas.push(area).map_err(|_| TOO_MANY)?;
         Ok(())
     }
 
-    fn next_capacity(&self, len: usize) -> Result<usize, Error> {
+    /// The least capacity of the next region, and the one it is to have.
+    fn next_capacity(&self, len: usize) -> Result<(usize, usize), Error> {
         let used: usize = self.areas.iter().map(Area::capacity).sum();
         let left = self.options.max_capacity.saturating_sub(used);
         // Regions are whole pages; the bound holds all the same.
@@ -505,7 +515,7 @@ impl CodeSpace {
         let capacity = self.options.region_capacity.max(wanted).min(left);
         // What just fits without the edges is worth a try.
         if capacity >= need {
-            Ok(capacity)
+            Ok((wanted.min(capacity), capacity))
         } else {
             Err(full)
         }

@@ -64,6 +64,8 @@ macro_rules! each_behaviour {
             space::signal_handlers_can_look_up,
             space::code_for_another_address_is_moved,
             space::linked_items_follow_the_rules,
+            space::code_stays_within_lines,
+            space::the_largest_regions_reach_each_other,
             space::regions_for_perf_maps_work_like_others,
             unwinder::backtraces_go_through_generated_code,
             unwinder::panics_pass_through_generated_code,

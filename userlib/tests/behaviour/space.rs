@@ -481,6 +481,58 @@ pub fn linked_items_follow_the_rules(backend: Backend) {
     assert_eq!(moved.unwrap().address % 64, 0);
 }
 
+/// Chunks know what they need; slots and addresses must fit them.
+pub fn code_stays_within_lines(backend: Backend) {
+    let lines = Options::new().within_lines();
+    let space = small(backend).create().unwrap();
+    // Crosses a line anywhere but at the start of one, or close to it.
+    let mut code = vec![0x90; 58];
+    code.extend(returns(4).bytes());
+    let chunk = validate(&code, &lines).unwrap();
+    let aligned = |address: usize| address % 64 == 0;
+    space.publish("odd", &returns(1)).unwrap();
+    let published = space.publish("lines", &chunk).unwrap();
+    assert!(aligned(published.address) && run(&space, published) == 4);
+    let batch = [("a", &returns(2)), ("b", &chunk), ("c", &chunk)];
+    let all = space.publish_all(&batch).unwrap();
+    assert!(aligned(all[1].address) && aligned(all[2].address));
+    let request = Request::new(64).align(Align::LINE);
+    let emitted = space.emit(&request, |_| Ok::<_, Error>(chunk.clone()));
+    assert!(aligned(emitted.unwrap().address));
+    // Behind 16 bytes of a line.
+    space.publish("odd", &returns(1)).unwrap();
+    let slot = space.reserve(&Request::new(64)).unwrap();
+    assert!(!aligned(slot.address()));
+    let refused = space.fill(&slot, &chunk);
+    assert!(matches!(refused, Err(Error::Argument(text)) if text.contains("64 bytes")));
+    space.fill(&slot, &returns(6)).unwrap();
+}
+
+/// Two regions of the largest size can't reach each other from end to end.
+pub fn the_largest_regions_reach_each_other(backend: Backend) {
+    // A reservation there takes memory.
+    if backend == Backend::DualMapping {
+        return;
+    }
+    let options = large(backend).region_capacity(1 << 30).together(true);
+    let space = options.create().unwrap();
+    let whole = Request::new((1 << 30) - 4096);
+    space.reserve(&whole).unwrap();
+    let code = space.publish("first", &returns(1)).unwrap();
+    assert_eq!((run(&space, code), space.stats().regions), (1, 1));
+    // So the second one is smaller.
+    let second = space.reserve(&Request::new(1 << 20)).unwrap();
+    assert!(second.address().abs_diff(code.address) < 1 << 31);
+    let capacities: Vec<_> = space.regions().map(jitfd::JitFd::capacity).collect();
+    assert_eq!(capacities, [1 << 30, 1 << 29]);
+    let bases: Vec<_> = space.regions().map(|region| region.base().addr()).collect();
+    let (low, high) = (
+        bases[0].min(bases[1]),
+        (bases[0] + (1 << 30)).max(bases[1] + (1 << 29)),
+    );
+    assert!(high - low < 1 << 31);
+}
+
 pub fn regions_for_perf_maps_work_like_others(backend: Backend) {
     let there = Window::reaching(1 << 44);
     for window in [None, Some(there)] {
