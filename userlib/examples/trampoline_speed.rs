@@ -22,8 +22,10 @@ const MILLION: usize = 1_000_000;
 const TRIES: usize = 5;
 
 fn main() -> Result<(), Error> {
+    let start = Instant::now();
     let table = table()?;
-    println!("by {}, nanoseconds for each", table.backend());
+    println!("a table of {}: {:?}", table.backend(), start.elapsed());
+    println!("nanoseconds for each");
     row("bind and free, one at a time", || {
         for _ in 0..MILLION {
             drop(black_box(bind(&table)));

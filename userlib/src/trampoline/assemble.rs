@@ -60,9 +60,13 @@ impl Assembly {
     /// Returns where the instruction came to lie.
     pub(super) fn push(&mut self, made: Result<Instruction, IcedError>) -> Result<usize, Error> {
         let instruction = made.map_err(wrong)?;
+        let next = self.len();
+        let mut bytes = self.encode(&instruction, next)?;
         // The length is the same everywhere.
-        let len = self.encode(&instruction, self.len())?.len();
-        let bytes = self.encode(&instruction, self.lines.place(len))?;
+        let place = self.lines.place(bytes.len());
+        if place != next {
+            bytes = self.encode(&instruction, place)?;
+        }
         self.lines.push(&bytes)
     }
 

@@ -101,6 +101,7 @@ macro_rules! each_behaviour {
             table::many_trampolines_use_few_mappings,
             table::one_after_the_other_needs_one_copy,
             table::a_stale_call_is_a_trap,
+            table::a_free_slot_holds_nothing_of_its_owner,
             table::raw_entries_stay_until_they_are_released,
             table::threads_never_share_a_slot,
             table::entries_may_be_dropped_by_other_threads,

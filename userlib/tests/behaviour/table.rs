@@ -134,6 +134,28 @@ pub fn a_stale_call_is_a_trap(backend: Backend) {
     assert_eq!((stale(1), call(&entry, 1)), (3, 3));
 }
 
+/// The context and the target of an entry of a copy with 256 of them.
+fn slot(entry: *const c_void) -> [usize; 2] {
+    let in_copy = entry.addr() & 0x3fff;
+    let slot = entry.wrapping_byte_sub(in_copy);
+    let slot = slot
+        .wrapping_byte_add(0x2000 + in_copy / 2)
+        .cast::<[usize; 2]>();
+    // SAFETY: a slot of a copy that is mapped.
+    unsafe { slot.read_volatile() }
+}
+
+pub fn a_free_slot_holds_nothing_of_its_owner(backend: Backend) {
+    let table = create(Carrier::Rsi, backend);
+    let entry = adder(&table, 77);
+    let at = entry.as_ptr();
+    assert_eq!(slot(at), [77, add as *const () as usize]);
+    drop(entry);
+    let [context, target] = slot(at);
+    assert_eq!(context, 0);
+    assert!((at.addr()..at.addr() + 32).contains(&target), "{target:#x}");
+}
+
 pub fn raw_entries_stay_until_they_are_released(backend: Backend) {
     let table = create(Carrier::Rsi, backend);
     let context = without_provenance_mut(5);
@@ -152,10 +174,13 @@ pub fn raw_entries_stay_until_they_are_released(backend: Backend) {
     assert!(again.contains(&raw) || again.contains(&given));
 }
 
+fn moves_between_threads<T: Send + Sync>(_: &T) {}
+
 pub fn threads_never_share_a_slot(backend: Backend) {
     const THREADS: usize = 4;
     const ROUNDS: usize = 60;
     let table = create(Carrier::Rsi, backend);
+    moves_between_threads(&adder(&table, 0));
     let live = Mutex::new(HashSet::new());
     thread::scope(|scope| {
         let work = |thread| {
@@ -187,7 +212,8 @@ pub fn threads_never_share_a_slot(backend: Backend) {
             .into_iter()
             .for_each(|thread| thread.join().unwrap());
     });
-    // The threads have given back what they kept.
+    // The others have given back what they kept.
+    table.trim();
     let stats = table.stats();
     assert_eq!((stats.taken, stats.copies), (0, 1));
 }
