@@ -72,6 +72,15 @@ const ADVANCE_4: u8 = 0x04;
 const OFFSET: u8 = 0x80;
 const RESTORE: u8 = 0xc0;
 const CFA: u8 = 0x0c;
+const CFA_EXPRESSION: u8 = 0x0f;
+// Operations of an expression.
+const CONST: u8 = 0x08;
+const AND: u8 = 0x1a;
+const MULTIPLY: u8 = 0x1e;
+const PLUS: u8 = 0x22;
+const NOT_BELOW: u8 = 0x2a;
+const REGISTER: u8 = 0x70;
+const RIP: u8 = 16;
 
 impl Frame {
     /// A function that leaves the stack pointer where it is.
@@ -99,6 +108,44 @@ impl Frame {
         self.advance(at);
         self.bytes.extend([CFA, register.number()]);
         leb128(&mut self.bytes, offset);
+        self
+    }
+
+    /// From `at` on the code is many pieces of `stride` bytes, a power of two, at
+    /// multiples of that, which all change the frame in the same way. In each the
+    /// frame address is `register + offset` at first, and `more` further from
+    /// `changes` bytes after its start on. All in bytes, and below 64.
+    ///
+    /// The table has one entry for all of them then: an expression, as linkers write
+    /// one for the stubs of a procedure linkage table.
+    ///
+    /// ```
+    /// use jitfd::tools::{Frame, Register};
+    ///
+    /// // A page of: push rax (1 byte); lea rax, [rip - 8] (7 bytes); jmp (2 bytes)
+    /// let frame = Frame::leaf().cfa_repeated(0, Register::Rsp, 8, 16, 1, 8);
+    /// ```
+    #[must_use]
+    pub fn cfa_repeated(
+        mut self,
+        at: usize,
+        register: Register,
+        offset: u8,
+        stride: u8,
+        changes: u8,
+        more: u8,
+    ) -> Self {
+        self.advance(at);
+        // Below 64 both forms of LEB128 are the number itself.
+        let small = |number: u8| number & 0x3f;
+        self.bytes.extend([CFA_EXPRESSION, 14]);
+        self.bytes
+            .extend([REGISTER | register.number(), small(offset)]);
+        self.bytes.extend([REGISTER + RIP, 0]);
+        self.bytes
+            .extend([CONST, small(stride.wrapping_sub(1)), AND]);
+        self.bytes.extend([CONST, changes, NOT_BELOW]);
+        self.bytes.extend([CONST, more, MULTIPLY, PLUS]);
         self
     }
 
@@ -246,6 +293,51 @@ mod tests {
         let row = found.unwrap();
         let rule = |number| row.register(gimli::Register(number));
         (row.cfa().clone(), rule(3), rule(6))
+    }
+
+    /// The frame address by an expression, with these registers.
+    fn evaluated(table: &[u8], rip: u64, rsp: u64) -> u64 {
+        let section = gimli::EhFrame::new(table, NativeEndian);
+        let (CfaRule::Expression(expression), _, _) = rules(table, rip) else {
+            panic!("an expression");
+        };
+        let encoding = gimli::Encoding {
+            address_size: 8,
+            format: gimli::Format::Dwarf32,
+            version: 1,
+        };
+        let mut evaluation = expression.get(&section).unwrap().evaluation(encoding);
+        let mut result = evaluation.evaluate().unwrap();
+        while let gimli::EvaluationResult::RequiresRegister { register, .. } = result {
+            let value = match register.0 {
+                7 => rsp,
+                16 => rip,
+                other => panic!("register {other}"),
+            };
+            let value = gimli::Value::Generic(value);
+            result = evaluation.resume_with_register(value).unwrap();
+        }
+        assert_eq!(result, gimli::EvaluationResult::Complete);
+        match evaluation.as_result() {
+            [piece] => match piece.location {
+                gimli::Location::Address { address } => address,
+                ref other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn pieces_that_are_all_alike_have_one_entry() {
+        let mut table = EhFrame::new();
+        let frame = Frame::leaf().cfa_repeated(0, Register::Rsp, 8, 32, 5, 16);
+        table.add(0x1000, 4096, &frame);
+        let table = table.into_bytes();
+        for piece in [0x1000, 0x1020, 0x1fe0] {
+            for (at, expected) in [(0, 0x9008), (4, 0x9008), (5, 0x9018), (31, 0x9018)] {
+                assert_eq!(evaluated(&table, piece + at, 0x9000), expected);
+            }
+        }
     }
 
     fn cfa(register: u16, offset: i64) -> CfaRule<usize> {
