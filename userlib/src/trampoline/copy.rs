@@ -10,6 +10,7 @@
 //! copy has its own.
 #![expect(unsafe_code, reason = "this is the file for it")]
 
+use super::frame::{Cover, Known};
 use super::stub::{STUB, Shape, TRAP};
 use crate::abi;
 use crate::backend::Backend;
@@ -185,16 +186,29 @@ unsafe impl Sync for Stub {}
 /// * The context of slot 0 is the number of the copy.
 #[derive(Debug)]
 pub(super) struct Copy {
+    /// Goes first: what is told of the code is true until it is unmapped.
+    known: Option<Known>,
     span: Span,
     start: usize,
     shape: Shape,
 }
 
 impl Copy {
-    pub(super) fn new(source: &Source, shape: Shape, number: usize) -> Result<Self, Error> {
+    pub(super) fn new(
+        source: &Source,
+        shape: Shape,
+        cover: &Cover,
+        number: usize,
+    ) -> Result<Self, Error> {
         let (span, start) = Span::aligned_data(shape.len(), shape.align())
             .map_err(|error| Error::system(Call::MapData, &error))?;
-        let copy = Self { span, start, shape };
+        let known = None;
+        let mut copy = Self {
+            known,
+            span,
+            start,
+            shape,
+        };
         // SAFETY: the pages are the span's own, new, and of no file.
         unsafe { source.map_over(copy.base(), shape.code_len()) }?;
         let owner = copy.stub(0);
@@ -204,6 +218,11 @@ impl Copy {
             let context = without_provenance_mut(number);
             owner.slot(shape).context.store(context, Ordering::Release);
         }
+        // SAFETY: the code is mapped as long as the copy lives, and is what the cover
+        // is about. Nobody reads it by the slice.
+        copy.known = Some(unsafe {
+            cover.register(std::slice::from_raw_parts(copy.base(), shape.code_len()))
+        });
         Ok(copy)
     }
 

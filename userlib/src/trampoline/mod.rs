@@ -35,6 +35,7 @@ mod pool;
 mod slots;
 
 mod copy;
+mod frame;
 
 pub use register::{Carrier, Gpr};
 pub use setting::Setting;

@@ -7,6 +7,7 @@
 //! it. Nothing of the caller runs under it.
 
 use super::copy::{Copy, Source, Stub};
+use super::frame::Cover;
 use super::slots::{Given, Slots};
 use super::stub::Shape;
 use crate::backend::Backend;
@@ -21,6 +22,7 @@ pub(super) struct Pool {
     shape: Shape,
     backend: Backend,
     source: Source,
+    cover: Cover,
     state: Mutex<State>,
 }
 
@@ -44,17 +46,23 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 
 impl Pool {
     /// With one copy, so that it is known now whether code can be mapped.
-    pub(super) fn new(backend: Backend, source: Source, shape: Shape) -> Result<Self, Error> {
+    pub(super) fn new(
+        backend: Backend,
+        source: Source,
+        shape: Shape,
+        cover: Cover,
+    ) -> Result<Self, Error> {
         let mut state = State {
             slots: Slots::new(shape.capacity()),
             copies: Vec::new(),
         };
-        state.grow(&source, shape)?;
+        state.grow(&source, shape, &cover)?;
         Ok(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             shape,
             backend,
             source,
+            cover,
             state: Mutex::new(state),
         })
     }
@@ -91,7 +99,7 @@ impl Pool {
         let run = match state.slots.take(most) {
             Some(run) => Some(run),
             None => {
-                state.grow(&self.source, self.shape)?;
+                state.grow(&self.source, self.shape, &self.cover)?;
                 state.slots.take(most)
             }
         };
@@ -121,8 +129,8 @@ impl Pool {
 }
 
 impl State {
-    fn grow(&mut self, source: &Source, shape: Shape) -> Result<(), Error> {
-        let copy = Copy::new(source, shape, self.slots.next_copy())?;
+    fn grow(&mut self, source: &Source, shape: Shape, cover: &Cover) -> Result<(), Error> {
+        let copy = Copy::new(source, shape, cover, self.slots.next_copy())?;
         let number = self.slots.add();
         match self.copies.get_mut(number) {
             Some(vacant) => *vacant = Some(copy),

@@ -48,12 +48,14 @@ impl Shape {
     pub(super) const MOST: usize = 1 << 16;
 
     /// At least `capacity` slots, inside of the bounds.
-    pub(super) fn new(capacity: usize) -> Self {
-        let capacity = capacity.clamp(Self::LEAST, Self::MOST);
+    pub(super) const fn new(capacity: usize) -> Self {
+        let capacity = match capacity {
+            ..Self::LEAST => Self::LEAST,
+            Self::LEAST..=Self::MOST => capacity.next_power_of_two(),
+            _ => Self::MOST,
+        };
         // INVARIANT: the bounds are powers of two, and so is all in between.
-        Self {
-            capacity: capacity.next_power_of_two(),
-        }
+        Self { capacity }
     }
 
     pub(super) const fn capacity(self) -> usize {

@@ -5,12 +5,15 @@
 
 use super::cache::{self, ROOM};
 use super::copy::{Source, Stub};
+use super::frame::Cover;
 use super::pool::Pool;
 use super::register::Carrier;
 use super::stub::{self, SLOT, Shape};
 use crate::backend::{Backend, Fallback};
 use crate::code::NO_ENTRY;
 use crate::error::Error;
+use crate::tools::Frame;
+use crate::validated::Validated;
 use std::ffi::c_void;
 use std::sync::Arc;
 
@@ -32,6 +35,7 @@ pub struct TableOptions {
     carrier: Carrier,
     fallback: Fallback,
     copy_capacity: usize,
+    debuggers: bool,
 }
 
 impl TableOptions {
@@ -42,6 +46,7 @@ impl TableOptions {
             carrier,
             fallback: Fallback::Never,
             copy_capacity: 4096,
+            debuggers: false,
         }
     }
 
@@ -67,6 +72,28 @@ impl TableOptions {
         self
     }
 
+    /// Has debuggers told of each copy, as [`GdbJit`](crate::tools::GdbJit) does: gdb
+    /// then knows the caller also of a thread that it stops in the middle of a
+    /// trampoline. Unwinders inside of the program always do.
+    ///
+    /// ```
+    /// # use jitfd::Fallback;
+    /// use jitfd::trampoline::{Carrier, TableOptions};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// let options = TableOptions::new(Carrier::Rdi).debuggers(cfg!(debug_assertions));
+    /// # let options = options.fallback(Fallback::Any);
+    /// let table = options.create()?;
+    /// # drop(table);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub const fn debuggers(mut self, told: bool) -> Self {
+        self.debuggers = told;
+        self
+    }
+
     /// Publishes the stubs and maps the first copy of them.
     ///
     /// # Errors
@@ -75,14 +102,38 @@ impl TableOptions {
     /// can't be mapped.
     pub fn create(self) -> Result<Table, Error> {
         let shape = Shape::new(self.copy_capacity);
-        let code = stub::assemble(self.carrier, shape)?;
-        let pool = self.fallback.choose(|backend| {
-            let source = Source::new(backend, &code)?;
-            Pool::new(backend, source, shape)
+        let stubs = Stubs {
+            code: stub::assemble(self.carrier, shape)?,
+            shape,
+            cover: Cover {
+                name: "jitfd_trampoline",
+                // They leave the stack as they find it.
+                frame: Frame::leaf(),
+                debuggers: self.debuggers,
+            },
+        };
+        stubs.create(self.carrier, self.fallback)
+    }
+}
+
+/// The stubs of a table.
+#[derive(Debug)]
+pub(super) struct Stubs {
+    pub(super) code: Validated,
+    pub(super) shape: Shape,
+    pub(super) cover: Cover,
+}
+
+impl Stubs {
+    /// A table of them.
+    pub(super) fn create(self, carrier: Carrier, fallback: Fallback) -> Result<Table, Error> {
+        let pool = fallback.choose(|backend| {
+            let source = Source::new(backend, &self.code)?;
+            Pool::new(backend, source, self.shape, self.cover.clone())
         })?;
         Ok(Table {
             pool: Arc::new(pool),
-            carrier: self.carrier,
+            carrier,
         })
     }
 }
