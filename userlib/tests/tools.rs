@@ -15,3 +15,5 @@ mod debugger;
 mod profiler;
 #[path = "tools/run.rs"]
 mod run;
+#[path = "tools/stepping.rs"]
+mod stepping;

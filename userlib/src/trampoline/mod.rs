@@ -5,8 +5,11 @@
 //!
 //! | need | here |
 //! |---|---|
+//! | a Rust closure as a C function pointer | [`Closure`] |
+//! | the same, for a function type that is known at run time only | [`RegisterClosure`] |
 //! | a C function pointer that carries a context pointer, any number of them, that come and go | [`Table`] |
 //! | any general registers set, values pushed, from a description; nothing that can be changed later | [`Setting`] |
+//! | all registers saved, and a handler that reads and changes them | [`ReturnTrampoline`] |
 //!
 //! | | [`Table`] | [`Setting`] |
 //! |---|---|---|
@@ -19,6 +22,15 @@
 //! All begin with `endbr64`, leave the shadow stack in step and the flags as they
 //! were, are in readable code that has passed validation, and work under
 //! `PR_SET_MDWE` with every backend but mprotect flips.
+//!
+//! # Unwinders
+//!
+//! Panics, C++ exceptions, backtraces and debuggers find the callers of a target, of a
+//! closure and of a handler. Of a closure or a target there is nothing to find: the
+//! trampoline has jumped there and left no trace. What saves registers is a function of
+//! this library with a frame and an unwind table. For those who look at a thread in the
+//! middle of a trampoline (profilers, signal handlers) each mapped copy of the stubs
+//! has an unwind table of one entry, registered as long as it is mapped.
 
 // In the order in which a trampoline is made.
 mod assemble;
@@ -37,6 +49,30 @@ mod slots;
 mod copy;
 mod frame;
 
+mod bound;
+mod common;
+
+mod callable;
+mod closure;
+mod marshal;
+mod registers;
+mod signature;
+
+mod return_body;
+mod return_page;
+mod saved;
+
+#[cfg(test)]
+mod audit;
+
+pub use callable::{Exclusive, Invoke, Once, Shared};
+pub use closure::{
+    Aborting, Closure, ClosureOptions, LocalClosure, OnPanic, Passes, RegisterClosure, Unwinding,
+};
 pub use register::{Carrier, Gpr};
+pub use registers::{Arguments, Registers};
+pub use return_page::{ReturnHandler, ReturnOptions, ReturnPage, ReturnTrampoline};
+pub use saved::SavedRegisters;
 pub use setting::Setting;
+pub use signature::{Argument, CodePointer, FnPointer, Handler, Return, Signature};
 pub use table::{Entry, Table, TableOptions, TableStats};

@@ -7,16 +7,21 @@
 
 pub mod adopt;
 pub mod beside;
+pub mod callers;
 pub mod chain;
+pub mod closure;
 pub mod code;
 mod process;
 pub mod race;
 pub mod random;
 pub mod region;
+pub mod registers;
+pub mod return_page;
 pub mod semantics;
 pub mod setting;
 pub mod shadow;
 pub mod space;
+pub mod stepping;
 pub mod table;
 pub mod trap;
 pub mod unwinder;
@@ -116,6 +121,36 @@ macro_rules! each_behaviour {
             setting::another_stack_can_be_pushed_on,
             setting::settings_are_published_near_and_far,
             setting::no_store_changes_a_setting,
+            closure::up_to_twelve_arguments_arrive,
+            closure::arguments_of_all_types_arrive,
+            closure::a_result_is_extended_as_its_type_says,
+            closure::the_c_library_calls_closures,
+            closure::a_leaked_closure_runs_when_the_process_ends,
+            closure::what_is_captured_is_dropped_once,
+            closure::a_call_after_the_drop_is_a_trap,
+            closure::a_closure_that_changes_is_called_by_one_at_a_time,
+            closure::a_closure_that_is_used_up_is_called_once,
+            closure::panics_pass_or_end_the_process,
+            closure::a_table_serves_the_types_that_leave_its_carrier_free,
+            closure::a_closure_keeps_its_table,
+            closure::many_closures_are_called_by_many_threads,
+            registers::fourteen_mixed_arguments_are_read_in_order,
+            registers::registers_and_stack_are_those_of_the_call,
+            registers::a_variadic_function_knows_how_many_vector_registers_are_used,
+            registers::two_registers_are_returned,
+            registers::what_is_not_set_is_zero,
+            registers::panics_pass_through_saved_registers,
+            return_page::all_registers_are_seen_and_come_back,
+            return_page::every_register_can_be_changed,
+            return_page::wide_vectors_come_back,
+            return_page::a_trampoline_jumps_elsewhere_with_changed_registers,
+            return_page::a_handler_may_be_a_function,
+            return_page::many_copies_know_which_trampoline_was_entered,
+            return_page::panics_pass_through_a_return_trampoline,
+            callers::handlers_find_their_callers,
+            stepping::callers_are_found_in_every_instruction_of_a_closure,
+            stepping::callers_are_found_in_every_instruction_that_saves_registers,
+            stepping::callers_are_found_in_every_instruction_of_a_return_trampoline,
             random::random_calls_do_what_a_model_does,
         }
     };

@@ -28,7 +28,15 @@ use std::time::Duration;
 use suite::harness::{self, Test};
 
 /// The behaviours that are of trampolines.
-const FILES: [&str; 2] = ["setting::", "table::"];
+const FILES: [&str; 7] = [
+    "setting::",
+    "table::",
+    "closure::",
+    "registers::",
+    "return_page::",
+    "callers::",
+    "stepping::",
+];
 
 /// Those that work under `PR_SET_MDWE`.
 const BACKENDS: [(&str, Backend); 2] =

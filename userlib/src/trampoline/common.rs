@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The tables that a process has in common: one for each kind of trampoline and each
+//! backend, created at first use and never dropped.
+//!
+//! Locks: none. Two threads that both need a table first may both create it; one of
+//! the two is dropped again.
+
+use super::register::Carrier;
+use super::table::Table;
+use crate::backend::{Backend, Fallback};
+use crate::error::Error;
+use std::sync::OnceLock;
+
+/// What the tables of a kind have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kind {
+    number: usize,
+    create: fn(Fallback, Carrier) -> Result<Table, Error>,
+    carrier: Carrier,
+}
+
+impl Kind {
+    /// Tables that carry the context in this register.
+    pub(super) fn carrying(carrier: Carrier) -> Self {
+        let create = |fallback, carrier| {
+            let options = super::table::TableOptions::new(carrier);
+            options.fallback(fallback).create()
+        };
+        Self {
+            number: carrier as usize,
+            create,
+            carrier,
+        }
+    }
+
+    /// Return trampolines.
+    pub(super) fn returning() -> Self {
+        Self {
+            number: Carrier::ALL.len(),
+            create: |fallback, _| super::return_page::table(fallback, false),
+            carrier: Carrier::R10,
+        }
+    }
+
+    /// The table that these backends lead to. It is looked for once; a failure is not
+    /// kept, so the next call tries again.
+    pub(super) fn table(self, accepted: Fallback) -> Result<&'static Table, Error> {
+        static FOUND: [[OnceLock<&'static Table>; FALLBACKS]; KINDS] =
+            [const { [const { OnceLock::new() }; FALLBACKS] }; KINDS];
+        let found = &FOUND[self.number][number(accepted)];
+        if let Some(table) = found.get() {
+            return Ok(table);
+        }
+        let table = accepted.choose(|backend| self.of(backend))?;
+        Ok(found.get_or_init(|| table))
+    }
+
+    /// That of one backend.
+    fn of(self, backend: Backend) -> Result<&'static Table, Error> {
+        static CREATED: [[OnceLock<Table>; BACKENDS]; KINDS] =
+            [const { [const { OnceLock::new() }; BACKENDS] }; KINDS];
+        let created = &CREATED[self.number][backend as usize];
+        if let Some(table) = created.get() {
+            return Ok(table);
+        }
+        let new = (self.create)(Fallback::Only(backend), self.carrier)?;
+        Ok(created.get_or_init(|| new))
+    }
+}
+
+const KINDS: usize = Carrier::ALL.len() + 1;
+const BACKENDS: usize = Backend::ALL.len();
+const FALLBACKS: usize = 3 + BACKENDS;
+
+const fn number(accepted: Fallback) -> usize {
+    match accepted {
+        Fallback::Never => 0,
+        Fallback::DualMapping => 1,
+        Fallback::Any => 2,
+        Fallback::Only(backend) => 3 + backend as usize,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_has_one_table_of_a_backend() {
+        let only = Fallback::Only(Backend::DualMapping);
+        let mut tables = Vec::new();
+        for carrier in Carrier::ALL {
+            let table = Kind::carrying(carrier).table(only).unwrap();
+            assert_eq!(
+                (table.carrier(), table.backend()),
+                (carrier, Backend::DualMapping)
+            );
+            tables.push(std::ptr::from_ref(table));
+            let again = Kind::carrying(carrier).table(only).unwrap();
+            assert!(std::ptr::eq(table, again));
+        }
+        tables.push(Kind::returning().table(only).unwrap());
+        tables.sort();
+        tables.dedup();
+        assert_eq!(tables.len(), KINDS);
+    }
+
+    #[test]
+    fn fallbacks_that_lead_to_one_backend_share_its_table() {
+        let kind = Kind::carrying(Carrier::R9);
+        let any = kind.table(Fallback::Any).unwrap();
+        let same = kind.table(Fallback::Only(any.backend())).unwrap();
+        assert!(std::ptr::eq(any, same));
+    }
+}

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What a function was called with, whatever its type: all registers that the System
+//! V ABI passes arguments in, where the others are on the stack, and what it returns.
+
+use super::signature::{Argument, Return};
+use std::marker::PhantomData;
+
+/// The registers that a function was called with, and those that it returns.
+///
+/// A vector register is here with its lower 128 bits, as two halves, the lower one
+/// first. (Of `__m256` and larger types the rest is lost; so is a `long double`
+/// result.)
+///
+/// ```
+/// # use jitfd::{Fallback, trampoline::ClosureOptions};
+/// use jitfd::trampoline::Registers;
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// /// What came in a register or on the stack, and something for every result.
+/// fn look(registers: &mut Registers) {
+///     let [first, ..] = *registers.integers();
+///     let [[low, _high], ..] = *registers.vectors();
+///     println!("{first} {} of {}", f64::from_bits(low), registers.vector_count());
+///     println!("{:?} {:x}", registers.scratch(), registers.chain());
+///     // SAFETY: the seventh integer argument is there.
+///     let seventh = unsafe { *registers.stack() };
+///     registers.set_vectors([[0; 2]; 2]);
+///     registers.set_f32(0.5);
+///     registers.set_f64(1.5);
+///     registers.set_integers([first, seventh]);
+///     registers.set_integer(first + seventh);
+///     registers.set_result(true); // or as the type of a value says
+///     registers.set_result(first + seventh);
+/// }
+///
+/// type Seven = extern "C" fn(u64, u64, u64, u64, u64, u64, u64) -> u64;
+/// # let options = ClosureOptions::new().fallback(Fallback::Any);
+/// let closure = options.create_registers(look)?;
+/// // SAFETY: `look` reads and returns what such a function does; `closure` is there.
+/// let function = unsafe { closure.function::<Seven>()? };
+/// assert_eq!(function(40, 0, 0, 0, 0, 0, 2), 42);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Invariants
+/// `stack` is where the caller put what it passes on the stack, and nobody else
+/// accesses that meanwhile.
+#[repr(C, align(16))]
+pub struct Registers {
+    integers: [u64; 6],
+    rax: u64,
+    r10: u64,
+    r11: u64,
+    stack: *const u64,
+    returned: [u64; 2],
+    vectors: [[u64; 2]; 8],
+    returned_vectors: [[u64; 2]; 2],
+}
+
+/// Where the body of `marshal.rs` puts them.
+pub(super) mod layout {
+    use super::Registers;
+    use std::mem::offset_of;
+
+    pub const SIZE: usize = size_of::<Registers>();
+    pub const INTEGERS: usize = offset_of!(Registers, integers);
+    pub const RAX: usize = offset_of!(Registers, rax);
+    pub const R10: usize = offset_of!(Registers, r10);
+    pub const R11: usize = offset_of!(Registers, r11);
+    pub const STACK: usize = offset_of!(Registers, stack);
+    pub const RETURNED: usize = offset_of!(Registers, returned);
+    pub const VECTORS: usize = offset_of!(Registers, vectors);
+    pub const RETURNED_VECTORS: usize = offset_of!(Registers, returned_vectors);
+}
+
+impl Registers {
+    /// `rdi`, `rsi`, `rdx`, `rcx`, `r8` and `r9`: the first integers and pointers.
+    #[must_use]
+    pub const fn integers(&self) -> &[u64; 6] {
+        &self.integers
+    }
+
+    /// `xmm0` to `xmm7`: the first floating point numbers.
+    #[must_use]
+    pub const fn vectors(&self) -> &[[u64; 2]; 8] {
+        &self.vectors
+    }
+
+    /// `al`: a caller of a variadic function says here how many vector registers it
+    /// uses at most. Other callers leave anything in it.
+    #[must_use]
+    pub const fn vector_count(&self) -> u8 {
+        self.rax.to_le_bytes()[0]
+    }
+
+    /// `rax` and `r11`, which carry no argument.
+    #[must_use]
+    pub const fn scratch(&self) -> [u64; 2] {
+        [self.rax, self.r11]
+    }
+
+    /// `r10`, which carried the context here.
+    #[must_use]
+    pub const fn chain(&self) -> u64 {
+        self.r10
+    }
+
+    /// The address of the first argument that is passed on the stack, if any is.
+    /// Each has 8 bytes or a multiple of that.
+    #[must_use]
+    pub const fn stack(&self) -> *const u64 {
+        self.stack
+    }
+
+    /// The arguments one after the other. See the example of [`Arguments`].
+    #[must_use]
+    pub const fn arguments(&self) -> Arguments<'_> {
+        Arguments {
+            integers: &self.integers,
+            vectors: &self.vectors,
+            stack: self.stack,
+            of: PhantomData,
+        }
+    }
+
+    /// Returns an integer or a pointer, in `rax`.
+    pub const fn set_integer(&mut self, value: u64) {
+        self.returned[0] = value;
+    }
+
+    /// Returns two integers or a struct of them, in `rax` and `rdx`.
+    pub const fn set_integers(&mut self, values: [u64; 2]) {
+        self.returned = values;
+    }
+
+    /// Returns an `f32`, in `xmm0`.
+    pub const fn set_f32(&mut self, value: f32) {
+        self.returned_vectors[0] = [value.to_bits() as u64, 0];
+    }
+
+    /// Returns an `f64`, in `xmm0`.
+    pub const fn set_f64(&mut self, value: f64) {
+        self.returned_vectors[0] = [value.to_bits(), 0];
+    }
+
+    /// Returns up to two vectors, in `xmm0` and `xmm1`.
+    pub const fn set_vectors(&mut self, values: [[u64; 2]; 2]) {
+        self.returned_vectors = values;
+    }
+
+    /// Returns a value as a function of that result does.
+    pub fn set_result<R: Return>(&mut self, value: R) {
+        value.store(self);
+    }
+}
+
+impl std::fmt::Debug for Registers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registers")
+            .field("integers", &self.integers)
+            .field("vectors", &self.vectors)
+            .field("vector_count", &self.vector_count())
+            .field("stack", &self.stack)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads arguments in order, as the System V ABI passes them.
+///
+/// ```
+/// # use jitfd::trampoline::Registers;
+/// /// What `printf("%d %g", ...)` does with its arguments.
+/// fn shown(registers: &Registers) -> String {
+///     let mut arguments = registers.arguments();
+///     // SAFETY: the caller has passed these, in this order.
+///     let (_format, number, fraction) = unsafe {
+///         (
+///             arguments.next::<*const i8>(),
+///             arguments.next::<i32>(),
+///             arguments.next::<f64>(),
+///         )
+///     };
+///     format!("{number} {fraction}")
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Arguments<'r> {
+    integers: &'r [u64],
+    vectors: &'r [[u64; 2]],
+    stack: *const u64,
+    of: PhantomData<&'r Registers>,
+}
+
+impl Arguments<'_> {
+    /// The next argument.
+    ///
+    /// # Safety
+    /// The function was called with an argument of this type here, after those that
+    /// were read before.
+    #[expect(unsafe_code, reason = "the caller vouches for the function's type")]
+    pub unsafe fn next<A: Argument>(&mut self) -> A {
+        let from_register = if A::INTEGER {
+            first(&mut self.integers)
+        } else {
+            first(&mut self.vectors).map(|halves| halves[0])
+        };
+        let bits = from_register.unwrap_or_else(|| {
+            let at = self.stack;
+            self.stack = at.wrapping_add(1);
+            // SAFETY: as promised by the caller, it is the next one on the stack.
+            unsafe { at.read() }
+        });
+        // SAFETY: as promised by the caller.
+        unsafe { A::from_bits(bits) }
+    }
+}
+
+/// Takes the first element off a slice.
+fn first<T: Copy>(from: &mut &[T]) -> Option<T> {
+    let (first, rest) = from.split_first()?;
+    *from = rest;
+    Some(*first)
+}

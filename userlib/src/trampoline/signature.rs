@@ -1,0 +1,466 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Which function types closures can have, and the function that the trampoline of
+//! each enters: it takes the closure's address and calls it.
+//!
+//! Why it is sound:
+//! * The traits are sealed. A type is an [`Argument`] or a [`Return`] only if the
+//!   System V ABI passes it in one general or one vector register, or in 8 bytes of
+//!   the stack.
+//! * With up to five integer arguments the address is passed as one more integer
+//!   argument behind all others: in the next free register, which is the table's
+//!   carrier ([`Signature::CARRIER`]). No other argument comes to lie elsewhere by
+//!   that.
+//! * With six or more the registers are saved by the body of `marshal.rs`, and the
+//!   arguments are read from there in order.
+#![expect(unsafe_code, reason = "this is the file for it")]
+
+use super::callable::Invoke;
+use super::marshal::Marshalled;
+use super::register::Carrier;
+use super::registers::{Arguments, Registers};
+use std::ffi::c_void;
+
+mod sealed {
+    pub trait Sealed {}
+}
+pub(super) use sealed::Sealed;
+
+/// A type that a closure can take: integers and `bool`, floating point numbers, raw
+/// pointers, and `Option`s of C function pointers.
+///
+/// ```
+/// fn is<A: jitfd::trampoline::Argument>() {}
+///
+/// is::<i8>();
+/// is::<bool>();
+/// is::<f32>();
+/// is::<*const [u8; 4]>();
+/// is::<Option<extern "C" fn(i32)>>();
+/// ```
+///
+/// # Safety
+/// Sealed: the ABI passes it in one register of the class that it says, or in 8
+/// bytes of the stack.
+pub unsafe trait Argument: Sealed + Copy {
+    /// Whether it is passed in general registers; else in vector registers.
+    #[doc(hidden)]
+    const INTEGER: bool;
+
+    /// The value from the low bits of where it was passed.
+    ///
+    /// # Safety
+    /// A value of the type was passed there.
+    #[doc(hidden)]
+    unsafe fn from_bits(bits: u64) -> Self;
+}
+
+/// A type that a closure can return: what is an [`Argument`], and `()`.
+///
+/// ```
+/// fn is<R: jitfd::trampoline::Return>() {}
+///
+/// is::<()>();
+/// is::<f64>();
+/// is::<*mut u8>();
+/// ```
+///
+/// # Safety
+/// Sealed: the ABI returns it in `rax` or `xmm0`, or not at all.
+pub unsafe trait Return: Sealed {
+    /// Puts it where it is returned.
+    #[doc(hidden)]
+    fn store(self, registers: &mut Registers);
+}
+
+macro_rules! integers {
+    ($($type:ty)*) => {$(
+        impl Sealed for $type {}
+
+        // SAFETY: of the class INTEGER, of at most 8 bytes.
+        unsafe impl Argument for $type {
+            const INTEGER: bool = true;
+
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_possible_wrap,
+                clippy::unnecessary_cast,
+                reason = "the bits above the value's are not specified"
+            )]
+            unsafe fn from_bits(bits: u64) -> Self {
+                bits as Self
+            }
+        }
+
+        // SAFETY: of the class INTEGER, of at most 8 bytes.
+        unsafe impl Return for $type {
+            #[allow(
+                clippy::cast_sign_loss,
+                clippy::cast_lossless,
+                clippy::unnecessary_cast,
+                reason = "extended as its sign says, which some callers rely on"
+            )]
+            fn store(self, registers: &mut Registers) {
+                registers.set_integer(self as u64);
+            }
+        }
+    )*};
+}
+
+integers!(i8 i16 i32 i64 isize u8 u16 u32 u64 usize);
+
+impl Sealed for bool {}
+
+// SAFETY: of the class INTEGER, in the low 8 bits.
+unsafe impl Argument for bool {
+    const INTEGER: bool = true;
+
+    unsafe fn from_bits(bits: u64) -> Self {
+        bits & 0xff != 0
+    }
+}
+
+// SAFETY: of the class INTEGER, in the low 8 bits.
+unsafe impl Return for bool {
+    fn store(self, registers: &mut Registers) {
+        registers.set_integer(self.into());
+    }
+}
+
+macro_rules! floats {
+    ($($type:ty: $bits:ty, $set:ident;)*) => {$(
+        impl Sealed for $type {}
+
+        // SAFETY: of the class SSE, in the low bits.
+        unsafe impl Argument for $type {
+            const INTEGER: bool = false;
+
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::unnecessary_cast,
+                reason = "the bits above the value's are not specified"
+            )]
+            unsafe fn from_bits(bits: u64) -> Self {
+                Self::from_bits(bits as $bits)
+            }
+        }
+
+        // SAFETY: of the class SSE, in the low bits.
+        unsafe impl Return for $type {
+            fn store(self, registers: &mut Registers) {
+                registers.$set(self);
+            }
+        }
+    )*};
+}
+
+floats! {
+    f32: u32, set_f32;
+    f64: u64, set_f64;
+}
+
+macro_rules! pointers {
+    ($($kind:ident)*) => {$(
+        impl<T> Sealed for *$kind T {}
+
+        // SAFETY: of the class INTEGER.
+        unsafe impl<T> Argument for *$kind T {
+            const INTEGER: bool = true;
+
+            unsafe fn from_bits(bits: u64) -> Self {
+                std::ptr::with_exposed_provenance::<T>(crate::cast::to_usize(bits)) as Self
+            }
+        }
+
+        // SAFETY: of the class INTEGER.
+        unsafe impl<T> Return for *$kind T {
+            fn store(self, registers: &mut Registers) {
+                registers.set_integer(crate::cast::to_u64(self.expose_provenance()));
+            }
+        }
+    )*};
+}
+
+pointers!(const mut);
+
+impl Sealed for () {}
+
+// SAFETY: not returned at all.
+unsafe impl Return for () {
+    fn store(self, _: &mut Registers) {}
+}
+
+/// A function pointer of the C ABI, safe or not.
+///
+/// ```
+/// fn is<P: jitfd::trampoline::CodePointer>() {}
+///
+/// is::<extern "C" fn(i32)>();
+/// is::<unsafe extern "C-unwind" fn() -> f64>();
+/// ```
+///
+/// # Safety
+/// Sealed: a function pointer type, of the size of an address and never null.
+pub unsafe trait CodePointer: Sealed + Copy {
+    /// # Safety
+    /// At the address is a function that can be called as this type says.
+    #[doc(hidden)]
+    #[must_use]
+    unsafe fn from_address(address: *const c_void) -> Self {
+        assert!(size_of::<Self>() == size_of::<*const c_void>() && !address.is_null());
+        // SAFETY: the sizes are equal, and it is not null; the caller vouches for
+        // the function.
+        unsafe { std::mem::transmute_copy(&address) }
+    }
+}
+
+impl<P: CodePointer> Sealed for Option<P> {}
+
+// SAFETY: a function pointer or null, of the class INTEGER.
+unsafe impl<P: CodePointer> Argument for Option<P> {
+    const INTEGER: bool = true;
+
+    unsafe fn from_bits(bits: u64) -> Self {
+        let address = std::ptr::with_exposed_provenance(crate::cast::to_usize(bits));
+        // SAFETY: the caller vouches for the value; one that is not null is a
+        // function of that type.
+        (bits != 0).then(|| unsafe { P::from_address(address) })
+    }
+}
+
+// SAFETY: a function pointer or null, of the class INTEGER.
+unsafe impl<P: CodePointer> Return for Option<P> {
+    fn store(self, registers: &mut Registers) {
+        let address = self.map_or(0, |code| {
+            // SAFETY: a function pointer has the size of an address.
+            unsafe { std::mem::transmute_copy::<P, *const c_void>(&code) }.expose_provenance()
+        });
+        registers.set_integer(crate::cast::to_u64(address));
+    }
+}
+
+/// The type of a closure's function pointer: `extern "C" fn(A, ...) -> R` or
+/// `extern "C-unwind" fn(A, ...) -> R`, with up to twelve [`Argument`]s and a
+/// [`Return`].
+///
+/// ```
+/// use jitfd::trampoline::{Closure, FnPointer};
+///
+/// /// A callback of any type, and how to unregister it.
+/// struct Registered<'f, P: FnPointer> {
+///     closure: Closure<'f, P>,
+///     unregister: fn(P::Unsafe),
+/// }
+///
+/// impl<P: FnPointer> Drop for Registered<'_, P> {
+///     fn drop(&mut self) {
+///         (self.unregister)(self.closure.as_fn());
+///     }
+/// }
+/// # fn main() {}
+/// ```
+pub trait FnPointer: CodePointer {
+    /// The same, but `unsafe` to call: who calls it answers for the closure being
+    /// there.
+    type Unsafe: CodePointer;
+}
+
+/// What is called by C and ends the program if it panics: all types
+/// `extern "C" fn(A, ...) -> R` of [`FnPointer`].
+///
+/// ```
+/// use jitfd::trampoline::{Carrier, Signature};
+///
+/// type Six = extern "C" fn(i32, i32, i32, i32, i32, i32);
+/// assert_eq!(Six::CARRIER, Carrier::R10);
+/// ```
+pub trait Signature: FnPointer {
+    /// The same for panics that go on in the caller.
+    type Unwinding: FnPointer;
+
+    /// How many arguments are passed in general registers, or would be.
+    #[doc(hidden)]
+    const INTEGERS: usize;
+
+    /// The register in which the trampolines of such closures carry the closure's
+    /// address: the first that no argument is passed in, or `r10` if all are.
+    ///
+    /// ```
+    /// use jitfd::trampoline::{Carrier, Signature};
+    /// use std::ffi::{c_int, c_void};
+    ///
+    /// type Compare = extern "C" fn(*const c_void, *const c_void) -> c_int;
+    /// type Weigh = extern "C" fn(f64, f64) -> f64;
+    /// assert_eq!(Compare::CARRIER, Carrier::Rdx);
+    /// assert_eq!(Weigh::CARRIER, Carrier::Rdi);
+    /// ```
+    const CARRIER: Carrier = match Carrier::argument(Self::INTEGERS) {
+        Some(carrier) => carrier,
+        None => Carrier::R10,
+    };
+}
+
+/// What can be called by the arguments of a [`Signature`]. Which one is found from
+/// the types of a closure's arguments.
+///
+/// ```
+/// # use jitfd::{Fallback, trampoline::ClosureOptions};
+/// use jitfd::trampoline::{Closure, Handler, Shared, Signature};
+///
+/// /// For closures of all types.
+/// fn logged<'f, F, S>(function: F) -> Result<Closure<'f, S>, jitfd::Error>
+/// where
+///     S: Signature,
+///     F: Send + Sync + 'f,
+///     Shared<F>: Handler<S>,
+/// {
+///     # if true {
+///     #     return ClosureOptions::new().fallback(Fallback::Any).create(function);
+///     # }
+///     let closure = Closure::new(function)?;
+///     println!("a closure at {closure:?}");
+///     Ok(closure)
+/// }
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// let twice: Closure<'_, extern "C" fn(i32) -> i32> = logged(|number: i32| number * 2)?;
+/// # drop(twice);
+/// # Ok(())
+/// # }
+/// ```
+pub trait Handler<S: Signature> {
+    /// The function that takes the address of a `Self` as its last argument.
+    #[doc(hidden)]
+    fn trailing(unwinds: bool) -> *const c_void;
+
+    /// The function that takes saved registers and the address of a
+    /// `Marshalled<Self>`.
+    #[doc(hidden)]
+    fn marshalled(unwinds: bool) -> super::marshal::Handler;
+}
+
+/// All that depends on the number of arguments.
+macro_rules! signature {
+    ($($A:ident)*) => {
+        impl<$($A,)* R> Sealed for extern "C" fn($($A),*) -> R {}
+        impl<$($A,)* R> Sealed for unsafe extern "C" fn($($A),*) -> R {}
+        impl<$($A,)* R> Sealed for extern "C-unwind" fn($($A),*) -> R {}
+        impl<$($A,)* R> Sealed for unsafe extern "C-unwind" fn($($A),*) -> R {}
+        // SAFETY: a function pointer type.
+        unsafe impl<$($A,)* R> CodePointer for extern "C" fn($($A),*) -> R {}
+        // SAFETY: as above.
+        unsafe impl<$($A,)* R> CodePointer for unsafe extern "C" fn($($A),*) -> R {}
+        // SAFETY: as above.
+        unsafe impl<$($A,)* R> CodePointer for extern "C-unwind" fn($($A),*) -> R {}
+        // SAFETY: as above.
+        unsafe impl<$($A,)* R> CodePointer for unsafe extern "C-unwind" fn($($A),*) -> R {}
+
+        impl<$($A: Argument,)* R: Return> FnPointer for extern "C" fn($($A),*) -> R {
+            type Unsafe = unsafe extern "C" fn($($A),*) -> R;
+        }
+
+        impl<$($A: Argument,)* R: Return> FnPointer for extern "C-unwind" fn($($A),*) -> R {
+            type Unsafe = unsafe extern "C-unwind" fn($($A),*) -> R;
+        }
+
+        impl<$($A: Argument,)* R: Return> Signature for extern "C" fn($($A),*) -> R {
+            type Unwinding = extern "C-unwind" fn($($A),*) -> R;
+            const INTEGERS: usize = 0 $(+ $A::INTEGER as usize)*;
+        }
+
+        impl<H, $($A: Argument,)* R: Return> Handler<extern "C" fn($($A),*) -> R> for H
+        where
+            H: Invoke<($($A,)*), R>,
+        {
+            #[allow(non_snake_case, reason = "an argument is named like its type")]
+            fn trailing(unwinds: bool) -> *const c_void {
+                extern "C" fn aborting<H: Invoke<($($A,)*), R>, $($A,)* R>(
+                    $($A: $A,)*
+                    context: *const H,
+                ) -> R {
+                    // SAFETY: the trampoline passes the address of a closure, which
+                    // is there as long as the trampoline.
+                    unsafe { &*context }.invoke(($($A,)*))
+                }
+                extern "C-unwind" fn unwinding<H: Invoke<($($A,)*), R>, $($A,)* R>(
+                    $($A: $A,)*
+                    context: *const H,
+                ) -> R {
+                    // SAFETY: as above.
+                    unsafe { &*context }.invoke(($($A,)*))
+                }
+                if unwinds {
+                    let thunk: extern "C-unwind" fn($($A,)* *const H) -> R =
+                        unwinding::<H, $($A,)* R>;
+                    thunk as *const c_void
+                } else {
+                    let thunk: extern "C" fn($($A,)* *const H) -> R = aborting::<H, $($A,)* R>;
+                    thunk as *const c_void
+                }
+            }
+
+            fn marshalled(unwinds: bool) -> super::marshal::Handler {
+                /// # Safety
+                /// `registers` has such arguments, and `context` is the address of
+                /// a `Marshalled<H>`.
+                unsafe fn call<H: Invoke<($($A,)*), R>, $($A: Argument,)* R: Return>(
+                    registers: *mut c_void,
+                    context: *const c_void,
+                ) {
+                    // SAFETY: as promised by the caller; nobody else has either.
+                    let (registers, closure) = unsafe {
+                        (&mut *registers.cast::<Registers>(), &*context.cast::<Marshalled<H>>())
+                    };
+                    let mut arguments = registers.arguments();
+                    let arguments: &mut Arguments<'_> = &mut arguments;
+                    #[allow(unused_unsafe, clippy::unused_unit, reason = "where there are none")]
+                    // SAFETY: as promised by the caller: they are read in order.
+                    let values = unsafe { ($(arguments.next::<$A>(),)*) };
+                    let _ = arguments;
+                    closure.value.invoke(values).store(registers);
+                }
+                unsafe extern "C" fn aborting<
+                    H: Invoke<($($A,)*), R>,
+                    $($A: Argument,)*
+                    R: Return,
+                >(
+                    registers: *mut c_void,
+                    context: *const c_void,
+                ) {
+                    // SAFETY: what the body of `marshal.rs` passes.
+                    unsafe { call::<H, $($A,)* R>(registers, context) }
+                }
+                unsafe extern "C-unwind" fn unwinding<
+                    H: Invoke<($($A,)*), R>,
+                    $($A: Argument,)*
+                    R: Return,
+                >(
+                    registers: *mut c_void,
+                    context: *const c_void,
+                ) {
+                    // SAFETY: as above.
+                    unsafe { call::<H, $($A,)* R>(registers, context) }
+                }
+                if unwinds {
+                    super::marshal::Handler::unwinding(unwinding::<H, $($A,)* R>)
+                } else {
+                    super::marshal::Handler::aborting(aborting::<H, $($A,)* R>)
+                }
+            }
+        }
+    };
+}
+
+signature!();
+signature!(A);
+signature!(A B);
+signature!(A B C);
+signature!(A B C D);
+signature!(A B C D E);
+signature!(A B C D E F);
+signature!(A B C D E F G);
+signature!(A B C D E F G I);
+signature!(A B C D E F G I J);
+signature!(A B C D E F G I J K);
+signature!(A B C D E F G I J K L);
+signature!(A B C D E F G I J K L M);
