@@ -3,7 +3,7 @@
 # `make test`: runs every suite, goes on after a failure, and counts. Progress
 # and output are on standard error; the last line is "N passed, N failed".
 #
-#   SUITES="host guest capi peers stress debug demo"   only these
+#   SUITES="host guest capi peers cxx ffi stress debug demo"   only these
 #
 # host    cargo's tests of the pure core, the library, the runner
 # guest   each program of tests/guest but init, in a guest with the stock kernel;
@@ -11,6 +11,7 @@
 #         of the library's documentation
 # capi    libjitfd: header, libraries, a C and a C++ program, here and in a guest
 # peers   the ways that jitfd's trampolines are measured against, in a guest
+# cxx     C++ exceptions through trampolines, here and in a guest
 # ffi     closure-ffi's own tests with functions in jitfd, in a guest
 # stress  a short run of publishers, executors and chaos, on 4 CPUs
 # debug   the same with our own kernel, where also the module's KUnit tests run,
@@ -18,7 +19,7 @@
 # demo    the demo with its own claims
 . "$(dirname "$0")/vm/lib.sh"
 
-SUITES=${SUITES:-host guest capi peers ffi stress debug demo}
+SUITES=${SUITES:-host guest capi peers cxx ffi stress debug demo}
 LOGS=$TOP/target/test
 VM=$TOP/target/release/vm
 passed=0
@@ -124,6 +125,22 @@ peers_suite() {
     settle_log peers "$rc" "$log"
 }
 
+# cxx_suite: C++ exceptions, over the fallbacks here and over /dev/jit there.
+cxx_suite() {
+    local rc=0 log=$LOGS/exceptions.log folder
+    say "C++ exceptions through trampolines"
+    need c++ g++
+    folder=$("$VM_DIR/guest.sh" --locked --manifest-path tests/exceptions/Cargo.toml) || {
+        count cxx 0 1
+        return
+    }
+    "$folder/jitfd-exceptions" 2>&1 | tee "$log" >&2 || rc=$?
+    settle_log "cxx (host)" "$rc" "$log"
+    rc=0
+    "$VM" "$folder/jitfd-exceptions" --kernel 2>&1 | tee "$log" >&2 || rc=$?
+    settle_log "cxx (guest)" "$rc" "$log"
+}
+
 # ffi_suite: libraries that make closures, over jitfd, by their own tests.
 ffi_suite() {
     local name folder
@@ -205,11 +222,12 @@ for suite in $SUITES; do
         ;;
     capi) capi_suite ;;
     peers) peers_suite ;;
+    cxx) cxx_suite ;;
     ffi) ffi_suite ;;
     stress) stress_suite stock 4 20 ;;
     debug) FLAVOR=debug debug_suite ;;
     demo) demo_suite ;;
-    *) die "there is no suite named $suite" "SUITES= takes: host guest capi peers ffi stress debug demo" ;;
+    *) die "there is no suite named $suite" "SUITES= takes: host guest capi peers cxx ffi stress debug demo" ;;
     esac
 done
 

@@ -53,16 +53,6 @@ add() {
     failed=$((failed + ${bad:-0}))
 }
 
-# need COMMAND PACKAGE: a tool of this host that the tests can't do without.
-need() {
-    command -v "$1" >/dev/null && return 0
-    say "installing $2 on this host, for the command $1"
-    { quietly "$WORK/apt.log" apt-get update &&
-        quietly "$WORK/apt.log" env DEBIAN_FRONTEND=noninteractive \
-            apt-get install -y --no-install-recommends "$2"; } ||
-        die "there is no command $1" "install it (on Debian: apt-get install $2)"
-}
-
 # functions: those that the header declares.
 functions() {
     cc -E -P "$HEADER" | tr '\n;' ' \n' | sed -n 's/.*[ *]\(jit[a-z_]*\)(.*/\1/p' | sort

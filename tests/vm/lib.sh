@@ -57,6 +57,16 @@ quietly() {
     return "$rc"
 }
 
+# need COMMAND PACKAGE: a tool of this host that the tests can't do without.
+need() {
+    command -v "$1" >/dev/null && return 0
+    say "installing $2 on this host, for the command $1"
+    { quietly "$CACHE/apt.log" apt-get update &&
+        quietly "$CACHE/apt.log" env DEBIAN_FRONTEND=noninteractive \
+            apt-get install -y --no-install-recommends "$2"; } ||
+        die "there is no command $1" "install it (on Debian: apt-get install $2)"
+}
+
 # in_root ROOT [BIND...] -- COMMAND...: COMMAND inside ROOT, in a mount
 # namespace of its own that dies with it, so no mount outlives an interruption.
 # BIND is SOURCE:TARGET, TARGET relative to the root.
