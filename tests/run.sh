@@ -12,7 +12,7 @@
 # capi    libjitfd: header, libraries, a C and a C++ program, here and in a guest
 # peers   the ways that jitfd's trampolines are measured against, in a guest
 # cxx     C++ exceptions through trampolines, here and in a guest
-# ffi     closure-ffi's own tests with functions in jitfd, in a guest
+# ffi     the own tests of libffi and closure-ffi with code in jitfd, in a guest
 # stress  a short run of publishers, executors and chaos, on 4 CPUs
 # debug   the same with our own kernel, where also the module's KUnit tests run,
 #         and any report of KASAN, lockdep or the leak detector is a failure
@@ -149,7 +149,7 @@ ffi_suite() {
         count ffi 0 1
         return
     }
-    for name in closure-ffi; do
+    for name in libffi closure-ffi; do
         guest_suite stock "$name" "$folder/jitfd-$name-tests"
     done
 }

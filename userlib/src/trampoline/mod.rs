@@ -10,6 +10,7 @@
 //! | a C function pointer that carries a context pointer, any number of them, that come and go | [`Table`] |
 //! | any general registers set, values pushed, from a description; nothing that can be changed later | [`Setting`] |
 //! | all registers saved, and a handler that reads and changes them | [`ReturnTrampoline`] |
+//! | closures of libffi, unchanged | [`LibffiClosures`] |
 //!
 //! | | [`Table`] | [`Setting`] |
 //! |---|---|---|
@@ -62,6 +63,8 @@ mod return_body;
 mod return_page;
 mod saved;
 
+mod libffi;
+
 #[cfg(test)]
 mod audit;
 
@@ -69,6 +72,7 @@ pub use callable::{Exclusive, Invoke, Once, Shared};
 pub use closure::{
     Aborting, Closure, ClosureOptions, LocalClosure, OnPanic, Passes, RegisterClosure, Unwinding,
 };
+pub use libffi::{LibffiClosure, LibffiClosures};
 pub use register::{Carrier, Gpr};
 pub use registers::{Arguments, Registers};
 pub use return_page::{ReturnHandler, ReturnOptions, ReturnPage, ReturnTrampoline};
