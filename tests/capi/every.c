@@ -2,6 +2,7 @@
 /* Every function of jitfd.h from C: what it does, and each errno it can give. */
 
 #include <pthread.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <unwind.h>
 
@@ -1609,6 +1610,176 @@ static void *compile(void *argument)
 	return NULL;
 }
 
+/* chained: returns what r10 carries. prepared: the data of the closure in r10. */
+__asm__(".text\n"
+	"chained:\n"
+	"	mov %r10, %rax\n"
+	"	ret\n"
+	"prepared:\n"
+	"	mov 48(%r10), %rax\n"
+	"	ret\n");
+long chained(void) __asm__("chained");
+long prepared(void) __asm__("prepared");
+
+static jitfd_table *new_table(uint32_t carrier, size_t copy_capacity)
+{
+	struct jitfd_table_options options;
+	jitfd_table *table = NULL;
+
+	memset(&options, 0, sizeof(options));
+	options.size = sizeof(options);
+	options.fallback = (uint32_t)(JITFD_FALLBACK_ONLY | backend);
+	options.copy_capacity = copy_capacity;
+	CHECK(jitfd_table_create(carrier, &options, &table) == 0);
+	CHECK(jitfd_table_backend(table) == backend);
+	return table;
+}
+
+typedef long (*six)(long, long, long, long, long, long);
+
+static long weighed(long a, long b, long c, long d, long e, long f)
+{
+	return a + 10 * b + 100 * c + 1000 * d + 10000 * e + 100000 * f;
+}
+
+static void each_register_carries(void)
+{
+	static const long weights[] = { 1, 10, 100, 1000, 10000, 100000 };
+	jitfd_table *table;
+	six entry;
+
+	for (uint32_t i = JITFD_CARRIER_RDI; i <= JITFD_CARRIER_R9; i++) {
+		table = new_table(i, 0);
+		entry = (six)jitfd_table_bind(table, (jitfd_function)weighed, (void *)7);
+		CHECK(entry != NULL);
+		CHECK(entry(1, 1, 1, 1, 1, 1) == 111111 + 6 * weights[i]);
+		jitfd_table_release(table, (jitfd_function)entry);
+		jitfd_table_destroy(table);
+	}
+	table = new_table(JITFD_CARRIER_R10, 0);
+	CHECK(((long (*)(void))jitfd_table_bind(table, (jitfd_function)chained, (void *)9))() == 9);
+	jitfd_table_destroy(table);
+}
+
+static long context_of(long number, void *context)
+{
+	return number + *(long *)context;
+}
+
+static void trampolines_come_and_go(void)
+{
+	enum { MANY = 3000 };
+	static long contexts[MANY];
+	static long (*entries[MANY])(long);
+	jitfd_table *table = new_table(JITFD_CARRIER_RSI, 256);
+	struct jitfd_table_stats stats;
+	void *context = NULL;
+
+	memset(&stats, 0, sizeof(stats));
+	stats.size = sizeof(stats);
+	for (int turn = 0; turn < 3; turn++) {
+		for (int i = 0; i < MANY; i++) {
+			contexts[i] = 10 * i + turn;
+			entries[i] = (long (*)(long))jitfd_table_bind(
+				table, (jitfd_function)context_of, &contexts[i]);
+			CHECK(entries[i] != NULL);
+		}
+		for (int i = 0; i < MANY; i++)
+			CHECK(entries[i](5) == 10 * i + turn + 5);
+		CHECK(jitfd_table_context(table, (jitfd_function)entries[7], &context) == 0);
+		CHECK(context == &contexts[7]);
+		CHECK(jitfd_table_get_stats(table, &stats) == 0);
+		CHECK(stats.copy_capacity == 256 && stats.copies >= MANY / 256);
+		CHECK(stats.copies <= MANY / 256 + 2 && stats.taken >= MANY);
+		CHECK(stats.code_bytes > 0 && stats.data_bytes >= 16 * MANY);
+		for (int i = 0; i < MANY; i++)
+			jitfd_table_release(table, (jitfd_function)entries[i]);
+	}
+	CHECK(jitfd_table_get_stats(table, &stats) == 0 && stats.copies < MANY / 256 / 2);
+	jitfd_table_destroy(table);
+}
+
+/* A call that comes too late is a signal, not a call of something else. */
+static void released_trampolines_trap(void)
+{
+	jitfd_table *table = new_table(JITFD_CARRIER_RSI, 0);
+	long number = 1;
+	long (*entry)(long) = (long (*)(long))jitfd_table_bind(
+		table, (jitfd_function)context_of, &number);
+	pid_t child;
+
+	CHECK(entry(2) == 3);
+	jitfd_table_release(table, (jitfd_function)entry);
+	child = fork();
+	if (child == 0)
+		_exit((int)entry(2));
+	CHECK(exit_status(child) == 128 + SIGTRAP);
+	jitfd_table_destroy(table);
+}
+
+static void bad_tables_are_refused(void)
+{
+	struct jitfd_table_options options;
+	struct jitfd_table_stats stats;
+	jitfd_table *table = NULL;
+	jitfd_function entry;
+	void *context = NULL;
+
+	memset(&options, 0, sizeof(options));
+	REFUSED(jitfd_table_create(JITFD_CARRIER_RDI, &options, &table), EINVAL);
+	options.size = sizeof(options);
+	REFUSED(jitfd_table_create(JITFD_CARRIER_R10 + 1, &options, &table), EINVAL);
+	REFUSED(jitfd_table_create(JITFD_CARRIER_RDI, &options, NULL), EINVAL);
+	options.flags = 1;
+	REFUSED(jitfd_table_create(JITFD_CARRIER_RDI, &options, &table), EINVAL);
+	options.flags = 0;
+	options.fallback = 99;
+	REFUSED(jitfd_table_create(JITFD_CARRIER_RDI, &options, &table), EINVAL);
+	CHECK(table == NULL);
+
+	table = new_table(JITFD_CARRIER_R8, 0);
+	entry = (jitfd_function)chained;
+	errno = 0;
+	CHECK(jitfd_table_bind(table, NULL, NULL) == NULL && errno == EINVAL);
+	errno = 0;
+	CHECK(jitfd_table_bind(NULL, entry, NULL) == NULL && errno == EINVAL);
+	REFUSED(jitfd_table_context(NULL, entry, &context), EINVAL);
+	REFUSED(jitfd_table_context(table, NULL, &context), EINVAL);
+	REFUSED(jitfd_table_context(table, entry, NULL), EINVAL);
+	REFUSED(jitfd_table_backend(NULL), EINVAL);
+	REFUSED(jitfd_table_get_stats(table, NULL), EINVAL);
+	memset(&stats, 0, sizeof(stats));
+	REFUSED(jitfd_table_get_stats(table, &stats), EINVAL);
+	jitfd_table_release(table, NULL);
+	jitfd_table_destroy(table);
+	jitfd_table_destroy(NULL);
+}
+
+/* What libffi does with the memory is tested with libffi, in tests/ffi. */
+static void closures_of_libffi_get_memory(void)
+{
+	enum { MANY = 100 };
+	long *closures[MANY];
+	void *codes[MANY];
+	long (*destination)(void) = prepared;
+
+	CHECK(jitfd_allow_fallback(JITFD_FALLBACK_ONLY | (uint32_t)backend) == 0);
+	REFUSED_NULL(jitfd_ffi_closure_alloc(56, NULL), EINVAL);
+	REFUSED_NULL(jitfd_ffi_closure_alloc(55, codes), EINVAL);
+	REFUSED_NULL(jitfd_ffi_closure_alloc(SIZE_MAX, codes), EINVAL);
+	jitfd_ffi_closure_free(NULL);
+	for (int i = 0; i < MANY; i++) {
+		closures[i] = jitfd_ffi_closure_alloc(56 + (size_t)i, &codes[i]);
+		CHECK(closures[i] != NULL && (uintptr_t)closures[i] % 16 == 0);
+		memcpy(&closures[i][3], &destination, sizeof(destination));
+		closures[i][6] = i;
+	}
+	for (int i = 0; i < MANY; i++)
+		CHECK(call(codes[i]) == i);
+	for (int i = 0; i < MANY; i++)
+		jitfd_ffi_closure_free(closures[i]);
+}
+
 static void threads_share_a_region(void)
 {
 	static struct work work[THREADS];
@@ -1690,6 +1861,11 @@ static const struct test tests[] = {
 	PUBLISHES(gdb_is_told_of_code),
 	PUBLISHES(tools_are_told_of_code),
 	PUBLISHES(listeners_are_told_of_code),
+	PUBLISHES(each_register_carries),
+	PUBLISHES(trampolines_come_and_go),
+	PUBLISHES(released_trampolines_trap),
+	PUBLISHES(bad_tables_are_refused),
+	PUBLISHES(closures_of_libffi_get_memory),
 	PUBLISHES(threads_share_a_region),
 };
 

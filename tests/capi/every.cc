@@ -29,6 +29,7 @@ using Space = std::unique_ptr<jitfd_space, Free<jitfd_space_destroy>>;
 using Mapper = std::unique_ptr<jitfd_mapper, Free<jitfd_mapper_free>>;
 using Mapping = std::unique_ptr<jitfd_mapping, Free<jitfd_mapping_free>>;
 using Appender = std::unique_ptr<jitfd_appender, Free<jitfd_appender_free>>;
+using Table = std::unique_ptr<jitfd_table, Free<jitfd_table_destroy>>;
 
 std::vector<unsigned char> answer_code(uint32_t number)
 {
@@ -307,6 +308,73 @@ void exceptions()
 	CHECK(caught == "through");
 }
 
+/* An object as a C function pointer. */
+class Counter {
+public:
+	explicit Counter(jitfd_table *table) : table(table)
+	{
+		entry = jitfd_table_bind(table, reinterpret_cast<jitfd_function>(called), this);
+		CHECK(entry);
+	}
+	~Counter() { jitfd_table_release(table, entry); }
+	Counter(const Counter &) = delete;
+
+	using Function = int (*)(int);
+	Function function() const { return reinterpret_cast<Function>(entry); }
+	int calls = 0;
+
+private:
+	static int called(int number, void *context)
+	{
+		Counter *self = static_cast<Counter *>(context);
+		self->calls++;
+		if (number < 0)
+			throw std::string("through a trampoline");
+		return number + self->calls;
+	}
+
+	jitfd_table *table;
+	jitfd_function entry;
+};
+
+void trampolines()
+{
+	jitfd_table_options options = {};
+	options.size = sizeof(options);
+	options.fallback = static_cast<uint32_t>(JITFD_FALLBACK_ONLY | backend);
+	jitfd_table *made = nullptr;
+	CHECK(jitfd_table_create(JITFD_CARRIER_RSI, &options, &made) == 0);
+	Table table(made);
+	CHECK(jitfd_table_backend(table.get()) == backend);
+
+	Counter one(table.get()), other(table.get());
+	CHECK(one.function()(40) == 41 && one.function()(40) == 42);
+	CHECK(other.function()(0) == 1);
+	std::string caught;
+	try {
+		other.function()(-1);
+	} catch (const std::string &what) {
+		caught = what;
+	}
+	CHECK(caught == "through a trampoline" && other.calls == 2);
+
+	void *context = nullptr;
+	jitfd_function entry = reinterpret_cast<jitfd_function>(one.function());
+	CHECK(jitfd_table_context(table.get(), entry, &context) == 0 && context == &one);
+	jitfd_table_stats stats = {};
+	stats.size = sizeof(stats);
+	CHECK(jitfd_table_get_stats(table.get(), &stats) == 0 && stats.copies == 1);
+}
+
+void memory_for_libffi()
+{
+	CHECK(jitfd_allow_fallback(static_cast<uint32_t>(JITFD_FALLBACK_ONLY | backend)) == 0);
+	void *code = nullptr;
+	std::unique_ptr<void, Free<jitfd_ffi_closure_free>> closure(
+		jitfd_ffi_closure_alloc(56, &code));
+	CHECK(closure && code && code != closure.get());
+}
+
 void compile(jitfd_region *region, uint32_t first)
 {
 	for (uint32_t number = first; number < first + 200; number++) {
@@ -342,6 +410,8 @@ const test tests[] = {
 	{ "c++::split_region", split_region, CODE },
 	{ "c++::code_space", code_space, CODE },
 	{ "c++::exceptions", exceptions, CODE },
+	{ "c++::trampolines", trampolines, CODE },
+	{ "c++::memory_for_libffi", memory_for_libffi, CODE },
 	{ "c++::threads", threads, CODE },
 };
 

@@ -346,6 +346,42 @@
 #define JITFD_REG_R15 15
 
 /**
+ * The context is the first integer argument: callers pass none.
+ */
+#define JITFD_CARRIER_RDI 0
+
+/**
+ * The context is the second integer argument: callers pass one at most.
+ */
+#define JITFD_CARRIER_RSI 1
+
+/**
+ * The third.
+ */
+#define JITFD_CARRIER_RDX 2
+
+/**
+ * The fourth.
+ */
+#define JITFD_CARRIER_RCX 3
+
+/**
+ * The fifth.
+ */
+#define JITFD_CARRIER_R8 4
+
+/**
+ * The sixth: callers pass five at most.
+ */
+#define JITFD_CARRIER_R9 5
+
+/**
+ * The static chain, which no argument is passed in: for targets that expect it
+ * there, as GCC's nested functions do.
+ */
+#define JITFD_CARRIER_R10 6
+
+/**
  * The right to publish in a region, not to read or execute it. Branches between
  * chunks are not checked here: only a region knows what was published before.
  * May be used by several threads at once.
@@ -422,6 +458,13 @@ typedef struct jitfd_slot jitfd_slot;
  * is not taken back one by one; destroying the space unmaps all of it.
  */
 typedef struct jitfd_space jitfd_space;
+
+/**
+ * Trampolines: functions made at run time, each of which loads a pointer of its own,
+ * the context, into a register and goes on to a target of its own, with everything
+ * else as the caller left it. May be used by several threads at once.
+ */
+typedef struct jitfd_table jitfd_table;
 
 /**
  * A table that exceptions and backtraces of this program use.
@@ -943,6 +986,65 @@ typedef struct jitfd_frame_step {
    */
   uint32_t reserved;
 } jitfd_frame_step;
+
+/**
+ * How a table is made. All zero but for the size: by /dev/jit or not at all, 4096
+ * trampolines to a copy.
+ */
+typedef struct jitfd_table_options {
+  /**
+   * sizeof(struct jitfd_table_options).
+   */
+  size_t size;
+  /**
+   * Must be 0.
+   */
+  uint32_t flags;
+  /**
+   * One of JITFD_FALLBACK_, as in struct jitfd_options.
+   */
+  uint32_t fallback;
+  /**
+   * How many trampolines a copy of the code has: a power of two between 256 and
+   * 65536, the next one is taken. 0 for 4096. A copy needs two mappings.
+   */
+  size_t copy_capacity;
+} jitfd_table_options;
+
+/**
+ * A function of any type; cast it to its own.
+ */
+typedef void (*jitfd_function)(void);
+
+/**
+ * What a table has.
+ */
+typedef struct jitfd_table_stats {
+  /**
+   * In: sizeof(struct jitfd_table_stats).
+   */
+  size_t size;
+  /**
+   * Trampolines in use, and those that threads keep for their next ones.
+   */
+  uint64_t taken;
+  /**
+   * The mapped copies of the code.
+   */
+  uint64_t copies;
+  /**
+   * Trampolines in one copy.
+   */
+  uint64_t copy_capacity;
+  /**
+   * Bytes of code: once, or with mprotect flips for each copy.
+   */
+  uint64_t code_bytes;
+  /**
+   * Bytes of data in all copies, allocated page by page when first used.
+   */
+  uint64_t data_bytes;
+} jitfd_table_stats;
 
 #ifdef __cplusplus
 extern "C" {
@@ -1759,6 +1861,83 @@ int jitfd_gdb_add(struct jitfd_gdb *gdb,
                   size_t count,
                   const void *eh_frame,
                   size_t eh_frame_len);
+
+/**
+ * Makes a table whose trampolines carry their context in one of JITFD_CARRIER_. The
+ * options may be null: as jitfd_allow_fallback says.
+ *
+ * Returns 0, or -1 with errno as jitfd_create; EINVAL also if there is no such
+ * carrier.
+ */
+int jitfd_table_create(uint32_t carrier,
+                       const struct jitfd_table_options *options,
+                       struct jitfd_table **table);
+
+/**
+ * Unmaps a table with all its trampolines, none of which may be called any more.
+ * Null is allowed.
+ */
+void jitfd_table_destroy(struct jitfd_table *table);
+
+/**
+ * Makes a trampoline. Who calls it calls the target, with the context in the carrier:
+ * the target must be a function that takes it there. Mostly this is no system call.
+ *
+ * Returns the trampoline, which is called as the target is but without the context;
+ * or null with errno EINVAL for a null table or target, ENOMEM if there is no memory
+ * or address space for a further copy, EACCES or EPERM if code may not be made any
+ * more.
+ */
+jitfd_function jitfd_table_bind(struct jitfd_table *table,
+                                jitfd_function target,
+                                void *context);
+
+/**
+ * Frees a trampoline, which nobody calls from now on. Calls that have reached the
+ * target are not concerned. A call that is made nevertheless ends with SIGTRAP as
+ * long as the trampoline was not made anew. Null is allowed for the entry.
+ */
+void jitfd_table_release(struct jitfd_table *table, jitfd_function entry);
+
+/**
+ * Stores the context of a trampoline of this table that is in use.
+ *
+ * Returns 0, or -1 with errno EINVAL for a null pointer.
+ */
+int jitfd_table_context(const struct jitfd_table *table,
+                        jitfd_function entry,
+                        void **context);
+
+/**
+ * What makes a table's code executable: one of JITFD_BACKEND_, or -1 with errno
+ * EINVAL for a null pointer.
+ */
+int jitfd_table_backend(const struct jitfd_table *table);
+
+/**
+ * Stores what a table has at the moment.
+ *
+ * Returns 0, or -1 with errno EINVAL for a null pointer or a bad size.
+ */
+int jitfd_table_get_stats(const struct jitfd_table *table,
+                          struct jitfd_table_stats *stats);
+
+/**
+ * As libffi's ffi_closure_alloc, for libffi 3.4 or newer: memory for an ffi_closure
+ * of size bytes, and the address where its code will be, which is what
+ * ffi_prep_closure_loc wants as codeloc. Give it back with jitfd_ffi_closure_free.
+ * The first call sets up what they have in common, as jitfd_allow_fallback says.
+ *
+ * Returns null with errno as jitfd_create; EINVAL also if code is null or size is
+ * less than 56, the size of an ffi_closure.
+ */
+void *jitfd_ffi_closure_alloc(size_t size, void **code);
+
+/**
+ * As libffi's ffi_closure_free: gives back what jitfd_ffi_closure_alloc has returned.
+ * Nobody calls its code from now on. Null is allowed.
+ */
+void jitfd_ffi_closure_free(void *closure);
 
 /**
  * What went wrong in the last call of this thread that failed, in words: which

@@ -67,7 +67,7 @@ static DEFAULT: AtomicU32 = AtomicU32::new(JITFD_FALLBACK_NEVER);
 /// The options, checked.
 pub(crate) struct Choice {
     flags: u32,
-    fallback: Fallback,
+    pub(crate) fallback: Fallback,
     pub(crate) window: Option<Window>,
 }
 
