@@ -4,7 +4,9 @@
 #
 #   make demo        real programs run out of jitfd in a guest
 #   make test        all tests; the last line counts them (SUITES= for some)
-#   make bench       what publishing costs, measured in a guest
+#   make bench       what publishing and trampolines cost, measured in a guest
+#   make bench-trampolines
+#                    of it, only trampolines next to other ways to have them
 #   make bench-validate
 #                    how fast validation is, next to other decoders
 #   make stress      the protocol under load: 4 and 8 CPUs, both kernels
@@ -31,7 +33,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 $(foreach v,CACHE KDIR ACCEL SMP MEM MIRROR FILES OUT PARAMS APPEND BOOT_LIMIT \
   RUN_LIMIT KERNEL_LOG LEAKS NOMODULE MODULE SUITES KSRC LLVM SECONDS_EACH SEED PREFIX LIBDIR DESTDIR,$(if $(filter-out undefined,$(origin $v)),$(eval export $v)))
 
-.PHONY: demo test stress mutants bench bench-validate check vm vm-help kernel module init prerequisites \
+.PHONY: demo test stress mutants bench bench-trampolines bench-validate check vm vm-help kernel module init prerequisites \
   install uninstall install-module uninstall-module
 .DEFAULT_GOAL := demo
 
@@ -49,6 +51,9 @@ mutants: init
 
 bench: init
 	@benches/run.sh
+
+bench-trampolines: init
+	@benches/trampolines/run.sh
 
 bench-validate: prerequisites
 	@benches/validate.sh

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # `make bench`: what publishing costs, measured in a guest: three boots, with 2, 4
 # and 8 virtual CPUs. Times are reported where the host has as many CPUs; counts
-# of interrupts always. All samples are kept in target/bench. About four minutes;
+# of interrupts always. Then trampolines, in a boot of their own, see
+# trampolines/run.sh. All samples are kept in target/bench. About ten minutes;
 # other work on the host makes the times worse, so leave it alone meanwhile.
 #
 #   ROUNDS=N   how often each method has its turn where times are reported (24);
@@ -42,4 +43,5 @@ for smp in 2 4 8; do
     measure "$smp"
     line+=$(summary "$smp")
 done
+"$TOP/benches/trampolines/run.sh"
 echo "$line"

@@ -25,9 +25,11 @@ pub enum Refused {
 #[derive(Clone, Copy, Debug)]
 pub struct Description {
     target: usize,
-    registers: [Option<u64>; NAMES],
+    registers: [u64; NAMES],
     pushes: [u64; PUSHES],
-    pushed: usize,
+    /// A bit for each register.
+    set: u16,
+    pushed: u8,
 }
 
 impl Description {
@@ -35,8 +37,9 @@ impl Description {
     pub fn to(target: usize) -> Self {
         Description {
             target,
-            registers: [None; NAMES],
+            registers: [0; NAMES],
             pushes: [0; PUSHES],
+            set: 0,
             pushed: 0,
         }
     }
@@ -46,13 +49,17 @@ impl Description {
         if name >= NAMES || name == RSP {
             return Err(Refused::Register(name));
         }
-        self.registers[name] = Some(value);
+        self.registers[name] = value;
+        self.set |= 1 << name;
         Ok(self)
     }
 
     /// Pushes a value, after those before.
     pub fn push(mut self, value: u64) -> Result<Self, Refused> {
-        let slot = self.pushes.get_mut(self.pushed).ok_or(Refused::Pushes)?;
+        let slot = self
+            .pushes
+            .get_mut(usize::from(self.pushed))
+            .ok_or(Refused::Pushes)?;
         *slot = value;
         self.pushed += 1;
         Ok(self)
@@ -65,12 +72,12 @@ impl Description {
 
     /// The registers that are set, with their values.
     pub fn registers(&self) -> impl Iterator<Item = (usize, u64)> {
-        let all = self.registers.iter().enumerate();
-        all.filter_map(|(name, value)| value.map(|value| (name, value)))
+        let all = self.registers.iter().copied().enumerate();
+        all.filter(|(name, _)| self.set & 1 << name != 0)
     }
 
     /// The values that are pushed, the first one first.
     pub fn pushes(&self) -> &[u64] {
-        &self.pushes[..self.pushed]
+        &self.pushes[..usize::from(self.pushed)]
     }
 }

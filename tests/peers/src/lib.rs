@@ -31,6 +31,7 @@ pub use text::Text;
 /// # Safety
 ///
 /// `context` points to a number.
+#[inline(never)]
 pub unsafe extern "C" fn target(argument: u64, context: *const u64) -> u64 {
     // SAFETY: By this function's contract.
     argument.wrapping_add(unsafe { context.read() })

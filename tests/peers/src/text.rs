@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::target;
 
 /// How many there are.
-pub const COUNT: usize = 16384;
+pub const COUNT: usize = 32768;
 
 const STRIDE: usize = 32;
 
@@ -52,10 +52,16 @@ pub struct Text(usize);
 impl Text {
     /// The next stub; `None` when all are used.
     pub fn new(context: &'static u64) -> Option<Self> {
+        let context = (&raw const *context).addr();
+        Text::to(target as *const () as usize, context)
+    }
+
+    /// The next stub, to another target.
+    pub fn to(target: usize, context: usize) -> Option<Self> {
         let index = USED.fetch_add(1, Ordering::Relaxed);
         let [data, to] = peers_slots.get(index)?;
-        data.store((&raw const *context).addr(), Ordering::Relaxed);
-        to.store(target as *const () as usize, Ordering::Relaxed);
+        data.store(context, Ordering::Relaxed);
+        to.store(target, Ordering::Relaxed);
         Some(Text((&raw const peers_stubs).addr() + index * STRIDE))
     }
 

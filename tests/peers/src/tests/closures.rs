@@ -2,13 +2,16 @@
 //! Closures over a number, of each peer, from many threads; and that libffi's are
 //! what they are measured as.
 
+use std::hint::black_box;
+use std::sync::Mutex;
 use std::thread;
 
 use jitfd_peers::{Bare, Description, Entry, Ffi, Kernel, Signals, Signature, Text};
 use jitfd_peers::{mapping_of, target};
 
 use crate::suite::harness::{self, Test};
-use crate::suite::outcome::{OrFail, Outcome, equal, holds};
+use crate::suite::outcome::{Checked, OrFail, Outcome, equal, holds};
+use crate::suite::sys;
 
 pub(super) fn tests() -> Vec<Test> {
     harness::tests![
@@ -19,6 +22,8 @@ pub(super) fn tests() -> Vec<Test> {
         libffi_calls,
         libffi_trampolines_alone,
         libffi_is_static,
+        all_work_under_mdwe,
+        callers_are_found,
     ]
 }
 
@@ -55,6 +60,80 @@ fn wrong(codes: &[usize], numbers: &[u64], thread: u64) -> usize {
         closure(thread) != **number + thread
     });
     wrong.count()
+}
+
+/// One closure over a number, of each kind, kept for ever.
+fn one_of_each(number: &'static u64) -> Checked<Vec<(&'static str, usize)>> {
+    let what = described(number).or_fail("a description")?;
+    let kernel = Kernel::open().or_fail("/dev/trampfd")?;
+    let made = |entry| {
+        let made = kernel.trampoline(&what, entry).or_fail("a trampoline")?;
+        Ok(Box::leak(Box::new(made)).code())
+    };
+    let signals = Signals::install(1).or_fail("a handler")?;
+    let signature = Signature::new().or_fail("a signature")?;
+    let closure = Ffi::new(signature, number).or_fail("a closure")?;
+    let bare = Bare::new(number).or_fail("a static trampoline")?;
+    Ok(vec![
+        ("page fault", made(Entry::PageFault)?),
+        ("system call", made(Entry::SystemCall)?),
+        ("signal", signals.trampoline(what).or_fail("room")?.code()),
+        ("libffi", Box::leak(Box::new(closure)).code()),
+        ("libffi alone", Box::leak(Box::new(bare)).code()),
+        ("text", Text::new(number).or_fail("a stub")?.code()),
+    ])
+}
+
+/// None of them needs memory that is writable and then executable.
+fn all_work_under_mdwe() -> Outcome {
+    const SET_MDWE: i32 = 65;
+    const REFUSE_EXEC_GAIN: usize = 1;
+    sys::prctl(SET_MDWE, REFUSE_EXEC_GAIN).or_fail("PR_SET_MDWE")?;
+    for (name, code) in one_of_each(&41)? {
+        // SAFETY: It is a closure of this type, and lives.
+        let closure: extern "C" fn(u64) -> u64 = unsafe { std::mem::transmute(code) };
+        equal(name, closure(1), 42)?;
+    }
+    Ok(())
+}
+
+static SEEN: Mutex<String> = Mutex::new(String::new());
+
+extern "C" fn look_back(argument: u64) -> u64 {
+    let seen = std::backtrace::Backtrace::force_capture().to_string();
+    if let Ok(mut text) = SEEN.lock() {
+        *text = seen;
+    }
+    argument + 1
+}
+
+/// A backtrace in the target goes on to the caller: nothing is left of the
+/// trampoline by then.
+fn callers_are_found() -> Outcome {
+    let what = Description::to(look_back as *const () as usize);
+    let kernel = Kernel::open().or_fail("/dev/trampfd")?;
+    let fault = kernel.trampoline(&what, Entry::PageFault);
+    let fault = fault.or_fail("a trampoline")?;
+    let call = kernel.trampoline(&what, Entry::SystemCall);
+    let call = call.or_fail("a trampoline")?;
+    let signals = Signals::install(1).or_fail("a handler")?;
+    let signal = signals.trampoline(what).or_fail("room")?;
+    let codes = [fault.code(), call.code(), signal.code()];
+    for (code, name) in codes.into_iter().zip(["fault", "call", "signal"]) {
+        // SAFETY: It is a closure of this type, and lives.
+        let closure: extern "C" fn(u64) -> u64 = unsafe { std::mem::transmute(code) };
+        equal(name, caller_to_be_found(closure), 3)?;
+        let seen = SEEN.lock().map(|mut text| std::mem::take(&mut *text));
+        let seen = seen.unwrap_or_default();
+        let found = seen.contains("caller_to_be_found");
+        holds(found, format!("{name}: no caller in {seen}"))?;
+    }
+    Ok(())
+}
+
+#[inline(never)]
+fn caller_to_be_found(closure: extern "C" fn(u64) -> u64) -> u64 {
+    black_box(closure(1)) + 1
 }
 
 fn kernel_from_threads(entry: Entry) -> Outcome {

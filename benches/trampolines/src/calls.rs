@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The calls that are timed, one loop for all ways.
+
+use std::hint::black_box;
+use std::mem::transmute;
+
+use jitfd_peers::target;
+
+use crate::marks;
+
+/// How every trampoline is called. It replaces the second argument; the floors,
+/// which do not, get the context that way.
+type Function = extern "C" fn(u64, *const u64) -> u64;
+
+/// What is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Callee {
+    /// The target, by its name.
+    Direct,
+    /// An address that is called as a [`Function`].
+    At(usize),
+}
+
+impl Callee {
+    /// Its address.
+    pub fn address(self) -> usize {
+        match self {
+            Callee::Direct => target as *const () as usize,
+            Callee::At(address) => address,
+        }
+    }
+}
+
+/// # Safety
+///
+/// The address is that of a function of this type, which lives.
+unsafe fn function(address: usize) -> Function {
+    // SAFETY: By this function's contract.
+    unsafe { transmute(address) }
+}
+
+/// Calls all addresses, one after the other; the sum of what they return.
+///
+/// # Safety
+///
+/// All are functions of this type, which live.
+#[inline(never)]
+pub unsafe fn each(addresses: &[usize], context: *const u64) -> u64 {
+    let mut sum = 0u64;
+    for &address in addresses {
+        // SAFETY: By this function's contract.
+        sum = sum.wrapping_add(unsafe { function(address) }(1, context));
+    }
+    sum
+}
+
+/// The same for the target itself.
+#[inline(never)]
+pub fn each_direct(count: usize, context: &u64) -> u64 {
+    let mut sum = 0u64;
+    for _ in 0..count {
+        // SAFETY: The context is a number.
+        sum = sum.wrapping_add(unsafe { target(1, black_box(context)) });
+    }
+    sum
+}
+
+/// One call between the marks of the counter.
+///
+/// # Safety
+///
+/// It is a function of this type, which lives.
+#[inline(never)]
+pub unsafe fn counted(callee: Callee, context: &u64) -> u64 {
+    // SAFETY: By this function's contract, or unused.
+    let function = unsafe { function(callee.address()) };
+    let direct = callee == Callee::Direct;
+    let context = black_box(context);
+    if direct {
+        marks::begin();
+        // SAFETY: The context is a number.
+        let result = unsafe { target(1, context) };
+        marks::end();
+        return result;
+    }
+    marks::begin();
+    let result = function(1, context);
+    marks::end();
+    result
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Trampolines of jitfd next to the other ways to have them: what it costs to make
+//! one, to call one, and to keep a million. Runs in the guest; `run.sh` starts it,
+//! and the program `report` makes the table and the picture of what it leaves.
+//!
+//! In the order of a run: `ways` (what is measured), `crowd` (a process for each
+//! way makes as many as it can), `rounds` (each way has its turn in each round),
+//! `counted` (the same, for the instruction counter). `calls` has the loops that
+//! are timed, `marks` and `machine` the rest that is `unsafe`, `record` what is kept.
+//!
+//! A trampoline that gives a wrong result ends the run.
+
+mod calls;
+mod counted;
+mod crowd;
+mod machine;
+mod marks;
+mod memory;
+mod record;
+mod rounds;
+mod ways;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Measures trampolines. Needs /dev/jit and trampfd.ko; run it by `make bench`.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measures all ways.
+    Measure {
+        /// How often each way has its turn.
+        #[arg(long, default_value_t = 24)]
+        rounds: usize,
+        /// How many trampolines each way tries to make.
+        #[arg(long, default_value_t = 1_000_000)]
+        crowd: usize,
+        /// A folder for all samples.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Makes as many trampolines of one way as it can, and prints what they cost.
+    Crowd {
+        /// The way.
+        way: String,
+        /// How many.
+        count: usize,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Measure { rounds, crowd, out } => measure(rounds, crowd, &out),
+        Command::Crowd { way, count } => crowd::run(&way, count),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("trampolines: failed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// How often each way makes a crowd.
+const CROWDS: usize = 3;
+
+fn measure(rounds: usize, crowd: usize, out: &std::path::Path) -> Result<(), String> {
+    machine::pin(0)?;
+    jitfd_peers::Kernel::load("trampfd.ko").map_err(|error| format!("trampfd.ko: {error}"))?;
+    let mut record = record::Record::create(out)?;
+    let clock = machine::Clock::start();
+    for time in 1..=CROWDS {
+        for (name, count) in ways::crowds(crowd) {
+            eprintln!("trampolines: a crowd of {name}, {time} of {CROWDS}");
+            record.crowd(&crowd::spawn(name, count)?);
+        }
+    }
+    let mut ways = ways::all(rounds::made(rounds) + counted::TIMES)?;
+    rounds::run(&mut ways, rounds, &mut record)?;
+    record.rate(clock.ticks_per_nanosecond());
+    counted::run(&mut ways, &mut record)?;
+    record.finish()?;
+    println!("trampolines: ok rounds={rounds} ways={}", ways.len());
+    Ok(())
+}

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! jitfd's embedded form: constants in code, published one by one.
+
+use jitfd::Window;
+use jitfd::space::{CodeSpace, Function, SpaceOptions};
+use jitfd::trampoline::{Gpr, Setting};
+use jitfd_peers::target;
+
+use super::product::context;
+use super::{Maker, Way, of};
+use crate::calls::Callee;
+
+struct Embedded(CodeSpace);
+
+impl Maker for Embedded {
+    type Made = Function;
+
+    fn make(&self, number: &'static u64) -> Result<Function, String> {
+        let setting = Setting::to(target as *const () as usize);
+        let setting = setting.set(Gpr::Rsi, context(number).addr() as u64);
+        let function = setting.publish(&self.0, "add");
+        function.map_err(|error| error.to_string())
+    }
+
+    fn callee(made: &Function) -> Callee {
+        Callee::At(made.address)
+    }
+}
+
+pub fn embedded(_: usize) -> Result<Box<dyn Way>, String> {
+    let near = Window::reaching(target as *const () as usize);
+    let space = SpaceOptions::new().window(near).create();
+    let space = space.map_err(|error| error.to_string())?;
+    Ok(of("jitfd embedded", 64, true, Embedded(space)))
+}

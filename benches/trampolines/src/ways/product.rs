@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! jitfd's own.
+
+use std::ffi::c_void;
+
+use jitfd::trampoline::{Carrier, Entry, Table, TableOptions};
+use jitfd_peers::target;
+
+use super::{Maker, Way, of};
+use crate::calls::Callee;
+
+/// A number's address, as the library wants it.
+pub(super) fn context(number: &'static u64) -> *mut c_void {
+    (&raw const *number).cast_mut().cast()
+}
+
+struct InTable(&'static Table);
+
+impl Maker for InTable {
+    type Made = Entry<'static>;
+
+    #[inline]
+    fn make(&self, number: &'static u64) -> Result<Self::Made, String> {
+        // SAFETY: The target takes a number's address as its second argument,
+        // which the table's register is.
+        let entry = unsafe { self.0.bind(target as *const c_void, context(number)) };
+        entry.map_err(|error| error.to_string())
+    }
+
+    fn callee(made: &Self::Made) -> Callee {
+        Callee::At(made.as_ptr().addr())
+    }
+}
+
+fn of_table(name: &'static str, options: TableOptions) -> Result<Box<dyn Way>, String> {
+    let table = options.create().map_err(|error| error.to_string())?;
+    let table = Box::leak(Box::new(table));
+    Ok(of(name, 64, true, InTable(table)))
+}
+
+pub fn table(_: usize) -> Result<Box<dyn Way>, String> {
+    of_table("jitfd table", TableOptions::new(Carrier::Rsi))
+}
+
+/// The least code: two pages of it.
+pub fn small_table(_: usize) -> Result<Box<dyn Way>, String> {
+    let small = TableOptions::new(Carrier::Rsi).copy_capacity(256);
+    of_table("jitfd table of 256", small)
+}
