@@ -3,13 +3,11 @@
 //! The interface by which gdb learns of generated code: a list of object files
 //! in memory, and a function in which it sets a breakpoint.
 //!
-//! Locks: one for the list, in `gdb_sys.rs`; inside it one for what each
-//! [`GdbJit`] has added.
+//! Locks: that of the list, in `gdb_sys.rs`.
 
 use super::elf;
-use super::gdb_sys::Registered;
+use super::gdb_sys::Files;
 use crate::space::{Listener, NewCode};
-use std::sync::{Mutex, PoisonError};
 
 /// Code that gdb knows by name, also if it attaches later. Dropping it takes the
 /// names back.
@@ -24,6 +22,9 @@ use std::sync::{Mutex, PoisonError};
 /// contain other JIT compilers that define them. The list has no lock that such
 /// compilers would know: two that register at once can spoil it.
 ///
+/// A forked child inherits what is registered, as it does the code. What it adds or
+/// takes back from then on is its own; it waits for no thread of its parent.
+///
 /// Without unwind tables gdb finds a caller only through code that begins with
 /// `push rbp; mov rbp, rsp`; [`add`](Self::add) takes tables.
 ///
@@ -36,7 +37,7 @@ use std::sync::{Mutex, PoisonError};
 /// ```
 #[derive(Debug, Default)]
 pub struct GdbJit {
-    files: Mutex<Vec<Registered>>,
+    files: Files,
 }
 
 impl GdbJit {
@@ -44,7 +45,7 @@ impl GdbJit {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            files: Mutex::new(Vec::new()),
+            files: Files::new(),
         }
     }
 
@@ -71,10 +72,8 @@ impl GdbJit {
     /// # }
     /// ```
     pub fn add(&self, codes: &[NewCode<'_>], eh_frame: &[u8]) {
-        let file = Registered::new(elf::object(codes, eh_frame));
-        // A panic can't leave the list half changed.
-        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        files.push(file);
+        // Without memory for a lock the code stays nameless.
+        let _ = self.files.add(elf::object(codes, eh_frame));
     }
 }
 

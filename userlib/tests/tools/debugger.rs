@@ -26,6 +26,53 @@ fn child_stops_in_generated_code() {
 }
 
 #[test]
+#[ignore = "gdb runs it"]
+fn child_forks_and_stops_in_generated_code() {
+    let chain = chain(options(), [0xcc, 0x90, 0x90, 0x90, 0x90], &[]);
+    let (inherited, own) = (GdbJit::new(), GdbJit::new());
+    let code = [0; 14];
+    let outer = NewCode::new("jitfd_outer", chain.outer.address, &code);
+    inherited.add(&[outer], &chain.eh_frame().into_bytes());
+    // SAFETY: the child allocates, calls generated code, and ends.
+    unsafe {
+        let pid = libc::fork();
+        if pid == 0 {
+            let inner = NewCode::new("jitfd_inner", chain.inner.address, &code);
+            own.add(&[inner], &[]);
+            chain.call();
+            libc::_exit(0);
+        }
+        libc::waitpid(pid, std::ptr::null_mut(), 0);
+    }
+}
+
+#[test]
+fn gdb_follows_a_forked_child() {
+    if !has("gdb") {
+        return;
+    }
+    let child = "debugger::child_forks_and_stops_in_generated_code";
+    let mut commands = vec!["-nx", "-batch"];
+    for command in [
+        "set debuginfod enabled off",
+        "set follow-fork-mode child",
+        "run",
+        "backtrace",
+    ] {
+        commands.extend(["-ex", command]);
+    }
+    commands.push("--args");
+    let output = tool("gdb", &Folder::new("gdb-fork"), &commands, Some(child));
+    let text = text(&output);
+    if !text.contains("SIGTRAP") {
+        return crate::run::skip(&format!("gdb can't run a program here: {text}"));
+    }
+    for name in ["in jitfd_inner", "in jitfd_outer"] {
+        assert!(text.contains(name), "no {name} in {text}");
+    }
+}
+
+#[test]
 fn gdb_shows_names_and_callers() {
     if !has("gdb") {
         return;
