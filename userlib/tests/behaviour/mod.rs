@@ -151,6 +151,7 @@ macro_rules! each_behaviour {
             stepping::callers_are_found_in_every_instruction_of_a_closure,
             stepping::callers_are_found_in_every_instruction_that_saves_registers,
             stepping::callers_are_found_in_every_instruction_of_a_return_trampoline,
+            stepping::callers_are_found_in_every_instruction_of_a_setting,
             random::random_calls_do_what_a_model_does,
         }
     };

@@ -5,8 +5,10 @@
 //! callers.
 
 use super::closure::options;
-use jitfd::trampoline::{Gpr, ReturnOptions};
-use jitfd::{Backend, Fallback};
+use jitfd::space::SpaceOptions;
+use jitfd::tools::EhFrame;
+use jitfd::trampoline::{Gpr, ReturnOptions, Setting};
+use jitfd::{Backend, Fallback, RegionOptions};
 use std::arch::global_asm;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -44,12 +46,27 @@ global_asm!(
     "ret",
     ".cfi_endproc",
     ".size jitfd_test_step, . - jitfd_test_step",
+    // Where a setting goes that has pushed two values: their sum.
+    ".globl jitfd_test_sum",
+    ".type jitfd_test_sum, @function",
+    "jitfd_test_sum:",
+    ".cfi_startproc",
+    ".cfi_def_cfa_offset 24",
+    "pop rax",
+    ".cfi_def_cfa_offset 16",
+    "pop rcx",
+    ".cfi_def_cfa_offset 8",
+    "add rax, rcx",
+    "ret",
+    ".cfi_endproc",
+    ".size jitfd_test_sum, . - jitfd_test_sum",
     ".popsection",
 );
 
 unsafe extern "C-unwind" {
     fn jitfd_test_step(function: *const c_void, argument: u64) -> u64;
     fn jitfd_test_stepped();
+    fn jitfd_test_sum();
     // Of the library.
     fn jitfd_trampoline_registers();
     fn jitfd_trampoline_registers_end();
@@ -129,10 +146,20 @@ extern "C" fn trapped(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
 /// Calls `function` one instruction at a time; looks at its callers where it is in its
 /// 32 bytes or in `body`.
 fn step(function: *const c_void, argument: u64, body: Range<usize>) -> (u64, Watch) {
+    step_through(function, 32, argument, body)
+}
+
+/// The same for one of `len` bytes.
+fn step_through(
+    function: *const c_void,
+    len: usize,
+    argument: u64,
+    body: Range<usize>,
+) -> (u64, Watch) {
+    let stub = function.addr()..function.addr() + len;
     // The handler is the process's.
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let stub = function.addr()..function.addr() + 32;
     let watch = Watch {
         stub,
         body,
@@ -209,4 +236,26 @@ pub fn callers_are_found_in_every_instruction_of_a_return_trampoline(backend: Ba
         // 4 of the stub and more than 70 of the body.
         check(&watch, 74);
     }
+}
+
+pub fn callers_are_found_in_every_instruction_of_a_setting(backend: Backend) {
+    let region = RegionOptions::new().fallback(Fallback::Only(backend));
+    let space = SpaceOptions::new().region(region).create().unwrap();
+    let setting = Setting::to(jitfd_test_sum as *const c_void as usize);
+    // Of each length, and of the kind that is a constant between code.
+    let setting = setting
+        .push(40)
+        .push(2 << 40)
+        .set(Gpr::R8, 1)
+        .set(Gpr::Rdx, 1 << 40);
+    let function = setting.publish(&space, "sum").unwrap();
+    let mut table = EhFrame::new();
+    table.add(function.address, function.len, &setting.frame().unwrap());
+    // SAFETY: this is the code's frame, and the space outlives the table.
+    let _table = unsafe { table.register() };
+    let start = std::ptr::with_exposed_provenance(function.address);
+    let (returned, watch) = step_through(start, function.len, 0, 0..0);
+    assert_eq!(returned, 40 + (2 << 40));
+    // endbr64, two pushes, two loads, a jump.
+    check(&watch, 6);
 }
