@@ -4,10 +4,12 @@
 //! error or to the hook. Both are of the whole process, so each is tried in a
 //! process of its own.
 
+use jitfd::trampoline::ClosureOptions;
 use jitfd::{
     Backend, CodeOptions, Error, Fallback, JitFd, Options, RegionOptions, set_fallback_hook,
     validate,
 };
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -58,6 +60,14 @@ fn process_with_a_hook() {
 
 #[test]
 #[ignore = "a process of the other tests"]
+fn process_with_closures() {
+    let options = ClosureOptions::new().fallback(Fallback::Any);
+    options.create(|| ()).unwrap();
+    options.create(|number: i32| number).unwrap();
+}
+
+#[test]
+#[ignore = "a process of the other tests"]
 fn process_that_asks_for_no_fallback() {
     let _ = region(Fallback::Never);
 }
@@ -73,6 +83,20 @@ fn a_fallback_is_reported_once() {
         lines_of_ours(&run("process_without_a_hook")),
         ["jitfd: code is made by dual mapping in this process, as it asked for"]
     );
+}
+
+#[test]
+fn the_tables_of_the_process_say_why_they_are_not_the_kernels() {
+    let text = run("process_with_closures");
+    let lines = lines_of_ours(&text);
+    if Path::new("/dev/jit").exists() {
+        assert!(lines.is_empty());
+    } else {
+        assert!(
+            lines.len() == 1 && lines[0].contains("not by /dev/jit"),
+            "{text}"
+        );
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@
 //! the two is dropped again.
 
 use super::register::Carrier;
-use super::table::Table;
+use super::table::{Stubs, Table, TableOptions};
 use crate::backend::{Backend, Fallback};
 use crate::error::Error;
 use std::sync::OnceLock;
@@ -16,20 +16,16 @@ use std::sync::OnceLock;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kind {
     number: usize,
-    create: fn(Fallback, Carrier) -> Result<Table, Error>,
+    stubs: fn(Carrier) -> Result<Stubs, Error>,
     carrier: Carrier,
 }
 
 impl Kind {
     /// Tables that carry the context in this register.
     pub(super) fn carrying(carrier: Carrier) -> Self {
-        let create = |fallback, carrier| {
-            let options = super::table::TableOptions::new(carrier);
-            options.fallback(fallback).create()
-        };
         Self {
             number: carrier as usize,
-            create,
+            stubs: |carrier| TableOptions::new(carrier).stubs(),
             carrier,
         }
     }
@@ -38,7 +34,7 @@ impl Kind {
     pub(super) fn returning() -> Self {
         Self {
             number: Carrier::ALL.len(),
-            create: |fallback, _| super::return_page::table(fallback, false),
+            stubs: |_| super::return_page::stubs(false),
             carrier: Carrier::R10,
         }
     }
@@ -64,7 +60,7 @@ impl Kind {
         if let Some(table) = created.get() {
             return Ok(table);
         }
-        let new = (self.create)(Fallback::Only(backend), self.carrier)?;
+        let new = (self.stubs)(self.carrier)?.create(backend)?;
         Ok(created.get_or_init(|| new))
     }
 }

@@ -54,21 +54,28 @@ fn frame() -> Frame {
     Frame::leaf().cfa_repeated(0, Register::Rsp, 8, STRIDE, PUSHED, 8)
 }
 
-/// A table of such stubs.
-pub(super) fn table(fallback: Fallback, debuggers: bool) -> Result<Table, Error> {
+/// The stubs of such a table. Their body can be entered from now on.
+pub(super) fn stubs(debuggers: bool) -> Result<Stubs, Error> {
     return_body::prepare();
     let shape = Shape::new(CAPACITY);
-    let stubs = Stubs {
+    Ok(Stubs {
         code: assemble(shape)?,
         shape,
+        // Of no meaning for these; it is the only one that no argument is passed in.
+        carrier: Carrier::R10,
         cover: Cover {
             name: "jitfd_return_trampoline",
             frame: frame(),
             debuggers,
         },
-    };
-    // Of no meaning for these; it is the only one that no argument is passed in.
-    stubs.create(Carrier::R10, fallback)
+    })
+}
+
+fn table(fallback: Fallback, debuggers: bool) -> Result<Arc<Table>, Error> {
+    let stubs = stubs(debuggers)?;
+    fallback
+        .choose(|backend| stubs.create(backend))
+        .map(Arc::new)
 }
 
 /// Pages of return trampolines, mapped again whenever more are needed.
@@ -102,8 +109,7 @@ impl ReturnPage {
     /// # Errors
     /// As [`TableOptions::create`](super::TableOptions::create).
     pub fn create(fallback: Fallback) -> Result<Self, Error> {
-        let table = Arc::new(table(fallback, false)?);
-        Ok(Self { table })
+        table(fallback, false).map(|table| Self { table })
     }
 
     /// The same, and debuggers are told of each copy, as with
@@ -123,8 +129,7 @@ impl ReturnPage {
     /// # Errors
     /// As [`create`](Self::create).
     pub fn create_debuggable(fallback: Fallback) -> Result<Self, Error> {
-        let table = Arc::new(table(fallback, true)?);
-        Ok(Self { table })
+        table(fallback, true).map(|table| Self { table })
     }
 
     /// What makes the page executable.

@@ -101,18 +101,23 @@ impl TableOptions {
     /// [`Error::System`] of kind [`NoMemory`](crate::Kind::NoMemory) if the data
     /// can't be mapped.
     pub fn create(self) -> Result<Table, Error> {
+        let stubs = self.stubs()?;
+        self.fallback.choose(|backend| stubs.create(backend))
+    }
+
+    pub(super) fn stubs(self) -> Result<Stubs, Error> {
         let shape = Shape::new(self.copy_capacity);
-        let stubs = Stubs {
+        Ok(Stubs {
             code: stub::assemble(self.carrier, shape)?,
             shape,
+            carrier: self.carrier,
             cover: Cover {
                 name: "jitfd_trampoline",
                 // They leave the stack as they find it.
                 frame: Frame::leaf(),
                 debuggers: self.debuggers,
             },
-        };
-        stubs.create(self.carrier, self.fallback)
+        })
     }
 }
 
@@ -121,19 +126,18 @@ impl TableOptions {
 pub(super) struct Stubs {
     pub(super) code: Validated,
     pub(super) shape: Shape,
+    pub(super) carrier: Carrier,
     pub(super) cover: Cover,
 }
 
 impl Stubs {
-    /// A table of them.
-    pub(super) fn create(self, carrier: Carrier, fallback: Fallback) -> Result<Table, Error> {
-        let pool = fallback.choose(|backend| {
-            let source = Source::new(backend, &self.code)?;
-            Pool::new(backend, source, self.shape, self.cover.clone())
-        })?;
+    /// A table of them, by this backend.
+    pub(super) fn create(&self, backend: Backend) -> Result<Table, Error> {
+        let source = Source::new(backend, &self.code)?;
+        let pool = Pool::new(backend, source, self.shape, self.cover.clone())?;
         Ok(Table {
             pool: Arc::new(pool),
-            carrier,
+            carrier: self.carrier,
         })
     }
 }
