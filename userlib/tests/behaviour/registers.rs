@@ -144,8 +144,15 @@ pub fn two_registers_are_returned(backend: Backend) {
     }
 }
 
+/// Leaves something other than zero on the stack below its caller.
+#[inline(never)]
+fn litter() {
+    std::hint::black_box([u64::MAX; 1000]);
+}
+
 pub fn what_is_not_set_is_zero(backend: Backend) {
     let closure = create(backend, |_| {});
+    litter();
     // SAFETY: zero is a value of both, and the closure is there.
     unsafe {
         assert_eq!(
