@@ -1617,9 +1617,16 @@ __asm__(".text\n"
 	"	ret\n"
 	"prepared:\n"
 	"	mov 48(%r10), %rax\n"
+	"	ret\n"
+	"popping:\n"
+	"	pop %rax\n"
+	"	pop %rcx\n"
+	"	sub %rcx, %rax\n"
 	"	ret\n");
 long chained(void) __asm__("chained");
 long prepared(void) __asm__("prepared");
+/* Takes two pushed values and returns their difference. */
+long popping(void) __asm__("popping");
 
 static jitfd_table *new_table(uint32_t carrier, size_t copy_capacity)
 {
@@ -1755,6 +1762,111 @@ static void bad_tables_are_refused(void)
 	jitfd_table_destroy(NULL);
 }
 
+static void settings_are_published(void)
+{
+	static const uint32_t arguments[] = { JITFD_GPR_RDI, JITFD_GPR_RSI, JITFD_GPR_RDX,
+					      JITFD_GPR_RCX, 8, 9 };
+	jitfd_space *space = new_space(NULL, NULL);
+	jitfd_setting *setting = jitfd_setting_new((jitfd_function)weighed);
+	jitfd_function entry = NULL;
+
+	CHECK(setting != NULL);
+	for (uint64_t i = 0; i < 6; i++)
+		CHECK(jitfd_setting_set(setting, arguments[i], i + 1) == 0);
+	CHECK(jitfd_setting_publish(setting, space, "weighed", &entry) == 0);
+	CHECK(((long (*)(void))entry)() == 654321);
+	REFUSED(jitfd_setting_set(setting, 16, 1), EINVAL);
+	REFUSED(jitfd_setting_set(NULL, 0, 1), EINVAL);
+	REFUSED(jitfd_setting_push(NULL, 1), EINVAL);
+	REFUSED(jitfd_setting_publish(NULL, space, NULL, &entry), EINVAL);
+	REFUSED(jitfd_setting_publish(setting, NULL, NULL, &entry), EINVAL);
+	REFUSED(jitfd_setting_publish(setting, space, NULL, NULL), EINVAL);
+	jitfd_setting_free(setting);
+
+	setting = jitfd_setting_new((jitfd_function)popping);
+	CHECK(jitfd_setting_push(setting, 8) == 0 && jitfd_setting_push(setting, 50) == 0);
+	CHECK(jitfd_setting_publish(setting, space, NULL, &entry) == 0);
+	CHECK(((long (*)(void))entry)() == 42);
+	jitfd_setting_free(setting);
+	jitfd_setting_free(NULL);
+	CHECK(jitfd_setting_new(NULL) == NULL && errno == EINVAL);
+	jitfd_space_destroy(space);
+}
+
+static void look(struct jitfd_registers *registers, void *data)
+{
+	double first, second;
+
+	memcpy(&first, &registers->vectors[0][0], sizeof(first));
+	memcpy(&second, &registers->vectors[7][0], sizeof(second));
+	first += second + (double)registers->vector_count;
+	*(uint64_t *)data += registers->integers[0] + 10 * registers->integers[5] +
+			     100 * registers->stack[0];
+	registers->returned[0] = *(uint64_t *)data;
+	memcpy(&registers->returned_vectors[0][0], &first, sizeof(first));
+}
+
+static void closures_see_registers(void)
+{
+	typedef long (*integers)(long, long, long, long, long, long, long);
+	typedef double (*reals)(double, double, double, double, double, double, double, double,
+				...);
+	uint64_t sum = 0;
+	jitfd_closure *closure;
+	jitfd_function entry;
+
+	CHECK(jitfd_allow_fallback(JITFD_FALLBACK_ONLY | (uint32_t)backend) == 0);
+	CHECK((closure = jitfd_closure_new(look, &sum)) != NULL);
+	CHECK((entry = jitfd_closure_function(closure)) != NULL);
+	CHECK(((integers)entry)(1, 0, 0, 0, 0, 6, 7) == 761);
+	CHECK(((integers)entry)(2, 0, 0, 0, 0, 0, 0) == 763 && sum == 763);
+	/* A variadic call says how many vector registers it uses. */
+	CHECK(((reals)entry)(1.5, 0, 0, 0, 0, 0, 0, 2.25) == 11.75);
+	jitfd_closure_free(closure);
+	jitfd_closure_free(NULL);
+	CHECK(jitfd_closure_new(NULL, NULL) == NULL && errno == EINVAL);
+	CHECK(jitfd_closure_function(NULL) == NULL && errno == EINVAL);
+}
+
+static void visit(struct jitfd_saved *saved, void *data)
+{
+	uint64_t first = 0, stack = 0;
+
+	CHECK(jitfd_saved_get(saved, JITFD_GPR_RDI, &first) == 0);
+	CHECK(jitfd_saved_get(saved, JITFD_GPR_RSP, &stack) == 0 && stack % 16 == 8);
+	REFUSED(jitfd_saved_get(saved, 16, &first), EINVAL);
+	REFUSED(jitfd_saved_get(saved, JITFD_GPR_RBX, NULL), EINVAL);
+	REFUSED(jitfd_saved_get(NULL, JITFD_GPR_RBP, &first), EINVAL);
+	REFUSED(jitfd_saved_set(saved, JITFD_GPR_RSP, 1), EINVAL);
+	REFUSED(jitfd_saved_set(NULL, JITFD_GPR_RAX, 1), EINVAL);
+	REFUSED(jitfd_saved_jump(NULL, NULL), EINVAL);
+	CHECK(jitfd_saved_set(saved, JITFD_GPR_RAX, first + *(uint64_t *)data) == 0);
+	if (first >= 1000) {
+		CHECK(jitfd_saved_set(saved, JITFD_GPR_RDI, 3) == 0);
+		CHECK(jitfd_saved_jump(saved, (jitfd_function)weighed) == 0);
+	}
+	if (first >= 2000)
+		CHECK(jitfd_saved_jump(saved, NULL) == 0);
+}
+
+static void return_trampolines_change_registers(void)
+{
+	uint64_t more = 40;
+	jitfd_return *made;
+	six entry;
+
+	CHECK(jitfd_allow_fallback(JITFD_FALLBACK_ONLY | (uint32_t)backend) == 0);
+	CHECK((made = jitfd_return_new(visit, &more)) != NULL);
+	CHECK((entry = (six)jitfd_return_function(made)) != NULL);
+	CHECK(entry(2, 0, 0, 0, 0, 0) == 42);
+	CHECK(entry(1000, 4, 5, 6, 7, 8) == 876543);
+	CHECK(entry(2000, 0, 0, 0, 0, 0) == 2040);
+	jitfd_return_free(made);
+	jitfd_return_free(NULL);
+	CHECK(jitfd_return_new(NULL, NULL) == NULL && errno == EINVAL);
+	CHECK(jitfd_return_function(NULL) == NULL && errno == EINVAL);
+}
+
 /* What libffi does with the memory is tested with libffi, in tests/ffi. */
 static void closures_of_libffi_get_memory(void)
 {
@@ -1865,6 +1977,9 @@ static const struct test tests[] = {
 	PUBLISHES(trampolines_come_and_go),
 	PUBLISHES(released_trampolines_trap),
 	PUBLISHES(bad_tables_are_refused),
+	PUBLISHES(settings_are_published),
+	PUBLISHES(closures_see_registers),
+	PUBLISHES(return_trampolines_change_registers),
 	PUBLISHES(closures_of_libffi_get_memory),
 	PUBLISHES(threads_share_a_region),
 };

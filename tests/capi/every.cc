@@ -366,6 +366,66 @@ void trampolines()
 	CHECK(jitfd_table_get_stats(table.get(), &stats) == 0 && stats.copies == 1);
 }
 
+/* Throws what it was called with, past the trampoline that called it. */
+void throw_first(jitfd_registers *registers, void *data)
+{
+	++*static_cast<int *>(data);
+	throw registers->integers[0];
+}
+
+void throw_saved(jitfd_saved *saved, void *data)
+{
+	uint64_t first = 0;
+	CHECK(jitfd_saved_get(saved, JITFD_GPR_RDI, &first) == 0);
+	CHECK(jitfd_saved_set(saved, JITFD_GPR_RAX, first) == 0);
+	CHECK(jitfd_saved_jump(saved, nullptr) == 0);
+	++*static_cast<int *>(data);
+	throw first;
+}
+
+uint64_t thrown_by(jitfd_function entry)
+{
+	try {
+		reinterpret_cast<void (*)(uint64_t)>(entry)(42);
+	} catch (uint64_t number) {
+		return number;
+	}
+	return 0;
+}
+
+void handlers_throw()
+{
+	CHECK(jitfd_allow_fallback(static_cast<uint32_t>(JITFD_FALLBACK_ONLY | backend)) == 0);
+	int calls = 0;
+	std::unique_ptr<jitfd_closure, Free<jitfd_closure_free>> closure(
+		jitfd_closure_new(throw_first, &calls));
+	CHECK(closure && thrown_by(jitfd_closure_function(closure.get())) == 42 && calls == 1);
+	std::unique_ptr<jitfd_return, Free<jitfd_return_free>> made(
+		jitfd_return_new(throw_saved, &calls));
+	CHECK(made && thrown_by(jitfd_return_function(made.get())) == 42 && calls == 2);
+}
+
+int twice(int number) { return 2 * number; }
+
+void settings()
+{
+	jitfd_space_options space_options = {};
+	jitfd_options region_options = options_with(0);
+	space_options.size = sizeof(space_options);
+	space_options.region = &region_options;
+	space_options.region_capacity = 1 << 16;
+	jitfd_space *space_made = nullptr;
+	CHECK(jitfd_space_create(&space_options, &space_made) == 0);
+	Space space(space_made);
+	std::unique_ptr<jitfd_setting, Free<jitfd_setting_free>> setting(
+		jitfd_setting_new(reinterpret_cast<jitfd_function>(twice)));
+	CHECK(setting && jitfd_setting_set(setting.get(), JITFD_GPR_RDI, 21) == 0);
+	jitfd_function entry = nullptr;
+	CHECK(jitfd_setting_publish(setting.get(), space.get(), "42", &entry) == 0);
+	CHECK(reinterpret_cast<int (*)()>(entry)() == 42);
+	CHECK(jitfd_setting_push(setting.get(), 1) == 0);
+}
+
 void memory_for_libffi()
 {
 	CHECK(jitfd_allow_fallback(static_cast<uint32_t>(JITFD_FALLBACK_ONLY | backend)) == 0);
@@ -411,6 +471,8 @@ const test tests[] = {
 	{ "c++::code_space", code_space, CODE },
 	{ "c++::exceptions", exceptions, CODE },
 	{ "c++::trampolines", trampolines, CODE },
+	{ "c++::handlers_throw", handlers_throw, CODE },
+	{ "c++::settings", settings, CODE },
 	{ "c++::memory_for_libffi", memory_for_libffi, CODE },
 	{ "c++::threads", threads, CODE },
 };

@@ -382,6 +382,46 @@
 #define JITFD_CARRIER_R10 6
 
 /**
+ * A general register, by its number in instructions.
+ */
+#define JITFD_GPR_RAX 0
+
+/**
+ * rcx.
+ */
+#define JITFD_GPR_RCX 1
+
+/**
+ * rdx.
+ */
+#define JITFD_GPR_RDX 2
+
+/**
+ * rbx.
+ */
+#define JITFD_GPR_RBX 3
+
+/**
+ * rsp.
+ */
+#define JITFD_GPR_RSP 4
+
+/**
+ * rbp.
+ */
+#define JITFD_GPR_RBP 5
+
+/**
+ * rsi.
+ */
+#define JITFD_GPR_RSI 6
+
+/**
+ * rdi. The rest is r8 to r15: 8 to 15.
+ */
+#define JITFD_GPR_RDI 7
+
+/**
  * The right to publish in a region, not to read or execute it. Branches between
  * chunks are not checked here: only a region knows what was published before.
  * May be used by several threads at once.
@@ -394,6 +434,11 @@ typedef struct jitfd_appender jitfd_appender;
  * at once, and published more than once.
  */
 typedef struct jitfd_chunk jitfd_chunk;
+
+/**
+ * A function of any type, made at run time, that calls a handler.
+ */
+typedef struct jitfd_closure jitfd_closure;
 
 /**
  * Unwind tables of any number of functions, in the format of .eh_frame, to be
@@ -445,6 +490,24 @@ typedef struct jitfd_probe jitfd_probe;
  * several threads, call that before anything else in the child.
  */
 typedef struct jitfd_region jitfd_region;
+
+/**
+ * A piece of code, made at run time, that saves all registers, calls a handler,
+ * loads all registers and returns to its caller, or goes elsewhere.
+ */
+typedef struct jitfd_return jitfd_return;
+
+/**
+ * All registers as they were when a return trampoline was called, and as they will be
+ * when it returns. Only inside of its handler.
+ */
+typedef struct jitfd_saved jitfd_saved;
+
+/**
+ * What a piece of code is to do: set general registers, push values, and go to a
+ * target. All else, the flags included, is as its caller left it.
+ */
+typedef struct jitfd_setting jitfd_setting;
 
 /**
  * Room in a code space whose address is known and whose code is still to come.
@@ -1045,6 +1108,50 @@ typedef struct jitfd_table_stats {
    */
   uint64_t data_bytes;
 } jitfd_table_stats;
+
+/**
+ * What a function was called with, whatever its type, and what it is to return. It
+ * may grow at its end.
+ */
+typedef struct jitfd_registers {
+  /**
+   * rdi, rsi, rdx, rcx, r8, r9: the first integers and pointers.
+   */
+  uint64_t integers[6];
+  /**
+   * xmm0 to xmm7, two halves each, the lower one first: the first floating point
+   * numbers.
+   */
+  uint64_t vectors[8][2];
+  /**
+   * The other arguments, of 8 bytes or a multiple of that each.
+   */
+  const uint64_t *stack;
+  /**
+   * Of a variadic function: how many of the vectors are used at most.
+   */
+  uint64_t vector_count;
+  /**
+   * Out: rax and rdx, for an integer, a pointer or two of them. At first 0.
+   */
+  uint64_t returned[2];
+  /**
+   * Out: xmm0 and xmm1. At first 0.
+   */
+  uint64_t returned_vectors[2][2];
+} jitfd_registers;
+
+/**
+ * Sees the registers of a call, and sets what it returns. By any thread that calls;
+ * may throw C++ exceptions.
+ */
+typedef void (*jitfd_register_handler)(struct jitfd_registers *registers, void *data);
+
+/**
+ * Reads and changes the registers of whoever has called a return trampoline. By any
+ * thread that calls; may throw C++ exceptions.
+ */
+typedef void (*jitfd_return_handler)(struct jitfd_saved *saved, void *data);
 
 #ifdef __cplusplus
 extern "C" {
@@ -1921,6 +2028,113 @@ int jitfd_table_backend(const struct jitfd_table *table);
  */
 int jitfd_table_get_stats(const struct jitfd_table *table,
                           struct jitfd_table_stats *stats);
+
+/**
+ * A setting of nothing, that goes to target.
+ *
+ * Returns null with errno EINVAL if target is null. Give it back with
+ * jitfd_setting_free.
+ */
+struct jitfd_setting *jitfd_setting_new(jitfd_function target);
+
+/**
+ * Gives a setting back. What was published stays. Null is allowed.
+ */
+void jitfd_setting_free(struct jitfd_setting *setting);
+
+/**
+ * Sets one of JITFD_GPR_, or 8 to 15; the last value of each counts. Not to be called
+ * by several threads at once for one setting.
+ *
+ * Returns 0, or -1 with errno EINVAL if there is no such register or the pointer is
+ * null.
+ */
+int jitfd_setting_set(struct jitfd_setting *setting, uint32_t number, uint64_t value);
+
+/**
+ * Pushes a value; the last one is at [rsp] when the target is entered. A target must
+ * take them off before it returns. Not to be called by several threads at once for
+ * one setting.
+ *
+ * Returns 0, or -1 with errno EINVAL if the pointer is null.
+ */
+int jitfd_setting_push(struct jitfd_setting *setting, uint64_t value);
+
+/**
+ * Publishes a setting as code, with a name that may be null, and stores its address.
+ * It stays as long as the space, and nothing can change what it sets.
+ *
+ * Returns 0, or -1 with errno as jitfd_space_publish; EINVAL also if the setting has
+ * too many pushes.
+ */
+int jitfd_setting_publish(const struct jitfd_setting *setting,
+                          struct jitfd_space *space,
+                          const char *name,
+                          jitfd_function *entry);
+
+/**
+ * Makes a function that calls handler with the registers it was called with, and
+ * data; by /dev/jit, or as jitfd_allow_fallback says.
+ *
+ * Returns null with errno as jitfd_table_create; EINVAL if handler is null. Give it
+ * back with jitfd_closure_free.
+ */
+struct jitfd_closure *jitfd_closure_new(jitfd_register_handler handler, void *data);
+
+/**
+ * The function; null, with errno EINVAL, of null.
+ */
+jitfd_function jitfd_closure_function(const struct jitfd_closure *closure);
+
+/**
+ * Frees the function, which nobody calls from now on, nor is in. Null is allowed.
+ */
+void jitfd_closure_free(struct jitfd_closure *closure);
+
+/**
+ * Makes a return trampoline, by /dev/jit, or as jitfd_allow_fallback says.
+ *
+ * Returns null with errno as jitfd_table_create; EINVAL if handler is null. Give it
+ * back with jitfd_return_free.
+ */
+struct jitfd_return *jitfd_return_new(jitfd_return_handler handler, void *data);
+
+/**
+ * The address to call; null, with errno EINVAL, of null.
+ */
+jitfd_function jitfd_return_function(const struct jitfd_return *trampoline);
+
+/**
+ * Frees a return trampoline, which nobody calls from now on, nor is in. Null is
+ * allowed.
+ */
+void jitfd_return_free(struct jitfd_return *trampoline);
+
+/**
+ * Stores the value of one of JITFD_GPR_, or 8 to 15. That of rsp is where the return
+ * address is.
+ *
+ * Returns 0, or -1 with errno EINVAL if there is no such register or a pointer is
+ * null.
+ */
+int jitfd_saved_get(const struct jitfd_saved *saved, uint32_t number, uint64_t *value);
+
+/**
+ * Changes a register; the caller of the trampoline, or where it goes, must expect
+ * that.
+ *
+ * Returns 0, or -1 with errno EINVAL if there is no such register, it is rsp, or the
+ * pointer is null.
+ */
+int jitfd_saved_set(struct jitfd_saved *saved, uint32_t number, uint64_t value);
+
+/**
+ * Where the trampoline goes when the handler has returned: to a function, as if its
+ * caller had called that; or back to the caller, as it does anyway, if target is null.
+ *
+ * Returns 0, or -1 with errno EINVAL if the first pointer is null.
+ */
+int jitfd_saved_jump(struct jitfd_saved *saved, jitfd_function target);
 
 /**
  * As libffi's ffi_closure_alloc, for libffi 3.4 or newer: memory for an ffi_closure

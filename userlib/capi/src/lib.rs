@@ -47,4 +47,5 @@ mod rules;
 mod space;
 mod stats;
 mod table;
+mod trampoline;
 mod version;

@@ -129,8 +129,15 @@ unsafe fn read(
 }
 
 /// The address of a function; null of none.
-fn address(function: jitfd_function) -> *mut c_void {
+pub(crate) fn address(function: jitfd_function) -> *mut c_void {
     function.map_or(null_mut(), |function| function as *mut c_void)
+}
+
+/// The function at an address; none at null.
+pub(crate) fn function(address: *mut c_void) -> jitfd_function {
+    // SAFETY: any pointer is a value of such a type, and null is `None`; who calls it
+    // answers for what is there.
+    unsafe { transmute::<*mut c_void, jitfd_function>(address) }
 }
 
 /// Makes a table whose trampolines carry their context in one of JITFD_CARRIER_. The
@@ -185,8 +192,7 @@ pub unsafe extern "C" fn jitfd_table_bind(
             Ok(entry.cast_mut())
         }
     });
-    // SAFETY: a pointer to a function, or null, which is `None`.
-    unsafe { transmute::<*mut c_void, jitfd_function>(entry) }
+    function(entry)
 }
 
 /// Frees a trampoline, which nobody calls from now on. Calls that have reached the

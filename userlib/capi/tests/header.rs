@@ -11,8 +11,25 @@ use std::path::{Path, PathBuf};
 
 /// The files with items for C, in the order of the header.
 const FILES: &[&str] = &[
-    "rules", "lines", "fault", "chunk", "options", "probe", "code", "stats", "region", "handle",
-    "space", "link", "eh_frame", "gdb", "table", "libffi", "guard", "version",
+    "rules",
+    "lines",
+    "fault",
+    "chunk",
+    "options",
+    "probe",
+    "code",
+    "stats",
+    "region",
+    "handle",
+    "space",
+    "link",
+    "eh_frame",
+    "gdb",
+    "table",
+    "trampoline",
+    "libffi",
+    "guard",
+    "version",
 ];
 
 const HEAD: &str = "\
