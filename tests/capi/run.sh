@@ -201,7 +201,7 @@ reads_as_documented() {
 installation() {
     local path
     try installs install_it install
-    for path in include/jitfd.h lib/libjitfd.a lib/libjitfd.so lib/libjitfd.so.0 \
+    for path in include/jitfd.h lib/libjitfd.a lib/libjitfd.so lib/libjitfd.so.0 lib/libjitfd_ffi.so \
         lib/pkgconfig/jitfd.pc lib/udev/rules.d/60-jit.rules share/man/man3/jit_create_code.3 \
         bin/jitctl share/man/man1/jitctl.1 \
         share/man/man4/jit.4 share/man/man7/jitfd.7; do

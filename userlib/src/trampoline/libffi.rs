@@ -84,6 +84,10 @@ struct Header {
 /// # }
 /// ```
 ///
+/// The C functions `jitfd_ffi_closure_alloc()` and `jitfd_ffi_closure_free()` of
+/// `libjitfd` have one for the process; a program that is to stay as it is runs with
+/// `LD_PRELOAD=libjitfd_ffi.so`, which has them under libffi's names.
+///
 /// # How it works
 ///
 /// An entry of a [`Table`] brings the address of the closure in `r10`, where libffi's
