@@ -3,6 +3,8 @@
 //! Every behaviour, over every backend that this system has.
 
 mod behaviour;
+#[path = "tools/llvm.rs"]
+mod llvm;
 
 use jitfd::{Backend, Fallback, RegionOptions};
 

@@ -4,13 +4,17 @@
 //!
 //! Two libraries have functions of the same names and different meanings. In
 //! libgcc `__register_frame` takes a whole `.eh_frame` section, in LLVM's
-//! libunwind one entry of it. Which one the program has is told by a symbol that
-//! only the latter defines.
+//! libunwind one entry of it. Which one the program uses is told by a symbol that
+//! only the latter defines, and by who has defined the function that is called: a
+//! program may have both libraries.
 //!
 //! Locks: none of ours; both libraries have their own.
 #![expect(unsafe_code, reason = "this is the file for it")]
 
-use std::sync::OnceLock;
+use std::ffi::c_void;
+use std::mem::MaybeUninit;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 unsafe extern "C" {
     fn __register_frame(table: *const u8);
@@ -19,15 +23,38 @@ unsafe extern "C" {
 
 /// Whether the unwinder is LLVM's.
 fn is_llvm() -> bool {
-    static LLVM: OnceLock<bool> = OnceLock::new();
-    *LLVM.get_or_init(|| {
-        if cfg!(target_feature = "crt-static") {
-            return cfg!(target_env = "musl");
+    const UNKNOWN: u8 = 0;
+    const YES: u8 = 1;
+    const NO: u8 = 2;
+    // Not a lock, which a child could inherit while it is held.
+    static LLVM: AtomicU8 = AtomicU8::new(UNKNOWN);
+    if LLVM.load(Ordering::Relaxed) == UNKNOWN {
+        LLVM.store(if find() { YES } else { NO }, Ordering::Relaxed);
+    }
+    LLVM.load(Ordering::Relaxed) == YES
+}
+
+fn find() -> bool {
+    if cfg!(target_feature = "crt-static") {
+        return cfg!(target_env = "musl");
+    }
+    let symbol = c"__unw_add_dynamic_fde";
+    // SAFETY: the name is a C string; nothing is called.
+    let of_llvm = unsafe { libc::dlsym(libc::RTLD_DEFAULT, symbol.as_ptr()) };
+    let called = __register_frame as *const () as *const c_void;
+    !of_llvm.is_null() && object(of_llvm) == object(called)
+}
+
+/// Where the program or library begins that has this address.
+fn object(address: *const c_void) -> *mut c_void {
+    let mut info = MaybeUninit::<libc::Dl_info>::uninit();
+    // SAFETY: any address may be asked about; the result is filled if there is one.
+    unsafe {
+        if libc::dladdr(address, info.as_mut_ptr()) == 0 {
+            return null_mut();
         }
-        let symbol = c"__unw_add_dynamic_fde";
-        // SAFETY: the name is a C string; nothing is called.
-        !unsafe { libc::dlsym(libc::RTLD_DEFAULT, symbol.as_ptr()) }.is_null()
-    })
+        info.assume_init().dli_fbase
+    }
 }
 
 /// A table that the unwinder knows until this is dropped.
@@ -91,7 +118,9 @@ fn functions(table: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fork_sys::tests::in_child;
     use crate::tools::{EhFrame, Frame};
+    use std::ffi::CString;
 
     #[test]
     fn functions_are_told_from_the_common_entry() {
@@ -104,5 +133,29 @@ mod tests {
         assert_eq!(starts, [0, 0x10, 0x20, 0x30, 0x40]);
         assert_eq!(functions(&[0; 4]).count(), 0);
         assert_eq!(functions(&[9, 0, 0, 0, 1]).count(), 0);
+    }
+
+    /// In a child: the library stays loaded. Which of Debian's versions it is makes
+    /// no difference.
+    #[test]
+    fn a_second_unwinder_is_not_taken_for_the_one_in_use() {
+        let paths: Vec<_> = (14..40)
+            .map(|version| CString::new(format!("/usr/lib/llvm-{version}/lib/libunwind.so.1")))
+            .map(Result::unwrap)
+            .collect();
+        let before = find();
+        let status = in_child(|| {
+            // SAFETY: the library only defines functions.
+            let load = |path: &CString| unsafe {
+                libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL)
+            };
+            let loaded = paths.iter().any(|path| !load(path).is_null());
+            if loaded { find().into() } else { 2 }
+        });
+        if status == 2 {
+            eprintln!("SKIP: LLVM's libunwind is not installed; tests/tools.sh does that");
+            return;
+        }
+        assert_eq!(status, i32::from(before));
     }
 }
