@@ -68,18 +68,19 @@ struct Header {
 /// memory may become executable.
 ///
 /// ```
-/// use jitfd::trampoline::LibffiClosures;
+/// use jitfd::trampoline::{LibffiClosure, LibffiClosures};
 /// # use jitfd::Fallback;
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// // `LibffiClosures::new()` is the same for `/dev/jit` only.
 /// let closures = LibffiClosures::with_fallback(Fallback::Any)?;
 /// // 56 is `sizeof(ffi_closure)`.
-/// let made = closures.alloc(56)?;
-/// // ffi_prep_closure_loc(made.closure, &cif, function, data, made.code);
-/// // ... `made.code` is the function pointer.
+/// let LibffiClosure { closure, code } = closures.alloc(56)?;
+/// // ffi_prep_closure_loc(closure, &cif, function, data, code);
+/// // ... and `code` is the function pointer.
+/// assert_ne!(closure.cast_const(), code);
 /// // SAFETY: it is from `closures`, and nobody calls its code.
-/// unsafe { closures.free(made.closure) };
+/// unsafe { closures.free(closure) };
 /// # Ok(())
 /// # }
 /// ```
@@ -121,6 +122,15 @@ pub struct LibffiClosure {
 
 impl LibffiClosures {
     /// `/dev/jit` or an error.
+    ///
+    /// ```
+    /// use jitfd::trampoline::LibffiClosures;
+    ///
+    /// match LibffiClosures::new() {
+    ///     Ok(closures) => println!("closures by {}", closures.backend()),
+    ///     Err(error) => eprintln!("none, since {error}"),
+    /// }
+    /// ```
     ///
     /// # Errors
     /// As [`TableOptions::create`].

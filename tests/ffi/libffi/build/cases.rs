@@ -94,7 +94,10 @@ fn variants(cases: &mut Vec<Case>, source: &Path, part: &str, defines: &[String]
             flags.extend(options.iter().map(|&option| option.to_owned()));
             flags.extend_from_slice(defines);
             cases.push(Case {
-                name: format!("{}/{file}{part} {optimization}{abi}", folder.to_string_lossy()),
+                name: format!(
+                    "{}/{file}{part} {optimization}{abi}",
+                    folder.to_string_lossy()
+                ),
                 symbol: format!("case_{}", cases.len()),
                 source: source.to_owned(),
                 flags,
