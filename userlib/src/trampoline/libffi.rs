@@ -74,6 +74,7 @@ struct Header {
 /// # fn main() -> Result<(), jitfd::Error> {
 /// // `LibffiClosures::new()` is the same for `/dev/jit` only.
 /// let closures = LibffiClosures::with_fallback(Fallback::Any)?;
+/// println!("closures by {}", closures.backend());
 /// // 56 is `sizeof(ffi_closure)`.
 /// let LibffiClosure { closure, code } = closures.alloc(56)?;
 /// // ffi_prep_closure_loc(closure, &cif, function, data, code);
@@ -111,7 +112,7 @@ pub struct LibffiClosures {
     table: Table,
 }
 
-/// A new closure.
+/// A new closure. See the example of [`LibffiClosures`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LibffiClosure {
     /// The `ffi_closure *`: writable, zeroed, aligned to 16 bytes.
