@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: GPL-2.0
 # Trampolines of jitfd next to the other ways to have them, all in one boot of one
 # guest: times first, then, with the same programs, instructions. Prints a table;
-# that, a picture and all samples are left in target/bench/trampolines. About five
+# that, a picture and all samples are left in target/bench/trampolines. About ten
 # minutes; other work on the host makes the times worse, so leave it alone
 # meanwhile.
 #
 #   ROUNDS=N   how often each way has its turn (24)
 #   CROWD=N    how many trampolines each way tries to make (1000000)
+#   CROWDS=N   how often (3)
 #   UPDATE=1   also puts table and picture into Documentation/trampolines.rst
 . "$(dirname "$0")/../../tests/vm/lib.sh"
 
@@ -32,7 +33,7 @@ say "load of the host $(cut -d' ' -f1 /proc/loadavg) on $(nproc) CPUs"
 ACCEL=tcg SMP=2 MEM=3072 RUN_LIMIT=1800 OUT=$OUT APPEND=page_poison=0 FILES=$ko \
     QEMU="-plugin $SHARED/count.so,out=$SHARED/counts" \
     "$TOP/target/release/vm" "$program" measure --rounds "${ROUNDS:-24}" \
-    --crowd "${CROWD:-1000000}" --out /out ||
+    --crowd "${CROWD:-1000000}" --crowds "${CROWDS:-3}" --out /out ||
     die "the bench of trampolines failed" "see its lines above"
 cp "$SHARED/counts" "$OUT/counts"
 CARGO_TARGET_DIR=$TOP/target/bench/report cargo run --quiet --release --locked \

@@ -21,7 +21,7 @@ mod record;
 mod rounds;
 mod ways;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -43,6 +43,9 @@ enum Command {
         /// How many trampolines each way tries to make.
         #[arg(long, default_value_t = 1_000_000)]
         crowd: usize,
+        /// How often it tries.
+        #[arg(long, default_value_t = 3)]
+        crowds: usize,
         /// A folder for all samples.
         #[arg(long)]
         out: PathBuf,
@@ -58,7 +61,12 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Measure { rounds, crowd, out } => measure(rounds, crowd, &out),
+        Command::Measure {
+            rounds,
+            crowd,
+            crowds,
+            out,
+        } => measure(rounds, crowd, crowds, &out),
         Command::Crowd { way, count } => crowd::run(&way, count),
     };
     match result {
@@ -70,17 +78,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// How often each way makes a crowd.
-const CROWDS: usize = 3;
-
-fn measure(rounds: usize, crowd: usize, out: &std::path::Path) -> Result<(), String> {
+fn measure(rounds: usize, crowd: usize, crowds: usize, out: &Path) -> Result<(), String> {
     machine::pin(0)?;
     jitfd_peers::Kernel::load("trampfd.ko").map_err(|error| format!("trampfd.ko: {error}"))?;
     let mut record = record::Record::create(out)?;
     let clock = machine::Clock::start();
-    for time in 1..=CROWDS {
+    for time in 1..=crowds {
         for (name, count) in ways::crowds(crowd) {
-            eprintln!("trampolines: a crowd of {name}, {time} of {CROWDS}");
+            eprintln!("trampolines: a crowd of {name}, {time} of {crowds}");
             record.crowd(&crowd::spawn(name, count)?);
         }
     }

@@ -48,6 +48,8 @@ pub struct Run {
     pub ways: Vec<String>,
     times: HashMap<(String, String), Times>,
     crowds: HashMap<String, Crowd>,
+    /// How often each way made one.
+    pub tries: usize,
     counts: HashMap<(String, String), Instructions>,
 }
 
@@ -73,13 +75,15 @@ impl Run {
             all.sort_by(f64::total_cmp);
             Times(all)
         };
+        let (crowds, tries) = crowds(&file(folder, "crowds.csv")?, rate)?;
         Ok(Run {
             ways,
+            tries,
             times: times
                 .into_iter()
                 .map(|(key, all)| (key, sorted(all)))
                 .collect(),
-            crowds: crowds(&file(folder, "crowds.csv")?, rate)?,
+            crowds,
             counts: counts(&file(folder, "counted.csv")?, &file(folder, "counts")?)?,
         })
     }
@@ -118,8 +122,10 @@ fn fields<const N: usize>(line: &str) -> Result<[&str; N], Failure> {
     fields.try_into().map_err(|_| format!("a bad line: {line}"))
 }
 
-/// Of each way's crowds the one that took the median time.
-fn crowds(text: &str, rate: f64) -> Result<HashMap<String, Crowd>, Failure> {
+type Crowds = HashMap<String, Crowd>;
+
+/// Of each way's crowds the one that took the median time; and how many there were.
+fn crowds(text: &str, rate: f64) -> Result<(Crowds, usize), Failure> {
     let mut all: HashMap<String, Vec<Crowd>> = HashMap::new();
     for line in text.lines().skip(1) {
         let [
@@ -143,14 +149,13 @@ fn crowds(text: &str, rate: f64) -> Result<HashMap<String, Crowd>, Failure> {
         };
         all.entry(way.to_owned()).or_default().push(crowd);
     }
+    let tries = all.values().map(Vec::len).min().unwrap_or(0);
     let median = |mut crowds: Vec<Crowd>| {
         crowds.sort_by(|one, other| one.making.total_cmp(&other.making));
         crowds.swap_remove(crowds.len() / 2)
     };
-    Ok(all
-        .into_iter()
-        .map(|(way, crowds)| (way, median(crowds)))
-        .collect())
+    let each = all.into_iter().map(|(way, crowds)| (way, median(crowds)));
+    Ok((each.collect(), tries))
 }
 
 /// The counter writes a line for each pair of marks, in the order of `named`.

@@ -37,6 +37,10 @@ pub fn all(run: &Run) -> String {
         ],
         makes.iter().map(|way| memory(run, way)).collect(),
     );
+    let median = match run.tries {
+        1 => String::new(),
+        tries => format!(", the median of {tries}"),
+    };
     let extra = ["nothing", "getppid", "no call", "unused call"];
     let extra = extra.map(|name| {
         let (program, kernel) = run.count(name, "call").unzip();
@@ -45,9 +49,10 @@ pub fn all(run: &Run) -> String {
     format!(
         "A call, the target and its loop included, in nanoseconds; instructions:\n\n{calls}\n\
          Making one, in nanoseconds (set up: in microseconds); instructions; and the\n\
-         crowd:\n\n{makings}\n\
+         crowd{}:\n\n{makings}\n\
          Memory for each of the crowd, in bytes; for a million, in MiB:\n\n{memory}\n\
          Instructions of other things, for scale:\n\n{}\n",
+        median,
         table(&["what", "program", "kernel"], extra.to_vec())
     )
 }

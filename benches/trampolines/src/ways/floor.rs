@@ -3,6 +3,8 @@
 //! What no trampoline can be cheaper than; and jitfd's stub in the program's text, to
 //! the target and to a function that calls a closure.
 
+use std::arch::global_asm;
+
 use jitfd_peers::{Text, target};
 
 use super::{Maker, Way, of};
@@ -51,25 +53,34 @@ pub fn text(_: usize) -> Result<Box<dyn Way>, String> {
 
 struct ClosureInText;
 
-/// What a typed closure's trampoline goes to, with what is captured as the context.
-unsafe extern "C" fn call<F: Fn(u64) -> u64>(argument: u64, closure: *const F) -> u64 {
-    // SAFETY: The context is such a closure, for ever.
-    let closure = unsafe { &*closure };
-    closure(argument)
-}
+// What the compiler makes of a function that adds what a closure has captured, a
+// reference to a number. Aligned, since the emulator looks a function up at each
+// call if it lies on two pages.
+global_asm!(
+    ".pushsection .text.trampolines_captured, \"ax\"",
+    ".globl trampolines_captured",
+    ".type trampolines_captured, @function",
+    ".p2align 6",
+    "trampolines_captured:",
+    "mov rax, [rsi]",
+    "add rdi, [rax]",
+    "mov rax, rdi",
+    "ret",
+    ".size trampolines_captured, . - trampolines_captured",
+    ".popsection",
+);
 
-/// A stub to [`call`] for this very closure.
-fn bound<F: Fn(u64) -> u64 + 'static>(closure: F) -> Option<Text> {
-    let target = call::<F> as unsafe extern "C" fn(u64, *const F) -> u64;
-    let closure: &'static F = Box::leak(Box::new(closure));
-    Text::to(target as usize, (&raw const *closure).addr())
+unsafe extern "C" {
+    fn trampolines_captured();
 }
 
 impl Maker for ClosureInText {
     type Made = Text;
 
     fn make(&self, context: &'static u64) -> Result<Text, String> {
-        let made = bound(move |number: u64| number.wrapping_add(*context));
+        let captured: &'static &'static u64 = Box::leak(Box::new(context));
+        let target = trampolines_captured as *const () as usize;
+        let made = Text::to(target, (&raw const *captured).addr());
         made.ok_or("all stubs of the text are used".to_owned())
     }
 
