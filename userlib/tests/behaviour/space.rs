@@ -524,11 +524,16 @@ pub fn the_largest_regions_reach_each_other(backend: Backend) {
     let second = space.reserve(&Request::new(1 << 20)).unwrap();
     assert!(second.address().abs_diff(code.address) < 1 << 31);
     let capacities: Vec<_> = space.regions().map(jitfd::JitFd::capacity).collect();
-    assert_eq!(capacities, [1 << 30, 1 << 29]);
+    // By how much depends on what else the process has mapped there.
+    assert_eq!(capacities[0], 1 << 30);
+    assert!(
+        (1 << 20..1 << 30).contains(&capacities[1]),
+        "{capacities:?}"
+    );
     let bases: Vec<_> = space.regions().map(|region| region.base().addr()).collect();
     let (low, high) = (
         bases[0].min(bases[1]),
-        (bases[0] + (1 << 30)).max(bases[1] + (1 << 29)),
+        (bases[0] + capacities[0]).max(bases[1] + capacities[1]),
     );
     assert!(high - low < 1 << 31);
 }
