@@ -1442,6 +1442,7 @@ static void unwinders_go_through_code(void)
 	const struct jitfd_frame_step steps[] = { { 0, JITFD_FRAME_POINTER, 0, 0, 0 },
 						  { 17, JITFD_FRAME_CFA, JITFD_REG_RSP, 8, 0 } };
 	const struct jitfd_frame_step bad = { 0, JITFD_FRAME_SAVED, JITFD_REG_RBX, 4, 0 };
+	const uint32_t endless[] = { 0x7fffffff, 0, 1, 0 };
 	jitfd_space *space = new_space(NULL, NULL);
 	jitfd_eh_frame *table = jitfd_eh_frame_new();
 	jitfd_unwind_table *registered;
@@ -1460,6 +1461,7 @@ static void unwinders_go_through_code(void)
 	CHECK(jitfd_eh_frame_add(table, address, sizeof(code), steps, 2) == 0);
 	CHECK((bytes = jitfd_eh_frame_bytes(table, &len)) != NULL && len % 4 == 0);
 	REFUSED_NULL(jitfd_eh_frame_register(bytes, len - 4), EINVAL);
+	REFUSED_NULL(jitfd_eh_frame_register(endless, sizeof(endless)), EINVAL);
 	CHECK((registered = jitfd_eh_frame_register(bytes, len)) != NULL);
 	jitfd_eh_frame_free(table);
 	CHECK(call(address) == 80 && inside == 1 && behind > 0);

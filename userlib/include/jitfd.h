@@ -1932,8 +1932,10 @@ const void *jitfd_eh_frame_bytes(struct jitfd_eh_frame *table, size_t *len);
  * for many functions, not one for each. Give it back with jitfd_unwind_table_free,
  * before the code. What it says must be true of the code that is there.
  *
- * Returns null with errno EINVAL if there is no zero at the end, or a null pointer,
- * or ENOMEM.
+ * Returns null with errno EINVAL for a null pointer, or if the records do not follow
+ * each other up to a zero of four bytes that is the end of the bytes, one is in
+ * DWARF's 64-bit form, or a function's does not refer to a common one before it; or
+ * ENOMEM.
  */
 struct jitfd_unwind_table *jitfd_eh_frame_register(const void *bytes, size_t len);
 

@@ -174,8 +174,10 @@ pub unsafe extern "C" fn jitfd_eh_frame_bytes(
 /// for many functions, not one for each. Give it back with jitfd_unwind_table_free,
 /// before the code. What it says must be true of the code that is there.
 ///
-/// Returns null with errno EINVAL if there is no zero at the end, or a null pointer,
-/// or ENOMEM.
+/// Returns null with errno EINVAL for a null pointer, or if the records do not follow
+/// each other up to a zero of four bytes that is the end of the bytes, one is in
+/// DWARF's 64-bit form, or a function's does not refer to a common one before it; or
+/// ENOMEM.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jitfd_eh_frame_register(
     bytes: *const c_void,
@@ -184,12 +186,8 @@ pub unsafe extern "C" fn jitfd_eh_frame_register(
     guard::object(|| {
         // SAFETY: the header says what this pointer must be.
         let bytes = unsafe { pointer::copy(bytes, len)? };
-        if !bytes.ends_with(&[0; 4]) {
-            let text = "an unwind table ends with a zero of four bytes";
-            return Err(Failure::Refused(libc::EINVAL, text));
-        }
         // SAFETY: the header says what the table must be.
-        let table = unsafe { UnwindTable::from_bytes(bytes.into_boxed_slice()) };
+        let table = unsafe { UnwindTable::from_bytes(bytes.into_boxed_slice())? };
         Ok(jitfd_unwind_table { _table: table })
     })
 }

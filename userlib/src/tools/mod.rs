@@ -18,6 +18,7 @@
 //! return an error; the two that write files count what they could not write.
 
 mod eh_frame;
+mod eh_section;
 mod elf;
 mod gdb;
 mod gdb_sys;

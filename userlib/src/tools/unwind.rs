@@ -3,7 +3,9 @@
 //! Unwind tables that the program's own unwinder knows.
 
 use super::eh_frame::EhFrame;
+use super::eh_section;
 use super::unwind_sys::Registered;
+use crate::error::Error;
 
 /// Unwind tables by which panics, C++ exceptions and backtraces find their way
 /// through generated code. Dropping it takes them back.
@@ -34,10 +36,15 @@ impl UnwindTable {
     /// LLVM's, with the zero at its end. It must be relocated for the place where
     /// the bytes lie, from which they are not moved.
     ///
+    /// # Errors
+    /// [`Error::Argument`] if the records do not follow each other up to a zero of
+    /// four bytes, which is the end of the bytes, if one is in the 64-bit form of
+    /// DWARF, which libgcc does not read, or if a function's record does not refer
+    /// to a common one (CIE) before it. Nothing is registered then.
+    ///
     /// # Safety
-    /// The bytes must be a well-formed `.eh_frame` section, and what it says must
-    /// be true of the code that is at these addresses as long as this value
-    /// lives.
+    /// What is in the records must be well formed, and true of the code that is at
+    /// these addresses as long as this value lives.
     ///
     /// # Example
     /// ```
@@ -55,18 +62,18 @@ impl UnwindTable {
     /// let section = section.into_bytes().into_boxed_slice();
     /// // SAFETY: the function never moves the stack pointer, and `table` is dropped
     /// // before `space`.
-    /// let table: UnwindTable = unsafe { UnwindTable::from_bytes(section) };
+    /// let table: UnwindTable = unsafe { UnwindTable::from_bytes(section)? };
     /// # Ok(())
     /// # }
     /// ```
     #[expect(unsafe_code, reason = "the caller vouches for the table")]
-    #[must_use]
-    pub unsafe fn from_bytes(bytes: Box<[u8]>) -> Self {
-        // SAFETY: as promised by the caller.
+    pub unsafe fn from_bytes(bytes: Box<[u8]>) -> Result<Self, Error> {
+        eh_section::check(&bytes)?;
+        // SAFETY: the records were checked; the rest is promised by the caller.
         let registered = unsafe { Registered::new(bytes) };
-        Self {
+        Ok(Self {
             _registered: registered,
-        }
+        })
     }
 }
 
@@ -100,6 +107,9 @@ impl EhFrame {
     #[must_use]
     pub unsafe fn register(self) -> UnwindTable {
         // SAFETY: the table is well formed; the rest is promised by the caller.
-        unsafe { UnwindTable::from_bytes(self.into_bytes().into_boxed_slice()) }
+        let registered = unsafe { Registered::new(self.into_bytes().into_boxed_slice()) };
+        UnwindTable {
+            _registered: registered,
+        }
     }
 }
