@@ -701,6 +701,13 @@ static void the_next_place_can_be_asked_for(void)
 	REFUSED(jitfd_append_at(region, next.offset, chunk, &place), ESTALE);
 	CHECK(jitfd_next(region, 1, &next) == 0 && next.offset == 67);
 	REFUSED(jitfd_append_at(region, next.offset, chunk, &place), EINVAL);
+	jitfd_chunk_free(chunk);
+	/* With another alignment than the chunk's, which is 16: no other tries. */
+	chunk = jitfd_validate("\x31\xc0\xc3", 3, NULL, NULL);
+	CHECK(chunk != NULL && jitfd_next(region, 256, &next) == 0);
+	CHECK(next.offset == 256);
+	CHECK(jitfd_append_at(region, next.offset, chunk, &place) == 0);
+	CHECK(place.address == next.address && call(place.address) == 0);
 	REFUSED(jitfd_next(region, 65, &next), EINVAL);
 	jitfd_chunk_free(chunk);
 	jitfd_destroy(region);

@@ -1492,7 +1492,9 @@ int jitfd_next(struct jitfd_region *region,
                struct jitfd_place *place);
 
 /**
- * Publishes a chunk that was made for an offset of jitfd_next. place may be null.
+ * Publishes a chunk that was made for an offset of jitfd_next, asked for with an
+ * alignment that is not below the chunk's. What is skipped to get there is 0xCC.
+ * place may be null.
  *
  * Returns 0, or -1 with errno ESTALE if somebody else has published there: ask
  * for the next place and relocate the code; EINVAL if offset is no multiple of the

@@ -11,7 +11,7 @@ use crate::boundary::Placed;
 use crate::cast::to_usize;
 use crate::code::NO_ENTRY;
 use crate::error::{Call, Error};
-use crate::layout::{Align, Mode, place};
+use crate::layout::{Align, Mode, aligns, place};
 use crate::piece::Piece;
 use crate::region::RegionOptions;
 use crate::space::{Window, near};
@@ -237,23 +237,28 @@ impl AppendHandle {
         chunks: &[&Validated],
         expect: Option<usize>,
     ) -> Result<Vec<usize>, Error> {
-        self.append_in(chunks, expect, Mode::for_append(chunks))
+        self.append_in(chunks, expect, None, Mode::for_append(chunks))
     }
 
+    /// `first` is in the place of the first chunk's alignment.
     pub(crate) fn append_in(
         &self,
         chunks: &[&Validated],
         expect: Option<usize>,
+        first: Option<Align>,
         mode: Mode,
     ) -> Result<Vec<usize>, Error> {
         if chunks.is_empty() {
             return Ok(Vec::new());
         }
-        let pieces: Vec<_> = chunks.iter().map(|chunk| at_cursor(chunk)).collect();
+        let pieces = chunks.iter().zip(aligns(chunks, first));
+        let pieces: Vec<_> = pieces
+            .map(|(chunk, align)| at_cursor(chunk, align))
+            .collect();
         check_count(&pieces)?;
         check_expected(chunks, expect)?;
         let first = self.access.append(&pieces, expect, flags(mode))?;
-        let (offsets, _) = place(first, usize::MAX, chunks, Mode::Lazy).unwrap_or_default();
+        let (offsets, _) = place(first, usize::MAX, chunks, None, Mode::Lazy).unwrap_or_default();
         Ok(offsets)
     }
 
@@ -350,11 +355,11 @@ fn flags(mode: Mode) -> u32 {
     mode.flags()
 }
 
-fn at_cursor(chunk: &Validated) -> Piece<'_> {
+fn at_cursor(chunk: &Validated, align: Align) -> Piece<'_> {
     Piece {
         bytes: chunk.bytes(),
         offset: 0,
-        align: chunk.align(),
+        align,
     }
 }
 

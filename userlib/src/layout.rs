@@ -50,6 +50,16 @@ impl Align {
         1 << self.0
     }
 
+    /// The most that `offset` is a multiple of.
+    pub(crate) const fn of(offset: usize) -> Self {
+        let log2 = offset.trailing_zeros();
+        Self(if log2 < Self::PAGE.0 {
+            log2
+        } else {
+            Self::PAGE.0
+        })
+    }
+
     /// The alignment as the ABI has it.
     pub(crate) const fn log2(self) -> u32 {
         self.0
@@ -111,18 +121,31 @@ impl Mode {
     }
 }
 
-/// The offsets that `chunks` get if they are appended at `cursor`, and the
-/// cursor after that; `None` if they do not fit `capacity`.
+/// The alignments at which `chunks` are appended, the first of them at `first` if
+/// that is given.
+///
+/// A place that somebody asked for was found by an alignment that may not be the
+/// chunk's. Whatever it was: with [`Align::of`] it the cursor gets there too.
+pub(crate) fn aligns(chunks: &[&Validated], first: Option<Align>) -> impl Iterator<Item = Align> {
+    let mut first = first;
+    chunks
+        .iter()
+        .map(move |chunk| first.take().unwrap_or_else(|| chunk.align()))
+}
+
+/// The offsets that `chunks` get if they are appended at `cursor`, at these
+/// [`aligns`], and the cursor after that; `None` if they do not fit `capacity`.
 pub(crate) fn place(
     cursor: usize,
     capacity: usize,
     chunks: &[&Validated],
+    first: Option<Align>,
     mode: Mode,
 ) -> Option<(Vec<usize>, usize)> {
     let mut at = edge(cursor, mode)?;
     let mut offsets = Vec::with_capacity(chunks.len());
-    for chunk in chunks {
-        at = chunk.align().up(at)?;
+    for (chunk, align) in chunks.iter().zip(aligns(chunks, first)) {
+        at = align.up(at)?;
         offsets.push(at);
         at = at.checked_add(chunk.len())?;
     }
@@ -187,13 +210,16 @@ mod tests {
     fn a_full_region_is_found_out_before_the_call() {
         let one = chunk(16, 16, false);
         assert_eq!(
-            place(4080, 4096, &[&one], Mode::Lazy),
+            place(4080, 4096, &[&one], None, Mode::Lazy),
             Some((vec![4080], 4096))
         );
-        assert_eq!(place(4081, 4096, &[&one], Mode::Lazy), None);
-        assert_eq!(place(usize::MAX, usize::MAX, &[&one], Mode::Lazy), None);
+        assert_eq!(place(4081, 4096, &[&one], None, Mode::Lazy), None);
         assert_eq!(
-            place(4081, 8192, &[&one], Mode::Fresh),
+            place(usize::MAX, usize::MAX, &[&one], None, Mode::Lazy),
+            None
+        );
+        assert_eq!(
+            place(4081, 8192, &[&one], None, Mode::Fresh),
             Some((vec![4096], 8192))
         );
     }
@@ -210,7 +236,7 @@ mod tests {
             let chunks: Vec<_> = chunks.iter().map(|&(len, log2)| chunk(len, 1 << log2, false)).collect();
             let refs: Vec<_> = chunks.iter().collect();
             let mode = if fresh { Mode::Fresh } else { Mode::Lazy };
-            let (offsets, end) = place(cursor, usize::MAX, &refs, mode).unwrap();
+            let (offsets, end) = place(cursor, usize::MAX, &refs, None, mode).unwrap();
             let mut free = if fresh { cursor.next_multiple_of(4096) } else { cursor };
             for (&offset, chunk) in offsets.iter().zip(&chunks) {
                 prop_assert!(offset >= free && offset - free < chunk.align().bytes());
@@ -218,6 +244,20 @@ mod tests {
                 free = offset + chunk.len();
             }
             prop_assert_eq!(end, if fresh { free.next_multiple_of(4096) } else { free });
+        }
+
+        #[test]
+        fn a_chunk_gets_the_place_that_was_asked_for(
+            cursor in 0_usize..10_000,
+            asked in 0_u32..=12,
+            own in 0_u32..=12,
+        ) {
+            let place_of = Align(asked).up(cursor).unwrap();
+            let own = own.min(Align::of(place_of).log2());
+            let one = chunk(5, 1 << own, false);
+            let first = Some(Align::of(place_of));
+            let placed = place(cursor, usize::MAX, &[&one], first, Mode::Lazy);
+            prop_assert_eq!(placed, Some((vec![place_of], place_of + 5)));
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::abi;
 use crate::backend::{Backend, Fallback};
 use crate::boundary::{BoundaryMap, Placed};
 use crate::cast::to_u64;
-use crate::error::{Call, Error, SystemError, Unsupported};
+use crate::error::{Call, Error, Kind, SystemError, Unsupported};
 use crate::fork_sys::{Owner, PerProcess};
 use crate::handle::{AppendHandle, MapHandle, Mapping, OFF_LINE, create};
 use crate::layout::{Align, Mode, place};
@@ -490,12 +490,13 @@ impl JitFd {
     }
 
     /// Publishes one chunk that was made for `offset`, a place given by
-    /// [`next_address`](Self::next_address).
+    /// [`next_address`](Self::next_address) for any alignment that is not below the
+    /// chunk's [own](Validated::align). What is skipped to get there is `int3`.
     ///
     /// # Errors
     /// [`Error::Stale`] if the cursor has moved on; [`Error::Argument`] if `offset`
-    /// is no multiple of the chunk's [alignment](Validated::align), so that it never
-    /// gets there; else as [`append_batch`](Self::append_batch).
+    /// is no multiple of the chunk's alignment, so that it never gets there; else as
+    /// [`append_batch`](Self::append_batch).
     ///
     /// # Example
     /// ```
@@ -826,7 +827,9 @@ impl JitFd {
         let mut state = self.lock(Call::Append)?;
         if state.boundaries.is_none() {
             drop(state);
-            let offsets = self.append.append_in(chunks, made_for, mode)?;
+            let first = made_for.map(Align::of);
+            let offsets = self.append.append_in(chunks, made_for, first, mode);
+            let offsets = offsets.map_err(|error| self.missed(made_for, error))?;
             return Ok(self.all_published(&placed(&offsets, chunks)));
         }
         let mut last = Error::Stale { expected: 0 };
@@ -850,7 +853,12 @@ impl JitFd {
         made_for: Option<usize>,
         mode: Mode,
     ) -> Result<Vec<Published>, Error> {
-        let (offsets, end) = place(state.cursor, self.capacity(), chunks, mode).ok_or(FULL)?;
+        if let Some(expected) = made_for.filter(|&offset| offset < state.cursor) {
+            return Err(Error::Stale { expected });
+        }
+        let align = made_for.map(Align::of);
+        let plan = place(state.cursor, self.capacity(), chunks, align, mode);
+        let (offsets, end) = plan.ok_or(FULL)?;
         let Some(&first) = offsets.first() else {
             return Ok(Vec::new());
         };
@@ -859,10 +867,21 @@ impl JitFd {
         }
         let batch = placed(&offsets, chunks);
         state.check(&batch)?;
-        self.append.append_in(chunks, Some(first), mode)?;
+        let appended = self.append.append_in(chunks, Some(first), align, mode);
+        appended.map_err(|error| self.missed(made_for, error))?;
         state.note(&batch);
         state.cursor = end;
         Ok(self.all_published(&batch))
+    }
+
+    /// What misses its place, and from there has no room for its alignment either,
+    /// may fit at another place.
+    fn missed(&self, made_for: Option<usize>, error: Error) -> Error {
+        let full = error.kind() == Some(Kind::Full);
+        match made_for.filter(|_| full).zip(self.kernel_cursor().ok()) {
+            Some((expected, cursor)) if expected < cursor => Error::Stale { expected },
+            _ => error,
+        }
     }
 
     fn kernel_cursor(&self) -> Result<usize, Error> {

@@ -46,6 +46,7 @@ macro_rules! each_behaviour {
             region::a_region_fills_up_and_can_be_sealed,
             region::capacities_have_bounds,
             region::somebody_else_may_publish_in_between,
+            region::a_place_is_reached_whatever_it_was_asked_with,
             region::emitting_is_repeated_for_another_place,
             region::branches_between_chunks_are_checked,
             region::the_parts_work_alone,

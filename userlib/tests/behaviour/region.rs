@@ -223,6 +223,29 @@ pub fn somebody_else_may_publish_in_between(backend: Backend) {
     );
 }
 
+/// Asked for with an alignment that is not the chunk's, it is its place all the same.
+pub fn a_place_is_reached_whatever_it_was_asked_with(backend: Backend) {
+    for keep in [true, false] {
+        let region = options(backend).boundary_map(keep).create(4 << 12).unwrap();
+        region.append(&returns(1)).unwrap();
+        for (align, offset) in [(64, 64), (4096, 4096), (1024, 5120), (16, 5136)] {
+            let place = region.next_address(Align::new(align).unwrap()).unwrap();
+            assert_eq!(place.offset, offset);
+            let published = region.append_at(offset, &returns(2)).unwrap();
+            assert_eq!((published.offset, run(&region, offset)), (offset, 2));
+        }
+        assert_eq!(load(&region, 70, 4096 - 70), [0xcc; 4096 - 70]);
+        // The place is missed; at the next one, not a page's start, there is room.
+        let long = with_data(4096 + 2048);
+        let missed = region.append_at(0, &long).unwrap_err();
+        assert_eq!(missed, Error::Stale { expected: 0 });
+        let next = region.next_address(Align::FUNCTION).unwrap().offset;
+        assert_eq!(region.append_at(next, &long).unwrap().offset, next);
+        let full = region.append_at(next + 6144, &long).unwrap_err();
+        assert_eq!(full.kind(), Some(Kind::Full));
+    }
+}
+
 pub fn emitting_is_repeated_for_another_place(backend: Backend) {
     let region = create(backend, 4096);
     let mut places = Vec::new();
