@@ -1802,6 +1802,20 @@ static void settings_are_published(void)
 	jitfd_space_destroy(space);
 }
 
+/* In a time that grows with their number; with its square, the alarm ends it. */
+static void settings_take_many_pushes(void)
+{
+	enum { MANY = 1000000 };
+	jitfd_setting *setting = jitfd_setting_new((jitfd_function)popping);
+
+	CHECK(setting != NULL);
+	for (uint64_t i = 0; i < MANY; i++)
+		CHECK(jitfd_setting_push(setting, i) == 0);
+	for (uint64_t i = 0; i < MANY; i++)
+		CHECK(jitfd_setting_set(setting, JITFD_GPR_RDI, i) == 0);
+	jitfd_setting_free(setting);
+}
+
 static void look(struct jitfd_registers *registers, void *data)
 {
 	double first, second;
@@ -1987,6 +2001,7 @@ static const struct test tests[] = {
 	PUBLISHES(released_trampolines_trap),
 	PUBLISHES(bad_tables_are_refused),
 	PUBLISHES(settings_are_published),
+	TEST(settings_take_many_pushes),
 	PUBLISHES(closures_see_registers),
 	PUBLISHES(return_trampolines_change_registers),
 	PUBLISHES(closures_of_libffi_get_memory),

@@ -14,6 +14,7 @@ use rust::trampoline::{
     SavedRegisters, Setting,
 };
 use std::ffi::{c_char, c_int, c_void};
+use std::mem::replace;
 use std::ptr::{from_mut, with_exposed_provenance_mut};
 
 /// A general register, by its number in instructions.
@@ -59,6 +60,14 @@ pub struct jitfd_setting {
     setting: Setting,
 }
 
+impl jitfd_setting {
+    /// Without a copy of what is in it: there may be many pushes.
+    fn change(&mut self, change: impl FnOnce(Setting) -> Setting) {
+        let nothing = Setting::to(self.setting.target());
+        self.setting = change(replace(&mut self.setting, nothing));
+    }
+}
+
 /// A setting of nothing, that goes to target.
 ///
 /// Returns null with errno EINVAL if target is null. Give it back with
@@ -93,7 +102,8 @@ pub unsafe extern "C" fn jitfd_setting_set(
     guard::status(|| {
         // SAFETY: the header says what this pointer must be.
         let setting = unsafe { pointer::object_mut(setting)? };
-        setting.setting = setting.setting.clone().set(gpr(number)?, value);
+        let register = gpr(number)?;
+        setting.change(|setting| setting.set(register, value));
         Ok(())
     })
 }
@@ -108,7 +118,7 @@ pub unsafe extern "C" fn jitfd_setting_push(setting: *mut jitfd_setting, value: 
     guard::status(|| {
         // SAFETY: the header says what this pointer must be.
         let setting = unsafe { pointer::object_mut(setting)? };
-        setting.setting = setting.setting.clone().push(value);
+        setting.change(|setting| setting.push(value));
         Ok(())
     })
 }
