@@ -1631,11 +1631,28 @@ __asm__(".text\n"
 	"	pop %rax\n"
 	"	pop %rcx\n"
 	"	sub %rcx, %rax\n"
+	"	ret\n"
+	"with_all:\n"
+	"	push %rdx\n"
+	"	movq %rsi, %xmm15\n"
+	"	punpcklqdq %xmm15, %xmm15\n"
+	"	cmp $1, %rsi\n"
+	"	call *%rdi\n"
+	"called:\n"
+	"	pop %rdx\n"
+	"	setc %al\n"
+	"	movzbl %al, %eax\n"
+	"	movdqu %xmm15, (%rdx)\n"
 	"	ret\n");
 long chained(void) __asm__("chained");
 long prepared(void) __asm__("prepared");
 /* Takes two pushed values and returns their difference. */
 long popping(void) __asm__("popping");
+/* Calls a function with a number in both halves of xmm15, and the carry flag if it is 0.
+ * Stores the halves that are there afterwards, and returns the carry flag. */
+int with_all(jitfd_function entry, uint64_t number, uint64_t halves[2]) __asm__("with_all");
+/* Where it is returned to. */
+extern char called[] __asm__("called");
 
 static jitfd_table *new_table(uint32_t carrier, size_t copy_capacity)
 {
@@ -1890,6 +1907,70 @@ static void return_trampolines_change_registers(void)
 	CHECK(jitfd_return_function(NULL) == NULL && errno == EINVAL);
 }
 
+static void add_reals(struct jitfd_saved *saved, void *data)
+{
+	uint64_t halves[2];
+	double first, last;
+
+	(void)data;
+	CHECK(jitfd_saved_vector(saved, 7, halves) == 0);
+	memcpy(&last, halves, sizeof(last));
+	CHECK(jitfd_saved_vector(saved, 0, halves) == 0);
+	memcpy(&first, halves, sizeof(first));
+	first += last;
+	memcpy(halves, &first, sizeof(first));
+	CHECK(jitfd_saved_set_vector(saved, 0, halves) == 0);
+}
+
+/* Adds to xmm15, and inverts the carry flag. */
+static void change_all(struct jitfd_saved *saved, void *data)
+{
+	uint64_t halves[2] = { 0, 0 }, number = 0, flags = 0;
+
+	CHECK(jitfd_saved_trampoline(saved) == *(jitfd_function *)data);
+	CHECK(jitfd_saved_return_address(saved) == (void *)called);
+	CHECK(jitfd_saved_get(saved, JITFD_GPR_RSI, &number) == 0);
+	CHECK(jitfd_saved_vector(saved, 15, halves) == 0);
+	CHECK(halves[0] == number && halves[1] == number);
+	halves[0] += 1;
+	halves[1] += 2;
+	CHECK(jitfd_saved_set_vector(saved, 15, halves) == 0);
+	CHECK(jitfd_saved_flags(saved, &flags) == 0 && (flags & 1) == (number == 0));
+	CHECK(jitfd_saved_set_flags(saved, flags ^ 1) == 0);
+
+	REFUSED(jitfd_saved_vector(saved, 16, halves), EINVAL);
+	REFUSED(jitfd_saved_vector(saved, 0, NULL), EINVAL);
+	REFUSED(jitfd_saved_vector(NULL, 0, halves), EINVAL);
+	REFUSED(jitfd_saved_set_vector(saved, 16, halves), EINVAL);
+	REFUSED(jitfd_saved_set_vector(saved, 0, NULL), EINVAL);
+	REFUSED(jitfd_saved_set_vector(NULL, 0, halves), EINVAL);
+	REFUSED(jitfd_saved_flags(saved, NULL), EINVAL);
+	REFUSED(jitfd_saved_flags(NULL, &flags), EINVAL);
+	REFUSED(jitfd_saved_set_flags(NULL, flags), EINVAL);
+	REFUSED_NULL(jitfd_saved_return_address(NULL), EINVAL);
+	REFUSED_NULL(jitfd_saved_trampoline(NULL), EINVAL);
+}
+
+static void return_trampolines_change_vectors_and_flags(void)
+{
+	typedef double (*reals)(double, double, double, double, double, double, double, double);
+	uint64_t halves[2];
+	jitfd_function entry;
+	jitfd_return *made;
+
+	CHECK(jitfd_allow_fallback(JITFD_FALLBACK_ONLY | (uint32_t)backend) == 0);
+	CHECK((made = jitfd_return_new(add_reals, NULL)) != NULL);
+	CHECK((entry = jitfd_return_function(made)) != NULL);
+	CHECK(((reals)entry)(1.5, 0, 0, 0, 0, 0, 0, 2.25) == 3.75);
+	jitfd_return_free(made);
+
+	CHECK((made = jitfd_return_new(change_all, &entry)) != NULL);
+	CHECK((entry = jitfd_return_function(made)) != NULL);
+	CHECK(with_all(entry, 0, halves) == 0 && halves[0] == 1 && halves[1] == 2);
+	CHECK(with_all(entry, 40, halves) == 1 && halves[0] == 41 && halves[1] == 42);
+	jitfd_return_free(made);
+}
+
 /* What libffi does with the memory is tested with libffi, in tests/ffi. */
 static void closures_of_libffi_get_memory(void)
 {
@@ -2004,6 +2085,7 @@ static const struct test tests[] = {
 	TEST(settings_take_many_pushes),
 	PUBLISHES(closures_see_registers),
 	PUBLISHES(return_trampolines_change_registers),
+	PUBLISHES(return_trampolines_change_vectors_and_flags),
 	PUBLISHES(closures_of_libffi_get_memory),
 	PUBLISHES(threads_share_a_region),
 };

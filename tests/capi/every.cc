@@ -405,6 +405,34 @@ void handlers_throw()
 	CHECK(made && thrown_by(jitfd_return_function(made.get())) == 42 && calls == 2);
 }
 
+/* Returns twice its argument, with the carry flag set. */
+void double_it(jitfd_saved *saved, void *data)
+{
+	const jitfd_function itself = *static_cast<jitfd_function *>(data);
+	CHECK(jitfd_saved_trampoline(saved) == itself);
+	CHECK(jitfd_saved_return_address(saved) != nullptr);
+	uint64_t halves[2] = {}, flags = 0;
+	CHECK(jitfd_saved_vector(saved, 0, halves) == 0);
+	double number = 0;
+	memcpy(&number, halves, sizeof(number));
+	number *= 2;
+	memcpy(halves, &number, sizeof(number));
+	CHECK(jitfd_saved_set_vector(saved, 0, halves) == 0);
+	CHECK(jitfd_saved_flags(saved, &flags) == 0);
+	CHECK(jitfd_saved_set_flags(saved, flags | 1) == 0);
+	CHECK(jitfd_saved_flags(saved, &flags) == 0 && (flags & 1) == 1);
+}
+
+void saved_vectors()
+{
+	CHECK(jitfd_allow_fallback(static_cast<uint32_t>(JITFD_FALLBACK_ONLY | backend)) == 0);
+	jitfd_function entry = nullptr;
+	std::unique_ptr<jitfd_return, Free<jitfd_return_free>> made(
+		jitfd_return_new(double_it, &entry));
+	CHECK(made && (entry = jitfd_return_function(made.get())));
+	CHECK(reinterpret_cast<double (*)(double)>(entry)(1.5) == 3.0);
+}
+
 int twice(int number) { return 2 * number; }
 
 void settings()
@@ -472,6 +500,7 @@ const test tests[] = {
 	{ "c++::exceptions", exceptions, CODE },
 	{ "c++::trampolines", trampolines, CODE },
 	{ "c++::handlers_throw", handlers_throw, CODE },
+	{ "c++::saved_vectors", saved_vectors, CODE },
 	{ "c++::settings", settings, CODE },
 	{ "c++::memory_for_libffi", memory_for_libffi, CODE },
 	{ "c++::threads", threads, CODE },

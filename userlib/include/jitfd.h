@@ -498,8 +498,10 @@ typedef struct jitfd_region jitfd_region;
 typedef struct jitfd_return jitfd_return;
 
 /**
- * All registers as they were when a return trampoline was called, and as they will be
- * when it returns. Only inside of its handler.
+ * The general registers, the flags, and the lower 128 bits of xmm0 to xmm15 as they
+ * were when a return trampoline was called, and as they will be when it returns. The
+ * other parts of the vector and x87 state are kept, but not shown. Only inside of its
+ * handler.
  */
 typedef struct jitfd_saved jitfd_saved;
 
@@ -2131,6 +2133,53 @@ int jitfd_saved_get(const struct jitfd_saved *saved, uint32_t number, uint64_t *
  * pointer is null.
  */
 int jitfd_saved_set(struct jitfd_saved *saved, uint32_t number, uint64_t value);
+
+/**
+ * Stores one of xmm0 to xmm15, by its number: its lower 128 bits, as two halves, the
+ * lower one first.
+ *
+ * Returns 0, or -1 with errno EINVAL if there is no such register or a pointer is
+ * null.
+ */
+int jitfd_saved_vector(const struct jitfd_saved *saved,
+                       uint32_t number,
+                       uint64_t *halves);
+
+/**
+ * Changes the lower 128 bits of one of xmm0 to xmm15 to two halves, the lower one
+ * first; the caller of the trampoline, or where it goes, must expect that.
+ *
+ * Returns 0, or -1 with errno EINVAL if there is no such register or a pointer is
+ * null.
+ */
+int jitfd_saved_set_vector(struct jitfd_saved *saved,
+                           uint32_t number,
+                           const uint64_t *halves);
+
+/**
+ * Stores the flags (rflags).
+ *
+ * Returns 0, or -1 with errno EINVAL if a pointer is null.
+ */
+int jitfd_saved_flags(const struct jitfd_saved *saved, uint64_t *flags);
+
+/**
+ * Changes the flags. A caller expects the direction flag to be 0.
+ *
+ * Returns 0, or -1 with errno EINVAL if the pointer is null.
+ */
+int jitfd_saved_set_flags(struct jitfd_saved *saved, uint64_t flags);
+
+/**
+ * Where the trampoline returns to; null, with errno EINVAL, of null.
+ */
+void *jitfd_saved_return_address(const struct jitfd_saved *saved);
+
+/**
+ * The trampoline that was called, as jitfd_return_function gives it; null, with errno
+ * EINVAL, of null.
+ */
+jitfd_function jitfd_saved_trampoline(const struct jitfd_saved *saved);
 
 /**
  * Where the trampoline goes when the handler has returned: to a function, as if its

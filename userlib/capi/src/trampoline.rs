@@ -54,6 +54,16 @@ fn gpr(number: u32) -> Result<Gpr, Failure> {
     known.copied().ok_or(unknown)
 }
 
+/// How many vector registers a return trampoline shows.
+const VECTORS: usize = 16;
+
+fn vector(number: u32) -> Result<usize, Failure> {
+    let known = usize::try_from(number)
+        .ok()
+        .filter(|&number| number < VECTORS);
+    known.ok_or(Failure::Refused(libc::EINVAL, "there is no such register"))
+}
+
 /// What a piece of code is to do: set general registers, push values, and go to a
 /// target. All else, the flags included, is as its caller left it.
 pub struct jitfd_setting {
@@ -242,8 +252,10 @@ pub unsafe extern "C" fn jitfd_closure_free(closure: *mut jitfd_closure) {
     guard::quietly(|| drop(unsafe { pointer::take(closure) }));
 }
 
-/// All registers as they were when a return trampoline was called, and as they will be
-/// when it returns. Only inside of its handler.
+/// The general registers, the flags, and the lower 128 bits of xmm0 to xmm15 as they
+/// were when a return trampoline was called, and as they will be when it returns. The
+/// other parts of the vector and x87 state are kept, but not shown. Only inside of its
+/// handler.
 pub struct jitfd_saved {
     #[expect(dead_code, reason = "there is a SavedRegisters instead")]
     never: (),
@@ -343,6 +355,101 @@ pub unsafe extern "C" fn jitfd_saved_set(
         unsafe { pointer::object_mut(saved.cast::<SavedRegisters>())?.set(register, value) };
         Ok(())
     })
+}
+
+/// Stores one of xmm0 to xmm15, by its number: its lower 128 bits, as two halves, the
+/// lower one first.
+///
+/// Returns 0, or -1 with errno EINVAL if there is no such register or a pointer is
+/// null.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jitfd_saved_vector(
+    saved: *const jitfd_saved,
+    number: u32,
+    halves: *mut u64,
+) -> c_int {
+    guard::status(|| {
+        pointer::wanted(halves)?;
+        // SAFETY: the header says what these pointers must be.
+        unsafe {
+            let saved = pointer::object(saved.cast::<SavedRegisters>())?;
+            pointer::store_all(halves, saved.vector(vector(number)?));
+        }
+        Ok(())
+    })
+}
+
+/// Changes the lower 128 bits of one of xmm0 to xmm15 to two halves, the lower one
+/// first; the caller of the trampoline, or where it goes, must expect that.
+///
+/// Returns 0, or -1 with errno EINVAL if there is no such register or a pointer is
+/// null.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jitfd_saved_set_vector(
+    saved: *mut jitfd_saved,
+    number: u32,
+    halves: *const u64,
+) -> c_int {
+    guard::status(|| {
+        let number = vector(number)?;
+        // SAFETY: the header says what these pointers must be.
+        unsafe {
+            let halves = *pointer::object(halves.cast::<[u64; 2]>())?;
+            pointer::object_mut(saved.cast::<SavedRegisters>())?.set_vector(number, halves);
+        }
+        Ok(())
+    })
+}
+
+/// Stores the flags (rflags).
+///
+/// Returns 0, or -1 with errno EINVAL if a pointer is null.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jitfd_saved_flags(saved: *const jitfd_saved, flags: *mut u64) -> c_int {
+    guard::status(|| {
+        pointer::wanted(flags)?;
+        // SAFETY: the header says what these pointers must be.
+        unsafe {
+            let saved = pointer::object(saved.cast::<SavedRegisters>())?;
+            pointer::store(flags, saved.flags());
+        }
+        Ok(())
+    })
+}
+
+/// Changes the flags. A caller expects the direction flag to be 0.
+///
+/// Returns 0, or -1 with errno EINVAL if the pointer is null.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jitfd_saved_set_flags(saved: *mut jitfd_saved, flags: u64) -> c_int {
+    guard::status(|| {
+        // SAFETY: the header says what this pointer must be; the caller vouches for
+        // the flags.
+        unsafe { pointer::object_mut(saved.cast::<SavedRegisters>())?.set_flags(flags) };
+        Ok(())
+    })
+}
+
+/// Where the trampoline returns to; null, with errno EINVAL, of null.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jitfd_saved_return_address(saved: *const jitfd_saved) -> *mut c_void {
+    guard::address(|| {
+        // SAFETY: the header says what this pointer must be.
+        let saved = unsafe { pointer::object(saved.cast::<SavedRegisters>())? };
+        Ok(saved.return_address().cast_mut())
+    })
+}
+
+/// The trampoline that was called, as jitfd_return_function gives it; null, with errno
+/// EINVAL, of null.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jitfd_saved_trampoline(saved: *const jitfd_saved) -> jitfd_function {
+    let entry = guard::address(|| {
+        // SAFETY: the header says what this pointer must be.
+        let saved = unsafe { pointer::object(saved.cast::<SavedRegisters>())? };
+        Ok(saved.trampoline().cast_mut())
+    });
+    function(entry)
 }
 
 /// Where the trampoline goes when the handler has returned: to a function, as if its
