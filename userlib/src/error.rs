@@ -234,6 +234,10 @@ pub enum Call {
     Barrier,
     /// Without the kernel's device: telling a forked child from its parent.
     Owner,
+    /// Reading `/proc/self/maps`, for a place in a window.
+    Maps,
+    /// `fork` of a child in which [`probe`](crate::probe) tries a backend.
+    Fork,
 }
 
 impl Call {
@@ -252,7 +256,7 @@ impl Call {
     }
 
     /// Every call, in the order of a region's life.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Open,
         Self::Map,
         Self::MapData,
@@ -270,6 +274,8 @@ impl Call {
         Self::Move,
         Self::Barrier,
         Self::Owner,
+        Self::Maps,
+        Self::Fork,
     ];
 
     /// What the call does, for error texts.
@@ -293,6 +299,8 @@ impl Call {
             Self::Move => "move pages to their place (mremap)",
             Self::Barrier => "make other threads see new code (membarrier)",
             Self::Owner => "keep the region from forked children (madvise)",
+            Self::Maps => "look for a place in the window",
+            Self::Fork => "fork a child to try it in",
         }
     }
 }
@@ -337,6 +345,12 @@ pub enum Kind {
     Quota,
     /// The process or the system has too many open files.
     TooManyFiles,
+    /// `RLIMIT_FSIZE` is too low for a memory file.
+    FileSize,
+    /// No further process may be made.
+    Processes,
+    /// `/proc/self/maps` can't be read.
+    NoProcfs,
     /// The descriptor is closed.
     Closed,
     /// The descriptor is not of `/dev/jit`, or the module is of another version.
@@ -416,7 +430,24 @@ impl Kind {
                 "drop unused code, or have the module's bound raised",
             ),
             Self::TooManyFiles => ("too many open files", "close some, or raise RLIMIT_NOFILE"),
-            Self::Closed => ("the descriptor is closed", "keep the handle open"),
+            Self::FileSize => (
+                "the process may not make a file of that size",
+                "raise RLIMIT_FSIZE (ulimit -f), ask for less, or accept mprotect flips, which \
+                 need no file",
+            ),
+            Self::Processes => (
+                "no further process may be made",
+                "raise RLIMIT_NPROC (ulimit -u) or the cgroup's pids.max",
+            ),
+            Self::NoProcfs => (
+                "/proc/self/maps can't be read",
+                "mount /proc, or ask for no window and no neighbours",
+            ),
+            Self::Closed => (
+                "the descriptor is closed",
+                "keep the handle open; a program that closes every descriptor does so before it \
+                 makes code",
+            ),
             Self::Foreign => (
                 "the descriptor does not know this call",
                 "check that it is of /dev/jit, and that the module fits this library",
@@ -476,9 +507,14 @@ impl SystemError {
             return kind_of_fallback(self.errno);
         }
         match (self.call, self.errno) {
+            (Call::Fork, libc::EAGAIN) => Kind::Processes,
+            (Call::Maps, libc::ENOENT | libc::ENOTDIR | libc::EPERM | libc::EACCES) => {
+                Kind::NoProcfs
+            }
+            (Call::Open | Call::Fork, libc::EPERM) | (Call::Fork, libc::ENOSYS) => Kind::Denied,
             (Call::Open, libc::ENOENT | libc::ENODEV | libc::ENXIO) => Kind::NoModule,
             (Call::Map | Call::CreateCode, libc::EPERM) => Kind::NoExec,
-            (Call::Open, libc::EPERM) | (_, libc::EACCES) => Kind::Denied,
+            (_, libc::EACCES) => Kind::Denied,
             (_, libc::ENODEV) => Kind::Foreign,
             (_, errno) => kind_of(errno),
         }
@@ -492,8 +528,10 @@ const fn kind_of_fallback(errno: i32) -> Kind {
         libc::EPERM | libc::EACCES | libc::ENOSYS | libc::EINVAL | libc::EOPNOTSUPP => {
             Kind::Refused
         }
-        libc::ENOMEM | libc::ENOSPC | libc::EAGAIN | libc::EFBIG => Kind::NoMemory,
+        libc::ENOMEM | libc::ENOSPC | libc::EAGAIN => Kind::NoMemory,
         libc::EMFILE | libc::ENFILE => Kind::TooManyFiles,
+        libc::EFBIG => Kind::FileSize,
+        libc::EBADF => Kind::Closed,
         _ => Kind::Other,
     }
 }
@@ -665,9 +703,10 @@ mod tests {
 
     #[test]
     fn every_errno_of_every_ioctl_has_a_cause_and_a_complete_text() {
-        let calls = Call::ALL
-            .into_iter()
-            .filter(|call| !matches!(call, Call::Open | Call::Map) && !call.is_of_fallback());
+        let calls = Call::ALL.into_iter().filter(|call| {
+            !matches!(call, Call::Open | Call::Map | Call::Maps | Call::Fork)
+                && !call.is_of_fallback()
+        });
         for call in calls {
             for (errno, mut kind) in TABLE {
                 if (call, errno) == (Call::CreateCode, libc::EPERM) {
@@ -708,6 +747,16 @@ mod tests {
     }
 
     #[test]
+    fn a_failed_fork_and_a_missing_proc_are_not_taken_for_a_refused_backend() {
+        let kind = |call, errno| SystemError::new(call, errno).kind();
+        assert_eq!(kind(Call::Fork, libc::EAGAIN), Kind::Processes);
+        assert_eq!(kind(Call::Fork, libc::EPERM), Kind::Denied);
+        assert_eq!(kind(Call::Fork, libc::ENOMEM), Kind::NoMemory);
+        assert_eq!(kind(Call::Maps, libc::ENOENT), Kind::NoProcfs);
+        assert_eq!(kind(Call::Maps, libc::EMFILE), Kind::TooManyFiles);
+    }
+
+    #[test]
     fn a_refused_fallback_is_not_taken_for_a_region_that_is_full() {
         for call in Call::ALL.into_iter().filter(|call| call.is_of_fallback()) {
             let kind = |errno| SystemError::new(call, errno).kind();
@@ -717,6 +766,8 @@ mod tests {
             for errno in [libc::ENOMEM, libc::ENOSPC, libc::EAGAIN] {
                 assert_eq!(kind(errno), Kind::NoMemory);
             }
+            assert_eq!(kind(libc::EFBIG), Kind::FileSize);
+            assert_eq!(kind(libc::EBADF), Kind::Closed);
             let text = SystemError::new(call, libc::EACCES).to_string();
             assert!(
                 text.contains(call.name()) && text.contains("jitctl probe"),
