@@ -75,8 +75,9 @@ impl fmt::Display for Backend {
 ///
 /// The first one that this system allows is taken. If that is not the kernel's,
 /// it is said once per process ([`set_fallback_hook`](crate::set_fallback_hook)).
-/// A backend counts as not allowed if it is absent or refused; no memory, a
-/// quota or too many open files are errors and not a reason to take another.
+/// A backend counts as not allowed if it is absent or refused, dual mapping also if
+/// `RLIMIT_FSIZE` is less than the capacity; no memory, a quota or too many open
+/// files are errors and not a reason to take another.
 ///
 /// ```
 /// use jitfd::{Backend, Fallback, RegionOptions};
@@ -146,6 +147,7 @@ fn is_refusal(error: &Error) -> bool {
                     | Kind::NotOwner
                     | Kind::Foreign
                     | Kind::Refused
+                    | Kind::FileSize
                     | Kind::Other
             )
         ),

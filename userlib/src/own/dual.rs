@@ -25,7 +25,7 @@
 
 use super::failed;
 use super::memory::{Effects, Memory, Write};
-use super::sys::{Alias, MemoryFile, barrier, register_barrier};
+use super::sys::{Alias, MemoryFile, barrier, may_become, register_barrier};
 use crate::abi;
 use crate::error::{Call, Error};
 use crate::layout::Align;
@@ -46,6 +46,8 @@ pub(crate) struct Dual {
 impl Dual {
     pub(crate) fn new(capacity: usize) -> Result<Self, Error> {
         register_barrier().map_err(failed(Call::Barrier))?;
+        // Said now, and not when the region is half full.
+        may_become(capacity).map_err(failed(Call::MemoryFile))?;
         let file = MemoryFile::new().map_err(failed(Call::MemoryFile))?;
         let alias = Alias::new(&file, capacity).map_err(failed(Call::OwnMap))?;
         file.seal_views().map_err(failed(Call::MemoryFile))?;
@@ -154,9 +156,11 @@ pub(crate) fn create_code(bytes: &[u8]) -> Result<Mapped, Error> {
 /// A sealed file with these bytes and 0xCC up to the end of the last page.
 pub(crate) fn finished(bytes: &[u8]) -> Result<MemoryFile, Error> {
     let make = || {
+        let len = bytes.len().next_multiple_of(abi::PAGE_SIZE);
+        may_become(len)?;
         let file = MemoryFile::new()?;
         file.write(bytes, 0)?;
-        let rest = bytes.len().next_multiple_of(abi::PAGE_SIZE) - bytes.len();
+        let rest = len - bytes.len();
         file.write(&vec![abi::FILL; rest], bytes.len())?;
         file.seal_content()?;
         Ok(file)

@@ -78,6 +78,7 @@ impl MemoryFile {
 
     /// Gets memory for `range`, which starts at the end of the file.
     pub(crate) fn grow(&self, range: Range<usize>) -> io::Result<()> {
+        may_become(range.end)?;
         let too_large = |_| io::Error::from_raw_os_error(libc::EFBIG);
         let start = libc::off_t::try_from(range.start).map_err(too_large)?;
         let len = libc::off_t::try_from(range.len()).map_err(too_large)?;
@@ -99,6 +100,22 @@ impl MemoryFile {
         // SAFETY: the call touches no memory.
         outcome(unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_ADD_SEALS, seals) })
     }
+}
+
+/// `EFBIG` if `RLIMIT_FSIZE` does not let a file become `len` bytes long. The kernel
+/// would not only refuse that, but end the process (SIGXFSZ).
+pub(crate) fn may_become(len: usize) -> io::Result<()> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the limit is valid for writes.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) } == 0;
+    // A filter of system calls that hides the limit is no reason to give up.
+    if known && limit.rlim_cur < crate::cast::to_u64(len) {
+        return Err(io::Error::from_raw_os_error(libc::EFBIG));
+    }
+    Ok(())
 }
 
 /// The writable view of a memory file. Forked children do not inherit it.

@@ -11,6 +11,7 @@ pub mod callers;
 pub mod chain;
 pub mod closure;
 pub mod code;
+pub mod limits;
 mod process;
 pub mod race;
 pub mod random;
@@ -101,6 +102,8 @@ macro_rules! each_behaviour {
             adopt::a_region_can_be_cloned_elsewhere,
             adopt::a_child_goes_on_with_a_code_space,
             adopt::a_child_of_a_region_for_any_process_needs_no_copy,
+            limits::a_limit_on_files_is_an_error_and_no_signal,
+            limits::the_probe_and_the_choice_agree_under_a_limit_on_files,
             beside::code_runs_while_more_is_appended,
             beside::code_runs_while_more_is_filled_in,
             table::the_carrier_has_the_context_and_all_else_is_as_it_was,

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Limits of the process: a backend that is bound by one says so, and nothing is
+//! ended by a signal.
+
+use super::process::{End, child};
+use super::{create, options, returns, run};
+use jitfd::{Backend, CodeOptions, Error, Fallback, Kind, Options, RegionOptions, probe, validate};
+
+/// The largest file that this process may write, in bytes.
+fn limit_files(bytes: u64) {
+    let limit = libc::rlimit {
+        rlim_cur: bytes,
+        rlim_max: bytes,
+    };
+    // SAFETY: the limit is readable; only this child has it.
+    unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) };
+}
+
+/// Each bit of the status that is missing is a promise that was broken.
+fn all(promises: &[bool]) -> i32 {
+    let kept = promises.iter().enumerate().filter(|(_, kept)| **kept);
+    kept.fold(0, |all, (index, _)| all | 1 << index)
+}
+
+/// Only dual mapping has a file.
+pub fn a_limit_on_files_is_an_error_and_no_signal(backend: Backend) {
+    let is_bound = backend == Backend::DualMapping;
+    let large = validate(&[0x90; 9000], &Options::new()).unwrap();
+    let right = |error: Option<Error>| match error {
+        Some(error) => {
+            is_bound
+                && error.kind() == Some(Kind::FileSize)
+                && error.to_string().contains("RLIMIT_FSIZE")
+        }
+        None => !is_bound,
+    };
+    let only = CodeOptions::new().fallback(Fallback::Only(backend));
+
+    let in_child = child(|| {
+        let old = create(backend, 1 << 20);
+        limit_files(4096);
+        // What fits, works: also after what does not.
+        let refused = right(old.append(&large).err());
+        let small = old.append(&returns(5));
+        all(&[
+            right(options(backend).create(1 << 20).err()),
+            right(only.create(&large).err()),
+            refused,
+            small.is_ok_and(|at| run(&old, at.offset) == 5),
+            options(backend).create(4096).is_ok(),
+            only.create(&returns(1)).is_ok(),
+        ])
+    });
+    assert_eq!(in_child, End::Status(0b11_1111));
+}
+
+pub fn the_probe_and_the_choice_agree_under_a_limit_on_files(_: Backend) {
+    let any = RegionOptions::new().fallback(Fallback::Any);
+    let code = CodeOptions::new().fallback(Fallback::Any);
+    let in_child = child(|| {
+        limit_files(0);
+        let chosen = any.create(4096).map(|region| region.backend()).ok();
+        let of_code = code.create(&returns(1)).map(|code| code.backend());
+        all(&[
+            chosen.is_some_and(|backend| backend != Backend::DualMapping),
+            probe().choice(Fallback::Any) == chosen,
+            of_code == Ok(chosen),
+        ])
+    });
+    assert_eq!(in_child, End::Status(0b111));
+}
