@@ -56,8 +56,14 @@ fn conclusion(probe: &Probe) -> String {
         Some(other) => {
             format!("there is no way to /dev/jit; programs that ask for a fallback get {other}")
         }
-        None => "no program can make code here".to_owned(),
+        None if was_tried(probe) => "no program can make code here".to_owned(),
+        None => "it is not known whether programs can make code here".to_owned(),
     }
+}
+
+fn was_tried(probe: &Probe) -> bool {
+    let untried = |(_, trial): &(Backend, Trial)| matches!(trial, Trial::Untried(_));
+    !probe.trials().iter().any(untried)
 }
 
 fn as_json(probe: &Probe) -> Value {

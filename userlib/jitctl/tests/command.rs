@@ -3,6 +3,8 @@
 //! The command line, its answers and its exit statuses.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -64,6 +66,31 @@ fn a_wrong_command_line_is_told_from_an_answer() {
     assert_eq!(status(&help), 0);
     for command in ["probe", "validate", "stat"] {
         assert!(text(&help).contains(command));
+    }
+}
+
+#[test]
+fn what_could_not_be_tried_is_not_known() {
+    let mut command = Command::new("bash");
+    let limited = "ulimit -u 0 && exec \"$0\" probe";
+    command.args(["-c", limited, env!("CARGO_BIN_EXE_jitctl")]);
+    // Root has no such limit.
+    if fs::metadata("/proc/self").unwrap().uid() == 0 {
+        command.uid(12345);
+    }
+    let output = command.output().unwrap();
+    if [126, 127].contains(&status(&output)) {
+        eprintln!("SKIP: another user can't start jitctl from here");
+        return;
+    }
+    let answer = text(&output);
+    assert_eq!(status(&output), 2, "{answer}");
+    for part in [
+        "not tried: cannot fork",
+        "RLIMIT_NPROC",
+        "it is not known whether programs can make code here",
+    ] {
+        assert!(answer.contains(part), "{part:?} is not in {answer}");
     }
 }
 

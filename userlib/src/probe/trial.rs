@@ -40,7 +40,7 @@ fn as_trial(left: u64, end: &End) -> Trial {
 }
 
 fn failed(error: &std::io::Error) -> Trial {
-    Trial::Untried(Error::system(Call::Owner, error))
+    Trial::Untried(Error::system(Call::Fork, error))
 }
 
 /// Tries `backend`.

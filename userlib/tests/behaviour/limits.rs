@@ -5,7 +5,9 @@
 
 use super::process::{End, child};
 use super::{create, options, returns, run};
-use jitfd::{Backend, CodeOptions, Error, Fallback, Kind, Options, RegionOptions, probe, validate};
+use jitfd::{
+    Backend, CodeOptions, Error, Fallback, Kind, Options, RegionOptions, Trial, probe, validate,
+};
 
 /// The largest file that this process may write, in bytes.
 fn limit_files(bytes: u64) {
@@ -69,4 +71,30 @@ pub fn the_probe_and_the_choice_agree_under_a_limit_on_files(_: Backend) {
         ])
     });
     assert_eq!(in_child, End::Status(0b111));
+}
+
+/// That nothing could be tried is not that nothing works.
+pub fn a_probe_that_cannot_fork_says_so(_: Backend) {
+    let none = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    let in_child = child(|| {
+        // SAFETY: numbers, and a limit that is readable. Root has no such limit.
+        unsafe {
+            if libc::geteuid() == 0 && libc::setuid(12345) != 0 {
+                return 2;
+            }
+            libc::setrlimit(libc::RLIMIT_NPROC, &raw const none);
+        }
+        let probe = probe();
+        let mut trials = probe.trials().iter();
+        i32::from(trials.all(|(_, trial)| {
+            let text = trial.to_string();
+            matches!(trial, Trial::Untried(error) if error.kind() == Some(Kind::Processes))
+                && text.contains("cannot fork")
+                && text.contains("RLIMIT_NPROC")
+        }))
+    });
+    assert_eq!(in_child, End::Status(1));
 }

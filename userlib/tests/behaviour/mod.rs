@@ -104,6 +104,7 @@ macro_rules! each_behaviour {
             adopt::a_child_of_a_region_for_any_process_needs_no_copy,
             limits::a_limit_on_files_is_an_error_and_no_signal,
             limits::the_probe_and_the_choice_agree_under_a_limit_on_files,
+            limits::a_probe_that_cannot_fork_says_so,
             beside::code_runs_while_more_is_appended,
             beside::code_runs_while_more_is_filled_in,
             table::the_carrier_has_the_context_and_all_else_is_as_it_was,
