@@ -25,7 +25,7 @@ pub(crate) fn map<T>(
     };
     let room = Align::PAGE.up(len).ok_or(Error::NoRoom { len })?;
     for _ in 0..TRIES {
-        let maps = fs::read_to_string("/proc/self/maps").map_err(failed)?;
+        let maps = read("/proc/self/maps")?;
         let address = window.find(&maps, room).ok_or(Error::NoRoom { len })?;
         match map(Some(address)) {
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
@@ -33,4 +33,22 @@ pub(crate) fn map<T>(
         }
     }
     Err(Error::NoRoom { len })
+}
+
+fn read(maps: &str) -> Result<String, Error> {
+    fs::read_to_string(maps).map_err(|error| Error::system(Call::Maps, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn without_proc_it_says_so() {
+        let error = read("/proc/self/none").unwrap_err();
+        assert_eq!(error.kind(), Some(Kind::NoProcfs));
+        let text = error.to_string();
+        assert!(text.contains("/proc/self/maps can't be read"), "{text}");
+    }
 }
