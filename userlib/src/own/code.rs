@@ -38,8 +38,9 @@ pub(crate) unsafe fn create_code_at(
         return unsafe { pages.move_to(at) }.map_err(failed(Call::Move));
     }
     let file = dual::finished(bytes)?;
+    let fd = file.as_fd().map_err(failed(Call::OwnMap))?;
     // SAFETY: as promised by the caller.
-    unsafe { sys::map_code_over(file.as_fd(), at, bytes.len()) }.map_err(failed(Call::OwnMap))
+    unsafe { sys::map_code_over(fd, at, bytes.len()) }.map_err(failed(Call::OwnMap))
 }
 
 fn turned(bytes: &[u8]) -> Result<Pages, Error> {

@@ -123,7 +123,7 @@ impl Memory for Dual {
 
     fn map(&self, window: Option<Window>, len: usize) -> Result<Mapped, Error> {
         near::map(window, len, Call::OwnMap, |at| {
-            map_code(self.file.as_fd(), at, len)
+            map_code(self.file.as_fd()?, at, len)
         })
     }
 
@@ -134,7 +134,7 @@ impl Memory for Dual {
         for range in free {
             copy.alias()?.fill(range.start..range.end.min(self.len));
         }
-        let replaced = mapped.replace(copy.file.as_fd());
+        let replaced = copy.file.as_fd().and_then(|file| mapped.replace(file));
         replaced.map_err(failed(Call::OwnMap))?;
         *self = copy;
         Ok(())
@@ -150,7 +150,8 @@ impl Memory for Dual {
 /// A finished code: the file never has a writable view.
 pub(crate) fn create_code(bytes: &[u8]) -> Result<Mapped, Error> {
     let file = finished(bytes)?;
-    map_code(file.as_fd(), None, bytes.len()).map_err(failed(Call::OwnMap))
+    let mapped = file.as_fd().and_then(|fd| map_code(fd, None, bytes.len()));
+    mapped.map_err(failed(Call::OwnMap))
 }
 
 /// A sealed file with these bytes and 0xCC up to the end of the last page.

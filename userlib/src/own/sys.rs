@@ -18,7 +18,7 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
 const READ_WRITE: c_int = libc::PROT_READ | libc::PROT_WRITE;
@@ -38,8 +38,19 @@ fn outside() -> io::Error {
 }
 
 /// A file in memory, without a name.
+///
+/// A program that closes descriptors by their number can close this one, and then
+/// get the number for a file of its own. That file is left alone.
 #[derive(Debug)]
-pub(crate) struct MemoryFile(File);
+pub(crate) struct MemoryFile {
+    file: ManuallyDrop<File>,
+    /// Its device and inode.
+    id: (u64, u64),
+}
+
+fn id_of(file: &File) -> io::Result<(u64, u64)> {
+    file.metadata().map(|data| (data.dev(), data.ino()))
+}
 
 /// `MFD_NOEXEC_SEAL`: nobody can make it a program to be started (Linux 6.3).
 /// It can be mapped executable all the same.
@@ -61,29 +72,44 @@ impl MemoryFile {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: the descriptor is new, so nobody else owns it.
-        Ok(Self(unsafe { File::from_raw_fd(fd) }))
+        let file = unsafe { File::from_raw_fd(fd) };
+        let id = id_of(&file)?;
+        let file = ManuallyDrop::new(file);
+        Ok(Self { file, id })
     }
 
-    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+    /// `EBADF` if the program has closed it, whatever has its number now.
+    fn file(&self) -> io::Result<&File> {
+        if id_of(&self.file)? == self.id {
+            Ok(&self.file)
+        } else {
+            Err(io::Error::from_raw_os_error(libc::EBADF))
+        }
+    }
+
+    pub(crate) fn as_fd(&self) -> io::Result<BorrowedFd<'_>> {
+        self.file().map(File::as_fd)
     }
 
     pub(crate) fn write(&self, bytes: &[u8], offset: usize) -> io::Result<()> {
-        self.0.write_all_at(bytes, crate::cast::to_u64(offset))
+        self.file()?
+            .write_all_at(bytes, crate::cast::to_u64(offset))
     }
 
     pub(crate) fn read(&self, bytes: &mut [u8], offset: usize) -> io::Result<()> {
-        self.0.read_exact_at(bytes, crate::cast::to_u64(offset))
+        self.file()?
+            .read_exact_at(bytes, crate::cast::to_u64(offset))
     }
 
     /// Gets memory for `range`, which starts at the end of the file.
     pub(crate) fn grow(&self, range: Range<usize>) -> io::Result<()> {
         may_become(range.end)?;
+        let file = self.file()?;
         let too_large = |_| io::Error::from_raw_os_error(libc::EFBIG);
         let start = libc::off_t::try_from(range.start).map_err(too_large)?;
         let len = libc::off_t::try_from(range.len()).map_err(too_large)?;
         // SAFETY: the call touches no memory of ours.
-        outcome(unsafe { libc::fallocate(self.0.as_raw_fd(), 0, start, len) })
+        outcome(unsafe { libc::fallocate(file.as_raw_fd(), 0, start, len) })
     }
 
     /// No further writable view, and no page taken away.
@@ -98,7 +124,16 @@ impl MemoryFile {
 
     fn seal(&self, seals: c_int) -> io::Result<()> {
         // SAFETY: the call touches no memory.
-        outcome(unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_ADD_SEALS, seals) })
+        outcome(unsafe { libc::fcntl(self.file()?.as_raw_fd(), libc::F_ADD_SEALS, seals) })
+    }
+}
+
+impl Drop for MemoryFile {
+    fn drop(&mut self) {
+        if self.file().is_ok() {
+            // SAFETY: not used again.
+            unsafe { ManuallyDrop::drop(&mut self.file) };
+        }
     }
 }
 
@@ -134,7 +169,7 @@ impl Alias {
     /// must not be written until it has grown (SIGBUS).
     pub(crate) fn new(file: &MemoryFile, len: usize) -> io::Result<Self> {
         let owner = AddressSpace::current()?;
-        let span = Span::map(None, len, READ_WRITE, libc::MAP_SHARED, Some(file.as_fd()))?;
+        let span = Span::map(None, len, READ_WRITE, libc::MAP_SHARED, Some(file.as_fd()?))?;
         // SAFETY: the memory is ours.
         outcome(unsafe { libc::madvise(span.base().cast(), len, libc::MADV_DONTFORK) })?;
         let span = ManuallyDrop::new(span);

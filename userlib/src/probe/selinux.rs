@@ -85,7 +85,7 @@ fn needs(source: &str, filtered: bool) -> Vec<Need> {
 
 fn label_of_memory_file() -> Option<String> {
     let file = MemoryFile::new().ok()?;
-    let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+    let path = format!("/proc/self/fd/{}", file.as_fd().ok()?.as_raw_fd());
     sys::label(&CString::new(path).ok()?)
 }
 

@@ -180,7 +180,7 @@ impl System {
         let filters = field(&status, "Seccomp_filters").unwrap_or("some");
         let text = format!(
             "{filters} filter(s); needed are openat, mmap and ioctl (/dev/jit), \
-                     memfd_create, fallocate, fcntl, prlimit64, mmap, madvise and \
+                     memfd_create, fallocate, fcntl, statx, prlimit64, mmap, madvise and \
                      membarrier (dual mapping), \
                      mmap, madvise, mprotect and mremap (mprotect flips)"
         );

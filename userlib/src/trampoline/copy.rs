@@ -57,7 +57,8 @@ impl Source {
                     sys::map_code_over(handle.fd()?, at, len).map_err(failed(Call::Map))
                 }
                 Self::File(file) => {
-                    sys::map_code_over(file.as_fd(), at, len).map_err(failed(Call::OwnMap))
+                    let fd = file.as_fd().map_err(failed(Call::OwnMap))?;
+                    sys::map_code_over(fd, at, len).map_err(failed(Call::OwnMap))
                 }
                 Self::Bytes(code) => own::create_code_at(Backend::ProtectFlips, code.bytes(), at),
             }

@@ -8,6 +8,8 @@ use super::{create, options, returns, run};
 use jitfd::{
     Backend, CodeOptions, Error, Fallback, Kind, Options, RegionOptions, Trial, probe, validate,
 };
+use std::fs::File;
+use std::os::fd::FromRawFd;
 
 /// The largest file that this process may write, in bytes.
 fn limit_files(bytes: u64) {
@@ -97,4 +99,46 @@ pub fn a_probe_that_cannot_fork_says_so(_: Backend) {
         }))
     });
     assert_eq!(in_child, End::Status(1));
+}
+
+/// New files, until one has a number that was closed.
+fn open_files() -> Vec<File> {
+    let open = || {
+        // SAFETY: the name is a C string, and a new descriptor is nobody else's.
+        unsafe { File::from_raw_fd(libc::memfd_create(c"of the program".as_ptr(), 0)) }
+    };
+    std::iter::repeat_with(open).take(16).collect()
+}
+
+/// As a daemon does it, too late.
+pub fn descriptors_that_the_program_closes_are_missed(backend: Backend) {
+    let missed = |error: Option<Error>| match backend {
+        Backend::ProtectFlips => error.is_none(),
+        _ => error.is_some_and(|error| {
+            // The kernel finds out that another file does not know its calls.
+            matches!(error.kind(), Some(Kind::Closed | Kind::Foreign))
+                && !error.to_string().contains("unexpected")
+        }),
+    };
+    let large = validate(&[0x90; 9000], &Options::new()).unwrap();
+    let in_child = child(|| {
+        let region = create(backend, 1 << 20);
+        let old = region.append(&returns(7));
+        // SAFETY: closes what is not its own, which is what is tried here. The
+        // child uses no other file.
+        unsafe { libc::close_range(3, u32::MAX, 0) };
+        let closed = missed(region.append(&large).err());
+        let files = open_files();
+        let reopened = missed(region.append(&large).err());
+        let len = |file: &File| file.metadata().map_or(1, |data| data.len());
+        let untouched = files.iter().all(|file| len(file) == 0);
+        let runs = old.is_ok_and(|at| run(&region, at.offset) == 7);
+        let kept = backend == Backend::Kernel || {
+            drop(region);
+            files.iter().all(|file| file.metadata().is_ok())
+        };
+        std::mem::forget(files);
+        all(&[closed, reopened, untouched, runs, kept])
+    });
+    assert_eq!(in_child, End::Status(0b1_1111));
 }

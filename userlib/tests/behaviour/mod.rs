@@ -105,6 +105,7 @@ macro_rules! each_behaviour {
             limits::a_limit_on_files_is_an_error_and_no_signal,
             limits::the_probe_and_the_choice_agree_under_a_limit_on_files,
             limits::a_probe_that_cannot_fork_says_so,
+            limits::descriptors_that_the_program_closes_are_missed,
             beside::code_runs_while_more_is_appended,
             beside::code_runs_while_more_is_filled_in,
             table::the_carrier_has_the_context_and_all_else_is_as_it_was,
