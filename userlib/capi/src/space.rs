@@ -459,7 +459,8 @@ pub unsafe extern "C" fn jitfd_space_give_up(space: *mut jitfd_space, slot: *mut
 /// Without it a child is refused to publish (EPERM). The listener is called in the
 /// child for what the child publishes; a perf map or a dump is a file of the
 /// child's own then. If the parent has several threads, call it before anything
-/// else in the child.
+/// else in the child, and fork while none of them publishes: under a lock of the
+/// program's own that compilers hold while they publish (pthread_atfork can take it).
 ///
 /// Returns 0, or -1 with errno EINVAL if another thread was publishing in the space
 /// at the fork(), or space is null; else as jitfd_space_create. The child can't

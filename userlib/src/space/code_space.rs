@@ -322,7 +322,11 @@ impl CodeSpace {
     /// listener that waits for a lock ([`GdbJit`](crate::tools::GdbJit) does) can
     /// wait for ever, if a thread of the parent held it at the `fork()`.
     ///
-    /// If the parent has several threads, call it before anything else in the child.
+    /// If the parent has several threads, call it before anything else in the child,
+    /// and fork while none of them publishes: have a lock of the program's own that
+    /// compilers hold while they publish, and that `fork()` is called under
+    /// (`pthread_atfork` can take it and give it back). Else a busy parent's children
+    /// are refused often, and for good; all that is left to them is to fork again.
     ///
     /// # Errors
     /// [`Error::Argument`] if another thread was publishing in this code space at
