@@ -177,6 +177,21 @@ first_says_why() {
     fi
 }
 
+# only_plain_folders: a folder that no program would find later is refused.
+only_plain_folders() {
+    local name folder
+    # shellcheck disable=SC2016 # a dollar sign is what is tried
+    for name in PREFIX LIBDIR; do
+        for folder in rel/ative "/white space" '/a$b' '/a"b'; do
+            if (cd "$WORK" && env PREFIX=/opt/jitfd LIBDIR= "$name=$folder" DESTDIR="$WORK/refused" \
+                "$TOP/userlib/install/install.sh" install); then
+                echo "$name=$folder is accepted" && return 1
+            fi
+        done
+    done
+    [ ! -e "$WORK/refused" ]
+}
+
 nothing_is_left() {
     local left
     left=$(find "$ROOT" ! -type d)
@@ -201,6 +216,7 @@ reads_as_documented() {
 installation() {
     local path
     try installs install_it install
+    try only_plain_folders_are_accepted only_plain_folders
     for path in include/jitfd.h lib/libjitfd.a lib/libjitfd.so lib/libjitfd.so.0 lib/libjitfd_ffi.so \
         lib/pkgconfig/jitfd.pc lib/udev/rules.d/60-jit.rules share/man/man3/jit_create_code.3 \
         bin/jitctl share/man/man1/jitctl.1 \

@@ -6,7 +6,7 @@
 #   install.sh install|uninstall|install-module|uninstall-module
 #
 #   PREFIX=   where it will be used (default: /usr/local)
-#   LIBDIR=   the libraries' folder (default: PREFIX/lib)
+#   LIBDIR=   the libraries' folder (default: PREFIX/lib); both are absolute
 #   DESTDIR=  a folder that is put before everything, for packages and tests
 #   MODULE=   a jit.ko to install, instead of one built from module/
 set -euo pipefail
@@ -24,6 +24,20 @@ MODULE_FOLDER=
 die() {
     printf 'error: %s\n  what to do: %s\n' "$1" "$2" >&2
     exit 1
+}
+
+# check_folder NAME FOLDER: what is written into jitfd.pc, and used from anywhere.
+check_folder() {
+    case $2 in
+    /*) ;;
+    *) die "$1=$2 is not an absolute path" "give one that begins with /" ;;
+    esac
+    case $2 in
+    *[[:space:]\"\'\\\$\&\|\#]*)
+        die "$1=$2 has a character that pkg-config takes for something else" \
+            "use a path without white space, quotes and the like"
+        ;;
+    esac
 }
 
 # files: what is installed, one line each: mode, source, place. A link has the
@@ -95,6 +109,8 @@ write_pc() {
         "$HERE/jitfd.pc.in" >"$BUILT/jitfd.pc"
 }
 
+check_folder PREFIX "$PREFIX"
+check_folder LIBDIR "$LIBDIR"
 case ${1:-} in
 install)
     for built in libjitfd.so jitctl; do
