@@ -58,9 +58,9 @@ functions() {
     cc -E -P "$HEADER" | tr '\n;' ' \n' | sed -n 's/.*[ *]\(jit[a-z_]*\)(.*/\1/p' | sort
 }
 
-# constants: those that the header defines, but for the reasons.
+# constants: those that the header defines.
 constants() {
-    sed -n 's/^#define \(JITFD_[A-Z0-9_]*\) .*/\1/p' "$HEADER" | grep -v REASON
+    sed -n 's/^#define \(JITFD_[A-Z0-9_]*\) .*/\1/p' "$HEADER"
 }
 
 exported_is_declared() {
@@ -231,9 +231,9 @@ installation() {
     try nothing_is_left nothing_is_left
 }
 
-# man_page FILE: formats without a warning, on 80 columns.
+# man_page FILE: formats without a warning, on 80 columns, of which man leaves two.
 man_page() {
-    groff -t -man -ww -rLL=80n -Tutf8 -Z "$1" >/dev/null 2>"$WORK/groff"
+    groff -t -man -ww -rLL=78n -Tutf8 -Z "$1" >/dev/null 2>"$WORK/groff"
     cat "$WORK/groff"
     [ ! -s "$WORK/groff" ]
 }
