@@ -91,7 +91,7 @@ uses_all() {
 
 header_checks() {
     local standard
-    for standard in c99 c11 c17; do
+    for standard in c90 c99 c11 c17; do
         try "header_in_$standard" "${C[@]}" -std=$standard -fsyntax-only -x c "$HEADER"
     done
     for standard in c++11 c++17 c++20; do

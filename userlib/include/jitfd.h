@@ -1157,7 +1157,7 @@ typedef void (*jitfd_return_handler)(struct jitfd_saved *saved, void *data);
 
 #ifdef __cplusplus
 extern "C" {
-#endif // __cplusplus
+#endif /* __cplusplus */
 
 /**
  * Begins to lay code out. The first byte will be the first of a line. Give it back
@@ -2221,7 +2221,7 @@ const char *jitfd_error(void);
 const char *jitfd_version(void);
 
 #ifdef __cplusplus
-}  // extern "C"
-#endif  // __cplusplus
+}  /* extern "C" */
+#endif  /* __cplusplus */
 
 #endif  /* JITFD_H */
