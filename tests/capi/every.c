@@ -1465,8 +1465,12 @@ static void unwinders_go_through_code(void)
 	CHECK(call(address) == 80 && inside == 1 && behind == 0);
 	REFUSED(jitfd_eh_frame_add(table, address, sizeof(code), &bad, 1), EINVAL);
 	REFUSED(jitfd_eh_frame_add(table, NULL, sizeof(code), steps, 2), EINVAL);
+	REFUSED(jitfd_eh_frame_add(table, address, 0, NULL, 0), EINVAL);
+	REFUSED(jitfd_eh_frame_add(table, address, SIZE_MAX, NULL, 0), EINVAL);
 	CHECK(jitfd_eh_frame_add(table, address, sizeof(code), steps, 2) == 0);
 	CHECK((bytes = jitfd_eh_frame_bytes(table, &len)) != NULL && len % 4 == 0);
+	REFUSED_NULL(jitfd_eh_frame_register(bytes, 0), EINVAL);
+	CHECK(strstr(jitfd_error(), "unwind table") != NULL);
 	REFUSED_NULL(jitfd_eh_frame_register(bytes, len - 4), EINVAL);
 	REFUSED_NULL(jitfd_eh_frame_register(endless, sizeof(endless)), EINVAL);
 	CHECK((registered = jitfd_eh_frame_register(bytes, len)) != NULL);

@@ -1912,8 +1912,8 @@ void jitfd_eh_frame_free(struct jitfd_eh_frame *table);
  * Adds the function of len bytes at an address, and how its caller is found: by
  * steps in ascending order. None, for a function that leaves rsp where it is.
  *
- * Returns 0, or -1 with errno EINVAL for a step that makes no sense, or a null
- * pointer.
+ * Returns 0, or -1 with errno EINVAL for a step that makes no sense, a null
+ * pointer, a len of 0, or a function that goes beyond the last address.
  */
 int jitfd_eh_frame_add(struct jitfd_eh_frame *table,
                        const void *address,

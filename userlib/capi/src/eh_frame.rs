@@ -80,6 +80,11 @@ const BAD_STEP: Failure = Failure::Refused(
     "a step of a frame is not known, not inside of the function, or before the last one",
 );
 
+const BAD_RANGE: Failure = Failure::Refused(
+    libc::EINVAL,
+    "a function has no bytes, or goes beyond the last address",
+);
+
 fn frame(steps: &[jitfd_frame_step], len: usize) -> Result<Frame, Failure> {
     let mut made = Frame::leaf();
     let mut from = 0;
@@ -128,8 +133,8 @@ pub unsafe extern "C" fn jitfd_eh_frame_free(table: *mut jitfd_eh_frame) {
 /// Adds the function of len bytes at an address, and how its caller is found: by
 /// steps in ascending order. None, for a function that leaves rsp where it is.
 ///
-/// Returns 0, or -1 with errno EINVAL for a step that makes no sense, or a null
-/// pointer.
+/// Returns 0, or -1 with errno EINVAL for a step that makes no sense, a null
+/// pointer, a len of 0, or a function that goes beyond the last address.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jitfd_eh_frame_add(
     table: *mut jitfd_eh_frame,
@@ -140,6 +145,9 @@ pub unsafe extern "C" fn jitfd_eh_frame_add(
 ) -> c_int {
     guard::status(|| {
         pointer::wanted(address.cast_mut())?;
+        if len == 0 || address.addr().checked_add(len).is_none() {
+            return Err(BAD_RANGE);
+        }
         // SAFETY: the header says what these pointers must be.
         let (table, steps) =
             unsafe { (pointer::object_mut(table)?, pointer::array(steps, count)?) };
@@ -185,7 +193,13 @@ pub unsafe extern "C" fn jitfd_eh_frame_register(
 ) -> *mut jitfd_unwind_table {
     guard::object(|| {
         // SAFETY: the header says what this pointer must be.
-        let bytes = unsafe { pointer::copy(bytes, len)? };
+        let section = unsafe { pointer::array(bytes.cast::<u8>(), len)? };
+        let mut bytes = Vec::new();
+        if bytes.try_reserve_exact(len).is_err() {
+            let text = "no memory for a copy of the unwind table";
+            return Err(Failure::Refused(libc::ENOMEM, text));
+        }
+        bytes.extend_from_slice(section);
         // SAFETY: the header says what the table must be.
         let table = unsafe { UnwindTable::from_bytes(bytes.into_boxed_slice())? };
         Ok(jitfd_unwind_table { _table: table })
