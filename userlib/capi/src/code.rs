@@ -37,7 +37,11 @@ pub unsafe extern "C" fn jit_create_code(source: *const c_void, len: usize) -> *
 
 /// Unmaps code of jit_create_code or jitfd_create_code. len is its length.
 ///
-/// Returns 0, or -1 with errno EINVAL if code is no such address or len is 0.
+/// As munmap it knows pages, not code: whatever is mapped there goes, and where
+/// nothing is, a second time for instance, it returns 0.
+///
+/// Returns 0, or -1 with errno EINVAL if code is null or not the start of a page of
+/// user space, or len is 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jit_destroy_code(code: *mut c_void, len: usize) -> c_int {
     guard::status(|| {
