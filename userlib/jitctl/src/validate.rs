@@ -205,5 +205,9 @@ fn section(file: &[u8], name: &str) -> io::Result<Vec<u8>> {
         .section_by_name(name)
         .ok_or_else(|| io::Error::other(format!("there is no section {name}")))?;
     let data = section.uncompressed_data().map_err(io::Error::other)?;
+    if data.is_empty() {
+        let text = format!("the section {name} has no bytes in the file");
+        return Err(io::Error::other(text));
+    }
     Ok(data.into_owned())
 }

@@ -145,6 +145,16 @@ fn raw_code_is_validated() {
 }
 
 #[test]
+fn a_section_without_bytes_is_not_taken_for_code() {
+    let file = std::env::current_exe().unwrap();
+    let file = file.to_str().unwrap();
+    let output = jitctl(&["validate", "--elf", "--section", ".bss", file]);
+    let said = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(status(&output), 3, "{said}");
+    assert!(said.contains(".bss has no bytes"), "{said}");
+}
+
+#[test]
 fn policies_can_be_asked_for() {
     let folder = Folder::new("policies");
     let call = folder.write("call", [0x0f, 0x05, 0xc3]);
