@@ -167,8 +167,9 @@ impl Options {
         self
     }
 
-    /// Forbids all instructions of this mnemonic, by its name in the manuals,
-    /// in any case. Every instruction then takes the full decoder, which makes
+    /// Forbids all instructions of this mnemonic, by its name in Intel's manual,
+    /// in any case. Of several names for one, such as `jz` and `je`, each does; but
+    /// `sal` and `shl` are told apart by their encoding. Every instruction then takes the full decoder, which makes
     /// validation about half as fast.
     ///
     /// # Errors

@@ -149,7 +149,8 @@ impl Forbidden {
     }
 
     pub(crate) fn name(&mut self, name: &str) -> Result<(), Error> {
-        let found = Mnemonic::values().find(|known| is_called(*known, name));
+        let find = |name: &str| Mnemonic::values().find(|known| is_called(*known, name));
+        let found = find(name).or_else(|| find(&usual(name)?));
         let unknown = Error::Argument("no instruction has this mnemonic");
         self.named.push(found.ok_or(unknown)?);
         Ok(())
@@ -173,6 +174,47 @@ impl Forbidden {
         let mut active = Class::FIXED.into_iter();
         active.find(|class| self.classes & class.bit() != 0 && class.holds(instruction.code()))
     }
+}
+
+/// Conditions that have several names in Intel's manual, and the decoder's.
+const CONDITIONS: [(&str, &str); 14] = [
+    ("c", "b"),
+    ("nae", "b"),
+    ("nb", "ae"),
+    ("nc", "ae"),
+    ("z", "e"),
+    ("nz", "ne"),
+    ("na", "be"),
+    ("nbe", "a"),
+    ("pe", "p"),
+    ("po", "np"),
+    ("nge", "l"),
+    ("nl", "ge"),
+    ("ng", "le"),
+    ("nle", "g"),
+];
+
+/// Whole mnemonics, likewise.
+const NAMES: [(&str, &str); 4] = [
+    ("fwait", "wait"),
+    ("loopnz", "loopne"),
+    ("loopz", "loope"),
+    ("retn", "ret"),
+];
+
+/// The decoder's name for a mnemonic that has several.
+fn usual(name: &str) -> Option<String> {
+    let name = name.to_ascii_lowercase();
+    let other = |table: &[(&str, &'static str)], name: &str| {
+        let found = table.iter().find(|(known, _)| *known == name);
+        found.map(|(_, usual)| *usual)
+    };
+    let condition = |kind: &&str| {
+        let usual = other(&CONDITIONS, name.strip_prefix(kind)?)?;
+        Some(format!("{kind}{usual}"))
+    };
+    let whole = other(&NAMES, &name).map(str::to_owned);
+    whole.or_else(|| ["j", "set", "cmov"].iter().find_map(condition))
 }
 
 /// Whether `name`, in any case, is the name of `mnemonic`.
@@ -204,6 +246,31 @@ mod tests {
         names.sort();
         names.dedup();
         names
+    }
+
+    #[test]
+    fn all_names_of_a_mnemonic_are_known() {
+        let named = |name: &str| {
+            let mut forbidden = Forbidden::NOTHING;
+            forbidden.name(name).map(|()| forbidden.named)
+        };
+        for (name, usual) in NAMES {
+            assert!(
+                named(usual).is_ok() && named(name) == named(usual),
+                "{name}"
+            );
+        }
+        for (condition, usual) in CONDITIONS {
+            for kind in ["j", "set", "cmov"] {
+                let usual = named(&format!("{kind}{usual}"));
+                let found = named(&format!("{kind}{condition}"));
+                assert!(usual.is_ok() && found == usual, "{kind}{condition}");
+            }
+        }
+        assert_eq!(named("JZ"), Ok(vec![Mnemonic::Je]));
+        for name in ["z", "loopc", "jj", "set", ""] {
+            assert!(named(name).is_err(), "{name}");
+        }
     }
 
     #[test]
