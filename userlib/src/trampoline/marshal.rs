@@ -14,7 +14,7 @@
 //! panics and exceptions of the handler pass if that lets them.
 #![expect(unsafe_code, reason = "this is the file for it")]
 
-use super::registers::{Registers, layout};
+use super::registers::{Call, Registers, layout};
 use std::arch::global_asm;
 use std::ffi::c_void;
 
@@ -150,11 +150,11 @@ pub(super) fn whole<F: Fn(&mut Registers)>(unwinds: bool) -> Handler {
         // SAFETY: as promised by the caller; nobody else has the registers.
         let (registers, closure) = unsafe {
             (
-                &mut *registers.cast::<Registers>(),
+                &mut *registers.cast::<Call>(),
                 &*context.cast::<Marshalled<F>>(),
             )
         };
-        (closure.value)(registers);
+        (closure.value)(&mut Registers::of(registers));
     }
     unsafe extern "C" fn aborting<F: Fn(&mut Registers)>(
         registers: *mut c_void,

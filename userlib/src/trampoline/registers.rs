@@ -44,11 +44,26 @@ use std::marker::PhantomData;
 /// # }
 /// ```
 ///
+/// Those of two calls cannot be exchanged, should a closure get at both: who reads
+/// arguments relies on whose they are.
+///
+/// ```compile_fail
+/// # use jitfd::trampoline::Registers;
+/// fn exchange(inner: &mut Registers, outer: &mut Registers) {
+///     std::mem::swap(inner, outer);
+/// }
+/// ```
+pub struct Registers<'call> {
+    call: &'call mut Call,
+    /// Every call has a type of its own, as it has a lifetime.
+    of: PhantomData<fn(&'call ()) -> &'call ()>,
+}
+
 /// # Invariants
 /// `stack` is where the caller put what it passes on the stack, and nobody else
 /// accesses that meanwhile.
 #[repr(C, align(16))]
-pub struct Registers {
+pub(super) struct Call {
     integers: [u64; 6],
     rax: u64,
     r10: u64,
@@ -61,93 +76,99 @@ pub struct Registers {
 
 /// Where the body of `marshal.rs` puts them.
 pub(super) mod layout {
-    use super::Registers;
+    use super::Call;
     use std::mem::offset_of;
 
-    pub const SIZE: usize = size_of::<Registers>();
-    pub const INTEGERS: usize = offset_of!(Registers, integers);
-    pub const RAX: usize = offset_of!(Registers, rax);
-    pub const R10: usize = offset_of!(Registers, r10);
-    pub const R11: usize = offset_of!(Registers, r11);
-    pub const STACK: usize = offset_of!(Registers, stack);
-    pub const RETURNED: usize = offset_of!(Registers, returned);
-    pub const VECTORS: usize = offset_of!(Registers, vectors);
-    pub const RETURNED_VECTORS: usize = offset_of!(Registers, returned_vectors);
+    pub const SIZE: usize = size_of::<Call>();
+    pub const INTEGERS: usize = offset_of!(Call, integers);
+    pub const RAX: usize = offset_of!(Call, rax);
+    pub const R10: usize = offset_of!(Call, r10);
+    pub const R11: usize = offset_of!(Call, r11);
+    pub const STACK: usize = offset_of!(Call, stack);
+    pub const RETURNED: usize = offset_of!(Call, returned);
+    pub const VECTORS: usize = offset_of!(Call, vectors);
+    pub const RETURNED_VECTORS: usize = offset_of!(Call, returned_vectors);
 }
 
-impl Registers {
+impl<'call> Registers<'call> {
+    /// What a closure gets. Its type must hold for a call with every `'call`.
+    pub(super) const fn of(call: &'call mut Call) -> Self {
+        let of = PhantomData;
+        Self { call, of }
+    }
+
     /// `rdi`, `rsi`, `rdx`, `rcx`, `r8` and `r9`: the first integers and pointers.
     #[must_use]
     pub const fn integers(&self) -> &[u64; 6] {
-        &self.integers
+        &self.call.integers
     }
 
     /// `xmm0` to `xmm7`: the first floating point numbers.
     #[must_use]
     pub const fn vectors(&self) -> &[[u64; 2]; 8] {
-        &self.vectors
+        &self.call.vectors
     }
 
     /// `al`: a caller of a variadic function says here how many vector registers it
     /// uses at most. Other callers leave anything in it.
     #[must_use]
     pub const fn vector_count(&self) -> u8 {
-        self.rax.to_le_bytes()[0]
+        self.call.rax.to_le_bytes()[0]
     }
 
     /// `rax` and `r11`, which carry no argument.
     #[must_use]
     pub const fn scratch(&self) -> [u64; 2] {
-        [self.rax, self.r11]
+        [self.call.rax, self.call.r11]
     }
 
     /// `r10`, which carried the context here.
     #[must_use]
     pub const fn chain(&self) -> u64 {
-        self.r10
+        self.call.r10
     }
 
     /// The address of the first argument that is passed on the stack, if any is.
     /// Each has 8 bytes or a multiple of that.
     #[must_use]
     pub const fn stack(&self) -> *const u64 {
-        self.stack
+        self.call.stack
     }
 
     /// The arguments one after the other. See the example of [`Arguments`].
     #[must_use]
     pub const fn arguments(&self) -> Arguments<'_> {
         Arguments {
-            integers: &self.integers,
-            vectors: &self.vectors,
-            stack: self.stack,
+            integers: &self.call.integers,
+            vectors: &self.call.vectors,
+            stack: self.call.stack,
             of: PhantomData,
         }
     }
 
     /// Returns an integer or a pointer, in `rax`.
     pub const fn set_integer(&mut self, value: u64) {
-        self.returned[0] = value;
+        self.call.returned[0] = value;
     }
 
     /// Returns two integers or a struct of them, in `rax` and `rdx`.
     pub const fn set_integers(&mut self, values: [u64; 2]) {
-        self.returned = values;
+        self.call.returned = values;
     }
 
     /// Returns an `f32`, in `xmm0`.
     pub const fn set_f32(&mut self, value: f32) {
-        self.returned_vectors[0] = [value.to_bits() as u64, 0];
+        self.call.returned_vectors[0] = [value.to_bits() as u64, 0];
     }
 
     /// Returns an `f64`, in `xmm0`.
     pub const fn set_f64(&mut self, value: f64) {
-        self.returned_vectors[0] = [value.to_bits(), 0];
+        self.call.returned_vectors[0] = [value.to_bits(), 0];
     }
 
     /// Returns up to two vectors, in `xmm0` and `xmm1`.
     pub const fn set_vectors(&mut self, values: [[u64; 2]; 2]) {
-        self.returned_vectors = values;
+        self.call.returned_vectors = values;
     }
 
     /// Returns a value as a function of that result does.
@@ -156,13 +177,13 @@ impl Registers {
     }
 }
 
-impl std::fmt::Debug for Registers {
+impl std::fmt::Debug for Registers<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Registers")
-            .field("integers", &self.integers)
-            .field("vectors", &self.vectors)
+            .field("integers", &self.call.integers)
+            .field("vectors", &self.call.vectors)
             .field("vector_count", &self.vector_count())
-            .field("stack", &self.stack)
+            .field("stack", &self.call.stack)
             .finish_non_exhaustive()
     }
 }
@@ -190,7 +211,7 @@ pub struct Arguments<'r> {
     integers: &'r [u64],
     vectors: &'r [[u64; 2]],
     stack: *const u64,
-    of: PhantomData<&'r Registers>,
+    of: PhantomData<&'r Call>,
 }
 
 impl Arguments<'_> {

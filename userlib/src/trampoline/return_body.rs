@@ -16,7 +16,7 @@
 //! The stack from then on, by descending addresses:
 //!
 //! ```text
-//! | return address | rax | flags | SavedRegisters: | ... | state, a multiple of 64 |
+//! | return address | rax | flags | Saved:          | ... | state, a multiple of 64 |
 //! ```
 //!
 //! Each call is returned from and nothing else is: the way out is `ret` with the

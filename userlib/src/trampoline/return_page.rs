@@ -11,7 +11,7 @@ use super::frame::Cover;
 use super::marshal::{Handler, Marshalled};
 use super::register::Carrier;
 use super::return_body::{self, CAPACITY};
-use super::saved::SavedRegisters;
+use super::saved::{Saved, SavedRegisters};
 use super::stub::{SLOT, STUB, Shape, TRAP};
 use super::table::{Stubs, Table, TableStats};
 use crate::backend::{Backend, Fallback};
@@ -393,11 +393,11 @@ fn whole<F: Fn(&mut SavedRegisters)>(unwinds: bool) -> Handler {
         // SAFETY: as promised by the caller; nobody else has the registers.
         let (saved, closure) = unsafe {
             (
-                &mut *saved.cast::<SavedRegisters>(),
+                &mut *saved.cast::<Saved>(),
                 &*context.cast::<Marshalled<F>>(),
             )
         };
-        (closure.value)(saved);
+        (closure.value)(&mut SavedRegisters::of(saved));
     }
     unsafe extern "C" fn aborting<F: Fn(&mut SavedRegisters)>(
         saved: *mut c_void,

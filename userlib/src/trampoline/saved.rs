@@ -6,6 +6,7 @@
 use super::register::Gpr;
 use std::ffi::c_void;
 use std::fmt;
+use std::marker::PhantomData;
 use std::ptr::{null, with_exposed_provenance};
 
 /// All registers as they were when a return trampoline was entered, and as they will
@@ -37,11 +38,26 @@ use std::ptr::{null, with_exposed_provenance};
 /// }
 /// ```
 ///
+/// Those of two calls cannot be exchanged, should a handler get at both: where they
+/// return to is in them, too.
+///
+/// ```compile_fail
+/// # use jitfd::trampoline::SavedRegisters;
+/// fn exchange(inner: &mut SavedRegisters, outer: &mut SavedRegisters) {
+///     std::mem::swap(inner, outer);
+/// }
+/// ```
+pub struct SavedRegisters<'call> {
+    saved: &'call mut Saved,
+    /// Every call has a type of its own, as it has a lifetime.
+    of: PhantomData<fn(&'call ()) -> &'call ()>,
+}
+
 /// # Invariants
 /// It is where the body of `return_body.rs` has put it, and `state` is where that has
 /// saved the floating point and vector registers.
 #[repr(C)]
-pub struct SavedRegisters {
+pub(super) struct Saved {
     general: [u64; 16],
     trampoline: *const c_void,
     target: *const c_void,
@@ -65,16 +81,16 @@ struct State {
 
 /// Where the body puts them.
 pub(super) mod layout {
-    use super::{SavedRegisters, State};
+    use super::{Saved, State};
     use std::mem::offset_of;
 
-    pub const GENERAL: usize = offset_of!(SavedRegisters, general);
-    pub const TRAMPOLINE: usize = offset_of!(SavedRegisters, trampoline);
-    pub const TARGET: usize = offset_of!(SavedRegisters, target);
-    pub const STATE: usize = offset_of!(SavedRegisters, state);
-    pub const FLAGS: usize = offset_of!(SavedRegisters, flags);
-    pub const PUSHED: usize = offset_of!(SavedRegisters, pushed);
-    pub const RETURN_ADDRESS: usize = offset_of!(SavedRegisters, return_address);
+    pub const GENERAL: usize = offset_of!(Saved, general);
+    pub const TRAMPOLINE: usize = offset_of!(Saved, trampoline);
+    pub const TARGET: usize = offset_of!(Saved, target);
+    pub const STATE: usize = offset_of!(Saved, state);
+    pub const FLAGS: usize = offset_of!(Saved, flags);
+    pub const PUSHED: usize = offset_of!(Saved, pushed);
+    pub const RETURN_ADDRESS: usize = offset_of!(Saved, return_address);
     /// Where `xsave64` has its header.
     pub const HEADER: usize = offset_of!(State, present);
 }
@@ -84,11 +100,17 @@ const _: () = assert!(layout::HEADER == 512);
 /// The component of `xmm0` to `xmm15`.
 const VECTORS_PRESENT: u64 = 2;
 
-impl SavedRegisters {
+impl<'call> SavedRegisters<'call> {
+    /// What a handler gets. Its type must hold for a call with every `'call`.
+    pub(super) const fn of(saved: &'call mut Saved) -> Self {
+        let of = PhantomData;
+        Self { saved, of }
+    }
+
     /// A general register. `rsp` is where the return address is.
     #[must_use]
     pub const fn get(&self, register: Gpr) -> u64 {
-        self.general[register.number()]
+        self.saved.general[register.number()]
     }
 
     /// Changes a general register.
@@ -101,13 +123,13 @@ impl SavedRegisters {
     #[expect(unsafe_code, reason = "the registers are the caller's")]
     pub unsafe fn set(&mut self, register: Gpr, value: u64) {
         assert!(register != Gpr::Rsp, "rsp stays what it is");
-        self.general[register.number()] = value;
+        self.saved.general[register.number()] = value;
     }
 
     /// The flags (`rflags`).
     #[must_use]
     pub const fn flags(&self) -> u64 {
-        self.flags
+        self.saved.flags
     }
 
     /// Changes the flags.
@@ -116,7 +138,7 @@ impl SavedRegisters {
     /// As [`set`](Self::set); a caller expects the direction flag to be 0.
     #[expect(unsafe_code, reason = "the registers are the caller's")]
     pub const unsafe fn set_flags(&mut self, flags: u64) {
-        self.flags = flags;
+        self.saved.flags = flags;
     }
 
     /// The lower 128 bits of a vector register, `xmm0` to `xmm15`, as two halves, the
@@ -129,7 +151,7 @@ impl SavedRegisters {
         #[expect(unsafe_code, reason = "what the body has saved")]
         // SAFETY: by the type invariant.
         unsafe {
-            (*self.state).vectors[number]
+            (*self.saved.state).vectors[number]
         }
     }
 
@@ -143,7 +165,7 @@ impl SavedRegisters {
     #[expect(unsafe_code, reason = "the registers are the caller's")]
     pub unsafe fn set_vector(&mut self, number: usize, halves: [u64; 2]) {
         // SAFETY: by the type invariant.
-        let state = unsafe { &mut *self.state };
+        let state = unsafe { &mut *self.saved.state };
         state.present |= VECTORS_PRESENT;
         state.vectors[number] = halves;
     }
@@ -151,13 +173,13 @@ impl SavedRegisters {
     /// The address of the trampoline that was entered.
     #[must_use]
     pub const fn trampoline(&self) -> *const c_void {
-        self.trampoline
+        self.saved.trampoline
     }
 
     /// Where the trampoline returns to.
     #[must_use]
     pub const fn return_address(&self) -> *const c_void {
-        self.return_address
+        self.saved.return_address
     }
 
     /// The address of the first argument that is passed on the stack, if any is.
@@ -193,26 +215,26 @@ impl SavedRegisters {
     /// What is there must do with these registers and this stack.
     #[expect(unsafe_code, reason = "goes anywhere")]
     pub const unsafe fn jump(&mut self, target: *const c_void) {
-        self.target = target;
+        self.saved.target = target;
     }
 
     /// Has the trampoline return, as it does unless told to [`jump`](Self::jump). See
     /// the example of [`SavedRegisters`].
     pub const fn go_back(&mut self) {
-        self.target = null();
+        self.saved.target = null();
     }
 }
 
-impl fmt::Debug for SavedRegisters {
+impl fmt::Debug for SavedRegisters<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("SavedRegisters");
         for register in Gpr::ALL {
             let name = format!("{register:?}").to_lowercase();
             shown.field(&name, &format_args!("{:#x}", self.get(register)));
         }
-        shown.field("flags", &format_args!("{:#x}", self.flags));
-        shown.field("trampoline", &self.trampoline);
-        shown.field("return_address", &self.return_address);
+        shown.field("flags", &format_args!("{:#x}", self.saved.flags));
+        shown.field("trampoline", &self.saved.trampoline);
+        shown.field("return_address", &self.saved.return_address);
         shown.finish_non_exhaustive()
     }
 }

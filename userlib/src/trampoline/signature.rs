@@ -18,7 +18,7 @@
 use super::callable::Invoke;
 use super::marshal::Marshalled;
 use super::register::Carrier;
-use super::registers::{Arguments, Registers};
+use super::registers::{Arguments, Call, Registers};
 use std::ffi::c_void;
 
 mod sealed {
@@ -409,15 +409,16 @@ macro_rules! signature {
                 ) {
                     // SAFETY: as promised by the caller; nobody else has either.
                     let (registers, closure) = unsafe {
-                        (&mut *registers.cast::<Registers>(), &*context.cast::<Marshalled<H>>())
+                        (&mut *registers.cast::<Call>(), &*context.cast::<Marshalled<H>>())
                     };
+                    let mut registers = Registers::of(registers);
                     let mut arguments = registers.arguments();
                     let arguments: &mut Arguments<'_> = &mut arguments;
                     #[allow(unused_unsafe, clippy::unused_unit, reason = "where there are none")]
                     // SAFETY: as promised by the caller: they are read in order.
                     let values = unsafe { ($(arguments.next::<$A>(),)*) };
                     let _ = arguments;
-                    closure.value.invoke(values).store(registers);
+                    closure.value.invoke(values).store(&mut registers);
                 }
                 unsafe extern "C" fn aborting<
                     H: Invoke<($($A,)*), R>,
