@@ -1767,7 +1767,7 @@ static void bad_tables_are_refused(void)
 	options.size = sizeof(options);
 	REFUSED(jitfd_table_create(JITFD_CARRIER_R10 + 1, &options, &table), EINVAL);
 	REFUSED(jitfd_table_create(JITFD_CARRIER_RDI, &options, NULL), EINVAL);
-	options.flags = 1;
+	options.flags = JITFD_TABLE_DEBUGGERS << 1;
 	REFUSED(jitfd_table_create(JITFD_CARRIER_RDI, &options, &table), EINVAL);
 	options.flags = 0;
 	options.fallback = 99;

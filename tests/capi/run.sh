@@ -101,11 +101,12 @@ header_checks() {
     try cxx_program_uses_every_function uses_all "$HERE/every.cc"
 }
 
-# gdb_names FUNCTION...: whether gdb says where the program has stopped, and who has
+# gdb_names WORD FUNCTION...: whether gdb says where the program has stopped, and who has
 # called that.
 gdb_names() {
-    local name
-    LD_LIBRARY_PATH=$WORK gdb -nx -batch -ex "set debuginfod enabled off" -ex run -ex bt \
+    local name word=$1
+    shift
+    LD_LIBRARY_PATH=$WORK gdb -nx -batch -ex "set debuginfod enabled off" -ex "run $word" -ex bt \
         "$WORK/debugged" >"$WORK/gdb" 2>&1
     cat "$WORK/gdb"
     for name; do
@@ -124,7 +125,8 @@ host_programs() {
     try c_builds "${C[@]}" -D_GNU_SOURCE -O2 "$HERE/every.c" -o "$WORK/every-c" -L"$folder" -ljitfd -pthread
     try cxx_builds "${CXX[@]}" -O2 "$HERE/every.cc" -o "$WORK/every-cxx" -L"$folder" -ljitfd -pthread
     try debugged_builds cc -Wall -Wextra -Werror "-I$TOP/userlib/include" -O1 "$HERE/debugged.c" -o "$WORK/debugged" -L"$folder" -ljitfd
-    try gdb_names_code_and_its_caller gdb_names stopped_here main
+    try gdb_names_code_and_its_caller gdb_names code stopped_here main
+    try gdb_names_a_trampoline_and_its_caller gdb_names table jitfd_trampoline main
     for way in "" --dual --flips; do
         for program in every-c every-cxx; do
             say "$program $way"

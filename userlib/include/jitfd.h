@@ -382,6 +382,12 @@
 #define JITFD_CARRIER_R10 6
 
 /**
+ * Debuggers are told of each copy, as jitfd_gdb does: gdb then knows the caller also of
+ * a thread that it stops in the middle of a trampoline.
+ */
+#define JITFD_TABLE_DEBUGGERS 1
+
+/**
  * A general register, by its number in instructions.
  */
 #define JITFD_GPR_RAX 0
@@ -1062,7 +1068,7 @@ typedef struct jitfd_table_options {
    */
   size_t size;
   /**
-   * Must be 0.
+   * JITFD_TABLE_DEBUGGERS.
    */
   uint32_t flags;
   /**

@@ -37,6 +37,10 @@ pub const JITFD_CARRIER_R9: u32 = 5;
 /// there, as GCC's nested functions do.
 pub const JITFD_CARRIER_R10: u32 = 6;
 
+/// Debuggers are told of each copy, as jitfd_gdb does: gdb then knows the caller also of
+/// a thread that it stops in the middle of a trampoline.
+pub const JITFD_TABLE_DEBUGGERS: u32 = 1;
+
 fn carrier(number: u32) -> Result<Carrier, Failure> {
     match number {
         JITFD_CARRIER_RDI => Ok(Carrier::Rdi),
@@ -56,7 +60,7 @@ fn carrier(number: u32) -> Result<Carrier, Failure> {
 pub struct jitfd_table_options {
     /// sizeof(struct jitfd_table_options).
     pub size: usize,
-    /// Must be 0.
+    /// JITFD_TABLE_DEBUGGERS.
     pub flags: u32,
     /// One of JITFD_FALLBACK_, as in struct jitfd_options.
     pub fallback: u32,
@@ -118,10 +122,12 @@ unsafe fn read(
     }
     // SAFETY: as promised by the caller.
     let given = unsafe { versioned::read(given) }?;
-    if given.flags != 0 {
+    if given.flags & !JITFD_TABLE_DEBUGGERS != 0 {
         return Err(Failure::Refused(libc::EINVAL, "a flag is not known"));
     }
-    let made = made.fallback(options::fallback(given.fallback)?);
+    let made = made
+        .fallback(options::fallback(given.fallback)?)
+        .debuggers(given.flags & JITFD_TABLE_DEBUGGERS != 0);
     Ok(match given.copy_capacity {
         0 => made,
         capacity => made.copy_capacity(capacity),
