@@ -13,11 +13,12 @@ const fn split(bit: usize) -> (usize, u64) {
 }
 
 impl Bitmap {
-    /// All bits are zero.
-    pub(crate) fn new(bits: usize) -> Self {
-        Self {
-            words: vec![0; bits.div_ceil(64)],
-        }
+    /// All bits are zero. `None` if there is no memory for them.
+    pub(crate) fn new(bits: usize) -> Option<Self> {
+        let (mut words, len) = (Vec::new(), bits.div_ceil(64));
+        words.try_reserve_exact(len).ok()?;
+        words.resize(len, 0);
+        Some(Self { words })
     }
 
     /// Sets the bits that are set in `other`, whose first bit is bit `base`
@@ -93,7 +94,7 @@ mod tests {
 
     #[test]
     fn bits_are_kept_apart_and_the_end_is_safe() {
-        let mut map = Bitmap::new(65);
+        let mut map = Bitmap::new(65).unwrap();
         map.set(0);
         map.set(64);
         map.set(1 << 40);
@@ -102,8 +103,13 @@ mod tests {
     }
 
     #[test]
+    fn more_bits_than_there_is_memory_for_are_none() {
+        assert_eq!(Bitmap::new(usize::MAX), None);
+    }
+
+    #[test]
     fn merged_bits_keep_their_places() {
-        let (mut map, mut part) = (Bitmap::new(300), Bitmap::new(100));
+        let (mut map, mut part) = (Bitmap::new(300).unwrap(), Bitmap::new(100).unwrap());
         map.set(130);
         [0, 2, 99].into_iter().for_each(|bit| part.set(bit));
         map.merge(128, &part);
@@ -114,7 +120,7 @@ mod tests {
 
     #[test]
     fn missing_lists_the_difference() {
-        let (mut a, mut b) = (Bitmap::new(200), Bitmap::new(70));
+        let (mut a, mut b) = (Bitmap::new(200).unwrap(), Bitmap::new(70).unwrap());
         (60..70).for_each(|bit| a.set(bit));
         a.set(199);
         (61..69).for_each(|bit| b.set(bit));
@@ -123,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_window_is_64_bits_from_anywhere() {
-        let mut map = Bitmap::new(200);
+        let mut map = Bitmap::new(200).unwrap();
         [0, 63, 64, 130].into_iter().for_each(|bit| map.set(bit));
         for from in 0..260 {
             let bits = (0..64).filter(|&bit| map.get(from + bit));
@@ -137,7 +143,7 @@ mod tests {
 
     #[test]
     fn last_before_has_a_reach() {
-        let mut map = Bitmap::new(64);
+        let mut map = Bitmap::new(64).unwrap();
         map.set(3);
         assert_eq!(map.last_before(4, 15), Some(3));
         assert_eq!(map.last_before(3, 15), None);

@@ -144,7 +144,41 @@ impl BoundaryMap {
         })
     }
 
-    /// Notes that `batch`, which was checked, is published.
+    /// Gets the memory that [`note`](Self::note) needs for `batch`, so that this can't
+    /// fail any more; returns whether there was enough.
+    pub(crate) fn make_room(&mut self, batch: &[Placed<'_>]) -> bool {
+        let capacity = self.capacity;
+        let ends = batch
+            .iter()
+            .map(|placed| placed.offset + placed.chunk.len());
+        let targets = batch.iter().flat_map(Placed::branches);
+        let targets = targets.filter_map(|(_, target)| (target < capacity).then_some(target + 1));
+        let last = ends.chain(targets).max().unwrap_or(0).div_ceil(64 * WORDS);
+        let more = last.saturating_sub(self.blocks.len());
+        if self.blocks.try_reserve(more).is_err() {
+            return false;
+        }
+        let covered = batch.iter().all(|placed| {
+            let end = placed.offset + placed.chunk.len();
+            (placed.offset / (64 * WORDS)..end.div_ceil(64 * WORDS)).all(|n| self.has_block(n))
+        });
+        let mut targets = batch.iter().flat_map(Placed::branches);
+        covered && targets.all(|(_, to)| to >= capacity || self.has_block(to / (64 * WORDS)))
+    }
+
+    /// Makes block `number` if it is not there; `false` without memory for it.
+    fn has_block(&mut self, number: usize) -> bool {
+        if number >= self.blocks.len() {
+            self.blocks.resize_with(number + 1, || None);
+        }
+        if self.blocks[number].is_none() {
+            self.blocks[number] = empty_block();
+        }
+        self.blocks[number].is_some()
+    }
+
+    /// Notes that `batch`, which was checked and for which there is room, is
+    /// published.
     pub(crate) fn note(&mut self, batch: &[Placed<'_>]) {
         for placed in batch {
             self.cover(placed);
@@ -229,6 +263,13 @@ impl BoundaryMap {
     }
 }
 
+fn empty_block() -> Option<Block> {
+    let mut words = Vec::new();
+    words.try_reserve_exact(WORDS).ok()?;
+    words.resize(WORDS, EMPTY);
+    words.into_boxed_slice().try_into().ok()
+}
+
 const EMPTY: Word = Word {
     covered: 0,
     mark: 0,
@@ -278,7 +319,15 @@ mod tests {
             .map(|&(offset, chunk)| Placed { offset, chunk })
             .collect();
         map.check(&batch)?;
+        assert!(map.make_room(&batch));
+        let blocks = |map: &BoundaryMap| map.blocks.iter().flatten().count();
+        let before = (blocks(map), map.blocks.len());
         map.note(&batch);
+        assert_eq!(
+            (blocks(map), map.blocks.len()),
+            before,
+            "note gets no memory"
+        );
         Ok(())
     }
 

@@ -157,6 +157,7 @@ impl Error {
                 .tried
                 .first()
                 .map_or(libc::ENODEV, |(_, error)| error.errno()),
+            Self::Validation(error) if error.is_no_memory() => libc::ENOMEM,
             Self::Validation(_) | Self::Boundary(_) | Self::Item(_) => libc::EILSEQ,
             Self::Argument(_) => libc::EINVAL,
             Self::Relocation(_) => libc::EOVERFLOW,
@@ -168,12 +169,13 @@ impl Error {
     }
 
     /// The cause, if the system refused a call; [`Kind::Full`] also for the bound of
-    /// a code space.
+    /// a code space, [`Kind::NoMemory`] also if there was none to check a chunk.
     #[must_use]
     pub const fn kind(&self) -> Option<Kind> {
         match self {
             Self::System(error) => Some(error.kind()),
             Self::Bound { .. } => Some(Kind::Full),
+            Self::Validation(error) if error.is_no_memory() => Some(Kind::NoMemory),
             _ => None,
         }
     }

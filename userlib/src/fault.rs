@@ -81,6 +81,9 @@ pub enum Reason {
     /// A near branch, call or return has an operand-size prefix (66): AMD and Intel
     /// processors give it different targets, and a direct one different lengths.
     VendorDependent,
+    /// There is no memory for the copy or for what is noted about it: nothing is said
+    /// about the code.
+    NoMemory,
 }
 
 /// A chunk was refused: where, which instruction, and why.
@@ -160,6 +163,11 @@ impl ValidationError {
         &self.reason
     }
 
+    /// Whether it says nothing about the code.
+    pub(crate) const fn is_no_memory(&self) -> bool {
+        matches!(self.reason, Reason::NoMemory)
+    }
+
     /// One sentence: what the author of the compiler can do about it.
     #[must_use]
     pub const fn advice(&self) -> &'static str {
@@ -178,6 +186,7 @@ impl ValidationError {
             Reason::Forbidden { .. } => "emit something else, or change the policy",
             Reason::CrossesLine => "put NOPs before it; the library's line writer does that",
             Reason::VendorDependent => "drop the 66 prefix",
+            Reason::NoMemory => "free some, raise the limit, or split the chunk",
         }
     }
 }
@@ -227,6 +236,7 @@ impl fmt::Display for Reason {
             }
             Self::NoEndbr64 => write!(f, "this entry does not begin with endbr64"),
             Self::Forbidden { class } => write!(f, "the policy forbids this: {}", class.name()),
+            Self::NoMemory => write!(f, "there is no memory to check the chunk"),
             Self::CrossesLine => write!(f, "this instruction crosses a border of 64 bytes"),
             Self::VendorDependent => {
                 write!(

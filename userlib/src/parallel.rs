@@ -46,7 +46,7 @@ fn sections(len: usize, threads: Option<usize>) -> usize {
 }
 
 /// Scans with one thread for each of `sections`; `None` if there is nothing to
-/// divide, a section has a fault, or two do not meet.
+/// divide, a section has a fault, two do not meet, or memory is short.
 fn by_threads(job: Job<'_>, sections: usize) -> Option<Scan> {
     let seams = seams(job, sections);
     let ranges = seams.windows(2).map(|pair| pair[0]..pair[1]);
@@ -65,25 +65,27 @@ fn by_threads(job: Job<'_>, sections: usize) -> Option<Scan> {
         let all: Vec<_> = std::iter::once(first).chain(joined).collect();
         all.into_iter().collect::<Option<Vec<_>>>()
     })?;
-    Some(merged(job.chunk.len(), parts))
+    merged(job.chunk.len(), parts)
 }
 
 /// Scans `range`; `None` if that has a fault or does not end where `range` does.
 fn section(job: Job<'_>, range: Range<usize>) -> Option<Scan> {
-    let mut scan = Scan::empty(range.start & !63, range.end);
+    let mut scan = Scan::empty(range.start & !63, range.end)?;
     let end = scan.section(job, range.clone()).ok()?;
-    (end == range.end).then_some(scan)
+    (end == range.end && scan.is_whole()).then_some(scan)
 }
 
-fn merged(len: usize, parts: Vec<Scan>) -> Scan {
-    let mut all = Scan::empty(0, len);
+fn merged(len: usize, parts: Vec<Scan>) -> Option<Scan> {
+    let mut all = Scan::empty(0, len)?;
+    let outside = parts.iter().map(|part| part.outside.len()).sum();
+    all.outside.try_reserve_exact(outside).ok()?;
     for part in parts {
         all.starts.merge(part.base, &part.starts);
         all.targets.merge(part.base, &part.targets);
         part.far.iter().for_each(|&target| all.targets.set(target));
         all.outside.extend(part.outside);
     }
-    all
+    Some(all)
 }
 
 /// The borders of the sections, ascending, both ends of the chunk included.
@@ -141,7 +143,7 @@ mod tests {
     type Found = (Vec<usize>, Vec<usize>, Vec<Outside>);
 
     fn found(scan: Scan) -> Found {
-        let list = |bits: &Bitmap| bits.missing_in(&Bitmap::new(0)).collect();
+        let list = |bits: &Bitmap| bits.missing_in(&Bitmap::new(0).unwrap()).collect();
         (list(&scan.starts), list(&scan.targets), scan.outside)
     }
 

@@ -675,7 +675,7 @@ impl JitFd {
         let offset = self.offset_in(reservation.borrow(), skip, chunk.len())?;
         let batch = [Placed { offset, chunk }];
         let mut state = self.lock(Call::Fill)?;
-        state.check(&batch)?;
+        state.check(&batch, Call::Fill)?;
         self.append.fill_batch(&batch)?;
         state.note(&batch);
         Ok(self.published(offset, chunk))
@@ -866,12 +866,13 @@ impl JitFd {
             return Err(Error::Stale { expected });
         }
         let batch = placed(&offsets, chunks);
-        state.check(&batch)?;
+        state.check(&batch, Call::Append)?;
+        let published = self.all_published(&batch);
         let appended = self.append.append_in(chunks, Some(first), align, mode);
         appended.map_err(|error| self.missed(made_for, error))?;
         state.note(&batch);
         state.cursor = end;
-        Ok(self.all_published(&batch))
+        Ok(published)
     }
 
     /// What misses its place, and from there has no room for its alignment either,
@@ -946,10 +947,17 @@ impl State {
         }
     }
 
-    fn check(&self, batch: &[Placed<'_>]) -> Result<(), Error> {
-        self.boundaries
-            .as_ref()
-            .map_or(Ok(()), |map| map.check(batch).map_err(Error::from))
+    /// Whether `batch` may be published, and can be noted then: memory is got before,
+    /// because a publication can't be taken back.
+    fn check(&mut self, batch: &[Placed<'_>], call: Call) -> Result<(), Error> {
+        let Some(map) = &mut self.boundaries else {
+            return Ok(());
+        };
+        map.check(batch)?;
+        if !map.make_room(batch) {
+            return Err(SystemError::new(call, libc::ENOMEM).into());
+        }
+        Ok(())
     }
 
     fn note(&mut self, batch: &[Placed<'_>]) {

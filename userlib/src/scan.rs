@@ -51,27 +51,36 @@ pub(crate) struct Scan {
     pub(crate) far: Vec<usize>,
     /// The direct branches out of the chunk, in ascending order.
     pub(crate) outside: Vec<Outside>,
+    /// Whether a list has got no memory for all of them.
+    starved: bool,
 }
 
 impl Scan {
     /// Decodes all of the chunk but its data.
     pub(crate) fn new(job: Job<'_>) -> Result<Self, ValidationError> {
         let all = 0..job.chunk.len();
-        let mut scan = Self::empty(0, job.chunk.len());
+        let mut scan = Self::empty(0, job.chunk.len()).ok_or_else(no_memory)?;
         scan.section(job, all)?;
-        Ok(scan)
+        Some(scan).filter(Self::is_whole).ok_or_else(no_memory)
     }
 
-    /// Nothing found, with room for the bits of `base..end`.
-    pub(crate) fn empty(base: usize, end: usize) -> Self {
-        Self {
+    /// Nothing found, with room for the bits of `base..end`; `None` if there is no
+    /// memory for them.
+    pub(crate) fn empty(base: usize, end: usize) -> Option<Self> {
+        Some(Self {
             base,
             span: to_u64(end - base),
-            starts: Bitmap::new(end - base),
-            targets: Bitmap::new(end - base),
+            starts: Bitmap::new(end - base)?,
+            targets: Bitmap::new(end - base)?,
             far: Vec::new(),
             outside: Vec::new(),
-        }
+            starved: false,
+        })
+    }
+
+    /// Whether everything that was found is noted.
+    pub(crate) const fn is_whole(&self) -> bool {
+        !self.starved
     }
 
     /// Decodes the instructions that start in `section`, which itself starts
@@ -153,12 +162,29 @@ impl Scan {
     /// Notes where a branch that leaves the section goes: to its bit `bit`.
     #[cold]
     fn elsewhere(&mut self, len: usize, at: usize, bit: u64) {
+        if self.starved {
+            return;
+        }
         let target = to_i64(bit.wrapping_add(to_u64(self.base)));
         match usize::try_from(target) {
-            Ok(target) if target < len => self.far.push(target),
-            _ => self.outside.push(Outside { at, target }),
+            Ok(target) if target < len => self.starved |= !pushed(&mut self.far, target),
+            _ => self.starved |= !pushed(&mut self.outside, Outside { at, target }),
         }
     }
+}
+
+/// Adds to a list that may have as many elements as the chunk has branches;
+/// returns whether there was memory for it.
+pub(crate) fn pushed<T>(list: &mut Vec<T>, element: T) -> bool {
+    let room = list.try_reserve(1).is_ok();
+    if room {
+        list.push(element);
+    }
+    room
+}
+
+pub(crate) fn no_memory() -> ValidationError {
+    ValidationError::whole(Reason::NoMemory)
 }
 
 /// The full decoder, for what is not plain.

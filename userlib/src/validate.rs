@@ -8,7 +8,7 @@ use crate::cast::to_u64;
 use crate::fault::{LONGEST, Reason, ValidationError};
 pub use crate::options::{LockSkips, Options};
 use crate::parallel;
-use crate::scan::{Job, Scan, find_branch};
+use crate::scan::{Job, Scan, find_branch, no_memory, pushed};
 use crate::validated::{Parts, Validated};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -61,7 +61,7 @@ impl Validator {
     /// # Errors
     /// As [`validate`].
     pub fn validate(&self, code: &[u8]) -> Result<Validated, ValidationError> {
-        check(code.to_vec(), &self.options)
+        validate(code, &self.options)
     }
 
     /// Checks a copy of bytes that others may write to meanwhile: memory that is
@@ -80,8 +80,9 @@ impl Validator {
     /// # Errors
     /// As [`validate`]. They show the bytes of the copy.
     pub fn validate_shared(&self, code: &[AtomicU8]) -> Result<Validated, ValidationError> {
-        let copy = code.iter().map(|byte| byte.load(Ordering::Relaxed));
-        check(copy.collect(), &self.options)
+        let mut copy = room_for(code.len())?;
+        copy.extend(code.iter().map(|byte| byte.load(Ordering::Relaxed)));
+        check(copy, &self.options)
     }
 
     /// Checks `code` without copying it: nobody else can change it meanwhile.
@@ -132,7 +133,8 @@ impl Validator {
 /// (see [`Options::threads`]); verdict and error are the same.
 ///
 /// # Errors
-/// [`ValidationError`] says which instruction is at fault, why, and what to do.
+/// [`ValidationError`] says which instruction is at fault, why, and what to do; or,
+/// with [`Reason::NoMemory`], that there is no memory for the check.
 ///
 /// # Example
 /// ```
@@ -143,7 +145,17 @@ impl Validator {
 /// assert_eq!((error.offset(), error.reason()), (1, &Reason::Truncated));
 /// ```
 pub fn validate(code: &[u8], options: &Options) -> Result<Validated, ValidationError> {
-    check(code.to_vec(), options)
+    let mut copy = room_for(code.len())?;
+    copy.extend_from_slice(code);
+    check(copy, options)
+}
+
+/// A vector that takes a copy of `len` bytes of code without getting more memory.
+fn room_for(len: usize) -> Result<Vec<u8>, ValidationError> {
+    Validator::check_len(len)?;
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(len).map_err(|_| no_memory())?;
+    Ok(copy)
 }
 
 fn check(code: Vec<u8>, options: &Options) -> Result<Validated, ValidationError> {
@@ -180,7 +192,7 @@ fn check_entries(
         (Some(entries), true) if !entries.is_empty() => &entries[..],
         (_, true) => &[0],
     };
-    let mut bits = Bitmap::new(code.len());
+    let mut bits = Bitmap::new(code.len()).ok_or_else(no_memory)?;
     for &entry in entries {
         check_entry(code, starts, entry, options.endbr64)?;
         bits.set(entry);
@@ -248,7 +260,11 @@ fn check_targets(
     let mut tolerated = Vec::new();
     for target in scan.targets.missing_in(&scan.starts) {
         match judge(code, data, &scan.starts, target) {
-            Reason::SkipsLock { .. } if rule == LockSkips::Tolerate => tolerated.push(target),
+            Reason::SkipsLock { .. } if rule == LockSkips::Tolerate => {
+                if !pushed(&mut tolerated, target) {
+                    return Err(no_memory());
+                }
+            }
             reason => {
                 let branch = find_branch(code, &scan.starts, target).unwrap_or(target);
                 return Err(ValidationError::at(code, branch, reason));

@@ -3,7 +3,7 @@
 //! The way out of every exported function: errors become `errno` and a text of
 //! this thread, and a panic becomes an error.
 
-use rust::Error;
+use rust::{Error, Kind};
 use std::cell::RefCell;
 use std::ffi::{CString, c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,7 +27,11 @@ impl Failure {
     fn errno(&self) -> c_int {
         match self {
             // A fault of the chunk as a whole: its length, its data ranges.
-            Self::Library(Error::Validation(fault)) if fault.bytes().is_empty() => libc::EINVAL,
+            Self::Library(error @ Error::Validation(fault))
+                if fault.bytes().is_empty() && error.kind() != Some(Kind::NoMemory) =>
+            {
+                libc::EINVAL
+            }
             Self::Library(error) => error.errno(),
             Self::Refused(errno, _) | Self::NoFile(errno, _) => *errno,
         }

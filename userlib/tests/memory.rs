@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Where memory ends: an error of that kind, whatever was got before, and nothing
+//! published. An abort is seen as the signal of a forked child.
+
+use jitfd::*;
+
+const LEN: usize = 4 << 20;
+
+/// How many bytes of private memory this process has.
+fn in_use() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmData:"));
+    let number = line.unwrap().trim().strip_suffix("kB").unwrap().trim();
+    number.parse::<u64>().unwrap() << 10
+}
+
+/// What a child says that may get `extra` bytes more once it has called the first
+/// half of the work; `None` if it was killed.
+fn with<T>(
+    extra: u64,
+    before: impl Fn() -> T,
+    work: impl Fn(T) -> Result<(), Error>,
+) -> Option<i32> {
+    // SAFETY: the child works with what is its own and ends.
+    match unsafe { libc::fork() } {
+        0 => {
+            let ready = before();
+            let limit = libc::rlimit {
+                rlim_cur: in_use() + extra,
+                rlim_max: libc::RLIM_INFINITY,
+            };
+            // SAFETY: sets a limit of this process, which ends it here.
+            unsafe {
+                libc::setrlimit(libc::RLIMIT_DATA, &limit);
+                libc::_exit(work(ready).map_or_else(|error| error.errno(), |()| 0))
+            }
+        }
+        child => {
+            let mut status = 0;
+            // SAFETY: the child is this process's, and the status a number of ours.
+            assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+            libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status))
+        }
+    }
+}
+
+/// With every amount of memory it is one of the two, and both are seen.
+fn enough_or_not(most: u64, run: impl Fn(u64) -> Option<i32>) {
+    let ends: Vec<_> = (0..=most).step_by(256 << 10).map(run).collect();
+    let known = [Some(0), Some(libc::ENOMEM)];
+    assert!(ends.iter().all(|end| known.contains(end)), "{ends:?}");
+    assert!(known.iter().all(|end| ends.contains(end)), "{ends:?}");
+}
+
+#[test]
+fn a_chunk_that_there_is_no_memory_to_check() {
+    let code = vec![0x90; LEN];
+    for options in [Options::new(), Options::new().entry(0)] {
+        let options = options.threads(1);
+        enough_or_not(8 << 20, |extra| {
+            with(
+                extra,
+                || (),
+                |()| {
+                    let checked = validate(&code, &options).map(drop).map_err(Error::from);
+                    let kind = checked.as_ref().err().map(Error::kind);
+                    match kind {
+                        None | Some(Some(Kind::NoMemory)) => checked,
+                        Some(_) => Err(Error::Argument("of another kind")),
+                    }
+                },
+            )
+        });
+    }
+}
+
+#[test]
+fn a_publication_that_there_is_no_memory_to_note() {
+    let chunk = validate(&vec![0x90; LEN], &Options::new()).unwrap();
+    let backend = Fallback::Only(Backend::DualMapping);
+    let create = || RegionOptions::new().fallback(backend).create(LEN).unwrap();
+    enough_or_not(3 << 20, |extra| {
+        with(extra, create, |region| {
+            let appended = region.append(&chunk).map(drop);
+            let cursor = region.append_handle().stats()?.cursor;
+            if cursor == if appended.is_ok() { LEN } else { 0 } {
+                appended
+            } else {
+                Err(Error::Argument("a refused chunk was published"))
+            }
+        })
+    });
+}
