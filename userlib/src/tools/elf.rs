@@ -102,7 +102,7 @@ fn extent(codes: &[NewCode<'_>]) -> Range<usize> {
     let start = codes.iter().map(|code| code.address).min();
     let end = codes
         .iter()
-        .map(|code| code.address + code.bytes.len())
+        .map(|code| code.address.saturating_add(code.bytes.len()))
         .max();
     start.unwrap_or_default()..end.unwrap_or_default()
 }
@@ -202,6 +202,15 @@ fn header(file: &mut [u8], section_headers: usize) {
 mod tests {
     use super::*;
     use ::object::{Object, ObjectSection, ObjectSymbol, SectionKind};
+
+    /// No such code can be, but safe programs can name it.
+    #[test]
+    fn addresses_end_with_the_address_space() {
+        let codes = [NewCode::new("last", usize::MAX, &[0x90, 0xc3])];
+        assert_eq!(extent(&codes), usize::MAX..usize::MAX);
+        let file = object(&codes, &[]);
+        assert!(::object::File::parse(&*file).is_ok());
+    }
 
     #[test]
     fn another_reader_finds_everything() {
