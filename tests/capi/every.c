@@ -164,6 +164,7 @@ static void faults_of_data_are_told(void)
 	range.len = SIZE_MAX;
 	fault = refuse("\x90\x90\x2a", 3, &rules, EINVAL);
 	CHECK(fault.reason == JITFD_REASON_DATA_RANGE);
+	CHECK(strstr(fault.message, "0x2..0xffffffffffffffff"));
 }
 
 static void data_is_declared(void)

@@ -596,6 +596,15 @@ impl fmt::Display for Error {
             ),
             Self::Bound {
                 needed,
+                bound: usize::MAX,
+                ..
+            } => write!(
+                f,
+                "{needed:#x} bytes more than the code space has are more than a region can have; \
+                 ask for less (with its lead, what goes in front of the code)"
+            ),
+            Self::Bound {
+                needed,
                 used,
                 bound,
             } => write!(
@@ -684,6 +693,23 @@ impl From<Error> for io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bound_that_nobody_set_is_not_to_be_raised() {
+        let text = |bound| {
+            let used = 4096;
+            let needed = usize::MAX;
+            let full = Error::Bound {
+                needed,
+                used,
+                bound,
+            };
+            full.to_string()
+        };
+        assert!(text(8192).contains("raise it"), "{}", text(8192));
+        assert!(!text(usize::MAX).contains("raise"), "{}", text(usize::MAX));
+        assert!(text(usize::MAX).contains("ask for less"));
+    }
 
     /// Each errno that the module gives, and its cause.
     const TABLE: [(i32, Kind); 14] = [

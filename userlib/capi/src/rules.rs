@@ -189,9 +189,9 @@ fn with_flags(flags: u32) -> Options {
     forbidden.fold(options, |options, &(_, class)| options.forbid(class))
 }
 
-/// One that overflows ends below its start, so it is refused as empty.
+/// One that overflows ends behind every chunk, so it is refused as it is shown.
 pub(crate) fn range(range: &jitfd_range) -> Range<usize> {
-    range.offset..range.offset.wrapping_add(range.len)
+    range.offset..range.offset.saturating_add(range.len)
 }
 
 fn align_of_chunk(bytes: u32) -> Result<Align, Failure> {
