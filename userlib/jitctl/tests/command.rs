@@ -84,7 +84,7 @@ fn what_could_not_be_tried_is_not_known() {
         return;
     }
     let answer = text(&output);
-    assert_eq!(status(&output), 2, "{answer}");
+    assert_eq!(status(&output), 3, "{answer}");
     for part in [
         "not tried: cannot fork",
         "RLIMIT_NPROC",
