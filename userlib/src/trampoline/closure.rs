@@ -23,7 +23,7 @@ use std::sync::Arc;
 ///
 /// The type of the function pointer is found from the closure's arguments, which must
 /// say their types: up to twelve [`Argument`](super::Argument)s, and a
-/// [`Return`](super::Return).
+/// [`Return`](super::Return). One that never returns must say `-> ()`, as `!` is none.
 ///
 /// ```
 /// use jitfd::trampoline::Closure;
@@ -71,7 +71,8 @@ use std::sync::Arc;
 /// * The `Closure` is there during the whole call. (A call after its drop usually ends
 ///   with `SIGTRAP`, until its trampoline is used for another closure.) It may have
 ///   been moved: the address stays.
-/// * The arguments are as the closure expects them; a `bool` is 0 or 1.
+/// * The arguments are as the closure expects them; a `bool` is 0 or 1, and integers
+///   of less than 32 bits are extended to that as their sign says, as C compilers do.
 ///
 /// What is checked: a closure of `new_mut` that is called while it runs, by another
 /// thread or by itself, and one of `new_once` that is called again, panic.

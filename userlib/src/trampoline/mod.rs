@@ -16,13 +16,19 @@
 //! |---|---|---|
 //! | sets | one register, of seven | all general registers, `rsp` too; pushes values |
 //! | one more costs | two stores | a publication; many can share one |
-//! | memory for each | 16 bytes of data | 16 to 32 bytes of code, for one or two registers |
+//! | memory for each | 16 bytes of data | 16 to 40 bytes of code, for one or two registers |
 //! | is freed | each by itself, used again | with its code space |
 //! | context and target are | data of the program, writable | constants in code, never writable |
 //!
 //! All begin with `endbr64`, leave the shadow stack in step and the flags as they
 //! were, are in readable code that has passed validation, and work under
 //! `PR_SET_MDWE` with every backend but mprotect flips.
+//!
+//! What a trampoline jumps to needs an `endbr64` of its own wherever user programs run
+//! with indirect branch tracking. The bodies here have it; the functions that are
+//! compiled for each [`Closure`] have not, as stable Rust makes none. Nor do objects
+//! of Rust say that they can do with a shadow stack, so a program that links them
+//! loses that mark.
 //!
 //! # Unwinders
 //!

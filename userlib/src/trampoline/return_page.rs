@@ -184,7 +184,7 @@ pub type ReturnHandler = unsafe extern "C-unwind" fn(*mut SavedRegisters, *mut c
 /// General registers, flags, x87 and vector registers are all as they were for whoever
 /// the trampoline goes to, but for what the handler changes. What the handler is not
 /// shown is restored too: the upper halves of vector registers, mask registers. Not
-/// restored are protection keys and AMX tiles.
+/// restored are protection keys, AMX tiles, and `r16` to `r31` of CPUs with APX.
 ///
 /// It takes about 3 KiB of the stack with AVX-512, 1 KiB without. It is entered as a
 /// function is, by a call or a jump: the 128 bytes below the stack pointer (the red

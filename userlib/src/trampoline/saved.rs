@@ -212,7 +212,8 @@ impl<'call> SavedRegisters<'call> {
     /// ```
     ///
     /// # Safety
-    /// What is there must do with these registers and this stack.
+    /// What is there must do with these registers and this stack. It begins with
+    /// `endbr64` where the program runs with indirect branch tracking.
     #[expect(unsafe_code, reason = "goes anywhere")]
     pub const unsafe fn jump(&mut self, target: *const c_void) {
         self.saved.target = target;
