@@ -23,13 +23,27 @@ use std::ffi::c_void;
 const _: () = assert!(layout::SIZE % 16 == 0 && layout::VECTORS % 16 == 0);
 const _: () = assert!(layout::RETURNED_VECTORS % 16 == 0);
 
+/// The symbol of the body: another version of this crate in the same program has
+/// another. (Its dots are why it is quoted below.)
+macro_rules! name {
+    () => {
+        concat!("jitfd_trampoline_registers_", env!("CARGO_PKG_VERSION"))
+    };
+}
+
+macro_rules! end {
+    () => {
+        concat!("jitfd_trampoline_registers_end_", env!("CARGO_PKG_VERSION"))
+    };
+}
+
 global_asm!(
     ".pushsection .text.jitfd_trampoline_registers, \"ax\", @progbits",
     ".p2align 4",
-    ".globl jitfd_trampoline_registers",
-    ".hidden jitfd_trampoline_registers",
-    ".type jitfd_trampoline_registers, @function",
-    "jitfd_trampoline_registers:",
+    concat!(".globl ", "\"", name!(), "\""),
+    concat!(".hidden ", "\"", name!(), "\""),
+    concat!(".type ", "\"", name!(), "\"", ", @function"),
+    concat!("\"", name!(), "\"", ":"),
     ".cfi_startproc",
     "endbr64",
     "push rbp",
@@ -74,10 +88,10 @@ global_asm!(
     ".cfi_restore rbp",
     "ret",
     ".cfi_endproc",
-    "jitfd_trampoline_registers_end:",
-    ".size jitfd_trampoline_registers, . - jitfd_trampoline_registers",
-    ".globl jitfd_trampoline_registers_end",
-    ".hidden jitfd_trampoline_registers_end",
+    concat!("\"", end!(), "\"", ":"),
+    concat!(".size ", "\"", name!(), "\"", ", . - ", "\"", name!(), "\""),
+    concat!(".globl ", "\"", end!(), "\""),
+    concat!(".hidden ", "\"", end!(), "\""),
     ".popsection",
     size = const layout::SIZE,
     integers = const layout::INTEGERS,
@@ -91,8 +105,10 @@ global_asm!(
 );
 
 unsafe extern "C" {
+    #[link_name = name!()]
     fn jitfd_trampoline_registers();
     #[cfg(test)]
+    #[link_name = end!()]
     fn jitfd_trampoline_registers_end();
 }
 

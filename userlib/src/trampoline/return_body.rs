@@ -55,7 +55,8 @@ static PLAN: Plan = Plan {
 };
 
 /// x87, xmm, ymm, the mask registers, zmm: what a program computes with. Not the
-/// protection keys, which are no one function's to restore, nor tiles.
+/// protection keys, which are no one function's to restore, nor tiles, nor `r16` to
+/// `r31`, which the ABI has callers save.
 const COMPONENTS: u64 = 0b1110_0111;
 
 /// Where the header of `xsave64` ends, and the third component begins.
@@ -95,14 +96,28 @@ unsafe fn extended() -> (u64, u64) {
     (end.next_multiple_of(64), components)
 }
 
+/// The symbol of the body: another version of this crate in the same program has
+/// another. (Its dots are why it is quoted below.)
+macro_rules! name {
+    () => {
+        concat!("jitfd_trampoline_return_", env!("CARGO_PKG_VERSION"))
+    };
+}
+
+macro_rules! end {
+    () => {
+        concat!("jitfd_trampoline_return_end_", env!("CARGO_PKG_VERSION"))
+    };
+}
+
 // Before the call of the handler the stack pointer is a multiple of 64.
 global_asm!(
     ".pushsection .text.jitfd_trampoline_return, \"ax\", @progbits",
     ".p2align 4",
-    ".globl jitfd_trampoline_return",
-    ".hidden jitfd_trampoline_return",
-    ".type jitfd_trampoline_return, @function",
-    "jitfd_trampoline_return:",
+    concat!(".globl ", "\"", name!(), "\""),
+    concat!(".hidden ", "\"", name!(), "\""),
+    concat!(".type ", "\"", name!(), "\"", ", @function"),
+    concat!("\"", name!(), "\"", ":"),
     ".cfi_startproc",
     // The stub has pushed rax.
     ".cfi_def_cfa_offset 16",
@@ -214,10 +229,10 @@ global_asm!(
     ".cfi_def_cfa_offset 8",
     "jmp [rsp + {target} - {return_address}]",
     ".cfi_endproc",
-    "jitfd_trampoline_return_end:",
-    ".size jitfd_trampoline_return, . - jitfd_trampoline_return",
-    ".globl jitfd_trampoline_return_end",
-    ".hidden jitfd_trampoline_return_end",
+    concat!("\"", end!(), "\"", ":"),
+    concat!(".size ", "\"", name!(), "\"", ", . - ", "\"", name!(), "\""),
+    concat!(".globl ", "\"", end!(), "\""),
+    concat!(".hidden ", "\"", end!(), "\""),
     ".popsection",
     plan = sym PLAN,
     flags = const layout::FLAGS,
@@ -239,8 +254,10 @@ const _: () = assert!(layout::PUSHED == layout::FLAGS + 8);
 const _: () = assert!(layout::RETURN_ADDRESS == layout::FLAGS + 16);
 
 unsafe extern "C" {
+    #[link_name = name!()]
     fn jitfd_trampoline_return();
     #[cfg(test)]
+    #[link_name = end!()]
     fn jitfd_trampoline_return_end();
 }
 

@@ -35,7 +35,9 @@ extern "C-unwind" fn calls(function: *const c_void) -> u64 {
 
 unsafe extern "C-unwind" {
     // Of the library.
+    #[link_name = concat!("jitfd_trampoline_registers_", env!("CARGO_PKG_VERSION"))]
     fn jitfd_trampoline_registers();
+    #[link_name = concat!("jitfd_trampoline_return_", env!("CARGO_PKG_VERSION"))]
     fn jitfd_trampoline_return();
 }
 

@@ -68,9 +68,13 @@ unsafe extern "C-unwind" {
     fn jitfd_test_stepped();
     fn jitfd_test_sum();
     // Of the library.
+    #[link_name = concat!("jitfd_trampoline_registers_", env!("CARGO_PKG_VERSION"))]
     fn jitfd_trampoline_registers();
+    #[link_name = concat!("jitfd_trampoline_registers_end_", env!("CARGO_PKG_VERSION"))]
     fn jitfd_trampoline_registers_end();
+    #[link_name = concat!("jitfd_trampoline_return_", env!("CARGO_PKG_VERSION"))]
     fn jitfd_trampoline_return();
+    #[link_name = concat!("jitfd_trampoline_return_end_", env!("CARGO_PKG_VERSION"))]
     fn jitfd_trampoline_return_end();
 }
 
