@@ -9,7 +9,7 @@ use super::common::Kind;
 use super::marshal::{self, Marshalled};
 use super::register::Carrier;
 use super::registers::Registers;
-use super::signature::{CodePointer, FnPointer, Handler, Signature};
+use super::signature::{CodePointer, FnPointer, Handler, Sealed, Signature};
 use super::table::Table;
 use crate::backend::Fallback;
 use crate::code::NO_ENTRY;
@@ -414,7 +414,7 @@ pub trait OnPanic<S: Signature>: Passes {
     type Pointer: FnPointer;
 }
 
-/// The part of [`OnPanic`] that does not depend on a type.
+/// The part of [`OnPanic`] that does not depend on a type. Sealed.
 ///
 /// ```
 /// use jitfd::trampoline::{ClosureOptions, Passes};
@@ -425,11 +425,14 @@ pub trait OnPanic<S: Signature>: Passes {
 /// }
 /// # options(ClosureOptions::new());
 /// ```
-pub trait Passes {
+pub trait Passes: Sealed {
     /// Whether panics go on in the caller.
     #[doc(hidden)]
     const UNWINDS: bool;
 }
+
+impl Sealed for Aborting {}
+impl Sealed for Unwinding {}
 
 impl Passes for Aborting {
     const UNWINDS: bool = false;
