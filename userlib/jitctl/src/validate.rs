@@ -6,8 +6,8 @@ use crate::Status;
 use jitfd::{Class, LockSkips, Options, Validated, ValidationError, Validator};
 use object::{Object, ObjectSection};
 use serde_json::{Value, json};
-use std::fs;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -106,10 +106,24 @@ fn range(text: &str) -> Result<Range<usize>, String> {
     parsed.ok_or_else(|| "a range is FROM..TO, in bytes".to_owned())
 }
 
+/// The most bytes that a chunk has.
+const MOST: u64 = 1 << 30;
+
+/// What there is to read, at most one byte more than `most`: a device may have no
+/// end.
+fn bounded(file: impl Read, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 pub fn run(arguments: &Arguments, out: &mut dyn Write) -> io::Result<Status> {
     let name = arguments.file.display();
     let unreadable = |error| io::Error::other(format!("{name}: {error}"));
-    let file = fs::read(&arguments.file).map_err(unreadable)?;
+    let file = File::open(&arguments.file).map_err(unreadable)?;
+    let size = file.metadata().map_err(unreadable)?.len();
+    let most = if arguments.elf { size.max(MOST) } else { MOST };
+    let file = bounded(file, most).map_err(unreadable)?;
     let code = if arguments.elf {
         section(&file, &arguments.section).map_err(unreadable)?
     } else {
@@ -210,4 +224,18 @@ fn section(file: &[u8], name: &str) -> io::Result<Vec<u8>> {
         return Err(io::Error::other(text));
     }
     Ok(data.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_end_is_not_read_to_it() {
+        assert_eq!(bounded(io::repeat(0), 100).unwrap().len(), 101);
+        assert_eq!(bounded(&b"\x90\xc3"[..], 100).unwrap(), b"\x90\xc3");
+        let longest = usize::try_from(MOST).unwrap();
+        assert!(Validator::check_len(longest).is_ok());
+        assert!(Validator::check_len(longest + 1).is_err());
+    }
 }
