@@ -1534,7 +1534,8 @@ int jitfd_reserve(struct jitfd_region *region,
 /**
  * Publishes a chunk skip bytes behind the start of a reserved range, which is
  * as jitfd_reserve has stored it. Each byte can be filled once. place, where
- * the chunk is put, may be null.
+ * the chunk is put, may be null. The alignment is that of the range: the chunk's
+ * is not looked at, but with JITFD_WITHIN_LINES.
  *
  * Returns 0, or -1 with errno EINVAL if the chunk is longer than the rest of
  * the range, the range is of another region, or a pointer is null; EEXIST if a

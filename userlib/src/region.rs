@@ -628,6 +628,10 @@ impl JitFd {
     /// Publishes `chunk` at the start of a reserved range. What it does not need
     /// stays filled with `int3`; [`fill_at`](Self::fill_at) can use it.
     ///
+    /// Where the range lies was decided when it was reserved, so the chunk's
+    /// [alignment](Validated::align) is not looked at, but for a chunk that stays
+    /// [within lines](crate::Options::within_lines).
+    ///
     /// See the example of [`reserve`](Self::reserve).
     ///
     /// # Errors

@@ -237,8 +237,12 @@ impl EhFrame {
         }
     }
 
-    /// Adds the function of `len` bytes at `address`.
+    /// Adds the function of `len` bytes at `address`; nothing if it has none, which
+    /// an unwinder could not find and some do not take.
     pub fn add(&mut self, address: usize, len: usize, frame: &Frame) {
+        if len == 0 {
+            return;
+        }
         let start = self.bytes.len();
         self.bytes.extend([0; 4]);
         // The distance from here to the common entry, the first one.
@@ -345,6 +349,13 @@ mod tests {
             register: gimli::Register(register),
             offset,
         }
+    }
+
+    #[test]
+    fn a_function_without_bytes_is_not_added() {
+        let mut table = EhFrame::new();
+        table.add(0x1000, 0, &Frame::leaf());
+        assert_eq!(table, EhFrame::new());
     }
 
     #[test]
