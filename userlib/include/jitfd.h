@@ -1059,7 +1059,7 @@ typedef struct jitfd_frame_step {
 } jitfd_frame_step;
 
 /**
- * How a table is made. All zero but for the size: by /dev/jit or not at all, 4096
+ * How a table is made. All zero but for the size: by /dev/jit or not at all, 1024
  * trampolines to a copy.
  */
 typedef struct jitfd_table_options {
@@ -1077,7 +1077,7 @@ typedef struct jitfd_table_options {
   uint32_t fallback;
   /**
    * How many trampolines a copy of the code has: a power of two between 256 and
-   * 65536, the next one is taken. 0 for 4096. A copy needs two mappings.
+   * 65536, the next one is taken. 0 for 1024. A copy needs two mappings.
    */
   size_t copy_capacity;
 } jitfd_table_options;

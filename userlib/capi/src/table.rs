@@ -54,7 +54,7 @@ fn carrier(number: u32) -> Result<Carrier, Failure> {
     }
 }
 
-/// How a table is made. All zero but for the size: by /dev/jit or not at all, 4096
+/// How a table is made. All zero but for the size: by /dev/jit or not at all, 1024
 /// trampolines to a copy.
 #[repr(C)]
 pub struct jitfd_table_options {
@@ -65,7 +65,7 @@ pub struct jitfd_table_options {
     /// One of JITFD_FALLBACK_, as in struct jitfd_options.
     pub fallback: u32,
     /// How many trampolines a copy of the code has: a power of two between 256 and
-    /// 65536, the next one is taken. 0 for 4096. A copy needs two mappings.
+    /// 65536, the next one is taken. 0 for 1024. A copy needs two mappings.
     pub copy_capacity: usize,
 }
 

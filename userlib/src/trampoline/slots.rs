@@ -2,8 +2,8 @@
 
 //! Which slots of which copies are free. Pure.
 //!
-//! A bit is a slot. Slot 0 of each copy is its owner's and never taken. Slots are taken from the first copy that has some, so that the
-//! later ones run empty. Of the copies of which everything is free one is kept, the
+//! A bit is a slot. Slot 0 of each copy is its owner's and never taken. Slots are
+//! taken from the first copy that has some, so that the later ones run empty. Of the copies of which everything is free one is kept, the
 //! spare, and used last: a program that frees and binds at the edge of a copy does
 //! not have it unmapped and mapped again each time.
 
@@ -39,6 +39,7 @@ pub(super) enum Given {
 /// # Invariants
 /// * `free` of a copy is the number of its bits that are set.
 /// * No copy below `lowest` has a free slot.
+/// * All numbers below `vacant` have a copy.
 /// * If there is a spare, all its slots are free.
 #[derive(Debug)]
 pub(super) struct Slots {
@@ -46,6 +47,7 @@ pub(super) struct Slots {
     capacity: usize,
     copies: Vec<Option<Copy>>,
     lowest: usize,
+    vacant: usize,
     spare: Option<usize>,
     taken: usize,
 }
@@ -99,6 +101,7 @@ impl Slots {
             capacity,
             copies: Vec::new(),
             lowest: 0,
+            vacant: 0,
             spare: None,
             taken: 0,
         }
@@ -116,15 +119,19 @@ impl Slots {
 
     /// The number that the next copy will have.
     pub(super) fn next_copy(&self) -> usize {
-        let vacant = self.copies.iter().position(Option::is_none);
-        vacant.unwrap_or(self.copies.len())
+        let mut further = self.copies.iter().skip(self.vacant);
+        let vacant = further.position(Option::is_none);
+        vacant.map_or(self.copies.len(), |distance| self.vacant + distance)
     }
 
     /// One more copy, with everything free. Returns its number, the lowest that no
-    /// copy has.
-    pub(super) fn add(&mut self) -> usize {
+    /// copy has; `None` if there is no memory for it.
+    pub(super) fn add(&mut self) -> Option<usize> {
         let number = self.next_copy();
-        let mut words = vec![u64::MAX; self.capacity / BITS];
+        let mut words = Vec::new();
+        words.try_reserve_exact(self.capacity / BITS).ok()?;
+        words.resize(self.capacity / BITS, u64::MAX);
+        self.copies.try_reserve(1).ok()?;
         if let Some(first) = words.first_mut() {
             *first &= !1;
         }
@@ -137,9 +144,10 @@ impl Slots {
             Some(vacant) => *vacant = Some(copy),
             None => self.copies.push(Some(copy)),
         }
+        self.vacant = number + 1;
         self.lowest = self.lowest.min(number);
         self.spare.get_or_insert(number);
-        number
+        Some(number)
     }
 
     /// Takes between one and `most` free slots; `None` if there is none.
@@ -185,6 +193,7 @@ impl Slots {
         self.taken -= 1;
         if free == all && self.spare.is_some() {
             *entry = None;
+            self.vacant = self.vacant.min(copy);
             return Given::Emptied;
         }
         if free == all {
@@ -283,7 +292,7 @@ mod tests {
                 Some(run) => shadow.take(run, most.min(BITS)),
                 None => {
                     assert!(shadow.copies.values().all(BTreeSet::is_empty));
-                    let copy = slots.add();
+                    let copy = slots.add().unwrap();
                     shadow.add(copy);
                 }
             },
@@ -321,9 +330,9 @@ mod tests {
     #[test]
     fn at_the_edge_of_a_copy_nothing_comes_and_goes() {
         let mut slots = Slots::new(CAPACITY);
-        slots.add();
+        slots.add().unwrap();
         while slots.take(BITS).is_some() {}
-        assert_eq!(slots.add(), 1);
+        assert_eq!(slots.add(), Some(1));
         for _ in 0..3 {
             let run = slots.take(1).unwrap();
             assert_eq!(run.copy, 1);

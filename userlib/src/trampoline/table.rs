@@ -39,13 +39,14 @@ pub struct TableOptions {
 }
 
 impl TableOptions {
-    /// `/dev/jit` or an error, and 4096 trampolines to a copy.
+    /// `/dev/jit` or an error, and 1024 trampolines to a copy: 32 KiB of code, as much as
+    /// a first-level instruction cache usually has.
     #[must_use]
     pub const fn new(carrier: Carrier) -> Self {
         Self {
             carrier,
             fallback: Fallback::Never,
-            copy_capacity: 4096,
+            copy_capacity: 1024,
             debuggers: false,
         }
     }
