@@ -6,9 +6,9 @@
 #   SUITES="host guest capi peers cxx ffi stress debug demo"   only these
 #
 # host    cargo's tests of the pure core, the library, the runner
-# guest   each program of tests/guest but init, in a guest with the stock kernel;
-#         the last line of each is "suite: N passed, N failed"; and the examples
-#         of the library's documentation
+# guest   each program of tests/guest but init and hosted, in a guest with the stock
+#         kernel; the last line of each is "suite: N passed, N failed"; the examples
+#         of the library's documentation; and gdb and perf on generated code
 # capi    libjitfd: header, libraries, a C and a C++ program, here and in a guest
 # peers   the ways that jitfd's trampolines are measured against, in a guest
 # cxx     C++ exceptions through trampolines, here and in a guest
@@ -73,7 +73,7 @@ guest_suites() {
     }
     for source in tests/guest/src/bin/*; do
         name=$(basename "$source" .rs)
-        [ "$name" != init ] || continue
+        [ "$name" != init ] && [ "$name" != hosted ] || continue
         [ "$name" != faults ] || [ "$1" = debug ] || continue
         guest_suite "$1" "$name" "$folder/$name"
     done
@@ -104,6 +104,17 @@ examples_suite() {
     fi
     tests/vm/examples.sh 2>&1 | tee "$log" >&2 || rc=$?
     settle "examples (stock kernel)" "$rc" "$(sum "$log" passed)" "$(sum "$log" failed)"
+}
+
+# tools_suite: gdb and perf of this host on code of /dev/jit, in a guest.
+tools_suite() {
+    local rc=0 log=$LOGS/tools.log
+    if [ "$(tests/tools.sh)" != required ]; then
+        say "tools: not run in a guest, as they are not installed here"
+        return
+    fi
+    tests/vm/hosted.sh 2>&1 | tee "$log" >&2 || rc=$?
+    settle "tools (stock kernel)" "$rc" "$(sum "$log" passed)" "$(sum "$log" failed)"
 }
 
 capi_suite() {
@@ -219,6 +230,7 @@ for suite in $SUITES; do
     guest)
         guest_suites stock
         examples_suite
+        tools_suite
         ;;
     capi) capi_suite ;;
     peers) peers_suite ;;

@@ -5,7 +5,8 @@
 //!
 //! A tool that is not installed, or not allowed to do its work here, is said and
 //! skipped. With `JITFD_TOOLS=required` a tool that is not installed is a failure;
-//! `tests/tools.sh`, which `make test` calls, installs them.
+//! `tests/tools.sh`, which `make test` calls, installs them. With `JITFD_TOOLS=all`,
+//! in a guest, nothing may be skipped.
 
 #[path = "behaviour/chain.rs"]
 mod chain;

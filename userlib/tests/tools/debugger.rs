@@ -55,6 +55,7 @@ fn gdb_follows_a_forked_child() {
     let mut commands = vec!["-nx", "-batch"];
     for command in [
         "set debuginfod enabled off",
+        "set startup-with-shell off",
         "set follow-fork-mode child",
         "run",
         "backtrace",
@@ -83,6 +84,8 @@ fn gdb_shows_names_and_callers() {
         "-batch",
         "-ex",
         "set debuginfod enabled off",
+        "-ex",
+        "set startup-with-shell off",
         "-ex",
         "run",
         "-ex",

@@ -2,10 +2,10 @@
 
 //! perf.
 
-use crate::run::{Folder, given_folder, has, options, skip, text, tool};
+use crate::run::{Folder, given_folder, has, options, region, skip, text, tool};
 use jitfd::space::{Function, Listener, SpaceOptions};
 use jitfd::tools::{JitDump, PerfMap};
-use jitfd::{CodeSpace, Fallback, Options, RegionOptions, validate};
+use jitfd::{CodeSpace, Options, validate};
 use std::sync::Arc;
 
 /// Counts down for a good part of a second: mov ecx, count; dec ecx; jnz; ret.
@@ -25,7 +25,7 @@ fn spin(options: SpaceOptions, listener: Arc<dyn Listener>) -> (CodeSpace, Funct
 #[ignore = "perf runs it"]
 fn child_spins_with_a_map() {
     let map = Arc::new(PerfMap::create().unwrap());
-    let region = RegionOptions::new().fallback(Fallback::Any).perf_map(true);
+    let region = region().perf_map(true);
     spin(options().region(region), map.clone());
     assert_eq!(map.lost(), 0);
 }

@@ -9,14 +9,39 @@ use std::process::{Command, Output};
 
 /// Where a child puts its files.
 const FOLDER: &str = "JITFD_TEST_FOLDER";
+/// What must not be skipped: see [`super`].
+const REQUIRED: &str = "JITFD_TOOLS";
 
-/// Code spaces over whatever this system has.
+/// Whether nothing may be skipped: in a guest, which has the module, too.
+fn all() -> bool {
+    std::env::var_os(REQUIRED).is_some_and(|word| word == "all")
+}
+
+/// On a host, whatever there is.
+pub fn fallback() -> Fallback {
+    if all() {
+        Fallback::Never
+    } else {
+        Fallback::Any
+    }
+}
+
+/// Regions of that.
+pub fn region() -> RegionOptions {
+    RegionOptions::new().fallback(fallback())
+}
+
+/// Code spaces over such regions.
 pub fn options() -> SpaceOptions {
-    SpaceOptions::new().region(RegionOptions::new().fallback(Fallback::Any))
+    SpaceOptions::new().region(region())
 }
 
 /// Says that a tool is not allowed to do its work here.
+///
+/// # Panics
+/// If it has to be.
 pub fn skip(why: &str) {
+    assert!(!all(), "{why}");
     eprintln!("SKIP: {why}");
 }
 
@@ -24,7 +49,7 @@ pub fn skip(why: &str) {
 pub fn has(tool: &str) -> bool {
     let found = Command::new(tool).arg("--version").output();
     let runs = found.is_ok_and(|output| output.status.success());
-    let required = std::env::var_os("JITFD_TOOLS").is_some_and(|word| word == "required");
+    let required = std::env::var_os(REQUIRED).is_some_and(|word| word == "required");
     assert!(runs || !required, "{tool} is not installed");
     if !runs {
         skip(&format!(

@@ -2,8 +2,7 @@
 
 //! gdb, in the middle of trampolines.
 
-use crate::run::{Folder, has, skip, text, tool};
-use jitfd::Fallback;
+use crate::run::{Folder, fallback, has, skip, text, tool};
 use jitfd::trampoline::{Carrier, ClosureOptions, ReturnOptions, ReturnPage, Table, TableOptions};
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -19,7 +18,7 @@ extern "C" fn jitfd_test_enter(function: *const c_void) -> u64 {
 }
 
 fn table(carrier: Carrier) -> Arc<Table> {
-    let options = TableOptions::new(carrier).fallback(Fallback::Any);
+    let options = TableOptions::new(carrier).fallback(fallback());
     Arc::new(options.debuggers(true).create().unwrap())
 }
 
@@ -36,7 +35,7 @@ fn child_enters_trampolines() {
         .in_table(&chains)
         .create_registers(|_| {});
     jitfd_test_enter(closure.unwrap().as_ptr());
-    let page = ReturnPage::create_debuggable(Fallback::Any).unwrap();
+    let page = ReturnPage::create_debuggable(fallback()).unwrap();
     let trampoline = ReturnOptions::new().in_page(&page).create(|_| {});
     jitfd_test_enter(trampoline.unwrap().as_ptr());
 }
@@ -46,6 +45,7 @@ fn child_enters_trampolines() {
 const SCRIPT: &str = "\
 set pagination off
 set debuginfod enabled off
+set startup-with-shell off
 set language c
 break *jitfd_test_enter
 run
