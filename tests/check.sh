@@ -24,6 +24,9 @@ else
     say "shellcheck is not installed: scripts are only parsed"
 fi
 
+say "documentation"
+tests/documentation.sh
+
 say "lints"
 cargo clippy --quiet --workspace --all-targets -- -D warnings
 
