@@ -3,12 +3,13 @@
 # `make test`: runs every suite, goes on after a failure, and counts. Progress
 # and output are on standard error; the last line is "N passed, N failed".
 #
-#   SUITES="host guest capi peers cxx ffi stress debug demo"   only these
+#   SUITES="host guest selinux capi peers cxx ffi stress debug demo"   only these
 #
 # host    cargo's tests of the pure core, the library, the runner
-# guest   each program of tests/guest but init and hosted, in a guest with the stock
-#         kernel; the last line of each is "suite: N passed, N failed"; the examples
-#         of the library's documentation; and gdb and perf on generated code
+# guest   each program of tests/guest but init, hosted and selinux, in a guest with the
+#         stock kernel; the last line of each is "suite: N passed, N failed"; the
+#         examples of the library's documentation; and gdb and perf on generated code
+# selinux programs under an SELinux policy, in a guest
 # capi    libjitfd: header, libraries, a C and a C++ program, here and in a guest
 # peers   the ways that jitfd's trampolines are measured against, in a guest
 # cxx     C++ exceptions through trampolines, here and in a guest
@@ -19,7 +20,7 @@
 # demo    the demo with its own claims
 . "$(dirname "$0")/vm/lib.sh"
 
-SUITES=${SUITES:-host guest capi peers cxx ffi stress debug demo}
+SUITES=${SUITES:-host guest selinux capi peers cxx ffi stress debug demo}
 LOGS=$TOP/target/test
 VM=$TOP/target/release/vm
 passed=0
@@ -73,7 +74,7 @@ guest_suites() {
     }
     for source in tests/guest/src/bin/*; do
         name=$(basename "$source" .rs)
-        [ "$name" != init ] && [ "$name" != hosted ] || continue
+        case $name in init | hosted | selinux) continue ;; esac
         [ "$name" != faults ] || [ "$1" = debug ] || continue
         guest_suite "$1" "$name" "$folder/$name"
     done
@@ -115,6 +116,13 @@ tools_suite() {
     fi
     tests/vm/hosted.sh 2>&1 | tee "$log" >&2 || rc=$?
     settle "tools (stock kernel)" "$rc" "$(sum "$log" passed)" "$(sum "$log" failed)"
+}
+
+selinux_suite() {
+    local rc=0 log=$LOGS/selinux.log
+    say "under an SELinux policy"
+    KERNEL_LOG=$LOGS/selinux.kernel.log tests/selinux/run.sh 2>&1 | tee "$log" >&2 || rc=$?
+    settle_log selinux "$rc" "$log"
 }
 
 capi_suite() {
@@ -232,6 +240,7 @@ for suite in $SUITES; do
         examples_suite
         tools_suite
         ;;
+    selinux) selinux_suite ;;
     capi) capi_suite ;;
     peers) peers_suite ;;
     cxx) cxx_suite ;;
@@ -239,7 +248,7 @@ for suite in $SUITES; do
     stress) stress_suite stock 4 20 ;;
     debug) FLAVOR=debug debug_suite ;;
     demo) demo_suite ;;
-    *) die "there is no suite named $suite" "SUITES= takes: host guest capi peers cxx ffi stress debug demo" ;;
+    *) die "there is no suite named $suite" "SUITES= takes: host guest selinux capi peers cxx ffi stress debug demo" ;;
     esac
 done
 

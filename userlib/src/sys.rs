@@ -67,10 +67,11 @@ fn result(value: c_int) -> io::Result<c_int> {
     }
 }
 
-/// Opens a device for reading and writing, close-on-exec.
+/// Opens a device for reading, close-on-exec: nothing is ever written to it, so that a
+/// policy need not allow that.
 pub(crate) fn open(path: &CStr) -> io::Result<OwnedFd> {
     // SAFETY: `path` is a C string; the call touches no other memory.
-    let fd = result(unsafe { libc::open(path.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) })?;
+    let fd = result(unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) })?;
     // SAFETY: the descriptor is new, so nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -216,21 +216,21 @@ impl Probe {
     /// nothing is known to, what may. Empty if it works.
     #[must_use]
     pub fn reasons(&self, backend: Backend) -> Vec<&Finding> {
-        let of = |verdict| {
-            let concerned = move |finding: &&Finding| {
-                finding.verdict == verdict && finding.backends.contains(&backend)
-            };
-            self.findings.iter().filter(concerned).collect::<Vec<_>>()
-        };
         if self.works(backend) {
             return Vec::new();
         }
-        let certain = of(Verdict::Refuses);
+        let certain = self.found(backend, Verdict::Refuses);
         if certain.is_empty() {
-            of(Verdict::MayRefuse)
+            self.found(backend, Verdict::MayRefuse)
         } else {
             certain
         }
+    }
+
+    fn found(&self, backend: Backend, verdict: Verdict) -> Vec<&Finding> {
+        let concerned =
+            |finding: &&Finding| finding.verdict == verdict && finding.backends.contains(&backend);
+        self.findings.iter().filter(concerned).collect()
     }
 }
 
@@ -251,12 +251,22 @@ impl Probe {
 /// ```
 #[must_use]
 pub fn probe() -> Probe {
-    Probe {
-        findings: System::live().findings(),
-        trials: Backend::ALL
-            .map(|backend| (backend, trial::run(backend)))
-            .into(),
+    let system = System::live();
+    let trials = Backend::ALL.map(|backend| (backend, trial::run(backend)));
+    let mut probe = Probe {
+        findings: system.findings(),
+        trials: trials.into(),
+    };
+    if probe.found(Backend::Kernel, Verdict::Refuses).is_empty() {
+        let suspicion = |(backend, trial): &(Backend, Trial)| match backend {
+            Backend::Kernel => selinux::suspicion(&system, trial),
+            _ => None,
+        };
+        probe
+            .findings
+            .extend(probe.trials.iter().filter_map(suspicion));
     }
+    probe
 }
 
 #[cfg(test)]

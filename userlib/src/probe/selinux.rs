@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! What the SELinux policy says of this process: it is asked for the very
-//! permissions that each backend needs, as `selinuxfs` answers them.
+//! permissions that each backend needs, as `selinuxfs` answers them. It can't be asked
+//! whether it allows one `ioctl` and not another (`allowxperm`): a trial shows that.
 
 use super::system::System;
-use super::{Finding, Subject, Verdict, sys};
+use super::{Finding, Subject, Trial, Verdict, sys};
 use crate::backend::Backend;
+use crate::error::{Call, Error};
 use crate::own::MemoryFile;
 use std::ffi::CString;
 use std::fs::File;
@@ -23,15 +25,14 @@ struct Need {
 
 /// Nothing, if the kernel has no SELinux or no policy is loaded.
 pub(super) fn findings(system: &System) -> Vec<Finding> {
-    let Some(enforcing) = system.read("/sys/fs/selinux/enforce") else {
+    let Some(enforcing) = enforcing(system) else {
         return Vec::new();
     };
-    let source = system.read("/proc/self/attr/current").unwrap_or_default();
-    let source = source.trim_end_matches('\0');
-    if enforcing != "1" {
+    let source = &source(system);
+    if !enforcing {
         return vec![allows(format!("permissive; this process is {source}"))];
     }
-    let denied: Vec<Finding> = needs(source, system.is_filtered())
+    let denied: Vec<Finding> = needs(system, source)
         .iter()
         .filter_map(|need| judge(system, source, need))
         .collect();
@@ -43,6 +44,37 @@ pub(super) fn findings(system: &System) -> Vec<Finding> {
     denied
 }
 
+/// What the trial of the kernel's backend makes likely, though the policy was not asked:
+/// an `ioctl` was refused, as only a policy or a filter does.
+pub(super) fn suspicion(system: &System, trial: &Trial) -> Option<Finding> {
+    let Trial::Refused(Error::System(error)) = trial else {
+        return None;
+    };
+    let is_ioctl = matches!(error.call(), Call::Create | Call::Append);
+    let denied = is_ioctl && error.errno() == libc::EACCES && enforcing(system) == Some(true);
+    denied.then(|| Finding {
+        subject: Subject::Selinux,
+        verdict: Verdict::MayRefuse,
+        backends: vec![Backend::Kernel],
+        text: format!(
+            "the policy may allow {} some ioctls of /dev/jit and not this one (allowxperm)",
+            source(system)
+        ),
+    })
+}
+
+/// `None` if there is no SELinux, or no policy.
+fn enforcing(system: &System) -> Option<bool> {
+    let text = system.read("/sys/fs/selinux/enforce")?;
+    Some(text == "1")
+}
+
+/// The label of this process.
+fn source(system: &System) -> String {
+    let label = system.read("/proc/self/attr/current").unwrap_or_default();
+    label.trim_end_matches('\0').to_owned()
+}
+
 fn allows(text: String) -> Finding {
     Finding {
         subject: Subject::Selinux,
@@ -52,14 +84,14 @@ fn allows(text: String) -> Finding {
     }
 }
 
-/// `filtered`: without what a seccomp filter might kill for.
-fn needs(source: &str, filtered: bool) -> Vec<Need> {
+fn needs(system: &System, source: &str) -> Vec<Need> {
     let own = || Some(source.to_owned());
+    let (class, permissions) = memory_file(system);
     vec![
         Need {
             backend: Backend::Kernel,
             class: "chr_file",
-            permissions: &["open", "ioctl", "map", "read", "write", "execute"],
+            permissions: &["open", "ioctl", "map", "read", "execute"],
             target: sys::label(c"/dev/jit"),
         },
         Need {
@@ -70,9 +102,9 @@ fn needs(source: &str, filtered: bool) -> Vec<Need> {
         },
         Need {
             backend: Backend::DualMapping,
-            class: "file",
-            permissions: &["read", "write", "map", "execute"],
-            target: (!filtered).then(label_of_memory_file).flatten(),
+            class,
+            permissions,
+            target: label_of_memory_file(system, class),
         },
         Need {
             backend: Backend::ProtectFlips,
@@ -83,7 +115,26 @@ fn needs(source: &str, filtered: bool) -> Vec<Need> {
     ]
 }
 
-fn label_of_memory_file() -> Option<String> {
+/// The class of memory files, and what a program does with one. A policy can ask for a
+/// class of their own.
+fn memory_file(system: &System) -> (&'static str, &'static [&'static str]) {
+    let capability = system.read("/sys/fs/selinux/policy_capabilities/memfd_class");
+    if capability.as_deref() == Some("1") {
+        let all = &["create", "read", "write", "map", "execute"];
+        return ("memfd_file", all);
+    }
+    ("file", &["read", "write", "map", "execute"])
+}
+
+/// One is made to look at its label; not if a seccomp filter might kill for that, nor if
+/// it has the label of its maker anyway.
+fn label_of_memory_file(system: &System, class: &str) -> Option<String> {
+    if class == "memfd_file" {
+        return Some(source(system));
+    }
+    if system.is_filtered() {
+        return None;
+    }
     let file = MemoryFile::new().ok()?;
     let path = format!("/proc/self/fd/{}", file.as_fd().ok()?.as_raw_fd());
     sys::label(&CString::new(path).ok()?)

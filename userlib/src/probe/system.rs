@@ -215,14 +215,10 @@ impl System {
     }
 }
 
+/// As the library does it.
 fn open(path: &Path) -> io::Result<fs::File> {
-    let flags = libc::O_CLOEXEC;
     let mut options = fs::File::options();
-    options
-        .read(true)
-        .write(true)
-        .custom_flags(flags)
-        .open(path)
+    options.read(true).custom_flags(libc::O_CLOEXEC).open(path)
 }
 
 fn whose(metadata: &Metadata) -> String {

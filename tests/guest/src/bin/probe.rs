@@ -3,6 +3,8 @@
 //! the way, and must be named. Each test is a process of its own, so what it gives
 //! up is gone with it.
 
+#[path = "../probe/expect.rs"]
+mod expect;
 #[path = "../probe/filter.rs"]
 mod filter;
 
@@ -16,45 +18,15 @@ mod suite {
     pub mod sys;
 }
 
+use expect::{and_restore, blamed, jitctl, make, working};
 use filter::Answer;
 use jitctl::Status;
-use jitfd::{Backend, Error, Fallback, Kind, Probe, RegionOptions, Subject, Trial, Verdict};
+use jitfd::{Backend, Error, Fallback, Kind, Subject, Trial, Verdict};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use suite::harness::tests;
 use suite::outcome::{Checked, OrFail, Outcome, equal, failed, holds};
 use suite::{kmod, sys};
-
-/// What the command says, and its status.
-fn jitctl(arguments: &[&str]) -> (Status, String) {
-    let mut out = Vec::new();
-    let status = jitctl::run([&["jitctl"], arguments].concat(), &mut out);
-    (status, String::from_utf8_lossy(&out).into_owned())
-}
-
-fn works(probe: &Probe) -> [bool; 3] {
-    Backend::ALL.map(|backend| probe.works(backend))
-}
-
-/// That exactly these backends work, in the order of `Backend::ALL`.
-fn working(probe: &Probe, wanted: [bool; 3]) -> Outcome {
-    if works(probe) == wanted {
-        return Ok(());
-    }
-    failed(format!("wanted {wanted:?}, but: {:?}", probe.trials()))
-}
-
-/// That the reasons why `backend` does not work are about these.
-fn blamed(probe: &Probe, backend: Backend, wanted: &[Subject]) -> Outcome {
-    let reasons = probe.reasons(backend).into_iter();
-    let subjects: Vec<Subject> = reasons.map(|finding| finding.subject).collect();
-    equal("what is blamed", subjects, wanted.to_vec())
-}
-
-fn make(fallback: Fallback) -> Result<Backend, Error> {
-    let region = RegionOptions::new().fallback(fallback).create(4096)?;
-    Ok(region.backend())
-}
 
 fn everything_is_allowed() -> Outcome {
     let probe = jitfd::probe();
@@ -124,21 +96,6 @@ fn a_refused_ioctl_leads_to_the_fallback() -> Outcome {
         Err(Error::NoBackend(all)) => equal("tried", all.tried().len(), 2),
         other => failed(format!("{other:?}")),
     }
-}
-
-/// Runs `test` in a child, and restores the system after it.
-fn and_restore(test: impl FnOnce() -> Outcome, restore: impl FnOnce() -> Outcome) -> Outcome {
-    let child = sys::fork().or_fail("fork")?;
-    if child == 0 {
-        let outcome = test();
-        if let Err(stop) = &outcome {
-            println!("{stop:?}");
-        }
-        sys::exit(i32::from(outcome.is_err()));
-    }
-    let status = sys::wait(child).or_fail("wait")?;
-    restore()?;
-    equal("status of the child", status, 0)
 }
 
 fn set_mode(mode: u32) -> Outcome {
