@@ -22,9 +22,11 @@ use crate::rundir::RunDir;
 const ENTER: &str = r#". "$0"; in_root "$@""#;
 
 /// The kernel's command line. Warnings go to the serial console, which is slow;
-/// the whole log comes through the channel. A fault or a stall is the end.
+/// the whole log comes through the channel. A fault or a stall is the end. The check of
+/// the timer's interrupt counts ticks against the time of day, and panics when the host
+/// has let the guest wait meanwhile.
 const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 log_buf_len=8M panic=-1 oops=panic \
-     softlockup_panic=1 page_poison=1 rdinit=/init";
+     softlockup_panic=1 page_poison=1 no_timer_check rdinit=/init";
 
 fn command_line(options: &Options) -> String {
     format!(
