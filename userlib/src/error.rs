@@ -186,6 +186,11 @@ impl Error {
             errno: error.raw_os_error().unwrap_or(libc::EIO),
         })
     }
+
+    /// There is none for what belongs to mapped data; said as if it were for the data.
+    pub(crate) fn no_memory_for_data() -> Self {
+        Self::system(Call::MapData, &io::Error::from_raw_os_error(libc::ENOMEM))
+    }
 }
 
 /// The calls that can be refused.

@@ -201,6 +201,7 @@ impl Copy {
         cover: &Cover,
         number: usize,
     ) -> Result<Self, Error> {
+        let room = cover.prepare()?;
         let (span, start) = Span::aligned_data(shape.len(), shape.align())
             .map_err(|error| Error::system(Call::MapData, &error))?;
         let known = None;
@@ -222,7 +223,8 @@ impl Copy {
         // SAFETY: the code is mapped as long as the copy lives, and is what the cover
         // is about. Nobody reads it by the slice.
         copy.known = Some(unsafe {
-            cover.register(std::slice::from_raw_parts(copy.base(), shape.code_len()))
+            let code = std::slice::from_raw_parts(copy.base(), shape.code_len());
+            cover.register(room, code)
         });
         Ok(copy)
     }

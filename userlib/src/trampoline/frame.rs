@@ -7,6 +7,7 @@
 //! unwind table matters to those who look at a thread in the middle of one: signal
 //! handlers, profilers, debuggers.
 
+use crate::error::Error;
 use crate::space::NewCode;
 use crate::tools::{EhFrame, Frame, GdbJit, UnwindTable};
 
@@ -28,11 +29,35 @@ pub(super) struct Known {
     _debuggers: Option<GdbJit>,
 }
 
+/// Memory that the allocator gets back, and so has, when code is told of. The unwinder's
+/// function takes some and can't say that there was none; and a process whose mappings
+/// are used up, by the code perhaps, can't have its heap grow.
+#[derive(Debug)]
+pub(super) struct Room(Vec<u8>);
+
+/// More than an entry of the unwinder's and a debugger's image of the code.
+const ROOM: usize = 16 << 10;
+
+impl Room {
+    /// To be made before the code is mapped; `None` if there is no memory.
+    fn new() -> Option<Self> {
+        let mut room = Vec::new();
+        room.try_reserve_exact(ROOM).ok()?;
+        Some(Self(room))
+    }
+}
+
 impl Cover {
+    /// What [`register`](Self::register) will need.
+    pub(super) fn prepare(&self) -> Result<Room, Error> {
+        Room::new().ok_or_else(Error::no_memory_for_data)
+    }
+
     /// # Safety
     /// The code is at its address, with this frame, as long as the result lives.
     #[expect(unsafe_code, reason = "the caller vouches for the table")]
-    pub(super) unsafe fn register(&self, code: &[u8]) -> Known {
+    pub(super) unsafe fn register(&self, Room(room): Room, code: &[u8]) -> Known {
+        drop(room);
         let (address, len) = (code.as_ptr().expose_provenance(), code.len());
         let mut table = EhFrame::new();
         table.add(address, len, &self.frame);

@@ -11,8 +11,7 @@ use super::frame::Cover;
 use super::slots::{Given, Slots};
 use super::stub::Shape;
 use crate::backend::Backend;
-use crate::error::{Call, Error};
-use std::io;
+use crate::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -131,18 +130,15 @@ impl Pool {
 
 impl State {
     fn grow(&mut self, source: &Source, shape: Shape, cover: &Cover) -> Result<(), Error> {
-        self.copies.try_reserve(1).map_err(|_| no_memory())?;
+        self.copies
+            .try_reserve(1)
+            .map_err(|_| Error::no_memory_for_data())?;
         let copy = Copy::new(source, shape, cover, self.slots.next_copy())?;
-        let number = self.slots.add().ok_or_else(no_memory)?;
+        let number = self.slots.add().ok_or_else(Error::no_memory_for_data)?;
         match self.copies.get_mut(number) {
             Some(vacant) => *vacant = Some(copy),
             None => self.copies.push(Some(copy)),
         }
         Ok(())
     }
-}
-
-/// None for the list of what is free; said as if it were for what that is about.
-fn no_memory() -> Error {
-    Error::system(Call::MapData, &io::Error::from_raw_os_error(libc::ENOMEM))
 }

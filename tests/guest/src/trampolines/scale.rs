@@ -4,13 +4,18 @@
 use super::adder::{bind, bound, call, made};
 use crate::suite::harness::{Test, tests};
 use crate::suite::outcome::{Checked, OrFail, Outcome, equal, holds};
+use crate::suite::sys;
 use jitfd::Kind;
 use jitfd::trampoline::{Carrier, TableOptions};
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::time::Duration;
 
 pub fn tests() -> Vec<Test> {
-    let mut tests = tests![mappings_used_up_change_nothing];
+    let mut tests = tests![
+        mappings_used_up_change_nothing,
+        mappings_and_heap_used_up_are_no_crash
+    ];
     let million = Test::new("scale::a_million_trampolines", a_million_trampolines);
     tests.push(million.within(Duration::from_secs(120)));
     tests
@@ -24,9 +29,17 @@ fn status(name: &str) -> Checked<usize> {
     value.or_fail(name)
 }
 
+/// Takes no memory: where mappings are used up the heap can't grow, either.
 fn mappings() -> Checked<usize> {
-    let maps = fs::read_to_string("/proc/self/maps").or_fail("maps")?;
-    Ok(maps.lines().count())
+    let mut maps = File::open("/proc/self/maps").or_fail("maps")?;
+    let (mut part, mut lines) = ([0; 4096], 0);
+    loop {
+        let len = maps.read(&mut part).or_fail("maps")?;
+        if len == 0 {
+            return Ok(lines);
+        }
+        lines += part.iter().take(len).filter(|&&byte| byte == b'\n').count();
+    }
 }
 
 fn a_million_trampolines() -> Outcome {
@@ -121,3 +134,58 @@ fn mappings_used_up_change_nothing() -> Outcome {
     let further = bound(&table, 5)?;
     equal("a call", call(&further, 7)?, 12)
 }
+
+/// Mappings of one page each, until there may be no more: then the heap can't grow.
+fn use_mappings_up() -> Outcome {
+    // Neighbours that are alike would be one.
+    let mut kinds = [libc::PROT_NONE, libc::PROT_READ].into_iter().cycle();
+    let mut more = || sys::mmap(0, sys::PAGE, kinds.next()?, PRIVATE, -1, 0).ok();
+    while more().is_some() {}
+    Ok(())
+}
+
+/// All that the allocator has.
+fn use_heap_up(pieces: &mut Vec<Vec<u8>>) -> Outcome {
+    let mut len = 1 << 16;
+    while len >= 16 {
+        let mut piece = Vec::new();
+        if piece.try_reserve_exact(len).is_err() {
+            len /= 2;
+            continue;
+        }
+        holds(pieces.len() < pieces.capacity(), "the heap grows")?;
+        pieces.push(piece);
+    }
+    Ok(())
+}
+
+/// Room for a copy's two mappings, but then for nothing that goes with them.
+fn mappings_and_heap_used_up_are_no_crash() -> Outcome {
+    let table = made(TableOptions::new(Carrier::Rsi).copy_capacity(256))?;
+    let mut entries = Vec::with_capacity(100_000);
+    let mut pieces = Vec::with_capacity(100_000);
+    let free = sys::mmap(0, 2 * sys::PAGE, libc::PROT_NONE, PRIVATE, -1, 0).or_fail("mmap")?;
+    let bound_of_system = MapCount::lowered(mappings()? + 20)?;
+    sys::mprotect(free, sys::PAGE, libc::PROT_READ).or_fail("two mappings")?;
+    while let Ok(entry) = bind(&table, entries.len()) {
+        entries.push(entry);
+    }
+    use_mappings_up()?;
+    use_heap_up(&mut pieces)?;
+    sys::munmap(free, 2 * sys::PAGE).or_fail("munmap")?;
+    let before = table.stats();
+    let bound_there = bind(&table, entries.len());
+    let after = table.stats();
+    pieces.clear();
+    drop(bound_of_system);
+    match bound_there {
+        Ok(entry) => equal("a call", call(&entry, 7)?, entries.len() + 7)?,
+        Err(error) => {
+            equal("the error", error.kind(), Some(Kind::NoMemory))?;
+            equal("after a failed call", after, before)?;
+        }
+    }
+    equal("a call", call(&bound(&table, 5)?, 7)?, 12)
+}
+
+const PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
