@@ -123,28 +123,36 @@ bool jit_mm_flush_pending(struct mm_struct *mm)
 	return mm_tlb_flush_pending(mm);
 }
 
-static pte_t jit_mk_pte(struct vm_area_struct *vma, unsigned long pfn)
+/*
+ * The protection of an entry that is there stays, whatever the VMA has by now:
+ * mprotect() changes vm_page_prot first, without our locks, and then flushes
+ * only if it finds an entry with another protection (pte_needs_flush()). An
+ * absent entry gets the VMA's, which a fault holds still by the VMA's lock. None
+ * allows writing, VM_MAYWRITE being clear. The Accessed bit starts clear, so
+ * that finding it set means that a CPU used this very entry.
+ */
+static pte_t jit_mk_pte(struct vm_area_struct *vma, pte_t old,
+			unsigned long pfn)
 {
-	/*
-	 * vm_page_prot is read under the page table lock: mprotect() sets it
-	 * before it takes that lock. It never allows writing, VM_MAYWRITE
-	 * being clear. The Accessed bit starts clear, so that finding it set
-	 * means that a CPU used this very entry.
-	 */
-	return pte_mkold(pte_mkspecial(pfn_pte(pfn, vma->vm_page_prot)));
+	pgprot_t prot = vma->vm_page_prot;
+
+	if (pte_present(old))
+		prot = pte_pgprot(old);
+	return pte_mkold(pte_mkspecial(pfn_pte(pfn, prot)));
 }
 
 /*
- * Points an entry to @pfn. Locked by jit_pte_lock(). One atomic exchange: the
- * entry is never empty in between, and an Accessed bit that a CPU sets at this
- * moment is either seen here or set in the new entry.
+ * Points an entry to @pfn. Locked by jit_pte_lock(), so that only a CPU changes
+ * it meanwhile, and only its Accessed bit. One atomic exchange: the entry is
+ * never empty in between, and that bit is either seen here or set in the new
+ * entry.
  */
 int jit_pte_exchange(struct vm_area_struct *vma, unsigned long addr,
 		     pte_t *ptep, unsigned long pfn);
 int jit_pte_exchange(struct vm_area_struct *vma, unsigned long addr,
 		     pte_t *ptep, unsigned long pfn)
 {
-	pte_t new = jit_mk_pte(vma, pfn);
+	pte_t new = jit_mk_pte(vma, ptep_get(ptep), pfn);
 	pte_t old;
 
 	old.pte = xchg(&ptep->pte, new.pte);

@@ -45,7 +45,8 @@ pub fn remap(map: &MapHandle, len: usize, board: &Board, mut random: Random) {
         let address = sys::move_mapping(mapping.address(), len);
         std::mem::forget(mapping);
         executor::some(address, board, &mut random, 200);
-        sys::revoke_and_restore(address, len);
+        sys::revoke(address, len);
+        sys::restore(address, len);
         executor::some(address, board, &mut random, 100);
         let cut = random.below(len / PAGE - 1) * PAGE;
         sys::unmap(address + cut, PAGE);

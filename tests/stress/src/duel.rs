@@ -155,18 +155,18 @@ pub fn stale() -> u64 {
     ROUNDS as u64
 }
 
-fn wait(word: &AtomicUsize, value: usize) {
+pub fn wait(word: &AtomicUsize, value: usize) {
     while word.load(Ordering::Acquire) != value {
         std::hint::spin_loop();
     }
 }
 
-fn chunk(bytes: &[u8]) -> Validated {
+pub fn chunk(bytes: &[u8]) -> Validated {
     must(validate(bytes, &Default::default()), "validate").aligned(Align::NONE)
 }
 
 /// Function `id`, starting with its longest instruction, which is 10 bytes.
-fn contender(id: u32) -> Vec<u8> {
+pub fn contender(id: u32) -> Vec<u8> {
     let mut code = vec![0x48, 0xb9]; // movabs rcx, rotated id
     code.extend(u64::from(id.rotate_left(7)).to_le_bytes());
     code.extend([0x89, 0xf8, 0x35]); // mov eax, edi; xor eax, id
@@ -230,7 +230,7 @@ impl Host<'_> {
     }
 }
 
-fn call(address: usize, id: u32, x: u32) {
+pub fn call(address: usize, id: u32, x: u32) {
     // SAFETY: A function of this type is, or is about to be, at this address;
     // until it is, a trap is caught and the call repeated.
     let function: Function = unsafe { std::mem::transmute(address) };

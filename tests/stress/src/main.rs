@@ -9,7 +9,7 @@
 //! Flow: `emit` (a function with an identity) → `publisher` → `board` (which
 //! functions exist, shared by all processes) → `executor`; `chaos` disturbs;
 //! `round` runs it all for one region; `duel` is about
-//! one boundary at a time; `verdict` ends it.
+//! one boundary at a time, `revoke` about `mprotect()`; `verdict` ends it.
 
 mod board;
 mod chaos;
@@ -18,6 +18,7 @@ mod emit;
 mod executor;
 mod publisher;
 mod random;
+mod revoke;
 mod round;
 mod sys;
 mod verdict;

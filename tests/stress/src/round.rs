@@ -6,7 +6,7 @@
 use crate::board::Board;
 use crate::random::Random;
 use crate::verdict::{self, must};
-use crate::{chaos, duel, emit, executor, publisher, sys};
+use crate::{chaos, duel, emit, executor, publisher, revoke, sys};
 use jitfd::{AppendHandle, MapHandle, RegionOptions, Stats};
 use std::cell::Cell;
 use std::fmt;
@@ -237,7 +237,7 @@ pub fn run(plan: &Plan) -> Totals {
     sys::join(other);
     HANDLER_BOARD.store(std::ptr::null_mut(), Ordering::Release);
     let mut totals = totals(board, &settle(&map));
-    totals.duels += duel::fault() + duel::stale();
+    totals.duels += duel::fault() + duel::stale() + revoke::fight();
     for outcome in [duel::fight(false), duel::fight(true)] {
         totals.duels += outcome.duels;
         totals.straddles += outcome.straddles;

@@ -131,6 +131,19 @@ pub fn early_traps() -> u64 {
     EARLY_TRAPS.load(Ordering::Relaxed)
 }
 
+/// What threads may be kept from executing for a while.
+static REVOKED: AtomicUsize = AtomicUsize::new(0);
+
+/// From now on a fault on the page of `address` is not a crash: it is repeated. 0 ends
+/// that.
+pub fn expect_revoked(address: usize) {
+    REVOKED.store(address, Ordering::Relaxed);
+}
+
+fn is_revoked(signal: libc::c_int, address: usize) -> bool {
+    signal == libc::SIGSEGV && address >> 12 == REVOKED.load(Ordering::Relaxed) >> 12
+}
+
 /// Steps back to an instruction that was not there yet.
 fn repeat_early(signal: libc::c_int, context: &mut libc::ucontext_t) -> bool {
     let ip = &mut context.uc_mcontext.gregs[libc::REG_RIP as usize];
@@ -152,7 +165,7 @@ extern "C" fn on_crash(
         let context = &mut *context.cast::<libc::ucontext_t>();
         ((*info).si_addr() as usize, context)
     };
-    if repeat_early(signal, context) {
+    if repeat_early(signal, context) || is_revoked(signal, address) {
         return;
     }
     let ip = context.uc_mcontext.gregs[libc::REG_RIP as usize];
@@ -219,14 +232,20 @@ pub fn unmap(address: usize, len: usize) {
     );
 }
 
-/// Makes a range of a mapping that the caller alone uses inaccessible, and
-/// executable again.
-pub fn revoke_and_restore(address: usize, len: usize) {
-    // SAFETY: By this function's contract.
-    unsafe {
-        let range = address as *mut libc::c_void;
-        check(libc::mprotect(range, len, libc::PROT_NONE), "mprotect none");
-        let back = libc::PROT_READ | libc::PROT_EXEC;
-        check(libc::mprotect(range, len, back), "mprotect back");
-    }
+fn protect(address: usize, len: usize, access: libc::c_int) {
+    // SAFETY: By the contract of the functions below. The kernel makes no code
+    // writable.
+    let result = unsafe { libc::mprotect(address as *mut libc::c_void, len, access) };
+    check(result, "mprotect");
+}
+
+/// Makes a range of a mapping inaccessible; who executes it meanwhile is expected
+/// (see [`expect_revoked`]), or does not exist.
+pub fn revoke(address: usize, len: usize) {
+    protect(address, len, libc::PROT_NONE);
+}
+
+/// Makes it executable again.
+pub fn restore(address: usize, len: usize) {
+    protect(address, len, libc::PROT_READ | libc::PROT_EXEC);
 }
