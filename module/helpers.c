@@ -188,12 +188,22 @@ const unsigned long *jit_mm_bump(struct mm_struct *mm, bool *is_global)
 	return cpumask_bits(mm_cpumask(mm));
 }
 
-/* The whole user TLB of the address space that this CPU has loaded. */
+/*
+ * The whole user TLB of the address space that this CPU has loaded. Where the
+ * CPU can do no better that is: read CR3, write it back. So interrupts are off,
+ * as around the kernel's own local flush: some change CR3 (flush_tlb_func()
+ * leaves a lazy address space whose page tables are freed, or moves to a
+ * global ASID), and the old value would come back behind its back.
+ */
 void jit_flush_local(void);
 void jit_flush_local(void)
 {
 #ifdef CONFIG_PARAVIRT_XXL
+	unsigned long flags;
+
+	local_irq_save(flags);
 	pv_ops.mmu.flush_tlb_user();
+	local_irq_restore(flags);
 #else
 #error "jit needs CONFIG_PARAVIRT_XXL: the kernel's own flush is not exported otherwise"
 #endif
