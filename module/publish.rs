@@ -26,7 +26,7 @@ use crate::{
         refusal::Refusal,
         request::{self, page_round, Kind},
         span::{self, Descending, Span, Touched},
-        stale::{looks_like_int_3, wants_after, wants_before},
+        stale::{looks_like_int_3, wants_after, wants_before, INT_IMM8},
     },
     pte,
     region::{Region, Turn},
@@ -187,9 +187,13 @@ fn makes_old_ambiguous(region: &Region, stage: &Stage) -> bool {
     })
 }
 
-/// The byte before a span, also where the same publication brings it.
+/// The byte before a span, also where the same publication brings it. A mapping
+/// may start with any page: what lies before that can be anything.
 fn byte_before(region: &Region, stage: &Stage, index: usize) -> Option<u8> {
     let start = stage.spans[index].start;
+    if start % PAGE_SIZE as u64 == 0 {
+        return Some(INT_IMM8);
+    }
     match index.checked_sub(1) {
         Some(before) if stage.spans[before].end() == start => {
             stage.bytes_of(before).last().copied()

@@ -34,8 +34,9 @@ pub enum Verdict {
     Deliver,
 }
 
-/// The second byte of `CD 03`, the two-byte form of int 3.
-const INT_IMM8: u8 = 0xcd;
+/// The first byte of `CD 03`, the two-byte form of int 3.
+pub const INT_IMM8: u8 = 0xcd;
+/// The second.
 const IMM_3: u8 = 0x03;
 
 /// Whether the trap was, or must be taken to be, `CD 03`. It ends at the same

@@ -43,6 +43,7 @@ pub fn tests() -> Vec<Test> {
         fresh_data_is_never_stale,
         two_byte_int_3_is_never_mistaken,
         two_byte_int_3_across_pages_is_never_mistaken,
+        a_cd_before_the_mapping_is_of_no_int_3,
         early_jump_finds_all_or_nothing,
         early_jump_across_pages_finds_all_or_nothing,
         early_jump_to_new_pages_finds_all_or_nothing,
@@ -402,6 +403,35 @@ fn two_byte_int_3_across_pages_is_never_mistaken() -> Outcome {
             })
         },
     )
+}
+
+/// Each page of the region is mapped by itself, behind a byte of the program's own
+/// that is CD.
+fn a_cd_before_the_mapping_is_of_no_int_3() -> Outcome {
+    const PAGES: usize = 100;
+    let region = Region::new(PAGES)?;
+    let len = region.stats()?.capacity;
+    calls::reserve(region.fd(), len, 0).or_fail("JIT_RESERVE")?;
+    let arena = Mapping::shared(2 * PAGES)?;
+    arena.write(0, &vec![0xcd; arena.len()]);
+    let page_at = |page: usize| arena.addr() + (2 * page + 1) * PAGE;
+    for page in 0..PAGES {
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+        let (fd, offset) = (region.device.as_raw_fd(), page * PAGE);
+        sys::mmap(page_at(page), PAGE, sys::RX, flags, fd, offset).or_fail("mmap")?;
+    }
+    let address = |_, offset: u64| page_at(offset as usize / PAGE) + offset as usize % PAGE;
+    let shared = Shared::new()?;
+    let board = shared.board();
+    with_executors(1, board, address, || {
+        (0..len).step_by(PAGE).try_for_each(|at| {
+            region.fill(at + 64, &identity(at + 64))?;
+            board.announce(at + 64, 1)?;
+            let code = [&[0x03, 0xc0][..], &identity(at)].concat();
+            region.fill(at, &code)?;
+            board.announce(at, 1)
+        })
+    })
 }
 
 /// Jumps to each of `places` in turn, from before it is published until its
