@@ -59,6 +59,7 @@ unsafe extern "C" {
     pub(crate) fn jit_kthread_sleep(work: *const c_int, kept: *const c_long, pause: c_long);
     pub(crate) fn jit_cond_resched();
 
+    safe fn jit_is_killed() -> bool;
     safe fn jit_cpu_is_lazy(cpu: c_int) -> bool;
     safe fn jit_cpu_ticks(cpu: c_int) -> bool;
     safe fn jit_flush_local();
@@ -83,6 +84,14 @@ unsafe extern "C" {
         addr: c_ulong,
         size: c_ulong,
     );
+}
+
+/// Fails with `EINTR` if the caller is being killed.
+pub(crate) fn check_alive() -> Result {
+    if jit_is_killed() {
+        return Err(EINTR);
+    }
+    Ok(())
 }
 
 /// Whether `cpu` is in lazy TLB mode.

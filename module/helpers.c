@@ -14,6 +14,7 @@
 #include <linux/pagemap.h>
 #include <linux/percpu.h>
 #include <linux/pgtable.h>
+#include <linux/sched/signal.h>
 #include <linux/tick.h>
 #include <linux/uaccess.h>
 #include <asm/cpufeature.h>
@@ -315,6 +316,13 @@ void jit_kthread_sleep(const int *work, const long *kept, long pause)
 	if (!kthread_should_stop() && !smp_load_acquire(work))
 		schedule_timeout(READ_ONCE(*kept) ? pause : MAX_SCHEDULE_TIMEOUT);
 	__set_current_state(TASK_RUNNING);
+}
+
+/* Whether the caller is being killed: what is long should end. */
+bool jit_is_killed(void);
+bool jit_is_killed(void)
+{
+	return fatal_signal_pending(current);
 }
 
 void jit_cond_resched(void);

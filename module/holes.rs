@@ -14,6 +14,7 @@ use kernel::{
 
 use crate::{
     error::errno,
+    ffi,
     plan::{
         refusal::Refusal,
         span::{split_hole, Span},
@@ -21,7 +22,17 @@ use crate::{
 };
 
 /// Reserved ranges, none of which overlap.
-pub(crate) struct Holes(RBTree<u64, u64>);
+///
+/// # Invariants
+///
+/// `len` is their number.
+pub(crate) struct Holes {
+    ranges: RBTree<u64, u64>,
+    len: usize,
+}
+
+/// How many of them take about a page of memory.
+const A_PAGE: usize = 64;
 
 /// Memory for one more range.
 pub(crate) struct Room(RBTreeNodeReservation<u64, u64>);
@@ -48,16 +59,25 @@ impl Spare {
 
 impl Holes {
     pub(crate) fn new() -> Self {
-        Holes(RBTree::new())
+        Holes {
+            ranges: RBTree::new(),
+            len: 0,
+        }
+    }
+
+    /// The pages of memory that `more` ranges beside these would take.
+    pub(crate) fn pages_with(&self, more: usize) -> usize {
+        self.len.saturating_add(more) / A_PAGE
     }
 
     /// Adds a range behind all others.
     pub(crate) fn add(&mut self, span: Span, room: Room) {
-        self.0.insert(room.0.into_node(span.end(), span.start));
+        self.ranges.insert(room.0.into_node(span.end(), span.start));
+        self.len += 1;
     }
 
     fn around(&self, byte: u64) -> Option<Span> {
-        let cursor = self.0.cursor_lower_bound(&byte.checked_add(1)?)?;
+        let cursor = self.ranges.cursor_lower_bound(&byte.checked_add(1)?)?;
         let (&end, &start) = cursor.current();
         Some(Span {
             start,
@@ -86,7 +106,8 @@ impl Holes {
             let Some((before, after)) = split_hole(hole, span) else {
                 continue;
             };
-            let node = self.0.remove_node(&hole.end());
+            let node = self.ranges.remove_node(&hole.end());
+            self.len -= usize::from(node.is_some());
             let mut rooms = [node.map(RBTreeNode::into_reservation), None];
             if before.is_some() && after.is_some() {
                 rooms[1] = spare.0.pop().map(|room| room.0);
@@ -98,12 +119,14 @@ impl Holes {
         }
     }
 
-    /// A copy. The caller retries if the number of ranges can change.
+    /// A copy. Fails with `ENOMEM` or `EINTR`.
     pub(crate) fn try_clone(&self) -> Result<Self> {
-        let mut copy = RBTree::new();
-        for (&end, &start) in self.0.iter() {
-            copy.try_create_and_insert(end, start, GFP_KERNEL_ACCOUNT)?;
+        let mut ranges = RBTree::new();
+        for (&end, &start) in self.ranges.iter() {
+            ffi::check_alive()?;
+            ranges.try_create_and_insert(end, start, GFP_KERNEL_ACCOUNT)?;
         }
-        Ok(Holes(copy))
+        let len = self.len;
+        Ok(Holes { ranges, len })
     }
 }

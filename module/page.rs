@@ -146,7 +146,7 @@ impl Blank {
     /// Allocates a page, charged to the caller's memory cgroup and to `user`.
     /// Fails with `ENOMEM` or `EDQUOT`.
     pub(crate) fn new(user: &Arc<User>, effort: Effort) -> Result<Self> {
-        let charge = Charge::new(user, What::Page)?;
+        let charge = Charge::new(user, What::Page, 1)?;
         let flags = bindings::GFP_KERNEL_ACCOUNT
             | match effort {
                 Effort::Little => (1 << bindings::___GFP_NORETRY_BIT) | bindings::__GFP_NOWARN,

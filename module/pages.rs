@@ -48,6 +48,11 @@ fn locate(offset: u64) -> (usize, usize) {
 }
 
 impl Pages {
+    /// The memory that `count` pages take here, in pages.
+    pub(crate) const fn memory(count: usize) -> usize {
+        count * size_of::<Slot>() / PAGE_SIZE
+    }
+
     /// `count` pages, all absent.
     pub(crate) fn new(count: usize) -> Result<impl PinInit<Self>> {
         let mut slots: KVVec<Slot> = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;

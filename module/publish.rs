@@ -17,6 +17,7 @@ use kernel::{alloc::KVec, prelude::*, sync::Arc, uaccess::UserSlice};
 
 use crate::{
     error::errno,
+    ffi,
     holes::Spare,
     page::{Blank, Version},
     pages::state_of,
@@ -40,7 +41,7 @@ pub(crate) fn publish(region: &Arc<Region>, arg: &Publish, kind: Kind) -> Result
     request::publish(arg, kind).map_err(errno)?;
     let mut stage = region.take_stage()?;
     let result = stage
-        .copy_in(arg, kind, region.capacity())
+        .copy_in(arg, kind, region)
         .and_then(|()| in_turn(region, arg, kind, &mut stage));
     region.put_stage(stage);
     result
@@ -48,10 +49,10 @@ pub(crate) fn publish(region: &Arc<Region>, arg: &Publish, kind: Kind) -> Result
 
 fn in_turn(region: &Arc<Region>, arg: &Publish, kind: Kind, stage: &mut Stage) -> Result<u64> {
     let mut turn = region.turn.lock();
-    region.check_publisher(&turn)?;
+    region.check_publisher()?;
     let cursor = match kind {
         Kind::Append => place_append(stage, arg, region, &turn)?,
-        Kind::Fill => place_fill(stage, &turn)?,
+        Kind::Fill => place_fill(stage, &mut turn)?,
     };
     if kind == Kind::Fill || !add_unseen(region, stage) {
         let supplies = Supplies::get(region, stage, kind)?;
@@ -119,7 +120,7 @@ fn place_append(stage: &mut Stage, arg: &Publish, region: &Region, turn: &Turn) 
 }
 
 /// Places the segments where they ask to be. Returns the cursor, unchanged.
-fn place_fill(stage: &mut Stage, turn: &Turn) -> Result<u64> {
+fn place_fill(stage: &mut Stage, turn: &mut Turn) -> Result<u64> {
     let mut start = 0;
     for index in 0..stage.segments.len() {
         let segment = stage.segments[index];
@@ -132,6 +133,7 @@ fn place_fill(stage: &mut Stage, turn: &Turn) -> Result<u64> {
     }
     span::check_ascending(&stage.spans).map_err(errno)?;
     turn.holes.check(&stage.spans)?;
+    Region::charge_holes(turn, stage.spans.len())?;
     Ok(turn.cursor)
 }
 
@@ -146,6 +148,7 @@ impl Supplies {
     fn get(region: &Region, stage: &mut Stage, kind: Kind) -> Result<Self> {
         let mut existing = 0;
         for touched in Descending::new(&stage.spans) {
+            ffi::check_alive()?;
             let old = region.pages.get(usize::try_from(touched.page)?);
             existing += usize::from(old.is_some());
             region.pool.make_room(state_of(old.as_deref()));
@@ -356,12 +359,13 @@ impl Write<'_> {
 }
 
 /// The content of a region that nobody can see yet: `JIT_CREATE_CODE`. Fails
-/// with `EFAULT`, `ENOMEM` or `EDQUOT`.
+/// with `EFAULT`, `ENOMEM`, `EDQUOT` or `EINTR`.
 pub(crate) fn fill_new(region: &Region, source: u64, len: u64) -> Result {
     let mut reader = UserSlice::new(user_ptr(source)?, usize::try_from(len)?).reader();
     let mut buffer: KVec<u8> = KVec::from_elem(0, PAGE_SIZE, GFP_KERNEL)?;
     let mut page = 0;
     while !reader.is_empty() {
+        ffi::check_alive()?;
         let piece = reader.len().min(PAGE_SIZE);
         reader.read_slice(&mut buffer[..piece])?;
         let mut blank = region.blank()?;
@@ -369,8 +373,6 @@ pub(crate) fn fill_new(region: &Region, source: u64, len: u64) -> Result {
         region.pages.put(page, blank.into_version());
         page += 1;
     }
-    let mut turn = region.turn.lock();
-    turn.cursor = len;
-    turn.sealed = true;
+    region.finish(len);
     Ok(())
 }

@@ -24,6 +24,7 @@ use kernel::{
 
 use crate::{
     error::errno,
+    ffi,
     holes::{Holes, Room},
     page::{Blank, Effort, Version},
     pages::Pages,
@@ -76,8 +77,9 @@ impl Publishers {
 pub(crate) struct Turn {
     /// Bytes published or reserved.
     pub(crate) cursor: u64,
-    pub(crate) sealed: bool,
     pub(crate) holes: Holes,
+    /// For the most of them that there were.
+    holes_charge: Charge,
     /// CPUs that may hold entries which this publication replaced.
     pub(crate) cpus: Cpus,
 }
@@ -132,8 +134,11 @@ pub(crate) struct Region {
     first_pgoff: usize,
     capacity: u64,
     publishers: Publishers,
+    /// Set under the turn, for good.
+    sealed: Atomic<bool>,
     pub(crate) user: Arc<User>,
     _charge: Charge,
+    _pages_charge: Charge,
     pub(crate) counters: Counters,
     #[pin]
     pub(crate) pages: Pages,
@@ -167,9 +172,11 @@ impl Region {
         capacity: u64,
         publishers: Publishers,
     ) -> Result<Arc<Self>> {
-        let user = User::current()?;
-        let charge = Charge::new(&user, What::Region)?;
-        let pages = Pages::new(usize::try_from(capacity)? / PAGE_SIZE)?;
+        let (user, charge) = User::charged(What::Region)?;
+        let count = usize::try_from(capacity)? / PAGE_SIZE;
+        let pages_charge = Charge::new(&user, What::Page, Pages::memory(count))?;
+        let holes_charge = Charge::new(&user, What::Page, start.holes.pages_with(0))?;
+        let pages = Pages::new(count)?;
         // Nothing is ever replaced without a space.
         let pool = match space {
             Some(_) => Pool::new(&user)?,
@@ -181,14 +188,16 @@ impl Region {
                 first_pgoff,
                 capacity,
                 publishers,
+                sealed: Atomic::new(false),
                 user,
                 _charge: charge,
+                _pages_charge: pages_charge,
                 counters: Counters::default(),
                 pages <- pages,
                 turn <- new_mutex!(Turn {
                     cursor: start.cursor,
-                    sealed: false,
                     holes: start.holes,
+                    holes_charge,
                     cpus: Cpus::none(),
                 }, "jit_turn"),
                 pool,
@@ -216,10 +225,17 @@ impl Region {
                 .is_some_and(|end| end as u64 * PAGE_SIZE as u64 <= self.capacity)
     }
 
-    /// Whether the caller may publish. Fails with `EPERM` or `EROFS`.
-    pub(crate) fn check_publisher(&self, turn: &Turn) -> Result {
+    /// Whether the caller may publish. Fails with `EPERM` or `EROFS`. Final only under
+    /// the turn.
+    pub(crate) fn check_publisher(&self) -> Result {
         let any = matches!(self.publishers, Publishers::Any);
-        request::may_publish(turn.sealed, any, self.publishers.includes_current()).map_err(errno)
+        let sealed = self.sealed.load(Relaxed);
+        request::may_publish(sealed, any, self.publishers.includes_current()).map_err(errno)
+    }
+
+    /// Has the user pay for `more` reserved ranges, or fails with `EDQUOT`.
+    pub(crate) fn charge_holes(turn: &mut Turn, more: usize) -> Result {
+        turn.holes_charge.grow_to(turn.holes.pages_with(more))
     }
 
     /// `JIT_RESERVE`: sets a range at the cursor aside. Returns its offset.
@@ -227,9 +243,10 @@ impl Region {
         request::reserve(arg).map_err(errno)?;
         let room = Room::new()?;
         let mut turn = self.turn.lock();
-        self.check_publisher(&turn)?;
+        self.check_publisher()?;
         let span: Span =
             span::place(turn.cursor, self.capacity, arg.len, arg.align_log2).map_err(errno)?;
+        Region::charge_holes(&mut turn, 1)?;
         turn.holes.add(span, room);
         turn.cursor = span.end();
         Ok(span.start)
@@ -237,12 +254,19 @@ impl Region {
 
     /// `JIT_SEAL`. Sealing twice is no error.
     pub(crate) fn seal(&self) -> Result {
-        let mut turn = self.turn.lock();
+        // Whoever has published so far is through when this returns.
+        let _turn = self.turn.lock();
         if !self.publishers.includes_current() {
             return Err(EPERM);
         }
-        turn.sealed = true;
+        self.sealed.store(true, Relaxed);
         Ok(())
+    }
+
+    /// `len` bytes are there, and no more will be.
+    pub(crate) fn finish(&self, len: u64) {
+        self.turn.lock().cursor = len;
+        self.sealed.store(true, Relaxed);
     }
 
     /// `JIT_CLONE`: a region that starts as a copy of this one and shares its
@@ -263,6 +287,7 @@ impl Region {
         let copy = Region::starting_at(start, Some(space), first_pgoff, self.capacity, publishers)?;
         let count = usize::try_from(self.capacity)? / PAGE_SIZE;
         for first in (0..count).step_by(STEP) {
+            ffi::check_alive()?;
             let pages = first..count.min(first + STEP);
             self.pages.share(pages, &mut versions);
             for (page, version) in versions.drain_all() {
@@ -326,7 +351,7 @@ impl Region {
     pub(crate) fn stats(&self) -> abi::Stats {
         let (cursor, sealed) = {
             let turn = self.turn.lock();
-            (turn.cursor, turn.sealed)
+            (turn.cursor, self.sealed.load(Relaxed))
         };
         let counters = &self.counters;
         abi::Stats {

@@ -167,19 +167,34 @@ impl Reclaim {
         unsafe { CLOSING.init() };
         // Whatever is reserved fits: the bound is checked first.
         let capacity = bounds().total;
-        OPEN.lock().batch = Batch::with_capacity(capacity)?;
+        let open = Batch::with_capacity(capacity)?;
+        let batch = Batch::with_capacity(capacity)?;
+        let second = KVVec::with_capacity(capacity, GFP_KERNEL)?;
+        let tickers = Tickers::new()?;
+        OPEN.lock().batch = open;
         {
             let mut closing = CLOSING.lock();
-            closing.batch = Batch::with_capacity(capacity)?;
-            closing.second = KVVec::with_capacity(capacity, GFP_KERNEL)?;
-            closing.tickers = Some(Tickers::new()?);
+            closing.batch = batch;
+            closing.second = second;
+            closing.tickers = Some(tickers);
         }
         // SAFETY: `main` matches, and takes no data.
         let task = unsafe { ffi::jit_kthread_run(main, core::ptr::null_mut()) };
-        let task = kernel::error::from_err_ptr(task)?;
+        let task = kernel::error::from_err_ptr(task).inspect_err(|_| empty())?;
         THREAD.store(task, Release);
         NonNull::new(task).map(Reclaim).ok_or(ENOMEM)
     }
+}
+
+/// Gives up what the statics hold: nobody does that for a module.
+fn empty() {
+    let mut closing = CLOSING.lock();
+    closing.tickers = None;
+    closing.batch = Batch::new();
+    closing.second = KVVec::new();
+    drop(closing);
+    let old = core::mem::replace(&mut OPEN.lock().batch, Batch::new());
+    drop(old);
 }
 
 impl Drop for Reclaim {
@@ -187,14 +202,10 @@ impl Drop for Reclaim {
     fn drop(&mut self) {
         // SAFETY: The thread runs until it is told to stop.
         unsafe { ffi::kthread_stop(self.0.as_ptr()) };
+        // What is given back below wakes nobody.
+        THREAD.store(core::ptr::null_mut(), Release);
         flush_now(&mut Cpus::none());
-        let mut closing = CLOSING.lock();
-        closing.tickers = None;
-        closing.batch = Batch::new();
-        closing.second = KVVec::new();
-        drop(closing);
-        let old = core::mem::replace(&mut OPEN.lock().batch, Batch::new());
-        drop(old);
+        empty();
     }
 }
 
@@ -202,12 +213,14 @@ impl Drop for Reclaim {
 pub(crate) struct Reservation(usize);
 
 /// Makes sure that `count` pages of `region` can be retired. At a bound this
-/// flushes all CPUs that hold up the freeing of pages.
+/// flushes all CPUs that hold up the freeing of pages, and then waits for those
+/// that others are about to give back.
 pub(crate) fn reserve(region: &Region, count: usize) -> Reservation {
     if count == 0 {
         return Reservation(0);
     }
     let bounds = bounds();
+    let mut was_flushed = false;
     loop {
         let mut open = OPEN.lock();
         let total = open.batch.items.len() + open.reserved + CLOSING_LEN.load(Relaxed);
@@ -216,7 +229,12 @@ pub(crate) fn reserve(region: &Region, count: usize) -> Reservation {
             return Reservation(count);
         }
         drop(open);
+        if was_flushed {
+            // SAFETY: In process context, holding no spinlock.
+            unsafe { bindings::schedule_timeout_uninterruptible(1) };
+        }
         flush(region, &mut Cpus::none());
+        was_flushed = true;
     }
 }
 
@@ -255,8 +273,12 @@ pub(crate) fn retire(
 
 /// Has the kthread look for work.
 pub(crate) fn wake() {
-    // SAFETY: The thread lives until no region exists any more.
-    unsafe { bindings::wake_up_process(THREAD.load(Relaxed)) };
+    let thread = THREAD.load(Relaxed);
+    if !thread.is_null() {
+        // SAFETY: The thread lives until no region exists any more, and is
+        // forgotten when it has ended.
+        unsafe { bindings::wake_up_process(thread) };
+    }
 }
 
 /// Rids all CPUs of everything stale: the entries that `cpus` may hold after a

@@ -20,7 +20,7 @@ use crate::{
     pool::{self, Pool},
     region::{Publishers, Region},
     tlb::Cpus,
-    user::User,
+    user::{User, What},
 };
 
 fn pages(count: usize) -> Result<Arc<Pages>> {
@@ -28,7 +28,8 @@ fn pages(count: usize) -> Result<Arc<Pages>> {
 }
 
 fn blank() -> Result<Blank> {
-    Blank::new(&User::current()?, Effort::Full)
+    let (user, _charge) = User::charged(What::Region)?;
+    Blank::new(&user, Effort::Full)
 }
 
 fn span(start: u64, len: u64) -> Span {
@@ -62,7 +63,7 @@ mod tests {
 
     #[test]
     fn pool_keeps_what_fits_until_it_is_emptied() -> Result {
-        let user = User::current()?;
+        let (user, _charge) = User::charged(What::Region)?;
         let pool = Pool::new(&user)?;
         pool.keep(blank()?);
         assert_eq!(pool.len(), 0);

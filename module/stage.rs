@@ -66,8 +66,9 @@ impl Stage {
     }
 
     /// Copies segments and bytes in. Fails with `EINVAL`, `EFAULT`, `ENOMEM`,
-    /// or `ENOSPC` if they can't fit into `capacity` bytes anyway.
-    pub(crate) fn copy_in(&mut self, arg: &Publish, kind: Kind, capacity: u64) -> Result {
+    /// with `ENOSPC` if they can't fit into `region` anyway, or with `EPERM` or
+    /// `EROFS`: there is no memory for bytes that nobody will publish.
+    pub(crate) fn copy_in(&mut self, arg: &Publish, kind: Kind, region: &Region) -> Result {
         let count = arg.count as usize;
         self.spans.reserve(count, GFP_KERNEL_ACCOUNT)?;
         self.starts.reserve(count, GFP_KERNEL_ACCOUNT)?;
@@ -77,9 +78,10 @@ impl Stage {
             request::segment(segment, kind).map_err(errno)?;
             total = total.saturating_add(segment.len);
         }
-        if total > capacity {
+        if total > region.capacity() {
             return Err(errno(Refusal::Full));
         }
+        region.check_publisher()?;
         let total = usize::try_from(total)?;
         self.bytes.reserve(total, GFP_KERNEL_ACCOUNT)?;
         self.copy_bytes()

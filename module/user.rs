@@ -44,10 +44,17 @@ pub(crate) struct User {
 }
 
 impl User {
-    /// The caller's account.
-    pub(crate) fn current() -> Result<Arc<User>> {
-        let uid = Kuid::current_euid();
+    /// The caller's account, with a charge on it: one without any is forgotten
+    /// as soon as another user comes.
+    pub(crate) fn charged(what: What) -> Result<(Arc<User>, Charge)> {
         let mut users = USERS.lock();
+        let user = User::current(&mut users)?;
+        let charge = Charge::new(&user, what, 1)?;
+        Ok((user, charge))
+    }
+
+    fn current(users: &mut KVec<Arc<User>>) -> Result<Arc<User>> {
+        let uid = Kuid::current_euid();
         users.retain(|user| user.uid == uid || user.is_in_use());
         if let Some(user) = users.iter().find(|user| user.uid == uid) {
             return Ok(user.clone());
@@ -85,7 +92,7 @@ pub(crate) enum What {
     Region,
 }
 
-/// One page or region on a user's account.
+/// Pages or regions on a user's account.
 ///
 /// # Invariants
 ///
@@ -93,21 +100,35 @@ pub(crate) enum What {
 pub(crate) struct Charge {
     user: Arc<User>,
     what: What,
+    amount: i64,
 }
 
 impl Charge {
     /// Charges `user`, or fails with `EDQUOT`.
-    pub(crate) fn new(user: &Arc<User>, what: What) -> Result<Self> {
-        let (counter, bound) = user.counter(what);
-        if counter.fetch_add(1, Relaxed) >= bound {
-            counter.fetch_sub(1, Relaxed);
+    pub(crate) fn new(user: &Arc<User>, what: What, amount: usize) -> Result<Self> {
+        let mut charge = Charge {
+            user: user.clone(),
+            what,
+            amount: 0,
+        };
+        charge.grow_to(amount)?;
+        Ok(charge)
+    }
+
+    /// Makes it at least `amount`, or fails with `EDQUOT`.
+    pub(crate) fn grow_to(&mut self, amount: usize) -> Result {
+        let more = i64::try_from(amount)? - self.amount;
+        if more <= 0 {
+            return Ok(());
+        }
+        let (counter, bound) = self.user.counter(self.what);
+        if counter.fetch_add(more, Relaxed) > bound - more {
+            counter.fetch_sub(more, Relaxed);
             return Err(error::quota());
         }
         // INVARIANT: Counted just above.
-        Ok(Charge {
-            user: user.clone(),
-            what,
-        })
+        self.amount += more;
+        Ok(())
     }
 
     /// Whether it is on the account of `user`.
@@ -118,6 +139,9 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.user.counter(self.what).0.fetch_sub(1, Relaxed);
+        self.user
+            .counter(self.what)
+            .0
+            .fetch_sub(self.amount, Relaxed);
     }
 }

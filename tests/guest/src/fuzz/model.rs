@@ -209,12 +209,14 @@ impl World {
         Ok(Value::Exactly(value as i64))
     }
 
-    /// The bytes of all segments: ENOSPC if they are more than the region has.
+    /// The bytes of all segments: ENOSPC if they are more than the region has, EPERM or
+    /// EROFS if they can't be published.
     fn collect(&self, region: usize, what: &Publication) -> Result<Vec<u8>, i32> {
         let total: u64 = what.segments.iter().map(|segment| segment.len).sum();
         if total > self.regions[region].capacity() {
             return Err(libc::ENOSPC);
         }
+        self.regions[region].check_publisher(self.owner)?;
         let mut bytes = Vec::new();
         for segment in &what.segments {
             let more = self.bytes(&what.payload.0, segment.source, segment.len)?;
@@ -225,7 +227,6 @@ impl World {
 
     fn place(&self, region: usize, what: &Publication) -> Result<Placed, i32> {
         let region = &self.regions[region];
-        region.check_publisher(self.owner)?;
         if what.fill {
             return region.place_fill(&what.segments);
         }

@@ -26,6 +26,8 @@ pub fn tests() -> Vec<Test> {
         created_codes_count_as_regions,
         pages_of_a_region_are_bounded,
         pages_of_created_code_are_bounded,
+        tables_of_large_regions_count_as_pages,
+        reserved_ranges_count_as_pages,
         room_comes_back,
         users_are_apart,
         few_retired_pages_are_enough,
@@ -120,6 +122,43 @@ fn pages_of_created_code_are_bounded() -> Outcome {
         drop(map);
         create_code(&device, &code[..10 * PAGE]).or_fail("ten pages again")?;
         Ok(())
+    })
+}
+
+/// A region of 1 GiB has a table of 2 MiB before there is any code in it.
+fn tables_of_large_regions_count_as_pages() -> Outcome {
+    with_parameters("user_pages=600", || {
+        let device = calls::open_device()?;
+        let large = Create {
+            size: 1 << 30,
+            ..Default::default()
+        };
+        let first = calls::create(device.as_raw_fd(), &large).or_fail("the first")?;
+        let other = calls::open_device()?;
+        let second = calls::create(other.as_raw_fd(), &large);
+        refused("a second", second, libc::EDQUOT)?;
+        refused("JIT_STATS", calls::stats(other.as_raw_fd()), libc::ENODATA)?;
+        drop((device, first));
+        let again = calls::create(other.as_raw_fd(), &large);
+        again.or_fail("after the first is gone").map(drop)
+    })
+}
+
+/// 64 of them take a page of memory.
+fn reserved_ranges_count_as_pages() -> Outcome {
+    with_parameters("user_pages=4", || {
+        let region = Region::new(4)?;
+        for _ in 0..5 * 64 - 1 {
+            calls::reserve(region.fd(), 8, 0).or_fail("JIT_RESERVE")?;
+        }
+        region.unchanged_by(|| {
+            let one_more = calls::reserve(region.fd(), 8, 0);
+            refused("JIT_RESERVE of one more", one_more, libc::EDQUOT)
+        })?;
+        drop(region);
+        let region = Region::new(4)?;
+        region.append(&asm::answer(1))?;
+        region.answers(0, 1)
     })
 }
 
