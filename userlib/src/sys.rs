@@ -298,6 +298,18 @@ impl Span {
         }
     }
 
+    /// Unmaps what is before and behind `range`, whole pages, in bytes from the
+    /// start: the addresses in it are somebody else's.
+    pub(crate) fn unmap_around(self, range: std::ops::Range<usize>) {
+        let span = std::mem::ManuallyDrop::new(self);
+        let end = range.end.min(span.len);
+        // SAFETY: the pages are the span's own, which nobody uses after this.
+        unsafe {
+            libc::munmap(span.base().cast(), range.start.min(end));
+            libc::munmap(span.base().wrapping_add(end).cast(), span.len - end);
+        }
+    }
+
     pub(crate) const fn base(&self) -> *mut u8 {
         self.base.as_ptr()
     }

@@ -21,8 +21,16 @@
 //! refused even that is 0xCC again in the next version of its page. Nobody was told
 //! of its address.
 //!
+//! A move needs no address space of its own, and so no limit on that (`RLIMIT_AS`)
+//! refuses it halfway. A kernel that has no memory for its tables can: it has
+//! unmapped the old version then, and the new one is copied to its place. If that
+//! fails as well (`Stage::lost`), the code of these pages is gone; nothing is published
+//! in the region any more, and its addresses are left to whoever has got them.
+//!
 //! `stage` is as long as `code`, and a page is prepared at its own offset: the
-//! moved pages then merge into few mappings.
+//! moved pages then merge into few mappings. The gap that a move leaves in it is
+//! closed at once; if somebody else got the addresses, or if the limit is below what
+//! is mapped, the next publication begins with a new stage.
 
 use super::failed;
 use super::memory::{Effects, Memory, Write};

@@ -37,6 +37,10 @@ fn outside() -> io::Error {
     io::Error::from_raw_os_error(libc::EFAULT)
 }
 
+fn no_memory() -> io::Error {
+    io::Error::from_raw_os_error(libc::ENOMEM)
+}
+
 /// A file in memory, without a name.
 ///
 /// A program that closes descriptors by their number can close this one, and then
@@ -274,22 +278,83 @@ impl Pages {
         Mapped::part(&Arc::new(self.0), len)
     }
 
-    /// Puts them in the place of the pages at `at`.
+    /// Puts them in the place of the pages at `at`. If it fails these are as they
+    /// were, but for a kernel that has no memory for its own tables: they may be gone.
     ///
     /// # Safety
     /// The pages there are the caller's own, and nothing that Rust knows about
     /// is in them.
     pub(crate) unsafe fn move_to(self, at: *mut u8) -> io::Result<()> {
-        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-        let (from, len) = (self.0.base().cast(), self.0.len());
-        // SAFETY: the source is ours; the caller answers for what is replaced.
-        if unsafe { libc::mremap(from, len, len, flags, at) } == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
+        // SAFETY: the source is ours and was turned; the caller answers for what is
+        // replaced.
+        match unsafe { move_pages(self.0.base(), at, self.0.len()) } {
+            Moved::Whole => {
+                // The addresses are no longer ours.
+                std::mem::forget(self);
+                Ok(())
+            }
+            Moved::Copied => Ok(()),
+            Moved::Refused(error) | Moved::Lost(error) => Err(error),
         }
-        // The addresses are no longer ours.
-        std::mem::forget(self);
-        Ok(())
     }
+}
+
+/// What became of pages that were to be moved, and of those in whose place.
+enum Moved {
+    /// Nothing is where they were.
+    Whole,
+    /// They are in both places.
+    Copied,
+    /// Nothing has changed.
+    Refused(io::Error),
+    /// Nothing of the caller's is in the place any more: the addresses are free, or
+    /// somebody else's.
+    Lost(io::Error),
+}
+
+/// Puts executable pages in the place of others.
+///
+/// `mremap` unmaps what is in the place before it has all the memory that it needs
+/// for the rest. (With `MREMAP_DONTUNMAP` also before it looks at `RLIMIT_AS` and the
+/// overcommit limit, which is why that is not used here.)
+///
+/// # Safety
+/// Both ranges, whole pages, are the caller's own, and nothing that Rust knows about
+/// is in them. Those at `from` are readable.
+unsafe fn move_pages(from: *mut u8, to: *mut u8, len: usize) -> Moved {
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    // SAFETY: as promised by the caller.
+    if unsafe { libc::mremap(from.cast(), len, len, flags, to) } != libc::MAP_FAILED {
+        return Moved::Whole;
+    }
+    let error = io::Error::last_os_error();
+    // SAFETY: the source is as it was.
+    unsafe { copy_to_gap(from, to, len, error) }
+}
+
+/// After a move that failed with `error`: copies the pages, if those in whose place
+/// they were to be are gone.
+///
+/// # Safety
+/// The `len` bytes at `from` are readable.
+unsafe fn copy_to_gap(from: *const u8, to: *mut u8, len: usize, error: io::Error) -> Moved {
+    let gap = match Span::map(Some(to.addr()), len, READ_WRITE, OWN_MEMORY, None) {
+        Ok(gap) => gap,
+        // There was no gap. Another thread could only have mapped something there
+        // since the call above.
+        Err(exists) if exists.raw_os_error() == Some(libc::EEXIST) => {
+            return Moved::Refused(error);
+        }
+        Err(_) => return Moved::Lost(error),
+    };
+    // SAFETY: as promised by the caller; the pages of `gap` are new and writable.
+    unsafe { std::ptr::copy_nonoverlapping(from, gap.base(), len) };
+    if protect(&gap, 0..len, READ_EXECUTE).is_err() {
+        return Moved::Lost(error);
+    }
+    // The place is the caller's.
+    std::mem::forget(gap);
+    Moved::Copied
 }
 
 /// Changes the access to `range`, in bytes, of `span`.
@@ -307,14 +372,16 @@ fn protect(span: &Span, range: Range<usize>, access: c_int) -> io::Result<()> {
 ///
 /// # Invariants
 /// * Both spans have the same length, `live.len()` pages.
-/// * A page of `code` is readable and executable if it is live; else it can't be
-///   accessed.
+/// * Unless `lost`, a page of `code` is readable and executable if it is live; else
+///   it can't be accessed.
 #[derive(Debug)]
 pub(crate) struct Stage {
     code: Arc<Span>,
-    /// Gone when the region is sealed.
+    /// Gone when the region is sealed, or when somebody else has got addresses of it.
     stage: Option<Span>,
     live: Vec<bool>,
+    /// The addresses of some pages of `code` are free, or somebody else's.
+    lost: bool,
 }
 
 fn bytes_of(pages: &Range<usize>) -> Range<usize> {
@@ -330,17 +397,17 @@ impl Stage {
             code: Arc::new(code),
             stage: Some(stage),
             live: vec![false; capacity / PAGE_SIZE],
+            lost: false,
         })
     }
 
     fn stage(&self) -> io::Result<&Span> {
-        self.stage
-            .as_ref()
-            .ok_or_else(|| io::Error::from_raw_os_error(libc::EROFS))
+        self.stage.as_ref().ok_or_else(no_memory)
     }
 
     /// Writable copies of the newest versions of `run`; 0xCC where there is none.
     pub(crate) fn prepare(&mut self, run: Range<usize>) -> io::Result<&mut [u8]> {
+        self.renew()?;
         let bytes = bytes_of(&run);
         protect(self.stage()?, bytes.clone(), READ_WRITE)?;
         let live = self.live.get(run).ok_or_else(outside)?;
@@ -350,7 +417,8 @@ impl Stage {
             let page = start.wrapping_add(offset);
             let old = self.code.base().wrapping_add(bytes.start + offset);
             // SAFETY: `protect` has checked the bounds and made the page of the
-            // stage writable; by the type invariant a live page is readable.
+            // stage writable; by the type invariant, as nothing is lost (`renew`), a
+            // live page is readable.
             unsafe {
                 if *live {
                     std::ptr::copy_nonoverlapping(old, page, PAGE_SIZE);
@@ -371,20 +439,48 @@ impl Stage {
     /// Puts pages that were turned in the place of the old versions, in one step.
     pub(crate) fn place(&mut self, run: Range<usize>) -> io::Result<()> {
         let bytes = bytes_of(&run);
-        let live = self.live.get_mut(run).ok_or_else(outside)?;
-        let stage = self.stage.as_ref().ok_or_else(outside)?;
-        let from = stage.base().wrapping_add(bytes.start);
+        self.live.get(run.clone()).ok_or_else(outside)?;
+        let from = self.stage()?.base().wrapping_add(bytes.start);
         let to = self.code.base().wrapping_add(bytes.start);
-        // The stage keeps its addresses: nobody else can get them meanwhile.
-        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
-        let len = bytes.len();
-        // SAFETY: both ranges are ours, by the type invariant as long as `live`.
-        let moved = unsafe { libc::mremap(from.cast(), len, len, flags, to) };
-        if moved == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
+        // SAFETY: both ranges are ours, by the type invariant as long as `live`; who
+        // has turned the pages has found nothing lost (`prepare`).
+        match unsafe { move_pages(from, to, bytes.len()) } {
+            Moved::Whole => self.close_gap(bytes),
+            Moved::Copied => {}
+            Moved::Refused(error) => return Err(error),
+            Moved::Lost(error) => {
+                self.lose();
+                return Err(error);
+            }
         }
-        live.fill(true);
+        if let Some(live) = self.live.get_mut(run) {
+            live.fill(true);
+        }
         Ok(())
+    }
+
+    /// Gets the addresses of the stage back from which pages were moved. If that is
+    /// refused, or if another thread was faster, the next version is prepared
+    /// elsewhere.
+    fn close_gap(&mut self, bytes: Range<usize>) {
+        let Some(stage) = self.stage.take() else {
+            return;
+        };
+        let at = stage.base().wrapping_add(bytes.start).addr();
+        match Span::map(Some(at), bytes.len(), READ_WRITE, OWN_MEMORY, None) {
+            Ok(gap) => {
+                std::mem::forget(gap);
+                // INVARIANT: it is whole again.
+                self.stage = Some(stage);
+            }
+            Err(_) => stage.unmap_around(bytes),
+        }
+    }
+
+    /// The span is left to itself, as it would unmap what may be somebody else's.
+    fn lose(&mut self) {
+        self.lost = true;
+        std::mem::forget(Arc::clone(&self.code));
     }
 
     /// How many pages of `run` have a version.
@@ -398,16 +494,14 @@ impl Stage {
         Mapped::part(&self.code, len)
     }
 
-    /// Gets what [`give_up`](Self::give_up) gave up.
+    /// Gets a stage if there is none; an error if part of the code is lost.
     pub(crate) fn renew(&mut self) -> io::Result<()> {
+        if self.lost {
+            return Err(no_memory());
+        }
         if self.stage.is_none() {
-            self.stage = Some(Span::map(
-                None,
-                self.code.len(),
-                READ_WRITE,
-                OWN_MEMORY,
-                None,
-            )?);
+            let len = self.code.len();
+            self.stage = Some(Span::map(None, len, READ_WRITE, OWN_MEMORY, None)?);
         }
         Ok(())
     }
@@ -415,5 +509,109 @@ impl Stage {
     /// No page will be prepared any more.
     pub(crate) fn give_up(&mut self) {
         self.stage = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fork_sys::tests::in_child;
+
+    const LEN: usize = 3 * PAGE_SIZE;
+
+    /// The second page has a version that begins with 1, and the next one, with 2, is
+    /// turned.
+    fn stage() -> Stage {
+        let mut stage = Stage::new(None, LEN).unwrap();
+        for number in 1..3 {
+            stage.prepare(1..2).unwrap()[0] = number;
+            stage.turn(1..2).unwrap();
+            if number == 1 {
+                stage.place(1..2).unwrap();
+            }
+        }
+        stage
+    }
+
+    fn pages(stage: &Stage) -> (*mut u8, *mut u8) {
+        let page = |span: &Span| span.base().wrapping_add(PAGE_SIZE);
+        (page(stage.stage().unwrap()), page(&stage.code))
+    }
+
+    fn unmap(at: *mut u8) {
+        // SAFETY: the page is the test's own.
+        assert_eq!(unsafe { libc::munmap(at.cast(), PAGE_SIZE) }, 0);
+    }
+
+    fn copy_to_gap(from: *mut u8, to: *mut u8) -> Moved {
+        // SAFETY: a page of the stage is readable.
+        unsafe { super::copy_to_gap(from, to, PAGE_SIZE, no_memory()) }
+    }
+
+    fn first_byte(at: *mut u8) -> u8 {
+        // SAFETY: what is there is readable.
+        unsafe { at.read() }
+    }
+
+    /// In a process of its own, where no other thread maps anything.
+    fn alone(test: fn()) {
+        let work = || u8::from(std::panic::catch_unwind(test).is_ok());
+        assert_eq!(in_child(work), 1);
+    }
+
+    /// As a move leaves it that fails too late.
+    #[test]
+    fn what_a_failed_move_has_unmapped_is_put_there() {
+        alone(|| {
+            let stage = stage();
+            let (from, to) = pages(&stage);
+            assert!(matches!(copy_to_gap(from, to), Moved::Refused(_)));
+            assert_eq!(first_byte(to), 1);
+            unmap(to);
+            assert!(matches!(copy_to_gap(from, to), Moved::Copied));
+            assert_eq!((first_byte(from), first_byte(to)), (2, 2));
+        });
+    }
+
+    /// Nobody unmaps it, reads it or publishes it.
+    #[test]
+    fn what_others_have_mapped_in_a_place_that_was_lost_is_left_alone() {
+        alone(|| {
+            let mut stage = stage();
+            let (_, to) = pages(&stage);
+            unmap(to);
+            stage.lose();
+            let other = Span::map(Some(to.addr()), PAGE_SIZE, READ_WRITE, OWN_MEMORY, None);
+            let other = other.unwrap();
+            let error = stage.prepare(1..2).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::ENOMEM));
+            drop(stage);
+            assert_eq!(first_byte(other.base()), 0);
+        });
+    }
+
+    #[test]
+    fn what_others_have_mapped_in_the_stage_is_left_alone() {
+        alone(|| {
+            let mut stage = stage();
+            let (from, to) = pages(&stage);
+            // Another thread, between the move and the mapping that closes the gap.
+            unmap(from);
+            let other = Span::map(Some(from.addr()), PAGE_SIZE, READ_WRITE, OWN_MEMORY, None);
+            let other = other.unwrap();
+            stage.close_gap(bytes_of(&(1..2)));
+            assert!(stage.stage.is_none());
+            // Both pages around it are gone, and it is not.
+            for page in [from.wrapping_sub(PAGE_SIZE), from.wrapping_add(PAGE_SIZE)] {
+                let free = Span::map(Some(page.addr()), PAGE_SIZE, READ_WRITE, OWN_MEMORY, None);
+                drop(free.unwrap());
+            }
+            assert_eq!(first_byte(other.base()), 0);
+            // The next version is prepared elsewhere.
+            assert_eq!(stage.prepare(1..2).unwrap()[0], 1);
+            stage.turn(1..2).unwrap();
+            stage.place(1..2).unwrap();
+            assert_eq!(first_byte(to), 1);
+        });
     }
 }

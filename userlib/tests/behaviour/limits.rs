@@ -6,7 +6,8 @@
 use super::process::{End, child};
 use super::{create, options, returns, run};
 use jitfd::{
-    Backend, CodeOptions, Error, Fallback, Kind, Options, RegionOptions, Trial, probe, validate,
+    Backend, CodeOptions, Error, Fallback, Kind, Options, Published, RegionOptions, Trial, probe,
+    validate,
 };
 use std::fs::File;
 use std::os::fd::FromRawFd;
@@ -19,6 +20,16 @@ fn limit_files(bytes: u64) {
     };
     // SAFETY: the limit is readable; only this child has it.
     unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) };
+}
+
+/// How much this process may map, in bytes. What it has stays.
+fn limit_addresses(bytes: u64) {
+    let limit = libc::rlimit {
+        rlim_cur: bytes,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: the limit is readable; only this child has it.
+    unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) };
 }
 
 /// Each bit of the status that is missing is a promise that was broken.
@@ -57,6 +68,29 @@ pub fn a_limit_on_files_is_an_error_and_no_signal(backend: Backend) {
         ])
     });
     assert_eq!(in_child, End::Status(0b11_1111));
+}
+
+/// A publication works or is an error; what was published runs on.
+pub fn a_limit_on_addresses_takes_no_code_away(backend: Backend) {
+    let codes = [1, 2, 3, 4].map(returns);
+    let in_child = child(|| {
+        let region = create(backend, 1 << 20);
+        let first = region.append(&codes[0]);
+        limit_addresses(1 << 20);
+        let bounded = [1, 2].map(|number| region.append(&codes[number]));
+        limit_addresses(libc::RLIM_INFINITY);
+        let last = region.append(&codes[3]);
+        let right = |at: &Result<Published, Error>, value| match at {
+            Ok(at) => run(&region, at.offset) == value,
+            Err(error) => error.kind() == Some(Kind::NoMemory),
+        };
+        all(&[
+            first.is_ok() && right(&first, 1),
+            right(&bounded[0], 2) && right(&bounded[1], 3),
+            last.is_ok() && right(&last, 4),
+        ])
+    });
+    assert_eq!(in_child, End::Status(0b111));
 }
 
 pub fn the_probe_and_the_choice_agree_under_a_limit_on_files(_: Backend) {

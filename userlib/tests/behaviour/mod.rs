@@ -103,6 +103,7 @@ macro_rules! each_behaviour {
             adopt::a_child_goes_on_with_a_code_space,
             adopt::a_child_of_a_region_for_any_process_needs_no_copy,
             limits::a_limit_on_files_is_an_error_and_no_signal,
+            limits::a_limit_on_addresses_takes_no_code_away,
             limits::the_probe_and_the_choice_agree_under_a_limit_on_files,
             limits::a_probe_that_cannot_fork_says_so,
             limits::descriptors_that_the_program_closes_are_missed,
