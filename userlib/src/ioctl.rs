@@ -68,6 +68,11 @@ pub(crate) fn append(
     expect: Option<usize>,
     flags: u32,
 ) -> Result<usize, Error> {
+    let beyond = |offset: &usize| to_u64(*offset) >= abi::MAX_REGION;
+    if let Some(expected) = expect.filter(beyond) {
+        // One of these numbers means anywhere to the kernel, and no cursor gets there.
+        return Err(Error::Stale { expected });
+    }
     let expected = expect.map_or(abi::ANY_OFFSET, to_u64);
     let value = publish(handle, abi::JIT_APPEND, pieces, expected, flags);
     value
@@ -124,4 +129,22 @@ pub(crate) fn seal(handle: BorrowedFd<'_>) -> Result<(), Error> {
 /// `JIT_STATS`.
 pub(crate) fn stats(handle: BorrowedFd<'_>) -> Result<abi::Stats, Error> {
     sys::ioctl_out(handle, abi::JIT_STATS).map_err(failed(Call::Stats))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn no_place_beyond_every_region_is_asked_for() {
+        let file = File::open("/dev/null").unwrap();
+        let asked = |expect| append(file.as_fd(), &[], expect, 0);
+        for expected in [crate::cast::to_usize(abi::MAX_REGION), usize::MAX] {
+            assert_eq!(asked(Some(expected)), Err(Error::Stale { expected }));
+        }
+        let calls = [None, Some(0), Some(4096)].map(asked);
+        assert!(calls.iter().all(|call| matches!(call, Err(Error::System(_)))));
+    }
 }

@@ -67,8 +67,15 @@ pub fn refusals_come_in_their_order(backend: Backend) {
         kind(append.append(&[&nops(8192)], Some(8))),
         Some(Kind::Full)
     );
-    let stale = append.append(&[&nops(1)], Some(8)).unwrap_err();
-    assert_eq!(stale, Error::Stale { expected: 8 });
+    // The last is the number that means anywhere to the kernel.
+    for expected in [8, 1 << 30, usize::MAX] {
+        let stale = append.append(&[&nops(1)], Some(expected)).unwrap_err();
+        assert_eq!(stale, Error::Stale { expected });
+    }
+    let free = options(backend).boundary_map(false).create(4096).unwrap();
+    let expected = usize::MAX;
+    let stale = free.append_at(expected, &nops(1).aligned(Align::NONE));
+    assert_eq!(stale, Err(Error::Stale { expected }));
     region.fill(second, &nops(16)).unwrap();
     region.seal().unwrap();
     region.seal().unwrap();
