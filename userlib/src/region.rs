@@ -918,7 +918,9 @@ impl JitFd {
 
     /// The offset in the region of `len` bytes in a reserved range.
     fn offset_in(&self, range: &Reservation, skip: usize, len: usize) -> Result<usize, Error> {
-        if self.place_at(range.offset).address != range.address {
+        let end = range.offset.checked_add(range.len);
+        let inside = end.is_some_and(|end| end <= self.capacity());
+        if !inside || self.place_at(range.offset).address != range.address {
             return Err(Error::Argument("the range was reserved in another region"));
         }
         let fits = skip.checked_add(len).is_some_and(|end| end <= range.len);

@@ -165,6 +165,12 @@ pub fn reserved_ranges_are_filled_once(backend: Backend) {
         other.fill(&place, &returns(1)),
         Err(Error::Argument(_))
     ));
+    // Of no region at all: no memory is got for its place.
+    for offset in [4096 - 63, 4096, 1 << 40, usize::MAX - 1, usize::MAX] {
+        let address = region.base().addr().wrapping_add(offset);
+        let refused = region.fill(Reservation::from_parts(offset, address, 64), &returns(1));
+        assert!(matches!(refused, Err(Error::Argument(_))), "{refused:?}");
+    }
 }
 
 pub fn a_region_fills_up_and_can_be_sealed(backend: Backend) {
