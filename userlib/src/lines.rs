@@ -71,7 +71,7 @@ impl LineWriter {
     #[must_use]
     pub fn place(&self, len: usize) -> usize {
         let at = self.bytes.len();
-        if at % LINE + len > LINE {
+        if len > LINE - at % LINE {
             at.next_multiple_of(LINE)
         } else {
             at
@@ -197,6 +197,7 @@ mod tests {
         assert!(code.patch(usize::MAX, &[0x90]).is_err());
         assert_eq!(code.bytes(), [0xc3]);
         code.patch(0, &[0x90]).unwrap();
+        assert_eq!((code.place(64), code.place(usize::MAX)), (64, 64));
         assert_eq!((code.align(Align::PAGE), code.bytes().len()), (4096, 4096));
         assert!(validate(code.bytes(), &Options::new().within_lines()).is_ok());
     }
