@@ -11,7 +11,7 @@ use crate::scan::is_vendor_dependent;
 use crate::validate::{LOCK, Options, Validator};
 use iced_x86::{
     BlockEncoder, BlockEncoderOptions, BlockEncoderResult, Decoder, DecoderOptions, Instruction,
-    InstructionBlock, OpKind,
+    InstructionBlock, Mnemonic, OpKind,
 };
 use std::ops::Range;
 
@@ -42,6 +42,10 @@ pub struct MovedCode {
 }
 
 const NO_CODE: Error = Error::Argument("only whole, valid instructions can be moved");
+const XBEGIN: Error = Error::Argument(
+    "an xbegin can't be moved: its form for another place is one that makers disagree about; emit \
+     it for its address",
+);
 const TOO_FAR: Error = Error::Argument(
     "a memory operand of the code can't reach its target from the new address; ask for a window \
      that reaches it",
@@ -69,8 +73,8 @@ const GROWTH: usize = 24;
 /// [`Error::Validation`] with [`Reason::IntoInstruction`] if a branch goes into the
 /// middle of an instruction of the code, or with [`Reason::VendorDependent`]; offsets
 /// are in `code`.
-/// [`Error::Argument`] if some bytes are not a whole, valid instruction, or a
-/// memory operand can't reach its target.
+/// [`Error::Argument`] if some bytes are not a whole, valid instruction, one is
+/// `xbegin`, or a memory operand can't reach its target.
 ///
 /// # Example
 /// ```
@@ -93,12 +97,16 @@ fn decode(code: &[u8], from: usize) -> Result<Vec<Instruction>, Error> {
     if !valid || code.is_empty() {
         return Err(NO_CODE);
     }
-    // What is encoded again has lost the prefix, and one of the two meanings.
+    // What is encoded again has lost the prefix, and one of the two meanings; or, if
+    // its target is near, it has got the prefix.
     let mut at = 0;
     for one in &instructions {
         let bytes = code.get(at..at + one.len()).unwrap_or_default();
         if is_vendor_dependent(one, bytes) {
             return Err(ValidationError::at(code, at, Reason::VendorDependent).into());
+        }
+        if one.mnemonic() == Mnemonic::Xbegin {
+            return Err(XBEGIN);
         }
         at += one.len();
     }
@@ -346,5 +354,10 @@ mod tests {
         let load = [0x8b, 0x05, 0, 0, 0, 0];
         assert!(move_code(&load, 0x1000, 0x2000).is_ok());
         assert_eq!(move_code(&load, 1 << 41, 1 << 40), Err(TOO_FAR));
+        // xbegin +4; xend; ret; ret
+        let transaction = [0xc7, 0xf8, 4, 0, 0, 0, 0x0f, 0x01, 0xd5, 0xc3, 0xc3];
+        for to in [0x5000, 1 << 40] {
+            assert_eq!(move_code(&transaction, 0x1000, to), Err(XBEGIN));
+        }
     }
 }
