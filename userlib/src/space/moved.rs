@@ -50,6 +50,8 @@ const TOO_FAR: Error = Error::Argument(
     "a memory operand of the code can't reach its target from the new address; ask for a window \
      that reaches it",
 );
+const NO_ADDRESSES: Error =
+    Error::Argument("the code would go on behind the last address; move it to a lower one");
 
 /// What one branch can need more than it has now, in bytes: a longer form, and
 /// the address of its target.
@@ -74,7 +76,8 @@ const GROWTH: usize = 24;
 /// middle of an instruction of the code, or with [`Reason::VendorDependent`]; offsets
 /// are in `code`.
 /// [`Error::Argument`] if some bytes are not a whole, valid instruction, one is
-/// `xbegin`, or a memory operand can't reach its target.
+/// `xbegin`, a memory operand can't reach its target, or addresses end before the code
+/// does.
 ///
 /// # Example
 /// ```
@@ -173,8 +176,8 @@ fn is_branch(one: &Instruction) -> bool {
 }
 
 fn encode(instructions: &[Instruction], to: usize) -> Result<MovedCode, Error> {
-    let ip = crate::cast::to_u64(to);
-    let block = InstructionBlock::new(instructions, ip);
+    to.checked_add(bound(instructions)).ok_or(NO_ADDRESSES)?;
+    let block = InstructionBlock::new(instructions, crate::cast::to_u64(to));
     let options = BlockEncoderOptions::RETURN_RELOC_INFOS;
     let done = BlockEncoder::encode(64, block, options).map_err(|_| TOO_FAR)?;
     let data = addresses(&done);
@@ -356,6 +359,11 @@ mod tests {
         assert_eq!(move_code(&load, 1 << 41, 1 << 40), Err(TOO_FAR));
         // xbegin +4; xend; ret; ret
         let transaction = [0xc7, 0xf8, 4, 0, 0, 0, 0x0f, 0x01, 0xd5, 0xc3, 0xc3];
+        // jns to far away, which goes by an address behind it; nop
+        let branch = [0x0f, 0x89, 0x3c, 0, 0, 0, 0x90];
+        for to in [usize::MAX - 3, usize::MAX] {
+            assert_eq!(move_code(&branch, 0x7fff_ffff_ffc0, to), Err(NO_ADDRESSES));
+        }
         for to in [0x5000, 1 << 40] {
             assert_eq!(move_code(&transaction, 0x1000, to), Err(XBEGIN));
         }
