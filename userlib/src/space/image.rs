@@ -105,6 +105,21 @@ impl Item {
         })
     }
 
+    /// Whether each field is inside of the item, and refers to one of `items` items
+    /// or to an address.
+    fn check_records(&self, items: usize) -> Result<(), Error> {
+        for reloc in &self.relocs {
+            self.field(reloc, 0)?;
+            match reloc.target {
+                Target::Item(number) if number >= items => {
+                    return Err(self.error(reloc, RelocReason::NoItem(number)));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     fn error(&self, reloc: &Reloc, reason: RelocReason) -> Error {
         Error::Relocation(Box::new(RelocError {
             item: self.name.clone(),
@@ -228,7 +243,8 @@ impl Image {
         })
     }
 
-    /// What each item must hold by itself, or it could change what another is.
+    /// What each item must hold by itself, or it could change what another is; and
+    /// what is known to be wrong wherever the image lies.
     fn check_items(&self) -> Result<(), Error> {
         for (number, item) in self.items.iter().enumerate() {
             if let Some(range) = item.bad_data() {
@@ -236,6 +252,7 @@ impl Image {
                 return Err(self.error(number, ItemReason::DataRange { range, len }));
             }
             item.check_overlaps()?;
+            item.check_records(self.items.len())?;
         }
         Ok(())
     }

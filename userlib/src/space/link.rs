@@ -25,7 +25,8 @@ impl CodeSpace {
     /// [`SpaceOptions::validation`]: super::SpaceOptions::validation
     ///
     /// # Errors
-    /// Nothing is published then.
+    /// Nothing is published then. Room that was reserved already counts as wasted: if a
+    /// record does not reach, validation refuses, or publishing fails.
     /// * [`Error::Argument`] if the image or an item is empty;
     /// * [`Error::Item`] if an item's data is not inside of it, or it ends inside an
     ///   instruction;

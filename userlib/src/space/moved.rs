@@ -208,7 +208,8 @@ impl CodeSpace {
     /// it comes to lie: [`move_code`]. The length in `request` is not used.
     ///
     /// # Errors
-    /// As [`move_code`], [`reserve`](Self::reserve) and [`fill`](Self::fill).
+    /// As [`move_code`], [`reserve`](Self::reserve) and [`fill`](Self::fill). Room that
+    /// was reserved already counts as wasted.
     ///
     /// # Example
     /// ```

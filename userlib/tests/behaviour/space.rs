@@ -283,6 +283,14 @@ pub fn what_cannot_be_linked_leaves_no_function(backend: Backend) {
         (stats.functions, stats.reserved, stats.published),
         (0, 0, 0)
     );
+    // What no place would make right costs no room.
+    for (at, item) in [(0, 1), (1, 0)] {
+        let reloc = Reloc::new(at, RelocKind::Rel8, Target::Item(item));
+        let mut image = Image::new();
+        image.add(Item::new("wrong", vec![0xc3]).reloc(reloc));
+        assert!(matches!(space.link(&image), Err(Error::Relocation(_))));
+    }
+    assert_eq!(space.stats(), stats);
     let far = Reloc::new(0, RelocKind::Rel8, Target::Address(1 << 44));
     let mut image = Image::new();
     image.add(Item::new("far", vec![0xc3]).reloc(far));
