@@ -145,6 +145,10 @@ mod tests {
             assert_eq!(asked(Some(expected)), Err(Error::Stale { expected }));
         }
         let calls = [None, Some(0), Some(4096)].map(asked);
-        assert!(calls.iter().all(|call| matches!(call, Err(Error::System(_)))));
+        assert!(
+            calls
+                .iter()
+                .all(|call| matches!(call, Err(Error::System(_))))
+        );
     }
 }

@@ -89,12 +89,15 @@ pub(crate) const FRESH_FROM: usize = 16 * abi::PAGE_SIZE;
 impl Mode {
     /// The mode in which `chunks` are appended.
     pub(crate) fn for_append(chunks: &[&Validated]) -> Self {
-        if !chunks.iter().any(|chunk| chunk.holds_data()) {
+        Self::for_cursor(chunks.iter().copied())
+    }
+
+    /// The same.
+    pub(crate) fn for_cursor<'a>(chunks: impl Iterator<Item = &'a Validated> + Clone) -> Self {
+        if !chunks.clone().any(Validated::holds_data) {
             return Self::Lazy;
         }
-        let total = chunks
-            .iter()
-            .fold(0_usize, |sum, chunk| sum.saturating_add(chunk.len()));
+        let total = chunks.fold(0_usize, |sum, chunk| sum.saturating_add(chunk.len()));
         if total >= FRESH_FROM {
             Self::Fresh
         } else {
@@ -153,6 +156,17 @@ pub(crate) fn place(
     (end <= capacity).then_some((offsets, end))
 }
 
+/// The cursor after `chunks` are appended at `cursor`, each at its alignment; `None`
+/// on overflow.
+pub(crate) fn end<'a>(
+    cursor: usize,
+    mut chunks: impl Iterator<Item = &'a Validated>,
+    mode: Mode,
+) -> Option<usize> {
+    let next = |at, chunk: &Validated| chunk.align().up(at)?.checked_add(chunk.len());
+    edge(chunks.try_fold(edge(cursor, mode)?, next)?, mode)
+}
+
 const fn edge(at: usize, mode: Mode) -> Option<usize> {
     match mode {
         Mode::Fresh => Align::PAGE.up(at),
@@ -162,6 +176,7 @@ const fn edge(at: usize, mode: Mode) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use super::end as end_of;
     use super::*;
     use crate::{Options, validate};
     use proptest::prelude::*;
@@ -237,6 +252,7 @@ mod tests {
             let refs: Vec<_> = chunks.iter().collect();
             let mode = if fresh { Mode::Fresh } else { Mode::Lazy };
             let (offsets, end) = place(cursor, usize::MAX, &refs, None, mode).unwrap();
+            prop_assert_eq!(end_of(cursor, refs.iter().copied(), mode), Some(end));
             let mut free = if fresh { cursor.next_multiple_of(4096) } else { cursor };
             for (&offset, chunk) in offsets.iter().zip(&chunks) {
                 prop_assert!(offset >= free && offset - free < chunk.align().bytes());

@@ -64,9 +64,10 @@ impl Area {
         self.region.capacity()
     }
 
-    /// Whether `len` more bytes certainly do not fit. The cursor only grows.
-    pub(super) fn is_too_full_for(&self, len: usize) -> bool {
-        self.capacity() - self.counts.end().min(self.capacity()) < len
+    /// Whether something may fit that has this end if it begins at this cursor. If
+    /// not, it never will: the cursor only grows.
+    pub(super) fn may_have_room(&self, end: impl Fn(usize) -> Option<usize>) -> bool {
+        end(self.counts.end()).is_some_and(|end| end <= self.capacity())
     }
 
     /// Publishes chunks at the cursor, all or none.

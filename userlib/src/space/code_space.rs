@@ -16,7 +16,7 @@ use super::table::Table;
 use super::window::Window;
 use crate::error::{Call, Error, Kind, SystemError};
 use crate::fork_sys::Owner;
-use crate::layout::{Align, FRESH_FROM};
+use crate::layout::{Align, Mode, end};
 use crate::region::JitFd;
 use crate::validated::Validated;
 use std::fmt;
@@ -82,6 +82,9 @@ pub struct CodeSpace {
 const TOO_MANY: Error = Error::Argument("a code space has room for 2^32 regions");
 /// The cursor of each region only grows.
 const CROWDED: Error = Error::System(SystemError::new(Call::Append, libc::ENOSPC));
+const TOO_LARGE: Error = Error::Argument(
+    "no region has room for that: with the lead in front of it, it has more than 1 GiB",
+);
 /// The largest region, in bytes.
 const LARGEST: usize = 1 << 30;
 const FOREIGN: Error = Error::Argument("the address is not in this code space");
@@ -120,7 +123,7 @@ impl CodeSpace {
             growing: Mutex::new(()),
             owner: Owner::new().ok(),
         };
-        space.grow(0, 1, None)?;
+        space.grow(0, space.options.lead.checked_add(1), None)?;
         Ok(space)
     }
 
@@ -155,7 +158,8 @@ impl CodeSpace {
     ///
     /// # Errors
     /// As [`JitFd::append_batch`], but [`Error::Bound`] where the code space may not
-    /// grow as far as is needed; [`Error::NoRoom`] if it must grow at addresses where it can't.
+    /// grow as far as is needed; [`Error::NoRoom`] if it must grow at addresses where it
+    /// can't; [`Error::Argument`] if it is more than a region of 1 GiB has room for.
     ///
     /// # Example
     /// ```
@@ -177,10 +181,10 @@ impl CodeSpace {
             return Ok(Vec::new());
         }
         self.check_owner(Call::Append)?;
-        let chunks = batch
-            .iter()
-            .map(|(_, chunk)| chunk.len() + chunk.align().bytes());
-        let functions = self.place(chunks.sum(), None, |_, area| area.append(batch))?;
+        let chunks = batch.iter().map(|&(_, chunk)| chunk);
+        let mode = Mode::for_cursor(chunks.clone());
+        let end = |at| end(at, chunks.clone(), mode);
+        let functions = self.place(end, None, |_, area| area.append(batch))?;
         let pairs = batch.iter().zip(&functions);
         self.tell(
             pairs.map(|(&(name, chunk), function)| {
@@ -194,7 +198,8 @@ impl CodeSpace {
     ///
     /// # Errors
     /// As [`JitFd::reserve`], but [`Error::Bound`] where the code space may not grow
-    /// as far as is needed; [`Error::NoRoom`] if it must grow at addresses where it can't.
+    /// as far as is needed; [`Error::NoRoom`] if it must grow at addresses where it can't;
+    /// [`Error::Argument`] if it is more than a region of 1 GiB has room for.
     ///
     /// # Example
     /// ```
@@ -231,8 +236,8 @@ impl CodeSpace {
         parts: &[Part<'_>],
     ) -> Result<Slot, Error> {
         self.check_owner(Call::Reserve)?;
-        let most = len.saturating_add(align.bytes());
-        self.place(most, window, |number, area| {
+        let end = |at| align.up(at)?.checked_add(len);
+        self.place(end, window, |number, area| {
             area.reserve(number, len, align, parts)
         })
     }
@@ -434,11 +439,11 @@ impl CodeSpace {
         unsafe { area.region.entry(function.address - area.base()) }
     }
 
-    /// Does `work` in the newest region that can take it, or in a new one. It
-    /// needs `len` bytes at most.
+    /// Does `work` in the newest region that can take it, or in a new one. `end` says
+    /// where it ends if it begins at a cursor.
     fn place<T>(
         &self,
-        len: usize,
+        end: impl Fn(usize) -> Option<usize>,
         window: Option<Window>,
         work: impl Fn(usize, &Area) -> Result<T, Error>,
     ) -> Result<T, Error> {
@@ -446,13 +451,13 @@ impl CodeSpace {
         for _ in 0..TRIES {
             let seen = self.areas.len();
             for number in (0..seen).rev() {
-                match self.try_in(number, len, window, &work) {
+                match self.try_in(number, &end, window, &work) {
                     Some(Err(error)) if error.kind() == Some(Kind::Full) => last = error,
                     Some(done) => return done,
                     None => {}
                 }
             }
-            self.grow(seen, len, window)?;
+            self.grow(seen, end(self.options.lead), window)?;
         }
         Err(last)
     }
@@ -460,24 +465,24 @@ impl CodeSpace {
     fn try_in<T>(
         &self,
         number: usize,
-        len: usize,
+        end: impl Fn(usize) -> Option<usize>,
         window: Option<Window>,
         work: impl Fn(usize, &Area) -> Result<T, Error>,
     ) -> Option<Result<T, Error>> {
         let area = self.areas.get(number)?;
         let fits = window.is_none_or(|window| window.contains(area.base(), area.capacity()));
-        (fits && !area.is_too_full_for(len)).then(|| work(number, area))
+        (fits && area.may_have_room(end)).then(|| work(number, area))
     }
 
-    /// Adds a region with room for `len` bytes, unless another thread has added
-    /// one since there were `seen`.
-    fn grow(&self, seen: usize, len: usize, window: Option<Window>) -> Result<(), Error> {
+    /// Adds a region of at least `need` bytes, its lead among them, unless another
+    /// thread has added one since there were `seen`. `None` is more than there can be.
+    fn grow(&self, seen: usize, need: Option<usize>, window: Option<Window>) -> Result<(), Error> {
         // A panic can't leave anything half done: the region is added last.
         let _growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.areas.len() != seen {
             return Ok(());
         }
-        let (least, mut capacity) = self.next_capacity(len)?;
+        let (least, mut capacity) = self.next_capacity(need.unwrap_or(usize::MAX))?;
         let region = self.window(window).map_or(self.options.region, |window| {
             self.options.region.window(window)
         });
@@ -496,33 +501,22 @@ impl CodeSpace {
     }
 
     /// The least capacity of the next region, and the one it is to have.
-    fn next_capacity(&self, len: usize) -> Result<(usize, usize), Error> {
+    fn next_capacity(&self, need: usize) -> Result<(usize, usize), Error> {
         let used: usize = self.areas.iter().map(Area::capacity).sum();
         let left = self.options.max_capacity.saturating_sub(used);
         // Regions are whole pages; the bound holds all the same.
         let left = left - left % Align::PAGE.bytes();
-        let need = len.saturating_add(self.options.lead);
-        let full = Error::Bound {
-            needed: need,
-            used,
-            bound: self.options.max_capacity,
-        };
-        // Large chunks with data start and end at page boundaries.
-        let edges = if len < FRESH_FROM {
-            0
-        } else {
-            2 * Align::PAGE.bytes()
-        };
-        let wanted = Align::PAGE.up(need.saturating_add(edges));
-        // No region is larger, but what just fits without the edges may be.
-        let wanted = wanted.ok_or_else(|| full.clone())?.min(LARGEST.max(need));
-        let capacity = self.options.region_capacity.max(wanted).min(left);
-        // What just fits without the edges is worth a try.
-        if capacity >= need {
-            Ok((wanted.min(capacity), capacity))
-        } else {
-            Err(full)
+        let least = Align::PAGE.up(need).filter(|&least| least <= LARGEST);
+        let least = least.ok_or(TOO_LARGE)?;
+        let capacity = self.options.region_capacity.max(least).min(left);
+        if capacity < least {
+            return Err(Error::Bound {
+                needed: need,
+                used,
+                bound: self.options.max_capacity,
+            });
         }
+        Ok((least, capacity))
     }
 
     /// Where the next region must lie.

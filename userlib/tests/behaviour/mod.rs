@@ -60,6 +60,7 @@ macro_rules! each_behaviour {
             space::slots_of_others_and_slots_given_up_are_refused,
             space::a_compiler_that_panics_leaves_nothing_reserved,
             space::it_grows_until_its_bound,
+            space::what_just_fits_is_taken,
             space::a_batch_stays_together,
             space::regions_reach_each_other_and_what_they_must,
             space::one_request_can_ask_for_a_place,

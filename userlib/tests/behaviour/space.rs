@@ -136,7 +136,7 @@ pub fn it_grows_until_its_bound(backend: Backend) {
         }
     };
     let (used, bound) = (3 * 4096, 3 * 4096);
-    let needed = 6 + 16 + 16;
+    let needed = 16 + 6;
     let expected = Error::Bound {
         needed,
         used,
@@ -164,11 +164,43 @@ pub fn it_grows_until_its_bound(backend: Backend) {
     assert!(odd.reserve(&Request::new(4000)).is_ok());
     let full = odd.reserve(&Request::new(200)).unwrap_err();
     assert_eq!(full.kind(), Some(Kind::Full));
+    for huge in [1 << 30, 1 << 31, usize::MAX] {
+        let refused = odd.reserve(&Request::new(huge)).unwrap_err();
+        assert!(refused.to_string().contains("1 GiB"), "{refused}");
+    }
     let large = small(backend).create().unwrap();
     let nops = validate(&[0x90; 50_000], &Options::new()).unwrap();
     large.publish("large", &nops).unwrap();
     let stats = large.stats();
     assert_eq!((stats.regions, stats.published), (2, 50_000));
+}
+
+/// Whatever the alignments are: nothing is left empty, and no region is added.
+pub fn what_just_fits_is_taken(backend: Backend) {
+    let with = |lead| {
+        small(backend)
+            .max_capacity(4096)
+            .lead(lead)
+            .create()
+            .unwrap()
+    };
+    let whole = Request::new(4096).align(Align::NONE);
+    assert_eq!(with(0).reserve(&whole).unwrap().len(), 4096);
+    let nops = validate(&[0x90; 4080], &Options::new()).unwrap();
+    assert_eq!(
+        with(16).publish("behind the lead", &nops).unwrap().len,
+        4080
+    );
+    let data = validate(&[0x90; 1 << 16], &Options::new().data(0..8)).unwrap();
+    // Pages of its own, and one for the lead.
+    let options = large(backend)
+        .region_capacity(4096)
+        .max_capacity(4096 + 4096 + (1 << 16));
+    let space = options.create().unwrap();
+    space.publish("data", &data).unwrap();
+    assert_eq!(space.stats().capacity, 4096 + 4096 + (1 << 16));
+    let full = space.publish("data", &data).unwrap_err();
+    assert_eq!(full.kind(), Some(Kind::Full));
 }
 
 pub fn a_batch_stays_together(backend: Backend) {
