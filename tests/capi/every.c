@@ -1755,6 +1755,23 @@ static void released_trampolines_trap(void)
 	jitfd_table_destroy(table);
 }
 
+/* As long as nothing else is made there, a second time changes nothing. */
+static void a_trampoline_released_twice_has_one_owner(void)
+{
+	jitfd_table *table = new_table(JITFD_CARRIER_RSI, 0);
+	long numbers[] = { 10, 20 };
+	jitfd_function entries[2];
+
+	entries[0] = jitfd_table_bind(table, (jitfd_function)context_of, &numbers[0]);
+	jitfd_table_release(table, entries[0]);
+	jitfd_table_release(table, entries[0]);
+	for (int i = 0; i < 2; i++)
+		entries[i] = jitfd_table_bind(table, (jitfd_function)context_of, &numbers[i]);
+	CHECK(entries[0] != NULL && entries[1] != NULL && entries[0] != entries[1]);
+	CHECK(((long (*)(long))entries[0])(1) == 11 && ((long (*)(long))entries[1])(1) == 21);
+	jitfd_table_destroy(table);
+}
+
 static void bad_tables_are_refused(void)
 {
 	struct jitfd_table_options options;
@@ -2085,6 +2102,7 @@ static const struct test tests[] = {
 	PUBLISHES(each_register_carries),
 	PUBLISHES(trampolines_come_and_go),
 	PUBLISHES(released_trampolines_trap),
+	PUBLISHES(a_trampoline_released_twice_has_one_owner),
 	PUBLISHES(bad_tables_are_refused),
 	PUBLISHES(settings_are_published),
 	TEST(settings_take_many_pushes),

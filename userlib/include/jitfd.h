@@ -2021,6 +2021,11 @@ jitfd_function jitfd_table_bind(struct jitfd_table *table,
  * Frees a trampoline, which nobody calls from now on. Calls that have reached the
  * target are not concerned. A call that is made nevertheless ends with SIGTRAP as
  * long as the trampoline was not made anew. Null is allowed for the entry.
+ *
+ * Freeing one twice is an error of the program, as with free(). It changes nothing
+ * as long as no trampoline was made anew in its place and its copy of the code is
+ * mapped; two threads that free one at the same time are not found out. A pointer
+ * that is none of this table's trampolines is not found out at all.
  */
 void jitfd_table_release(struct jitfd_table *table, jitfd_function entry);
 

@@ -204,6 +204,11 @@ pub unsafe extern "C" fn jitfd_table_bind(
 /// Frees a trampoline, which nobody calls from now on. Calls that have reached the
 /// target are not concerned. A call that is made nevertheless ends with SIGTRAP as
 /// long as the trampoline was not made anew. Null is allowed for the entry.
+///
+/// Freeing one twice is an error of the program, as with free(). It changes nothing
+/// as long as no trampoline was made anew in its place and its copy of the code is
+/// mapped; two threads that free one at the same time are not found out. A pointer
+/// that is none of this table's trampolines is not found out at all.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jitfd_table_release(table: *mut jitfd_table, entry: jitfd_function) {
     guard::quietly(|| {

@@ -3,8 +3,8 @@
 //! Slots that a thread has taken in advance, and those it has given back and may
 //! want again: what makes binding cheap.
 //!
-//! Each thread has a few lines of them, a table uses the one that its number says.
-//! A line is filled, and emptied, by halves. Only its thread ever sees it, so
+//! Each thread has a few lines of them, each of one table; a table looks first for the
+//! line that its number says. A line is filled, and emptied, by halves. Only its thread ever sees it, so
 //! nothing is locked; what a thread keeps goes back to its table when it ends.
 //!
 //! Not for signal handlers: one could come in the middle of a change.
@@ -26,12 +26,15 @@ thread_local! {
     static CACHE: Cache = const {
         Cache {
             lines: [const { OnceCell::new() }; LINES],
+            oldest: Cell::new(0),
         }
     };
 }
 
 struct Cache {
     lines: [OnceCell<Box<Line>>; LINES],
+    /// Which line its table loses next, when all have one.
+    oldest: Cell<usize>,
 }
 
 /// # Invariants
@@ -51,22 +54,45 @@ impl Cache {
         &self.lines[crate::cast::to_usize(table) % LINES]
     }
 
-    /// The line of this table, if it is.
+    /// The line that this table has.
     #[inline]
     fn own_line(&self, table: u64) -> Option<&Line> {
-        let line = self.line(table).get()?;
-        (line.table.get() == table).then_some(line)
+        match self.line(table).get() {
+            Some(line) if line.table.get() == table => Some(line),
+            _ => self.search(table),
+        }
     }
 
-    /// The same; whoever has it now loses it.
+    fn search(&self, table: u64) -> Option<&Line> {
+        let mut lines = self.lines.iter().filter_map(OnceCell::get);
+        lines
+            .find(|line| line.table.get() == table)
+            .map(|line| &**line)
+    }
+
+    /// The same; if it has none, one that nobody has, or else that of another.
     fn claim(&self, pool: &Arc<Pool>) -> &Line {
-        let line = self.line(pool.id()).get_or_init(|| Box::new(Line::new()));
-        if line.table.get() != pool.id() {
-            line.spill(ROOM);
-            line.table.set(pool.id());
-            line.pool.replace(Arc::downgrade(pool));
+        if let Some(line) = self.own_line(pool.id()) {
+            return line;
         }
+        let line = self.vacant(pool.id());
+        let line = line.get_or_init(|| Box::new(Line::new()));
+        line.spill(ROOM);
+        line.table.set(pool.id());
+        line.pool.replace(Arc::downgrade(pool));
         line
+    }
+
+    fn vacant(&self, table: u64) -> &OnceCell<Box<Line>> {
+        let first = std::iter::once(self.line(table));
+        let unused = |line: &&OnceCell<_>| line.get().is_none();
+        if let Some(line) = first.chain(&self.lines).find(unused) {
+            return line;
+        }
+        let oldest = self.oldest.get() % LINES;
+        self.oldest.set(oldest + 1);
+        // The remainder is below the number of lines.
+        &self.lines[oldest]
     }
 }
 

@@ -91,11 +91,16 @@ impl Slot {
         self.target.store(target.cast_mut(), Ordering::Release);
     }
 
-    /// The target goes first: nobody finds it without its context.
+    /// The target goes first: nobody finds it without its context. Returns whether it
+    /// had another target than the trap.
     #[inline]
-    fn clear(&self, trap: *mut c_void) {
+    fn clear(&self, trap: *mut c_void) -> bool {
+        if self.target.load(Ordering::Relaxed) == trap {
+            return false;
+        }
         self.target.store(trap, Ordering::Relaxed);
         self.context.store(std::ptr::null_mut(), Ordering::Release);
+        true
     }
 
     pub(super) fn context(&self) -> *mut c_void {
@@ -138,15 +143,16 @@ impl Stub {
         unsafe { &*slot }
     }
 
-    /// Nobody's from now on: a call ends in its trap.
+    /// Nobody's from now on: a call ends in its trap. Returns whether it was
+    /// somebody's: nothing is changed in what was cleared before.
     ///
     /// # Safety
     /// As [`slot`](Self::slot).
     #[inline]
-    pub(super) unsafe fn clear(self, shape: Shape) {
+    pub(super) unsafe fn clear(self, shape: Shape) -> bool {
         let trap = self.0.as_ptr().wrapping_add(TRAP);
         // SAFETY: as promised by the caller.
-        unsafe { self.slot(shape) }.clear(trap.cast());
+        unsafe { self.slot(shape) }.clear(trap.cast())
     }
 
     /// The number of its copy, and its own number in that.

@@ -67,6 +67,9 @@ impl TableOptions {
     /// and 65,536; the next one is taken. A copy needs two mappings, of the
     /// 65,530 that a process may have (`vm.max_map_count`), and 48 bytes of
     /// address space a trampoline. The code has 32 bytes for each, once.
+    ///
+    /// Each copy is registered with the unwinder; with libgcc 12 and older, to take very
+    /// many back costs the square of their number (32,000 copies: 13 seconds).
     #[must_use]
     pub const fn copy_capacity(mut self, trampolines: usize) -> Self {
         self.copy_capacity = trampolines;
@@ -369,6 +372,11 @@ impl Table {
     /// Frees what [`bind_raw`](Self::bind_raw) or [`Entry::into_raw`] returned. See the
     /// example of [`Table::bind_raw`].
     ///
+    /// Freeing it again is an error of the program, as with memory. As long as nobody
+    /// was given the slot since, and its copy is mapped, nothing is changed by that:
+    /// it is not given to two owners. Two threads that free it at the same time are not
+    /// found out.
+    ///
     /// # Safety
     /// `entry` is from this table, was not released before, and no thread calls it
     /// from now on. Calls that have reached the target do no harm.
@@ -421,14 +429,18 @@ impl Table {
         Ok(stub)
     }
 
+    /// Does nothing with a slot that was given back and not taken since: it would
+    /// come to have two owners.
+    ///
     /// # Safety
     /// The slot was taken from here, and nobody uses it any more.
     #[expect(unsafe_code, reason = "the caller vouches for the stub")]
     #[inline]
     unsafe fn give(&self, stub: Stub) {
         // SAFETY: the slot is taken from this pool, so its copy is mapped.
-        unsafe { stub.clear(self.pool.shape()) };
-        cache::give(&self.pool, stub);
+        if unsafe { stub.clear(self.pool.shape()) } {
+            cache::give(&self.pool, stub);
+        }
     }
 }
 

@@ -116,6 +116,8 @@ macro_rules! each_behaviour {
             table::a_stale_call_is_a_trap,
             table::a_free_slot_holds_nothing_of_its_owner,
             table::raw_entries_stay_until_they_are_released,
+            table::a_trampoline_released_twice_has_one_owner,
+            table::a_thread_keeps_slots_of_several_tables,
             table::threads_never_share_a_slot,
             table::entries_may_be_dropped_by_other_threads,
             table::tables_do_not_mix,

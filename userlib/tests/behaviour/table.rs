@@ -174,6 +174,41 @@ pub fn raw_entries_stay_until_they_are_released(backend: Backend) {
     assert!(again.contains(&raw) || again.contains(&given));
 }
 
+pub fn a_trampoline_released_twice_has_one_owner(backend: Backend) {
+    let table = create(Carrier::Rsi, backend);
+    let entry = adder(&table, 5).into_raw();
+    // SAFETY: nobody calls it any more. That a second time does no harm as long as
+    // nothing else is bound there is what is tested.
+    unsafe {
+        table.release(entry);
+        table.release(entry);
+    }
+    let (first, second) = (adder(&table, 6), adder(&table, 7));
+    assert_ne!(first.as_ptr(), second.as_ptr());
+    assert_eq!((call(&first, 1), call(&second, 1)), (7, 8));
+    drop((first, second));
+    table.trim();
+    assert_eq!(table.stats().taken, 0);
+}
+
+/// Whatever their numbers are.
+pub fn a_thread_keeps_slots_of_several_tables(backend: Backend) {
+    let tables: Vec<Table> = (0..40).map(|_| create(Carrier::Rsi, backend)).collect();
+    for pair in tables.windows(9) {
+        // Each pair with a thread of its own, which keeps nothing yet.
+        let (first, last) = (&pair[0], &pair[8]);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..3 {
+                    drop(adder(first, 1));
+                    drop(adder(last, 2));
+                    assert!(first.stats().taken > 0 && last.stats().taken > 0);
+                }
+            });
+        });
+    }
+}
+
 fn moves_between_threads<T: Send + Sync>(_: &T) {}
 
 pub fn threads_never_share_a_slot(backend: Backend) {
