@@ -140,7 +140,7 @@ pub enum Trial {
     Refused(Error),
     /// The attempt was ended by this signal: `SIGSYS` (31) is a seccomp filter's.
     Killed(i32),
-    /// No child could be forked to try it: why.
+    /// No child could be forked to try it, or the child hung (`ETIMEDOUT`): why.
     Untried(Error),
 }
 
@@ -151,6 +151,11 @@ impl fmt::Display for Trial {
             Self::Refused(error) => write!(f, "{error}"),
             Self::Killed(libc::SIGSYS) => f.write_str("killed by a seccomp filter (SIGSYS)"),
             Self::Killed(signal) => write!(f, "killed by signal {signal}"),
+            Self::Untried(error) if error.errno() == libc::ETIMEDOUT => write!(
+                f,
+                "not tried: the child hung, and was ended after {} seconds",
+                sys::PATIENCE
+            ),
             Self::Untried(error) => write!(f, "not tried: {error}"),
         }
     }
@@ -239,6 +244,11 @@ impl Probe {
 /// Each backend is tried in a forked child, so that a seccomp filter that kills
 /// does not kill the caller. Takes some milliseconds. The result holds for this
 /// process as it is now: give up rights first and probe then.
+///
+/// The child allocates memory. If other threads allocate at the same time, by an
+/// allocator whose locks a forked child can't take (the C library's it can), it may
+/// hang; it is ended after some seconds, and its backend counts as
+/// [`Untried`](Trial::Untried).
 ///
 /// ```
 /// let probe = jitfd::probe();

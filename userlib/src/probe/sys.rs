@@ -6,6 +6,7 @@
 use crate::sys::Span;
 use std::ffi::{CStr, c_long};
 use std::io;
+use std::ptr::null_mut;
 use std::sync::atomic::AtomicU64;
 
 /// How a child ended.
@@ -16,21 +17,41 @@ pub(crate) enum End {
     Unknown,
 }
 
+/// After how many seconds a child is ended that has not ended. What it does takes
+/// milliseconds.
+pub(crate) const PATIENCE: u32 = 5;
+
 /// Runs `work` in a forked child and waits for it. The child ends with the
-/// status 0 behind it.
-pub(crate) fn in_child(work: impl FnOnce()) -> io::Result<End> {
+/// status 0 behind it, or by `SIGALRM` after so many seconds.
+pub(crate) fn in_child(seconds: u32, work: impl FnOnce()) -> io::Result<End> {
     // SAFETY: the child runs `work` and ends. In a program of several threads
-    // `work` must not need a lock that may be held at the fork; malloc's is not.
+    // `work` may need a lock that is held at the fork (not malloc's of the C library,
+    // but that of another allocator): the alarm is there for that.
     let pid = unsafe { libc::fork() };
     if pid < 0 {
         return Err(io::Error::last_os_error());
     }
     if pid == 0 {
+        die_after(seconds);
         work();
         // SAFETY: ends this process, without what the program runs at its exit.
         unsafe { libc::_exit(0) };
     }
     Ok(wait(pid))
+}
+
+/// The alarm kills, whatever the program does with it or has done.
+fn die_after(seconds: u32) {
+    // SAFETY: an empty set is valid, and the calls touch nothing else of ours; only
+    // this child is concerned.
+    unsafe {
+        let mut alarms: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut alarms);
+        libc::sigaddset(&raw mut alarms, libc::SIGALRM);
+        libc::signal(libc::SIGALRM, libc::SIG_DFL);
+        libc::sigprocmask(libc::SIG_UNBLOCK, &raw const alarms, null_mut());
+        libc::alarm(seconds);
+    }
 }
 
 fn wait(pid: libc::pid_t) -> End {
@@ -91,4 +112,28 @@ pub(crate) fn label(path: &CStr) -> Option<String> {
     label.truncate(usize::try_from(len).ok()?);
     let text = String::from_utf8(label).ok()?;
     Some(text.trim_end_matches('\0').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As one does that waits for a lock which another thread had at the fork.
+    #[test]
+    fn a_child_that_hangs_is_ended_whatever_the_program_does_with_alarms() {
+        let hang = || std::thread::sleep(std::time::Duration::from_secs(10));
+        let end = in_child(30, || {
+            // SAFETY: only this child ignores and blocks them.
+            unsafe {
+                let mut all: libc::sigset_t = std::mem::zeroed();
+                libc::sigfillset(&raw mut all);
+                libc::signal(libc::SIGALRM, libc::SIG_IGN);
+                libc::sigprocmask(libc::SIG_BLOCK, &raw const all, null_mut());
+            }
+            if !matches!(in_child(1, hang), Ok(End::Signal(libc::SIGALRM))) {
+                std::process::abort();
+            }
+        });
+        assert!(matches!(end, Ok(End::Exited)));
+    }
 }

@@ -3,7 +3,7 @@
 //! Tries a backend out, in a child.
 
 use super::Trial;
-use super::sys::{End, Shared, in_child};
+use super::sys::{End, PATIENCE, Shared, in_child};
 use crate::abi::PAGE_SIZE;
 use crate::backend::Backend;
 use crate::error::{Call, Error, SystemError};
@@ -11,6 +11,7 @@ use crate::handle::create;
 use crate::options::Options;
 use crate::region::RegionOptions;
 use crate::validate::validate;
+use std::io;
 use std::sync::atomic::Ordering;
 
 /// What the child leaves behind: `WORKS`, or a refused call and its errno.
@@ -32,14 +33,15 @@ fn as_trial(left: u64, end: &End) -> Trial {
     let call = call.and_then(|call| Call::ALL.get(call).copied());
     let errno = i32::try_from(left >> 16).unwrap_or(libc::EIO);
     match (left, end) {
+        (_, End::Signal(libc::SIGALRM)) => failed(&io::Error::from_raw_os_error(libc::ETIMEDOUT)),
         (_, End::Signal(signal)) => Trial::Killed(*signal),
         (WORKS, _) => Trial::Works,
-        (NOTHING, _) => failed(&std::io::Error::from_raw_os_error(libc::EIO)),
+        (NOTHING, _) => failed(&io::Error::from_raw_os_error(libc::EIO)),
         _ => Trial::Refused(SystemError::new(call.unwrap_or(Call::Create), errno).into()),
     }
 }
 
-fn failed(error: &std::io::Error) -> Trial {
+fn failed(error: &io::Error) -> Trial {
     Trial::Untried(Error::system(Call::Fork, error))
 }
 
@@ -49,7 +51,7 @@ pub(super) fn run(backend: Backend) -> Trial {
         Ok(shared) => shared,
         Err(error) => return failed(&error),
     };
-    let end = in_child(|| {
+    let end = in_child(PATIENCE, || {
         let left = publish_and_run(backend).map_or_else(|error| refused(&error), |()| WORKS);
         shared.number().store(left, Ordering::Release);
     });
@@ -95,6 +97,9 @@ mod tests {
         }
         assert_eq!(as_trial(WORKS, &End::Unknown), Trial::Works);
         assert_eq!(as_trial(WORKS, &End::Signal(31)), Trial::Killed(31));
+        let hung = as_trial(NOTHING, &End::Signal(libc::SIGALRM));
+        assert!(hung.to_string().contains("after 5 seconds"), "{hung}");
+        assert!(matches!(hung, Trial::Untried(_)));
         assert!(matches!(
             as_trial(NOTHING, &End::Unknown),
             Trial::Untried(_)
