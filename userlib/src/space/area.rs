@@ -8,7 +8,7 @@
 
 use super::code_space::FORKED_MEANWHILE;
 use super::index::{Entry, Index};
-use super::slot::{Function, Slot, Symbol};
+use super::slot::{Function, Home, Slot, Symbol};
 use super::stats::{Counts, SpaceStats};
 use crate::error::Error;
 use crate::layout::Align;
@@ -32,7 +32,8 @@ pub(super) struct Area {
     order: Mutex<()>,
 }
 
-const NOT_HERE: Error = Error::Argument("the slot is of another code space, or was given up");
+pub(super) const NOT_HERE: Error =
+    Error::Argument("the slot is of another code space, or was given up");
 const TOO_MANY: Error = Error::Argument("a region has room for 2^32 functions");
 
 impl Area {
@@ -88,11 +89,11 @@ impl Area {
         Ok(placed.iter().map(function).collect())
     }
 
-    /// Sets one range aside for `parts`, which are in ascending order. `area` is
-    /// this one's number.
+    /// Sets one range aside for `parts`, which are in ascending order. `home` is
+    /// this one.
     pub(super) fn reserve(
         &self,
-        area: usize,
+        home: Home,
         len: usize,
         align: Align,
         parts: &[Part<'_>],
@@ -108,7 +109,7 @@ impl Area {
         }
         Ok(Slot {
             range,
-            area,
+            home,
             entry: entry.unwrap_or_default(),
         })
     }
@@ -141,8 +142,7 @@ impl Area {
 
     /// The slot's entry, if its code is still to come.
     fn open_entry(&self, slot: &Slot) -> Result<&Entry, Error> {
-        let here = self.base() + slot.range.offset == slot.address();
-        let entry = self.index.get(slot.entry).filter(|_| here);
+        let entry = self.index.get(slot.entry);
         entry
             .filter(|entry| entry.offset == slot.range.offset && !entry.is_given_up())
             .ok_or(NOT_HERE)

@@ -7,10 +7,10 @@
 //! held at the same time. Lookups take none. A forked child waits for none of its
 //! parent's.
 
-use super::area::{Area, Part};
+use super::area::{Area, NOT_HERE, Part};
 use super::listener::NewCode;
 use super::options::SpaceOptions;
-use super::slot::{Function, Request, Slot, Symbol};
+use super::slot::{Function, Home, Request, Slot, Symbol};
 use super::stats::SpaceStats;
 use super::table::Table;
 use super::window::Window;
@@ -20,6 +20,7 @@ use crate::layout::{Align, Mode, end};
 use crate::region::JitFd;
 use crate::validated::Validated;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, TryLockError};
 
 /// How often a region is added because other threads have filled the last one.
@@ -74,10 +75,15 @@ const TRIES: usize = 16;
 pub struct CodeSpace {
     areas: Table<Area>,
     pub(super) options: SpaceOptions,
+    /// Of no other code space of this process.
+    number: u64,
     growing: Mutex<()>,
     /// `None` if this system does not tell a child from its parent.
     owner: Option<Owner>,
 }
+
+/// The number of the next code space.
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
 
 const TOO_MANY: Error = Error::Argument("a code space has room for 2^32 regions");
 /// The cursor of each region only grows.
@@ -120,6 +126,7 @@ impl CodeSpace {
         let space = Self {
             areas: Table::new(),
             options,
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             growing: Mutex::new(()),
             owner: Owner::new().ok(),
         };
@@ -237,9 +244,16 @@ impl CodeSpace {
     ) -> Result<Slot, Error> {
         self.check_owner(Call::Reserve)?;
         let end = |at| align.up(at)?.checked_add(len);
-        self.place(end, window, |number, area| {
-            area.reserve(number, len, align, parts)
+        let space = self.number;
+        self.place(end, window, |area, at| {
+            at.reserve(Home { space, area }, len, align, parts)
         })
+    }
+
+    /// The region that a slot is in, if that is one of this code space's.
+    fn area_of(&self, slot: &Slot) -> Option<&Area> {
+        let area = self.areas.get(slot.home.area);
+        area.filter(|_| slot.home.space == self.number)
     }
 
     /// Publishes `chunk` at the start of a slot. What it does not need remains
@@ -251,7 +265,7 @@ impl CodeSpace {
     /// As [`JitFd::fill`]. The slot can be filled by another try then.
     pub fn fill(&self, slot: &Slot, chunk: &Validated) -> Result<Function, Error> {
         self.check_owner(Call::Fill)?;
-        let area = self.areas.get(slot.area).ok_or(FOREIGN)?;
+        let area = self.area_of(slot).ok_or(NOT_HERE)?;
         let whole = Part {
             name: "",
             offset: 0,
@@ -273,7 +287,7 @@ impl CodeSpace {
         parts: &[Part<'_>],
     ) -> Result<(), Error> {
         self.check_owner(Call::Fill)?;
-        let area = self.areas.get(slot.area).ok_or(FOREIGN)?;
+        let area = self.area_of(slot).ok_or(NOT_HERE)?;
         area.fill(slot, chunk, parts)?;
         self.tell(parts.iter().map(|part| {
             let bytes = chunk.bytes().get(part.offset..part.offset + part.len);
@@ -288,7 +302,7 @@ impl CodeSpace {
     ///
     /// See the example of [`reserve`](Self::reserve).
     pub fn give_up(&self, slot: Slot) {
-        if let Some(area) = self.areas.get(slot.area) {
+        if let Some(area) = self.area_of(&slot) {
             area.give_up(&slot);
         }
     }
@@ -557,7 +571,7 @@ struct Open<'a> {
 impl Drop for Open<'_> {
     fn drop(&mut self) {
         // What is filled stays so.
-        if let Some(area) = self.space.areas.get(self.slot.area) {
+        if let Some(area) = self.space.area_of(&self.slot) {
             area.give_up(&self.slot);
         }
     }
@@ -589,6 +603,24 @@ mod tests {
         let right = |kind: &&Option<Kind>| **kind == Some(Kind::NotOwner);
         let count = refused.iter().filter(right).count() + usize::from(meanwhile);
         u8::try_from(count).unwrap()
+    }
+
+    /// Also if the region lies where that of the slot was.
+    #[test]
+    fn a_slot_is_of_one_code_space() {
+        let backend = Fallback::Only(Backend::DualMapping);
+        let options = SpaceOptions::new().region(RegionOptions::new().fallback(backend));
+        let old = options.clone().create().unwrap();
+        let mut slot = old.reserve(&Request::new(64)).unwrap();
+        drop(old);
+        let space = options.create().unwrap();
+        let open = space.reserve(&Request::new(8)).unwrap();
+        slot.range.address = open.range.address;
+        let chunk = validate(&[0xc3], &Options::new()).unwrap();
+        assert_eq!(space.fill(&slot, &chunk), Err(NOT_HERE));
+        space.give_up(slot);
+        assert_eq!(space.stats().reserved, 8);
+        assert!(space.fill(&open, &chunk).is_ok());
     }
 
     #[test]

@@ -97,9 +97,17 @@ impl<'a> Request<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Slot {
     pub(super) range: Reservation,
-    pub(super) area: usize,
+    pub(super) home: Home,
     /// The first of the entries of the index that it has.
     pub(super) entry: usize,
+}
+
+/// The code space that a slot is of, and its region there, by numbers. Addresses are
+/// used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Home {
+    pub(super) space: u64,
+    pub(super) area: usize,
 }
 
 impl Slot {
