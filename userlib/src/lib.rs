@@ -151,6 +151,7 @@ mod error;
 mod fork_sys;
 mod ioctl;
 mod piece;
+mod room;
 mod sys;
 
 pub use backend::{Backend, Fallback};

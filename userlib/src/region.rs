@@ -15,6 +15,7 @@ use crate::error::{Call, Error, Kind, SystemError, Unsupported};
 use crate::fork_sys::{Owner, PerProcess};
 use crate::handle::{AppendHandle, MapHandle, Mapping, OFF_LINE, create};
 use crate::layout::{Align, Mode, place};
+use crate::room::{list, no_memory, room};
 use crate::space::Window;
 use crate::stats::Stats;
 use crate::validated::Validated;
@@ -485,7 +486,7 @@ impl JitFd {
         &self,
         chunks: &[V],
     ) -> Result<Vec<Published>, Error> {
-        let chunks: Vec<&Validated> = chunks.iter().map(Borrow::borrow).collect();
+        let chunks = list(chunks.iter().map(Borrow::borrow)).ok_or(NO_MEMORY)?;
         self.publish(&chunks, None, Mode::for_append(&chunks))
     }
 
@@ -831,10 +832,13 @@ impl JitFd {
         let mut state = self.lock(Call::Append)?;
         if state.boundaries.is_none() {
             drop(state);
+            let mut published = room(chunks.len()).ok_or(NO_MEMORY)?;
             let first = made_for.map(Align::of);
             let offsets = self.append.append_in(chunks, made_for, first, mode);
             let offsets = offsets.map_err(|error| self.missed(made_for, error))?;
-            return Ok(self.all_published(&placed(&offsets, chunks)));
+            let pairs = offsets.iter().zip(chunks);
+            published.extend(pairs.map(|(&offset, chunk)| self.published(offset, chunk)));
+            return Ok(published);
         }
         let mut last = Error::Stale { expected: 0 };
         for _ in 0..TRIES {
@@ -869,9 +873,13 @@ impl JitFd {
         if let Some(expected) = made_for.filter(|&offset| offset != first) {
             return Err(Error::Stale { expected });
         }
-        let batch = placed(&offsets, chunks);
+        let pairs = offsets.iter().zip(chunks);
+        let batch = list(pairs.map(|(&offset, &chunk)| Placed { offset, chunk }));
+        let batch = batch.ok_or(NO_MEMORY)?;
         state.check(&batch, Call::Append)?;
-        let published = self.all_published(&batch);
+        let all = batch.iter();
+        let published = list(all.map(|placed| self.published(placed.offset, placed.chunk)));
+        let published = published.ok_or(NO_MEMORY)?;
         let appended = self.append.append_in(chunks, Some(first), align, mode);
         appended.map_err(|error| self.missed(made_for, error))?;
         state.note(&batch);
@@ -907,13 +915,6 @@ impl JitFd {
             address,
             len: chunk.len(),
         }
-    }
-
-    fn all_published(&self, batch: &[Placed<'_>]) -> Vec<Published> {
-        batch
-            .iter()
-            .map(|placed| self.published(placed.offset, placed.chunk))
-            .collect()
     }
 
     /// The offset in the region of `len` bytes in a reserved range.
@@ -961,7 +962,7 @@ impl State {
         };
         map.check(batch)?;
         if !map.make_room(batch) {
-            return Err(SystemError::new(call, libc::ENOMEM).into());
+            return Err(no_memory(call));
         }
         Ok(())
     }
@@ -990,15 +991,9 @@ fn check_place(offset: usize, chunk: &Validated) -> Result<(), Error> {
 pub(crate) const FORKED_MEANWHILE: Error =
     Error::Argument("another thread publishes in the region, or did when the process was forked");
 
+const NO_MEMORY: Error = no_memory(Call::Append);
 /// The cursor only grows, so what does not fit now never will.
 const FULL: Error = Error::System(SystemError::new(Call::Append, libc::ENOSPC));
-
-fn placed<'a>(offsets: &[usize], chunks: &[&'a Validated]) -> Vec<Placed<'a>> {
-    let pairs = offsets.iter().zip(chunks);
-    pairs
-        .map(|(&offset, &chunk)| Placed { offset, chunk })
-        .collect()
-}
 
 fn one(published: Vec<Published>) -> Result<Published, Error> {
     published

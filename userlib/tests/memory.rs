@@ -3,6 +3,7 @@
 //! Where memory ends: an error of that kind, whatever was got before, and nothing
 //! published. An abort is seen as the signal of a forked child.
 
+use jitfd::space::{Image, Item, Reloc, RelocKind, Request, SpaceOptions, Target, move_code};
 use jitfd::*;
 
 const LEN: usize = 4 << 20;
@@ -89,6 +90,95 @@ fn a_publication_that_there_is_no_memory_to_note() {
             } else {
                 Err(Error::Argument("a refused chunk was published"))
             }
+        })
+    });
+}
+
+fn space() -> CodeSpace {
+    let backend = Fallback::Only(Backend::DualMapping);
+    let region = RegionOptions::new().fallback(backend);
+    SpaceOptions::new().region(region).create().unwrap()
+}
+
+/// Whatever a code space could not get, its counts and its names agree.
+fn consistent(space: &CodeSpace, done: Result<(), Error>) -> Result<(), Error> {
+    let stats = space.stats();
+    let (count, bytes) = space.symbols().fold((0, 0), |(count, bytes), symbol| {
+        (count + 1, bytes + symbol.len)
+    });
+    let right = (stats.functions, stats.published, stats.reserved) == (count, bytes, 0);
+    match done {
+        Err(error) if error.kind() != Some(Kind::NoMemory) => {
+            Err(Error::Argument("of another kind"))
+        }
+        _ if !right => Err(Error::Argument("the counts are wrong")),
+        done => done,
+    }
+}
+
+#[test]
+fn functions_that_there_is_no_memory_to_name() {
+    let chunk = validate(&[0xc3], &Options::new()).unwrap();
+    let name = "x".repeat(1 << 16);
+    enough_or_not(48 << 20, |extra| {
+        with(extra, space, |space| {
+            let one = |_| space.publish(&name, &chunk).map(drop);
+            let done = (0..300).try_for_each(one).and_then(|()| {
+                let slots: Result<Vec<_>, _> = (0..300)
+                    .map(|_| {
+                        space.emit(&Request::new(8).name(&name), |_| {
+                            Ok::<_, Error>(chunk.clone())
+                        })
+                    })
+                    .collect();
+                slots.map(drop)
+            });
+            consistent(&space, done)
+        })
+    });
+}
+
+#[test]
+fn an_image_that_there_is_no_memory_to_link() {
+    let mut image = Image::new();
+    image.add(Item::new("large", vec![0x90; LEN]));
+    for _ in 0..20_000 {
+        let call = Reloc::new(1, RelocKind::Call32, Target::Address(1 << 46)).addend(-4);
+        image.add(Item::new("small", vec![0xe8, 0, 0, 0, 0]).reloc(call));
+    }
+    enough_or_not(24 << 20, |extra| {
+        with(extra, space, |space| {
+            let done = space.link(&image).map(drop);
+            consistent(&space, done)
+        })
+    });
+}
+
+#[test]
+fn code_that_there_is_no_memory_to_move() {
+    // Simple ones, and branches that go by an address.
+    for (code, most) in [
+        (vec![0x90; 1 << 16], 24 << 20),
+        ([0x0f, 0x84, 0, 0, 0x10, 0].repeat(1 << 14), 24 << 20),
+    ] {
+        enough_or_not(most, |extra| {
+            with(
+                extra,
+                || (),
+                |()| match move_code(&code, 1 << 20, 1 << 45) {
+                    Err(error) if error.kind() != Some(Kind::NoMemory) => {
+                        Err(Error::Argument("of another kind"))
+                    }
+                    moved => moved.map(drop),
+                },
+            )
+        });
+    }
+    let code = vec![0x90; 1 << 15];
+    enough_or_not(24 << 20, |extra| {
+        with(extra, space, |space| {
+            let done = space.publish_moved(&Request::new(0).name("moved"), &code, 1 << 20);
+            consistent(&space, done.map(drop))
         })
     });
 }

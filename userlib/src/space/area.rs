@@ -10,9 +10,10 @@ use super::code_space::FORKED_MEANWHILE;
 use super::index::{Entry, Index};
 use super::slot::{Function, Home, Slot, Symbol};
 use super::stats::{Counts, SpaceStats};
-use crate::error::Error;
+use crate::error::{Call, Error};
 use crate::layout::Align;
 use crate::region::{JitFd, RegionOptions};
+use crate::room::{list, no_memory, room, text};
 use crate::validated::Validated;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
@@ -35,6 +36,18 @@ pub(super) struct Area {
 pub(super) const NOT_HERE: Error =
     Error::Argument("the slot is of another code space, or was given up");
 const TOO_MANY: Error = Error::Argument("a region has room for 2^32 functions");
+
+/// Copies of the names that `call` is given.
+fn names<'a>(
+    call: Call,
+    names: impl ExactSizeIterator<Item = &'a str>,
+) -> Result<Vec<Box<str>>, Error> {
+    let mut copies = room(names.len()).ok_or(no_memory(call))?;
+    for name in names {
+        copies.push(text(name).ok_or(no_memory(call))?);
+    }
+    Ok(copies)
+}
 
 impl Area {
     /// A region whose first `lead` bytes are never code.
@@ -73,10 +86,14 @@ impl Area {
 
     /// Publishes chunks at the cursor, all or none.
     pub(super) fn append(&self, batch: &[(&str, &Validated)]) -> Result<Vec<Function>, Error> {
-        let chunks: Vec<_> = batch.iter().map(|&(_, chunk)| chunk).collect();
+        let call = Call::Append;
+        let chunks = list(batch.iter().map(|&(_, chunk)| chunk)).ok_or(no_memory(call))?;
+        let mut functions = room(batch.len()).ok_or(no_memory(call))?;
+        let names = names(call, batch.iter().map(|&(name, _)| name))?;
         let _order = self.order();
+        self.make_room(call, batch.len())?;
         let placed = self.region.append_batch(&chunks)?;
-        for (at, (name, _)) in placed.iter().zip(batch) {
+        for (at, name) in placed.iter().zip(names) {
             let entry = Entry::published(at.offset, at.len, name);
             self.index.add(entry).ok_or(TOO_MANY)?;
             self.counts.used_up_to(at.offset + at.len);
@@ -86,7 +103,14 @@ impl Area {
             address: at.address,
             len: at.len,
         };
-        Ok(placed.iter().map(function).collect())
+        functions.extend(placed.iter().map(function));
+        Ok(functions)
+    }
+
+    /// For entries that are added under the lock that the caller holds.
+    fn make_room(&self, call: Call, entries: usize) -> Result<(), Error> {
+        let enough = self.index.make_room(entries);
+        enough.then_some(()).ok_or(no_memory(call))
     }
 
     /// Sets one range aside for `parts`, which are in ascending order. `home` is
@@ -98,13 +122,15 @@ impl Area {
         align: Align,
         parts: &[Part<'_>],
     ) -> Result<Slot, Error> {
+        let names = names(Call::Reserve, parts.iter().map(|part| part.name))?;
         let _order = self.order();
+        self.make_room(Call::Reserve, parts.len())?;
         let range = self.region.reserve(len, align)?;
         self.counts.used_up_to(range.offset + len);
         self.counts.reserved(len);
         let mut entry = None;
-        for part in parts {
-            let new = Entry::reserved(range.offset + part.offset, part.len, part.name);
+        for (part, name) in parts.iter().zip(names) {
+            let new = Entry::reserved(range.offset + part.offset, part.len, name);
             entry = entry.or(Some(self.index.add(new).ok_or(TOO_MANY)?));
         }
         Ok(Slot {

@@ -18,6 +18,7 @@ use crate::error::{Call, Error, Kind, SystemError};
 use crate::fork_sys::Owner;
 use crate::layout::{Align, Mode, end};
 use crate::region::JitFd;
+use crate::room::{no_memory, room};
 use crate::validated::Validated;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -188,16 +189,18 @@ impl CodeSpace {
             return Ok(Vec::new());
         }
         self.check_owner(Call::Append)?;
+        let mut news = self.news(batch.len(), Call::Append)?;
         let chunks = batch.iter().map(|&(_, chunk)| chunk);
         let mode = Mode::for_cursor(chunks.clone());
         let end = |at| end(at, chunks.clone(), mode);
         let functions = self.place(end, None, |_, area| area.append(batch))?;
-        let pairs = batch.iter().zip(&functions);
-        self.tell(
+        let pairs = batch.iter().zip(&functions).take(news.capacity());
+        news.extend(
             pairs.map(|(&(name, chunk), function)| {
                 NewCode::new(name, function.address, chunk.bytes())
             }),
         );
+        self.tell(&news);
         Ok(functions)
     }
 
@@ -273,7 +276,7 @@ impl CodeSpace {
         };
         area.fill(slot, chunk, &[whole])?;
         let name = self.lookup(slot.address()).map_or("", |symbol| symbol.name);
-        self.tell([NewCode::new(name, slot.address(), chunk.bytes())]);
+        self.tell(&[NewCode::new(name, slot.address(), chunk.bytes())]);
         Ok(Function {
             address: slot.address(),
             len: chunk.len(),
@@ -288,12 +291,14 @@ impl CodeSpace {
     ) -> Result<(), Error> {
         self.check_owner(Call::Fill)?;
         let area = self.area_of(slot).ok_or(NOT_HERE)?;
+        let mut news = self.news(parts.len(), Call::Fill)?;
         area.fill(slot, chunk, parts)?;
-        self.tell(parts.iter().map(|part| {
+        news.extend(parts.iter().take(news.capacity()).map(|part| {
             let bytes = chunk.bytes().get(part.offset..part.offset + part.len);
             let address = slot.address() + part.offset;
             NewCode::new(part.name, address, bytes.unwrap_or_default())
         }));
+        self.tell(&news);
         Ok(())
     }
 
@@ -496,6 +501,9 @@ impl CodeSpace {
         if self.areas.len() != seen {
             return Ok(());
         }
+        if !self.areas.make_room(1) {
+            return Err(no_memory(Call::Create));
+        }
         let (least, mut capacity) = self.next_capacity(need.unwrap_or(usize::MAX))?;
         let region = self.window(window).map_or(self.options.region, |window| {
             self.options.region.window(window)
@@ -551,13 +559,18 @@ impl CodeSpace {
         self.options.together.then_some(window)
     }
 
-    fn tell<'a>(&self, codes: impl IntoIterator<Item = NewCode<'a>>) {
+    /// A list for what listeners are told once `call` has published `len` functions:
+    /// with room for all of them, or for none if nobody listens.
+    fn news<'a>(&self, len: usize, call: Call) -> Result<Vec<NewCode<'a>>, Error> {
         if self.options.listeners.is_empty() {
-            return;
+            return Ok(Vec::new());
         }
-        let codes: Vec<_> = codes.into_iter().collect();
+        room(len).ok_or(no_memory(call))
+    }
+
+    fn tell(&self, codes: &[NewCode<'_>]) {
         for listener in &self.options.listeners {
-            listener.published(&codes);
+            listener.published(codes);
         }
     }
 }

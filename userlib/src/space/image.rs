@@ -13,9 +13,10 @@ use super::item_error::{ItemError, ItemReason};
 use super::reloc::{Reloc, RelocError, RelocKind, RelocReason, STUB, Target, resolve, stub};
 use super::window::Window;
 use crate::abi;
-use crate::error::Error;
+use crate::error::{Call, Error};
 use crate::layout::Align;
 use crate::options::Options;
+use crate::room::{list, no_memory, room};
 use crate::validated::Validated;
 use std::ops::Range;
 
@@ -95,7 +96,7 @@ impl Item {
 
     /// Whether no byte is in the fields of two records.
     fn check_overlaps(&self) -> Result<(), Error> {
-        let mut sorted: Vec<_> = self.relocs.iter().collect();
+        let mut sorted = list(self.relocs.iter()).ok_or(NO_MEMORY)?;
         sorted.sort_by_key(|reloc| reloc.at);
         let pairs = sorted.iter().zip(sorted.iter().skip(1));
         let mut overlaps = pairs.filter(|(first, next)| next.at - first.at < first.kind.width());
@@ -166,6 +167,7 @@ pub(super) struct Layout {
     stubs: usize,
 }
 
+const NO_MEMORY: Error = no_memory(Call::Reserve);
 const TOO_LARGE: Error = Error::Argument("an image has 1 byte to 1 GiB, and no empty items");
 
 impl Image {
@@ -217,13 +219,13 @@ impl Image {
     pub(super) fn layout(&self, least: Align) -> Result<Layout, Error> {
         self.check_items()?;
         let mut end = 0;
-        let mut offsets = Vec::with_capacity(self.items.len());
+        let mut offsets = room(self.items.len()).ok_or(NO_MEMORY)?;
         for item in &self.items {
             let offset = item.align.max(least).up(end).ok_or(TOO_LARGE)?;
             offsets.push(offset);
             end = offset.checked_add(item.bytes.len()).ok_or(TOO_LARGE)?;
         }
-        let far = self.far_targets();
+        let far = self.far_targets()?;
         let stubs = end.checked_next_multiple_of(STUB).ok_or(TOO_LARGE)?;
         let len = if far.is_empty() {
             end
@@ -283,49 +285,59 @@ impl Image {
     }
 
     /// The addresses that may be too far for a call, ascending.
-    fn far_targets(&self) -> Vec<usize> {
+    fn far_targets(&self) -> Result<Vec<usize>, Error> {
         let relocs = self.items.iter().flat_map(|item| &item.relocs);
-        let mut far: Vec<usize> = relocs.filter_map(stub_target).collect();
+        let targets = relocs.filter_map(stub_target);
+        let mut far = room(targets.clone().count()).ok_or(NO_MEMORY)?;
+        far.extend(targets);
         far.sort_unstable();
         far.dedup();
-        far
+        Ok(far)
     }
 
     /// The items as parts of the reserved range.
-    pub(super) fn parts<'a>(&'a self, layout: &Layout) -> Vec<Part<'a>> {
+    pub(super) fn parts<'a>(&'a self, layout: &Layout) -> Result<Vec<Part<'a>>, Error> {
         let pairs = self.items.iter().zip(&layout.offsets);
         let part = |(item, &offset): (&'a Item, &usize)| Part {
             name: &item.name,
             offset,
             len: item.bytes.len(),
         };
-        pairs.map(part).collect()
+        list(pairs.map(part)).ok_or(NO_MEMORY)
     }
 
     /// `options` with the data ranges, and, if only declared entries may be
     /// entered, with the start of each item that is code.
-    pub(super) fn options(&self, layout: &Layout, options: &Options) -> Options {
-        let options = self.with_data(layout, options);
+    pub(super) fn options(&self, layout: &Layout, options: &Options) -> Result<Options, Error> {
+        let mut options = self.with_data(layout, options)?;
         if options.entries.is_none() && !options.endbr64 {
-            return options;
+            return Ok(options);
         }
+        let entries = options.entries.get_or_insert_default();
+        let room = entries.try_reserve(self.items.len());
+        room.map_err(|_| NO_MEMORY)?;
         let pairs = self.items.iter().zip(&layout.offsets);
         let code = pairs.filter(|(item, _)| !item.data.iter().any(|data| data.contains(&0)));
-        code.fold(options, |options, (_, &offset)| options.entry(offset))
+        entries.extend(code.map(|(_, &offset)| offset));
+        Ok(options)
     }
 
-    fn with_data(&self, layout: &Layout, options: &Options) -> Options {
-        let pairs = self.items.iter().zip(&layout.offsets);
-        let ranges = pairs.flat_map(|(item, offset)| {
-            let moved = move |data: &Range<usize>| data.start + offset..data.end + offset;
-            item.data.iter().map(moved)
-        });
-        ranges.fold(options.clone(), Options::data)
+    fn with_data(&self, layout: &Layout, options: &Options) -> Result<Options, Error> {
+        let mut options = options.clone();
+        let count = self.items.iter().map(|item| item.data.len()).sum();
+        let room = options.data.try_reserve(count);
+        room.map_err(|_| NO_MEMORY)?;
+        for (item, offset) in self.items.iter().zip(&layout.offsets) {
+            let moved = |data: &Range<usize>| data.start + offset..data.end + offset;
+            options.data.extend(item.data.iter().map(moved));
+        }
+        Ok(options)
     }
 
     /// The bytes of the image for `base`, the address it will lie at.
     pub(super) fn relocated(&self, layout: &Layout, base: usize) -> Result<Vec<u8>, Error> {
-        let mut bytes = vec![abi::FILL; layout.len];
+        let mut bytes = room(layout.len).ok_or(NO_MEMORY)?;
+        bytes.resize(layout.len, abi::FILL);
         for (item, &offset) in self.items.iter().zip(&layout.offsets) {
             let place = &mut bytes[offset..offset + item.bytes.len()];
             place.copy_from_slice(&item.bytes);
@@ -418,9 +430,9 @@ mod tests {
         let bytes = image.relocated(&layout, 0).unwrap();
         assert_eq!(bytes[3..64], [abi::FILL; 61]);
         let data = Options::new().data(68..72).data(84..85);
-        assert_eq!(image.options(&layout, &Options::new()), data);
-        let entries = image.options(&layout, &Options::new().entries_only());
-        assert_eq!(entries, data.entry(0).entry(64));
+        let with = |options| image.options(&layout, &options).unwrap();
+        assert_eq!(with(Options::new()), data);
+        assert_eq!(with(Options::new().entries_only()), data.entry(0).entry(64));
         assert_eq!(image.item_at(&layout, 65), Some((1, "b", 1)));
         assert_eq!(image.item_at(&layout, 3), None);
         assert_eq!(image.item_at(&layout, 89), None);

@@ -21,16 +21,16 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    pub(crate) fn reserved(offset: usize, len: usize, name: &str) -> Self {
+    pub(crate) fn reserved(offset: usize, len: usize, name: Box<str>) -> Self {
         Self {
             offset,
-            name: name.into(),
+            name,
             len: len.into(),
             state: RESERVED.into(),
         }
     }
 
-    pub(crate) fn published(offset: usize, len: usize, name: &str) -> Self {
+    pub(crate) fn published(offset: usize, len: usize, name: Box<str>) -> Self {
         Self {
             state: PUBLISHED.into(),
             ..Self::reserved(offset, len, name)
@@ -73,6 +73,12 @@ impl Index {
         Self(Table::new())
     }
 
+    /// Gets the memory for `more` entries; returns whether there was enough. The
+    /// caller's lock keeps others from taking it.
+    pub(crate) fn make_room(&self, more: usize) -> bool {
+        self.0.make_room(more)
+    }
+
     /// Adds an entry. The caller's lock makes sure that each lies behind the
     /// one before: the cursor of a region only grows.
     pub(crate) fn add(&self, entry: Entry) -> Option<usize> {
@@ -101,9 +107,9 @@ mod tests {
     #[test]
     fn only_published_functions_are_found() {
         let index = Index::new();
-        index.add(Entry::published(16, 10, "first")).unwrap();
-        let second = index.add(Entry::reserved(32, 8, "second")).unwrap();
-        let third = index.add(Entry::reserved(48, 8, "third")).unwrap();
+        index.add(Entry::published(16, 10, "first".into())).unwrap();
+        let second = index.add(Entry::reserved(32, 8, "second".into())).unwrap();
+        let third = index.add(Entry::reserved(48, 8, "third".into())).unwrap();
         let name = |at| index.at(at).map(|entry| &*entry.name);
         assert_eq!([name(15), name(26), name(35)], [None; 3]);
         assert_eq!([name(16), name(25)], [Some("first"); 2]);

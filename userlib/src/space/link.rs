@@ -6,8 +6,9 @@ use super::CodeSpace;
 use super::area::Part;
 use super::image::{Image, Layout};
 use super::slot::{Function, Slot};
-use crate::error::Error;
+use crate::error::{Call, Error};
 use crate::layout::Align;
+use crate::room::{no_memory, room};
 use crate::validate::Validator;
 
 impl CodeSpace {
@@ -58,7 +59,8 @@ impl CodeSpace {
     /// ```
     pub fn link(&self, image: &Image) -> Result<Vec<Function>, Error> {
         let layout = image.layout(self.least_align())?;
-        let parts = image.parts(&layout);
+        let parts = image.parts(&layout)?;
+        let mut functions = room(parts.len()).ok_or(no_memory(Call::Reserve))?;
         let slot = self.reserve_parts(layout.len, layout.align, image.window, &parts)?;
         if let Err(error) = self.link_into(&slot, image, &layout, &parts) {
             self.give_up(slot);
@@ -68,7 +70,8 @@ impl CodeSpace {
             address: slot.address() + part.offset,
             len: part.len,
         };
-        Ok(parts.iter().map(function).collect())
+        functions.extend(parts.iter().map(function));
+        Ok(functions)
     }
 
     /// The item that has a byte at `offset` of the linked image: its number, its
@@ -118,7 +121,7 @@ impl CodeSpace {
         parts: &[Part<'_>],
     ) -> Result<(), Error> {
         let bytes = image.relocated(layout, slot.address())?;
-        let options = image.options(layout, &self.options.validation);
+        let options = image.options(layout, &self.options.validation)?;
         let chunk = Validator::new(options).validate_owned(bytes)?;
         image.check_ends(layout, &chunk)?;
         self.fill_parts(slot, &chunk, parts)

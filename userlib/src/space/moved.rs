@@ -7,7 +7,8 @@ use super::CodeSpace;
 use super::slot::{Function, Request};
 use crate::error::Error;
 use crate::fault::{Reason, ValidationError};
-use crate::scan::is_vendor_dependent;
+use crate::room::{list, room};
+use crate::scan::{is_vendor_dependent, no_memory, pushed};
 use crate::validate::{LOCK, Options, Validator};
 use iced_x86::{
     BlockEncoder, BlockEncoderOptions, BlockEncoderResult, Decoder, DecoderOptions, Instruction,
@@ -53,6 +54,11 @@ const TOO_FAR: Error = Error::Argument(
 const NO_ADDRESSES: Error =
     Error::Argument("the code would go on behind the last address; move it to a lower one");
 
+/// The most memory that the encoder has for one instruction, in bytes, and for one
+/// branch more than that; both beside the code.
+const ENCODER: usize = 128;
+const ENCODER_BRANCH: usize = 256;
+
 /// What one branch can need more than it has now, in bytes: a longer form, and
 /// the address of its target.
 const GROWTH: usize = 24;
@@ -95,7 +101,12 @@ pub fn move_code(code: &[u8], from: usize, to: usize) -> Result<MovedCode, Error
 fn decode(code: &[u8], from: usize) -> Result<Vec<Instruction>, Error> {
     let ip = crate::cast::to_u64(from);
     let mut decoder = Decoder::with_ip(64, code, ip, DecoderOptions::NONE);
-    let instructions: Vec<_> = decoder.iter().collect();
+    let mut instructions = Vec::new();
+    for one in &mut decoder {
+        pushed(&mut instructions, one)
+            .then_some(())
+            .ok_or_else(no_memory)?;
+    }
     let valid = instructions.iter().all(|one| !one.is_invalid());
     if !valid || code.is_empty() {
         return Err(NO_CODE);
@@ -125,7 +136,7 @@ fn check_targets(
     instructions: Vec<Instruction>,
 ) -> Result<Vec<Instruction>, Error> {
     let offset = |address: u64| crate::cast::to_usize(address).wrapping_sub(from);
-    let starts: Vec<usize> = instructions.iter().map(|one| offset(one.ip())).collect();
+    let starts = list(instructions.iter().map(|one| offset(one.ip()))).ok_or_else(no_memory)?;
     let mut skips = Vec::new();
     for one in instructions.iter().filter(|one| is_branch(one)) {
         let target = offset(one.near_branch_target());
@@ -136,7 +147,11 @@ fn check_targets(
         match target - start {
             0 => {}
             _ if target >= code.len() => {}
-            1 if code.get(start) == Some(&LOCK) => skips.push(start),
+            1 if code.get(start) == Some(&LOCK) => {
+                pushed(&mut skips, start)
+                    .then_some(())
+                    .ok_or_else(no_memory)?;
+            }
             _ => {
                 let reason = Reason::IntoInstruction { target, start };
                 return Err(ValidationError::at(code, offset(one.ip()), reason).into());
@@ -146,29 +161,29 @@ fn check_targets(
     if skips.is_empty() {
         return Ok(instructions);
     }
-    let parts = instructions
-        .into_iter()
-        .zip(starts)
-        .flat_map(|(one, start)| {
-            if skips.contains(&start) {
-                split(one, code.get(start..).unwrap_or_default())
-            } else {
-                vec![one]
-            }
-        });
-    Ok(parts.collect())
+    skips.sort_unstable();
+    let most = instructions.len() + skips.len();
+    let mut parts = room(most).ok_or_else(no_memory)?;
+    for (one, start) in instructions.into_iter().zip(starts) {
+        if skips.binary_search(&start).is_ok() {
+            parts.extend(split(one, code.get(start..).unwrap_or_default()));
+        } else {
+            parts.push(one);
+        }
+    }
+    Ok(parts)
 }
 
 /// The `lock` prefix of an instruction, and the rest as one without it. `code`
 /// begins with it.
-fn split(one: Instruction, code: &[u8]) -> Vec<Instruction> {
+fn split(one: Instruction, code: &[u8]) -> [Instruction; 2] {
     let mut prefix = Instruction::with_declare_byte_1(LOCK);
     prefix.set_ip(one.ip());
     prefix.set_len(1);
     let rest = code.get(1..one.len()).unwrap_or_default();
     let ip = one.ip().wrapping_add(1);
     let rest = Decoder::with_ip(64, rest, ip, DecoderOptions::NONE).decode();
-    vec![prefix, rest]
+    [prefix, rest]
 }
 
 fn is_branch(one: &Instruction) -> bool {
@@ -177,6 +192,7 @@ fn is_branch(one: &Instruction) -> bool {
 
 fn encode(instructions: &[Instruction], to: usize) -> Result<MovedCode, Error> {
     to.checked_add(bound(instructions)).ok_or(NO_ADDRESSES)?;
+    ask_for_memory(instructions).ok_or_else(no_memory)?;
     let block = InstructionBlock::new(instructions, crate::cast::to_u64(to));
     let options = BlockEncoderOptions::RETURN_RELOC_INFOS;
     let done = BlockEncoder::encode(64, block, options).map_err(|_| TOO_FAR)?;
@@ -185,6 +201,19 @@ fn encode(instructions: &[Instruction], to: usize) -> Result<MovedCode, Error> {
         bytes: done.code_buffer,
         data,
     })
+}
+
+/// The encoder gets memory without asking. So it is asked for here how much it may
+/// get, which is given back at once: what is not there is an error then, unless another
+/// thread takes it meanwhile.
+fn ask_for_memory(instructions: &[Instruction]) -> Option<()> {
+    let branches = instructions.iter().filter(|one| is_branch(one)).count();
+    let lists = instructions.len() * ENCODER + branches * ENCODER_BRANCH;
+    // A buffer that grows has twice what it needs, beside the old one.
+    let block = room::<u8>(lists + 3 * bound(instructions))?;
+    // Or the compiler leaves the question out.
+    std::hint::black_box(block);
+    Some(())
 }
 
 /// Where the encoder has put addresses: at the end, aligned.

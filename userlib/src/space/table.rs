@@ -5,6 +5,7 @@
 //!
 //! Locks: writers take turns by a mutex of the table's own; readers take none.
 
+use crate::room::room;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -59,19 +60,44 @@ impl<T> Table<T> {
         (0..self.len()).filter_map(|index| self.get(index))
     }
 
+    /// Gets the memory for `more` entries, so that adding those does not fail for lack
+    /// of it if nobody else adds any meanwhile; returns whether there was enough.
+    pub(crate) fn make_room(&self, more: usize) -> bool {
+        let _turn = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let len = self.len();
+        let last = len.saturating_add(more).saturating_sub(1);
+        more == 0 || (place(len).0..=place(last).0).all(|block| self.has_block(block))
+    }
+
+    /// Makes a block if it is not there; `false` without memory for it. Those that no
+    /// table has are missed by `push`.
+    fn has_block(&self, number: usize) -> bool {
+        let Some(block) = self.blocks.get(number) else {
+            return true;
+        };
+        if block.get().is_none() {
+            let new = room(FIRST << number).map(|mut entries: Vec<OnceLock<T>>| {
+                entries.resize_with(FIRST << number, OnceLock::new);
+                entries.into_boxed_slice()
+            });
+            // Nobody else sets it: this is the writer's turn.
+            let _ = new.map(|new| block.set(new));
+        }
+        block.get().is_some()
+    }
+
     /// Adds an entry behind the others; returns its index, or gives the value
-    /// back if the table is full.
+    /// back if the table is full, or there is no memory for more.
     pub(crate) fn push(&self, value: T) -> Result<usize, T> {
         // A panic can't leave the table half changed: the length comes last.
         let _turn = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let index = self.len();
         let (block, at) = place(index);
-        let Some(block_cell) = self.blocks.get(block) else {
+        if !self.has_block(block) {
             return Err(value);
-        };
-        let entries =
-            block_cell.get_or_init(|| (0..FIRST << block).map(|_| OnceLock::new()).collect());
-        match entries.get(at) {
+        }
+        let entries = self.blocks.get(block).and_then(OnceLock::get);
+        match entries.and_then(|entries| entries.get(at)) {
             Some(cell) => cell.set(value)?,
             None => return Err(value),
         }
@@ -125,6 +151,26 @@ mod tests {
             assert_eq!(found, Some(&(wanted / 3 * 3)));
         }
         assert_eq!(table.last_where(|_| false), None);
+    }
+
+    #[test]
+    fn room_is_made_beforehand() {
+        let table = Table::new();
+        let blocks = || {
+            table
+                .blocks
+                .iter()
+                .filter(|block| block.get().is_some())
+                .count()
+        };
+        for (more, count) in [(0, 0), (16, 1), (17, 2), (48, 2), (49, 3)] {
+            assert!(table.make_room(more));
+            assert_eq!(blocks(), count, "{more}");
+        }
+        for value in 0..49 {
+            assert_eq!(table.push(value), Ok(value));
+        }
+        assert_eq!(blocks(), 3);
     }
 
     #[test]

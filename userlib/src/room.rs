@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Memory for what a caller decides the length of, got so that its lack is an
+//! error and no abort. What is needed after a publication is got before it: that
+//! can't be taken back.
+
+use crate::error::{Call, Error, SystemError};
+
+/// An empty list with room for `len` items; `None` without memory for them.
+pub(crate) fn room<T>(len: usize) -> Option<Vec<T>> {
+    let mut list = Vec::new();
+    list.try_reserve_exact(len).ok()?;
+    Some(list)
+}
+
+/// The items as a list; `None` without memory for it.
+pub(crate) fn list<T>(items: impl ExactSizeIterator<Item = T>) -> Option<Vec<T>> {
+    let mut list = room(items.len())?;
+    list.extend(items);
+    Some(list)
+}
+
+/// A copy of a text; `None` without memory for it.
+pub(crate) fn text(text: &str) -> Option<Box<str>> {
+    let mut copy = String::new();
+    copy.try_reserve_exact(text.len()).ok()?;
+    copy.push_str(text);
+    Some(copy.into_boxed_str())
+}
+
+/// What `call` fails with then.
+pub(crate) const fn no_memory(call: Call) -> Error {
+    Error::System(SystemError::new(call, libc::ENOMEM))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Kind;
+
+    #[test]
+    fn what_there_is_no_memory_for_is_none() {
+        assert_eq!(room::<u64>(usize::MAX), None);
+        assert_eq!(room::<u64>(usize::MAX / 8), None);
+        assert_eq!(list([1, 2].into_iter()), Some(vec![1, 2]));
+        assert_eq!(text("name").as_deref(), Some("name"));
+        assert_eq!(no_memory(Call::Append).kind(), Some(Kind::NoMemory));
+    }
+}
