@@ -319,6 +319,8 @@ impl Image {
         let pairs = self.items.iter().zip(&layout.offsets);
         let code = pairs.filter(|(item, _)| !item.data.iter().any(|data| data.contains(&0)));
         entries.extend(code.map(|(_, &offset)| offset));
+        // Without any, that would be asked of the first byte, which is data.
+        options.endbr64 &= !entries.is_empty();
         Ok(options)
     }
 
@@ -339,17 +341,16 @@ impl Image {
         let mut bytes = room(layout.len).ok_or(NO_MEMORY)?;
         bytes.resize(layout.len, abi::FILL);
         for (item, &offset) in self.items.iter().zip(&layout.offsets) {
-            let place = &mut bytes[offset..offset + item.bytes.len()];
-            place.copy_from_slice(&item.bytes);
+            bytes[offset..offset + item.bytes.len()].copy_from_slice(&item.bytes);
             for reloc in &item.relocs {
-                let value = layout.value(item, reloc, base, base + offset)?;
-                let field = place.get_mut(reloc.at..).unwrap_or_default();
-                field[..reloc.kind.width()].copy_from_slice(&value[..reloc.kind.width()]);
+                let (value, by_stub) = layout.value(item, reloc, base, base + offset)?;
+                let (at, width) = (offset + reloc.at, reloc.kind.width());
+                bytes[at..at + width].copy_from_slice(&value[..width]);
+                // Those that nobody needs stay trap bytes.
+                if let Some((at, target)) = by_stub {
+                    bytes[at..at + STUB].copy_from_slice(&stub(target));
+                }
             }
-        }
-        for (number, &target) in layout.far.iter().enumerate() {
-            let at = layout.stubs + number * STUB;
-            bytes[at..at + STUB].copy_from_slice(&stub(target));
         }
         Ok(bytes)
     }
@@ -364,14 +365,15 @@ fn stub_target(reloc: &Reloc) -> Option<usize> {
 }
 
 impl Layout {
-    /// The bytes of the field of `reloc` in `item`, which lies at `address`.
+    /// The bytes of the field of `reloc` in `item`, which lies at `address`; and the
+    /// stub that it goes by, if it does: where that is, and its target.
     fn value(
         &self,
         item: &Item,
         reloc: &Reloc,
         base: usize,
         address: usize,
-    ) -> Result<[u8; 16], Error> {
+    ) -> Result<([u8; 16], Option<(usize, usize)>), Error> {
         let field = item.field(reloc, address)?;
         let target = match reloc.target {
             Target::Address(address) => address,
@@ -383,8 +385,13 @@ impl Layout {
         };
         let plus = |target: usize| target as i128 + i128::from(reloc.addend);
         let near = |target| resolve(reloc.kind, plus(target), field);
-        let by_stub = || near(base + self.stub_of(stub_target(reloc)?)?);
-        near(target).or_else(by_stub).ok_or_else(|| {
+        let by_stub = || {
+            let target = stub_target(reloc)?;
+            let at = self.stub_of(target)?;
+            Some((near(base + at)?, Some((at, target))))
+        };
+        let direct = near(target).map(|value| (value, None));
+        direct.or_else(by_stub).ok_or_else(|| {
             let target = plus(target);
             item.error(reloc, RelocReason::TooFar { field, target })
         })
@@ -469,6 +476,7 @@ mod tests {
         };
         let near = relocated(call(0x1000, -4), 0x2000).unwrap();
         assert_eq!(near[1..5], (0x1000 - 0x2005_i32).to_le_bytes());
+        assert_eq!(near[16..], [abi::FILL; STUB]);
         let far = relocated(call(1 << 40, -4), 0x2000).unwrap();
         assert_eq!(
             (far.len(), &far[1..5]),

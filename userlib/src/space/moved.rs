@@ -236,6 +236,11 @@ impl CodeSpace {
     /// Publishes `code`, which works at the address `from`, so that it works where
     /// it comes to lie: [`move_code`]. The length in `request` is not used.
     ///
+    /// It is validated by the rules of [`SpaceOptions::validation`]; if those ask for
+    /// entries, its first instruction is one.
+    ///
+    /// [`SpaceOptions::validation`]: super::SpaceOptions::validation
+    ///
     /// # Errors
     /// As [`move_code`], [`reserve`](Self::reserve) and [`fill`](Self::fill). Room that
     /// was reserved already counts as wasted.
@@ -267,6 +272,9 @@ impl CodeSpace {
         self.emit(&request, |address| {
             let moved = encode(&instructions, address)?;
             let mut options = Options::clone(&self.options.validation);
+            if options.entries.is_some() {
+                options = options.entry(0);
+            }
             if !moved.data.is_empty() {
                 options = options.data(moved.data);
             }

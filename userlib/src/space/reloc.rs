@@ -58,8 +58,9 @@ pub enum RelocKind {
     Rel32,
     /// The same in a `call` or `jmp`. If the target is an
     /// [address](Target::Address) too far away, the branch goes to a stub that
-    /// jumps there and changes `r11`. For that the addend must be -4. Stubs lie
-    /// behind the last item and are no part of it:
+    /// jumps there and changes `r11`. For that the addend must be -4. Room for stubs
+    /// lies behind the last item and is no part of it; a stub is there only if a branch
+    /// goes by it:
     /// [`lookup`](super::CodeSpace::lookup) does not find them.
     Call32,
     /// The distance from the field, 8 bits.

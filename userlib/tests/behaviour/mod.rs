@@ -72,6 +72,7 @@ macro_rules! each_behaviour {
             space::signal_handlers_can_look_up,
             space::code_for_another_address_is_moved,
             space::linked_items_follow_the_rules,
+            space::linked_code_enters_moved_code,
             space::code_stays_within_lines,
             space::the_largest_regions_reach_each_other,
             space::regions_for_perf_maps_work_like_others,

@@ -519,6 +519,34 @@ pub fn linked_items_follow_the_rules(backend: Backend) {
     assert_eq!(space.item_at(&image, error.offset()), Some((2, "c", 0)));
     let moved = space.publish_moved(&Request::new(0), &[0xf3, 0x0f, 0x1e, 0xfa, 0xc3], 0);
     assert_eq!(moved.unwrap().address % 64, 0);
+    // Where nothing is code, nothing has to be an entry.
+    let mut image = Image::new();
+    image.add(Item::new("data", vec![0; 16]).data(0..16));
+    assert!(space.link(&image).is_ok());
+}
+
+pub fn linked_code_enters_moved_code(backend: Backend) {
+    let rules = Options::new()
+        .entries_only()
+        .forbid_mnemonic("jmp")
+        .unwrap();
+    let space = small(backend).validation(rules).create().unwrap();
+    let moved = space.publish_moved(&Request::new(0), returns(8).bytes(), 0);
+    let enter = |address| {
+        let call = Reloc::new(5, RelocKind::Call32, Target::Address(address)).addend(-4);
+        let mut image = Image::new();
+        // sub rsp, 8; call; add rsp, 8; ret
+        let code = vec![
+            0x48, 0x83, 0xec, 8, 0xe8, 0, 0, 0, 0, 0x48, 0x83, 0xc4, 8, 0xc3,
+        ];
+        image.add(Item::new("caller", code).reloc(call));
+        space.link(&image)
+    };
+    let moved = moved.unwrap().address;
+    // No stub is needed, so none with its jump is there.
+    assert_eq!(run(&space, enter(moved).unwrap()[0]), 8);
+    assert!(matches!(enter(moved + 5), Err(Error::Boundary(_))));
+    assert!(matches!(enter(1 << 46), Err(Error::Validation(_))));
 }
 
 /// Chunks know what they need; slots and addresses must fit them.
