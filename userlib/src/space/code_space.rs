@@ -92,6 +92,8 @@ const CROWDED: Error = Error::System(SystemError::new(Call::Append, libc::ENOSPC
 const TOO_LARGE: Error = Error::Argument(
     "no region has room for that: with the lead in front of it, it has more than 1 GiB",
 );
+/// The chunks that one publication takes.
+const MOST: usize = crate::abi::MAX_SEGMENTS as usize;
 /// The largest region, in bytes.
 const LARGEST: usize = 1 << 30;
 const FOREIGN: Error = Error::Argument("the address is not in this code space");
@@ -189,6 +191,10 @@ impl CodeSpace {
             return Ok(Vec::new());
         }
         self.check_owner(Call::Append)?;
+        if batch.len() > MOST {
+            // No region that is added would help.
+            return Err(Error::Argument("one publication takes at most 1024 chunks"));
+        }
         let mut news = self.news(batch.len(), Call::Append)?;
         let chunks = batch.iter().map(|&(_, chunk)| chunk);
         let mode = Mode::for_cursor(chunks.clone());

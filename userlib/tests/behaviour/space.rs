@@ -216,6 +216,11 @@ pub fn a_batch_stays_together(backend: Backend) {
         assert_eq!(run(&space, pair[0]), value);
     }
     assert_eq!(space.publish_all(&[]), Ok(vec![]));
+    let many = vec![batch[0]; 1025];
+    let before = space.stats();
+    let refused = space.publish_all(&many).unwrap_err();
+    assert!(refused.to_string().contains("at most 1024"), "{refused}");
+    assert_eq!(space.stats(), before);
 }
 
 pub fn regions_reach_each_other_and_what_they_must(backend: Backend) {
