@@ -37,8 +37,10 @@ pub enum Class {
     /// What changes a segment register or the base behind it: `wrfsbase`,
     /// `wrgsbase`, `mov` and `pop` to a segment register, `lfs`, `lgs`, `lss`.
     Segments,
-    /// What faults outside of the kernel (CPL 3, IOPL 0): `hlt`, `wrmsr`, `mov`
-    /// to control registers, `in`, `out`, `cli`...
+    /// What the manuals call privileged, which faults outside of the kernel (CPL 3,
+    /// IOPL 0): `hlt`, `wrmsr`, `mov` to control registers, `in`, `out`, `cli`... Not
+    /// what faults there for other reasons, or only on some systems: `monitor`,
+    /// `mwait`, `getsec`, `vmcall`, `vmmcall`.
     Privileged,
     /// What was named to
     /// [`Options::forbid_mnemonic`](crate::Options::forbid_mnemonic).
@@ -295,6 +297,9 @@ mod tests {
             "Hlt", "Wrmsr", "In", "Out", "Cli", "Invlpg", "Lgdt", "Sysret", "Xsetbv",
         ] {
             assert!(privileged.iter().any(|known| known == name), "{name}");
+        }
+        for name in ["Monitor", "Mwait", "Getsec", "Vmcall", "Vmmcall"] {
+            assert!(!privileged.iter().any(|known| known == name), "{name}");
         }
         assert!(members(Class::Named).is_empty());
     }

@@ -41,7 +41,8 @@ const TRIES: usize = 16;
 ///
 /// Code is never moved, changed or taken back one by one; dropping the code
 /// space unmaps all of it. Programs that drop code often use one code space for
-/// each generation of it.
+/// each generation of it, each with a [`GdbJit`](crate::tools::GdbJit) of its own that
+/// is dropped with it: gdb would keep the old names at addresses that are used again.
 ///
 /// Direct branches are checked inside a region; those from one region to another
 /// are not, as nobody keeps a map across regions.

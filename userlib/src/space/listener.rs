@@ -44,7 +44,11 @@ impl<'a> NewCode<'a> {
 
 /// Is told of code after it was published and before the publishing call
 /// returns, in the publishing thread, so by several threads at once. No lock of
-/// the library is held.
+/// the library is held. Nobody is told of a code space that is dropped.
+///
+/// A panic passes through the publishing call. The code is published then all the same
+/// ([`lookup`](super::CodeSpace::lookup) finds it), and listeners that come later are
+/// not told.
 ///
 /// ```
 /// use jitfd::space::{Listener, NewCode, SpaceOptions};

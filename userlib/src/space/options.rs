@@ -75,8 +75,9 @@ impl SpaceOptions {
     }
 
     /// How each region is created: who may publish, whether branches between
-    /// chunks are checked. A window set there is not used; see
-    /// [`window`](Self::window).
+    /// chunks are checked. A window set there holds only as long as none is asked for
+    /// in another way ([`window`](Self::window), [`together`](Self::together),
+    /// [`Request::window`](super::Request::window)): set it by [`window`](Self::window).
     #[must_use]
     pub const fn region(mut self, options: RegionOptions) -> Self {
         self.region = options;
@@ -123,7 +124,8 @@ impl SpaceOptions {
         self
     }
 
-    /// By which rules [`CodeSpace::link`] validates; data ranges are added by it.
+    /// By which rules [`CodeSpace::link`] and [`CodeSpace::publish_moved`] validate;
+    /// data ranges and entries are added by them.
     #[must_use]
     pub fn validation(mut self, options: Options) -> Self {
         self.validation = options;

@@ -102,7 +102,8 @@ impl Frame {
             .cfa(4, Register::Rbp, 16)
     }
 
-    /// From `at` on the frame address is `register + offset`.
+    /// From `at` on the frame address is `register + offset`. Changes come in
+    /// ascending order: one at a lower offset than the one before takes that one's.
     #[must_use]
     pub fn cfa(mut self, at: usize, register: Register, offset: u32) -> Self {
         self.advance(at);
@@ -114,7 +115,8 @@ impl Frame {
     /// From `at` on the code is many pieces of `stride` bytes, a power of two, at
     /// multiples of that, which all change the frame in the same way. In each the
     /// frame address is `register + offset` at first, and `more` further from
-    /// `changes` bytes after its start on. All in bytes, and below 64.
+    /// `changes` bytes after its start on. All in bytes, and below 64: with
+    /// other numbers the table means something else.
     ///
     /// The table has one entry for all of them then: an expression, as linkers write
     /// one for the stubs of a procedure linkage table.
@@ -150,7 +152,7 @@ impl Frame {
     }
 
     /// From `at` on the caller's `register` is in memory, `below` bytes below the
-    /// frame address: a multiple of 8.
+    /// frame address: a multiple of 8, to which it is rounded down.
     #[must_use]
     pub fn saved(mut self, at: usize, register: Register, below: u32) -> Self {
         self.advance(at);
