@@ -1191,7 +1191,7 @@ int jitfd_lines_place(const struct jitfd_lines *lines, size_t len, size_t *offse
  * offset is null.
  *
  * Returns 0, or -1 with errno EINVAL if it has no bytes or more than 15, or for a
- * null pointer.
+ * null pointer; ENOMEM.
  */
 int jitfd_lines_push(struct jitfd_lines *lines,
                      const void *instruction,
@@ -1202,7 +1202,7 @@ int jitfd_lines_push(struct jitfd_lines *lines,
  * Writes NOPs up to a multiple of align_bytes (a power of two up to 4096), and
  * stores where that is, unless offset is null.
  *
- * Returns 0, or -1 with errno EINVAL for a bad align or a null pointer.
+ * Returns 0, or -1 with errno EINVAL for a bad align or a null pointer; ENOMEM.
  */
 int jitfd_lines_align(struct jitfd_lines *lines, size_t align_bytes, size_t *offset);
 
@@ -1924,7 +1924,7 @@ void jitfd_eh_frame_free(struct jitfd_eh_frame *table);
  * steps in ascending order. None, for a function that leaves rsp where it is.
  *
  * Returns 0, or -1 with errno EINVAL for a step that makes no sense, a null
- * pointer, a len of 0, or a function that goes beyond the last address.
+ * pointer, a len of 0, or a function that goes beyond the last address; ENOMEM.
  */
 int jitfd_eh_frame_add(struct jitfd_eh_frame *table,
                        const void *address,
@@ -1934,11 +1934,11 @@ int jitfd_eh_frame_add(struct jitfd_eh_frame *table,
 
 /**
  * The table as it is in memory, with the zero at its end, and its length in bytes,
- * unless len is null. Valid until the next call with the same table.
+ * unless len is null. Valid until the table is added to or given back.
  *
  * Returns null with errno EINVAL if table is null.
  */
-const void *jitfd_eh_frame_bytes(struct jitfd_eh_frame *table, size_t *len);
+const void *jitfd_eh_frame_bytes(const struct jitfd_eh_frame *table, size_t *len);
 
 /**
  * Has exceptions and backtraces of this program find their way by the len bytes of

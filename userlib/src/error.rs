@@ -187,9 +187,9 @@ impl Error {
         })
     }
 
-    /// There is none for what belongs to mapped data; said as if it were for the data.
-    pub(crate) fn no_memory_for_data() -> Self {
-        Self::system(Call::MapData, &io::Error::from_raw_os_error(libc::ENOMEM))
+    /// The allocator has none.
+    pub(crate) fn no_memory() -> Self {
+        Self::system(Call::Allocate, &io::Error::from_raw_os_error(libc::ENOMEM))
     }
 }
 
@@ -245,6 +245,8 @@ pub enum Call {
     Maps,
     /// `fork` of a child in which [`probe`](crate::probe) tries a backend.
     Fork,
+    /// Getting memory from the program's allocator.
+    Allocate,
 }
 
 impl Call {
@@ -263,7 +265,7 @@ impl Call {
     }
 
     /// Every call, in the order of a region's life.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Open,
         Self::Map,
         Self::MapData,
@@ -283,6 +285,7 @@ impl Call {
         Self::Owner,
         Self::Maps,
         Self::Fork,
+        Self::Allocate,
     ];
 
     /// What the call does, for error texts.
@@ -308,6 +311,7 @@ impl Call {
             Self::Owner => "keep the region from forked children (madvise)",
             Self::Maps => "look for a place in the window",
             Self::Fork => "fork a child to try it in",
+            Self::Allocate => "allocate memory",
         }
     }
 }
@@ -737,8 +741,14 @@ mod tests {
     #[test]
     fn every_errno_of_every_ioctl_has_a_cause_and_a_complete_text() {
         let calls = Call::ALL.into_iter().filter(|call| {
-            !matches!(call, Call::Open | Call::Map | Call::Maps | Call::Fork)
-                && !call.is_of_fallback()
+            let others = [
+                Call::Open,
+                Call::Map,
+                Call::Maps,
+                Call::Fork,
+                Call::Allocate,
+            ];
+            !others.contains(call) && !call.is_of_fallback()
         });
         for call in calls {
             for (errno, mut kind) in TABLE {

@@ -82,13 +82,14 @@ impl LineWriter {
     /// bytes from the start: labels for it are bound to that.
     ///
     /// # Errors
-    /// [`Error::Argument`] if it has no bytes or more than 15. Nothing is
-    /// written then.
+    /// [`Error::Argument`] if it has no bytes or more than 15;
+    /// [`Kind::NoMemory`](crate::Kind::NoMemory). Nothing is written then.
     pub fn push(&mut self, instruction: &[u8]) -> Result<usize, Error> {
         if instruction.is_empty() || instruction.len() > LONGEST {
             return Err(Error::Argument("an instruction has 1 to 15 bytes"));
         }
         let at = self.place(instruction.len());
+        self.make_room(at + instruction.len())?;
         self.pad_to(at);
         self.bytes.extend_from_slice(instruction);
         Ok(at)
@@ -96,10 +97,14 @@ impl LineWriter {
 
     /// Writes NOPs up to a multiple of `align`. Returns where that is, in bytes
     /// from the start.
-    pub fn align(&mut self, align: Align) -> usize {
+    ///
+    /// # Errors
+    /// [`Kind::NoMemory`](crate::Kind::NoMemory). Nothing is written then.
+    pub fn align(&mut self, align: Align) -> Result<usize, Error> {
         let at = self.bytes.len().next_multiple_of(align.bytes());
+        self.make_room(at)?;
         self.pad_to(at);
-        at
+        Ok(at)
     }
 
     /// Replaces bytes that were written, from `at` on.
@@ -136,6 +141,12 @@ impl LineWriter {
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
+    }
+
+    /// Gets the memory for as many bytes as there are before `end`.
+    fn make_room(&mut self, end: usize) -> Result<(), Error> {
+        let more = end.saturating_sub(self.bytes.len());
+        self.bytes.try_reserve(more).map_err(|_| Error::no_memory())
     }
 
     /// Writes NOPs up to `end`, none of which crosses a line either.
@@ -198,7 +209,8 @@ mod tests {
         assert_eq!(code.bytes(), [0xc3]);
         code.patch(0, &[0x90]).unwrap();
         assert_eq!((code.place(64), code.place(usize::MAX)), (64, 64));
-        assert_eq!((code.align(Align::PAGE), code.bytes().len()), (4096, 4096));
+        assert_eq!(code.align(Align::PAGE).unwrap(), 4096);
+        assert_eq!(code.bytes().len(), 4096);
         assert!(validate(code.bytes(), &Options::new().within_lines()).is_ok());
     }
 

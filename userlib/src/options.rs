@@ -3,7 +3,9 @@
 //! What an author may ask of validation, and what holds if nothing is asked.
 
 use crate::error::Error;
+use crate::fault::ValidationError;
 use crate::policy::{Class, Forbidden};
+use crate::scan::no_memory;
 use std::ops::Range;
 
 /// What to do with a direct branch that goes behind the `lock` prefix of an
@@ -101,6 +103,33 @@ impl Options {
     pub fn data(mut self, range: Range<usize>) -> Self {
         self.data.push(range);
         self
+    }
+
+    /// Gets the memory for this many more data ranges and entries, so that declaring
+    /// them needs none: for a program that goes on where there is none. Room for
+    /// entries is as [`entries_only`](Self::entries_only).
+    ///
+    /// ```
+    /// use jitfd::{Options, ValidationError, validate};
+    ///
+    /// # fn main() -> Result<(), ValidationError> {
+    /// let jump_tables = vec![1..9; 100_000];
+    /// let options = Options::new().try_reserve(jump_tables.len(), 0)?;
+    /// let options = jump_tables.into_iter().fold(options, Options::data);
+    /// assert!(validate(&[0xc3; 9], &options)?.holds_data());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Reason::NoMemory`](crate::Reason::NoMemory).
+    pub fn try_reserve(mut self, data: usize, entries: usize) -> Result<Self, ValidationError> {
+        let mut room = self.data.try_reserve(data).is_ok();
+        if entries > 0 {
+            let all = self.entries.get_or_insert_default();
+            room &= all.try_reserve(entries).is_ok();
+        }
+        room.then_some(self).ok_or_else(no_memory)
     }
 
     /// Declares that the instruction at `offset`, in bytes from the start of the

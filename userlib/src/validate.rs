@@ -233,11 +233,14 @@ pub(crate) fn checked_data(
             range: range.clone(),
         }));
     }
-    Ok(merged(ranges))
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(ranges.len())
+        .map_err(|_| no_memory())?;
+    copy.extend_from_slice(ranges);
+    Ok(merged(copy))
 }
 
-fn merged(ranges: &[Range<usize>]) -> Vec<Range<usize>> {
-    let mut sorted = ranges.to_vec();
+fn merged(mut sorted: Vec<Range<usize>>) -> Vec<Range<usize>> {
     sorted.sort_unstable_by_key(|range| range.start);
     sorted.dedup_by(|next, kept| {
         let touches = next.start <= kept.end;

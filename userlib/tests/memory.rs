@@ -4,6 +4,7 @@
 //! published. An abort is seen as the signal of a forked child.
 
 use jitfd::space::{Image, Item, Reloc, RelocKind, Request, SpaceOptions, Target, move_code};
+use jitfd::tools::{EhFrame, Frame};
 use jitfd::*;
 
 const LEN: usize = 4 << 20;
@@ -180,5 +181,36 @@ fn code_that_there_is_no_memory_to_move() {
             let done = space.publish_moved(&Request::new(0).name("moved"), &code, 1 << 20);
             consistent(&space, done.map(drop))
         })
+    });
+}
+
+/// What grows by as much as a program wants, up to some MiB.
+#[test]
+fn what_grows_without_memory() {
+    let fresh = |work: fn() -> Result<(), Error>| {
+        enough_or_not(20 << 20, |extra| with(extra, || (), |()| work()));
+    };
+    fresh(|| {
+        let mut lines = LineWriter::new();
+        (0..1_000_000).try_for_each(|_| lines.push(&[0xb8, 42, 0, 0, 0]).map(drop))
+    });
+    fresh(|| {
+        let mut lines = LineWriter::new();
+        (0..2000).try_for_each(|_| {
+            lines.push(&[0xc3])?;
+            lines.align(Align::PAGE).map(drop)
+        })
+    });
+    fresh(|| {
+        let mut table = EhFrame::new();
+        (1..100_000).try_for_each(|at| table.try_add(at * 4096, 4096, &Frame::leaf()))
+    });
+    fresh(|| Frame::leaf().try_reserve(300_000));
+    fresh(|| {
+        let options = Options::new().try_reserve(100_000, 100_000)?;
+        let options = (0..100_000).fold(options, |options, at| options.data(2 * at..2 * at + 1));
+        let options = (0..100_000).fold(options, |options, at| options.entry(2 * at + 1));
+        validate(&[0x90; 200_001], &options.threads(1))?;
+        Ok(())
     });
 }

@@ -12,8 +12,6 @@ use std::ffi::{c_int, c_void};
 /// at a time.
 pub struct jitfd_eh_frame {
     table: EhFrame,
-    /// What `jitfd_eh_frame_bytes` has given.
-    bytes: Vec<u8>,
 }
 
 /// A table that exceptions and backtraces of this program use.
@@ -87,6 +85,7 @@ const BAD_RANGE: Failure = Failure::Refused(
 
 fn frame(steps: &[jitfd_frame_step], len: usize) -> Result<Frame, Failure> {
     let mut made = Frame::leaf();
+    made.try_reserve(steps.len())?;
     let mut from = 0;
     for (number, step) in steps.iter().enumerate() {
         if step.at < from || step.at > len || step.reserved != 0 {
@@ -97,7 +96,9 @@ fn frame(steps: &[jitfd_frame_step], len: usize) -> Result<Frame, Failure> {
         made = match (step.kind, register, step.offset) {
             (JITFD_FRAME_POINTER, None, 0) if number == 0 && step.at == 0 && step.reg == 0 => {
                 from = 4;
-                Frame::pointer()
+                let mut pointer = Frame::pointer();
+                pointer.try_reserve(steps.len())?;
+                pointer
             }
             (JITFD_FRAME_CFA, Some(&(_, register)), offset) => made.cfa(step.at, register, offset),
             (JITFD_FRAME_SAVED, Some(&(_, register)), below) if below % 8 == 0 => {
@@ -118,7 +119,6 @@ pub extern "C" fn jitfd_eh_frame_new() -> *mut jitfd_eh_frame {
     guard::object(|| {
         Ok(jitfd_eh_frame {
             table: EhFrame::new(),
-            bytes: Vec::new(),
         })
     })
 }
@@ -134,7 +134,7 @@ pub unsafe extern "C" fn jitfd_eh_frame_free(table: *mut jitfd_eh_frame) {
 /// steps in ascending order. None, for a function that leaves rsp where it is.
 ///
 /// Returns 0, or -1 with errno EINVAL for a step that makes no sense, a null
-/// pointer, a len of 0, or a function that goes beyond the last address.
+/// pointer, a len of 0, or a function that goes beyond the last address; ENOMEM.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jitfd_eh_frame_add(
     table: *mut jitfd_eh_frame,
@@ -151,27 +151,26 @@ pub unsafe extern "C" fn jitfd_eh_frame_add(
         // SAFETY: the header says what these pointers must be.
         let (table, steps) =
             unsafe { (pointer::object_mut(table)?, pointer::array(steps, count)?) };
-        table.table.add(address.addr(), len, &frame(steps, len)?);
-        Ok(())
+        let frame = frame(steps, len)?;
+        Ok(table.table.try_add(address.addr(), len, &frame)?)
     })
 }
 
 /// The table as it is in memory, with the zero at its end, and its length in bytes,
-/// unless len is null. Valid until the next call with the same table.
+/// unless len is null. Valid until the table is added to or given back.
 ///
 /// Returns null with errno EINVAL if table is null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jitfd_eh_frame_bytes(
-    table: *mut jitfd_eh_frame,
+    table: *const jitfd_eh_frame,
     len: *mut usize,
 ) -> *const c_void {
     guard::address(|| {
         // SAFETY: the header says what these pointers must be.
-        let table = unsafe { pointer::object_mut(table)? };
-        table.bytes = table.table.clone().into_bytes();
+        let bytes = unsafe { pointer::object(table)? }.table.bytes();
         // SAFETY: as above.
-        unsafe { pointer::store(len, table.bytes.len()) };
-        Ok(table.bytes.as_mut_ptr().cast::<c_void>())
+        unsafe { pointer::store(len, bytes.len()) };
+        Ok(bytes.as_ptr().cast_mut().cast::<c_void>())
     })
 }
 

@@ -52,7 +52,7 @@ pub unsafe extern "C" fn jitfd_gdb_add(
         let gdb = pointer::object(gdb)?;
         let table = pointer::array(eh_frame.cast::<u8>(), eh_frame_len)?;
         let functions = pointer::array(functions, count)?.iter();
-        let codes: Vec<_> = functions.map(|one| code(one)).collect::<Result<_, _>>()?;
+        let codes = pointer::list(functions.map(|one| code(one)))?;
         if codes.is_empty() {
             return Err(Failure::Refused(libc::EINVAL, "there are no functions"));
         }

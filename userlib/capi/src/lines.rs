@@ -56,7 +56,7 @@ pub unsafe extern "C" fn jitfd_lines_place(
 /// offset is null.
 ///
 /// Returns 0, or -1 with errno EINVAL if it has no bytes or more than 15, or for a
-/// null pointer.
+/// null pointer; ENOMEM.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jitfd_lines_push(
     lines: *mut jitfd_lines,
@@ -77,7 +77,7 @@ pub unsafe extern "C" fn jitfd_lines_push(
 /// Writes NOPs up to a multiple of align_bytes (a power of two up to 4096), and
 /// stores where that is, unless offset is null.
 ///
-/// Returns 0, or -1 with errno EINVAL for a bad align or a null pointer.
+/// Returns 0, or -1 with errno EINVAL for a bad align or a null pointer; ENOMEM.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jitfd_lines_align(
     lines: *mut jitfd_lines,
@@ -87,7 +87,8 @@ pub unsafe extern "C" fn jitfd_lines_align(
     // SAFETY: as above.
     guard::status(|| unsafe {
         let align = align(align_bytes)?;
-        pointer::store(offset, pointer::object_mut(lines)?.lines.align(align));
+        let at = pointer::object_mut(lines)?.lines.align(align)?;
+        pointer::store(offset, at);
         Ok(())
     })
 }

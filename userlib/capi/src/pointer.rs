@@ -75,6 +75,21 @@ pub(crate) unsafe fn copy(source: *const c_void, len: usize) -> Result<Vec<u8>, 
     Ok(bytes)
 }
 
+/// A list of what there is one of for each item of the caller's array.
+pub(crate) fn list<T>(
+    items: impl ExactSizeIterator<Item = Result<T, Failure>>,
+) -> Result<Vec<T>, Failure> {
+    let mut list = Vec::new();
+    if list.try_reserve_exact(items.len()).is_err() {
+        let text = "no memory for a list as long as the array that was passed";
+        return Err(Failure::Refused(libc::ENOMEM, text));
+    }
+    for item in items {
+        list.push(item?);
+    }
+    Ok(list)
+}
+
 /// Stores a result, if the caller wants it.
 ///
 /// # Safety

@@ -174,11 +174,9 @@ pub(crate) unsafe fn all<'a>(
 ) -> Result<Vec<&'a Validated>, Failure> {
     // SAFETY: as promised by the caller.
     let pointers = unsafe { pointer::array(chunks, count) }?;
-    pointers
-        .iter()
-        // SAFETY: as promised by the caller.
-        .map(|&chunk| unsafe { pointer::object(chunk) }.map(|chunk: &jitfd_chunk| &chunk.code))
-        .collect()
+    // SAFETY: as promised by the caller.
+    let code = |chunk| unsafe { pointer::object(chunk) }.map(|chunk: &jitfd_chunk| &chunk.code);
+    pointer::list(pointers.iter().copied().map(code))
 }
 
 /// The place that the next chunk with this alignment (a power of two up to 4096)

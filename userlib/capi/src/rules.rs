@@ -136,8 +136,8 @@ impl Rules {
                 pointer::array(rules.forbidden, rules.forbidden_count)?,
             )
         };
-        let data: Vec<_> = data.iter().map(range).collect();
-        let mut options = with_flags(rules.flags);
+        let data = pointer::list(data.iter().map(|one| Ok(range(one))))?;
+        let mut options = with_flags(rules.flags).try_reserve(data.len(), entries.len())?;
         options = data.iter().cloned().fold(options, Options::data);
         options = entries.iter().copied().fold(options, Options::entry);
         for &name in forbidden {

@@ -10,9 +10,9 @@ use crate::region::all;
 use crate::rules::{Rules, align, jitfd_rules};
 use crate::text;
 use crate::versioned::{self, Versioned};
+use rust::Align;
 use rust::space::{CodeSpace, Listener, NewCode, Request, Slot, SpaceOptions, SpaceStats, Symbol};
 use rust::tools::{GdbJit, JitDump, PerfMap};
-use rust::{Align, Validated};
 use std::ffi::{c_char, c_int, c_void};
 use std::io;
 use std::iter::repeat_n;
@@ -369,8 +369,8 @@ pub unsafe extern "C" fn jitfd_space_publish_batch(
     // SAFETY: the header says what these pointers must be.
     guard::status(|| unsafe {
         let (space, chunks) = (pointer::object(space)?, all(chunks, count)?);
-        let names = all_names(names, chunks.len())?;
-        let batch: Vec<(&str, &Validated)> = names.into_iter().zip(chunks).collect();
+        let names = all_names(names, chunks.len())?.into_iter();
+        let batch = pointer::list(names.zip(chunks).map(Ok))?;
         let functions = space.space.publish_all(&batch)?;
         let places = functions.iter().map(|function| function.address);
         pointer::store_all(addresses, places.map(with_exposed_provenance_mut));
@@ -385,15 +385,12 @@ unsafe fn all_names<'a>(
     count: usize,
 ) -> Result<Vec<&'a str>, Failure> {
     if names.is_null() {
-        return Ok(repeat_n("", count).collect());
+        return pointer::list(repeat_n("", count).map(Ok));
     }
     // SAFETY: as promised by the caller.
     let names = unsafe { pointer::array(names, count) }?;
     // SAFETY: as promised by the caller.
-    names
-        .iter()
-        .map(|&name| unsafe { text::read(name) })
-        .collect()
+    pointer::list(names.iter().map(|&name| unsafe { text::read(name) }))
 }
 
 /// Sets room aside. Stores the slot and its address. The slot is given back by
@@ -547,9 +544,12 @@ pub unsafe extern "C" fn jitfd_space_symbols(
         // SAFETY: the header says what these pointers must be.
         unsafe {
             let space = pointer::object(space)?;
-            let all: Vec<_> = space.space.symbols().map(jitfd_symbol::from).collect();
-            pointer::store(total, all.len());
-            pointer::store_all(symbols, all.into_iter().take(count));
+            let mut number = 0;
+            let all = space.space.symbols().map(jitfd_symbol::from);
+            let mut all = all.inspect(|_| number += 1);
+            pointer::store_all(symbols, all.by_ref().take(count));
+            all.for_each(drop);
+            pointer::store(total, number);
         }
         Ok(())
     })

@@ -13,7 +13,7 @@ fuzz_target!(|steps: Vec<(u8, u8)>| {
     for (kind, number) in steps.into_iter().take(500) {
         if kind % 8 == 0 {
             let align = Align::new(1 << (number % 8)).unwrap();
-            assert_eq!(writer.align(align) % align.bytes(), 0);
+            assert_eq!(writer.align(align).unwrap() % align.bytes(), 0);
             continue;
         }
         // Prefixes that mean nothing, and a NOP.

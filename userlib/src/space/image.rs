@@ -356,6 +356,9 @@ impl Image {
     }
 }
 
+/// The stub that a record goes by: its offset, and its target.
+type Detour = (usize, usize);
+
 /// The address that needs a stub if it is too far.
 fn stub_target(reloc: &Reloc) -> Option<usize> {
     match (reloc.kind, reloc.target) {
@@ -366,14 +369,14 @@ fn stub_target(reloc: &Reloc) -> Option<usize> {
 
 impl Layout {
     /// The bytes of the field of `reloc` in `item`, which lies at `address`; and the
-    /// stub that it goes by, if it does: where that is, and its target.
+    /// stub that it goes by, if it does.
     fn value(
         &self,
         item: &Item,
         reloc: &Reloc,
         base: usize,
         address: usize,
-    ) -> Result<([u8; 16], Option<(usize, usize)>), Error> {
+    ) -> Result<([u8; 16], Option<Detour>), Error> {
         let field = item.field(reloc, address)?;
         let target = match reloc.target {
             Target::Address(address) => address,

@@ -7,6 +7,7 @@
 //! those of the DWARF standard, version 5, section 6.4, and of the x86-64 ABI.
 
 use crate::cast::to_u64;
+use crate::error::Error;
 
 /// A register whose value a caller gets back, or that frames are found by.
 ///
@@ -82,6 +83,9 @@ const NOT_BELOW: u8 = 0x2a;
 const REGISTER: u8 = 0x70;
 const RIP: u8 = 16;
 
+/// In bytes: an advance of 4 bytes, and an expression as of `cfa_repeated`.
+const LONGEST_STEP: usize = 5 + 16;
+
 impl Frame {
     /// A function that leaves the stack pointer where it is.
     #[must_use]
@@ -100,6 +104,17 @@ impl Frame {
             .cfa(1, Register::Rsp, 16)
             .saved(1, Register::Rbp, 16)
             .cfa(4, Register::Rbp, 16)
+    }
+
+    /// Gets the memory for this many more steps, so that adding them needs none.
+    ///
+    /// See the example of [`EhFrame::try_add`].
+    ///
+    /// # Errors
+    /// [`Kind::NoMemory`](crate::Kind::NoMemory).
+    pub fn try_reserve(&mut self, steps: usize) -> Result<(), Error> {
+        let more = steps.saturating_mul(LONGEST_STEP);
+        self.bytes.try_reserve(more).map_err(|_| Error::no_memory())
     }
 
     /// From `at` on the frame address is `register + offset`. Changes come in
@@ -212,6 +227,7 @@ fn leb128(bytes: &mut Vec<u8>, mut value: u32) {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EhFrame {
+    /// Whole at any time: with the zero at its end.
     bytes: Vec<u8>,
     functions: usize,
 }
@@ -222,6 +238,12 @@ pub struct EhFrame {
 const COMMON: [u8; 24] = [
     20, 0, 0, 0, 0, 0, 0, 0, 1, b'z', b'R', 0, 1, 0x78, 16, 1, 0, CFA, 7, 8, 0x90, 1, 0, 0,
 ];
+
+/// What ends a table.
+const END: [u8; 4] = [0; 4];
+
+/// What each function's entry has but for its frame, with what fills it up.
+const ENTRY: usize = 4 + 4 + 8 + 8 + 1 + 7;
 
 impl Default for EhFrame {
     fn default() -> Self {
@@ -234,7 +256,7 @@ impl EhFrame {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            bytes: COMMON.to_vec(),
+            bytes: [&COMMON[..], &END].concat(),
             functions: 0,
         }
     }
@@ -245,8 +267,8 @@ impl EhFrame {
         if len == 0 {
             return;
         }
-        let start = self.bytes.len();
-        self.bytes.extend([0; 4]);
+        // The length goes where the zero was.
+        let start = self.bytes.len() - END.len();
         // The distance from here to the common entry, the first one.
         let common = u32::try_from(start + 4).unwrap_or(u32::MAX);
         self.bytes.extend(common.to_le_bytes());
@@ -259,7 +281,36 @@ impl EhFrame {
         if let Some(field) = self.bytes.get_mut(start..start + 4) {
             field.copy_from_slice(&entry.to_le_bytes());
         }
+        self.bytes.extend(END);
         self.functions += 1;
+    }
+
+    /// As [`add`](Self::add), for a program that goes on where there is no memory.
+    ///
+    /// ```
+    /// use jitfd::tools::{EhFrame, Frame, Register};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// let mut frame = Frame::leaf();
+    /// frame.try_reserve(100)?;
+    /// for push in 1..=100 {
+    ///     frame = frame.cfa(usize::from(push), Register::Rsp, 8 + 8 * u32::from(push));
+    /// }
+    /// let mut table = EhFrame::new();
+    /// table.try_add(0x7f00_0000_1000, 300, &frame)?;
+    /// assert!(table.bytes().ends_with(&[0; 4]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Kind::NoMemory`](crate::Kind::NoMemory). The table is as it was then.
+    pub fn try_add(&mut self, address: usize, len: usize, frame: &Frame) -> Result<(), Error> {
+        let more = ENTRY + frame.bytes.len() + END.len();
+        let room = self.bytes.try_reserve(more);
+        room.map_err(|_| Error::no_memory())?;
+        self.add(address, len, frame);
+        Ok(())
     }
 
     /// The number of functions.
@@ -270,10 +321,17 @@ impl EhFrame {
 
     /// The table, with the zero at its end.
     ///
+    /// See the example of [`try_add`](Self::try_add).
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The table, with the zero at its end, given away.
+    ///
     /// See the example of [`UnwindTable::from_bytes`](super::UnwindTable::from_bytes).
     #[must_use]
-    pub fn into_bytes(mut self) -> Vec<u8> {
-        self.bytes.extend([0; 4]);
+    pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 }
@@ -358,6 +416,27 @@ mod tests {
         let mut table = EhFrame::new();
         table.add(0x1000, 0, &Frame::leaf());
         assert_eq!(table, EhFrame::new());
+    }
+
+    #[test]
+    fn what_was_reserved_is_enough() {
+        let mut frame = Frame::leaf();
+        frame.try_reserve(3).unwrap();
+        let room = frame.bytes.capacity();
+        let frame = frame
+            .cfa_repeated(100_000, Register::Rsp, 8, 32, 5, 16)
+            .cfa(200_000, Register::Rsp, u32::MAX)
+            .cfa_repeated(300_000, Register::Rsp, 8, 32, 5, 16);
+        assert_eq!(frame.bytes.capacity(), room);
+        let refused = Frame::leaf().try_reserve(usize::MAX).unwrap_err();
+        assert_eq!(refused.kind(), Some(crate::Kind::NoMemory));
+        let mut table = EhFrame::new();
+        for frame in [frame, Frame::leaf(), Frame::pointer()] {
+            let before = table.bytes().len();
+            table.try_add(0x1000, 16, &frame).unwrap();
+            assert!(table.bytes().len() - before <= ENTRY + frame.bytes.len());
+            assert_eq!(table.bytes(), table.clone().into_bytes());
+        }
     }
 
     #[test]

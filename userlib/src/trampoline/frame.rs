@@ -50,7 +50,7 @@ impl Room {
 impl Cover {
     /// What [`register`](Self::register) will need.
     pub(super) fn prepare(&self) -> Result<Room, Error> {
-        Room::new().ok_or_else(Error::no_memory_for_data)
+        Room::new().ok_or_else(Error::no_memory)
     }
 
     /// # Safety

@@ -130,11 +130,9 @@ impl Pool {
 
 impl State {
     fn grow(&mut self, source: &Source, shape: Shape, cover: &Cover) -> Result<(), Error> {
-        self.copies
-            .try_reserve(1)
-            .map_err(|_| Error::no_memory_for_data())?;
+        self.copies.try_reserve(1).map_err(|_| Error::no_memory())?;
         let copy = Copy::new(source, shape, cover, self.slots.next_copy())?;
-        let number = self.slots.add().ok_or_else(Error::no_memory_for_data)?;
+        let number = self.slots.add().ok_or_else(Error::no_memory)?;
         match self.copies.get_mut(number) {
             Some(vacant) => *vacant = Some(copy),
             None => self.copies.push(Some(copy)),
