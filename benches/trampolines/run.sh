@@ -9,7 +9,8 @@
 #   ROUNDS=N   how often each way has its turn (24)
 #   CROWD=N    how many trampolines each way tries to make (1000000)
 #   CROWDS=N   how often (3)
-#   UPDATE=1   also puts table and picture into Documentation/trampolines.rst
+#   UPDATE=1   also puts table and picture into Documentation/trampolines.rst, and
+#              the samples beside it
 . "$(dirname "$0")/../../tests/vm/lib.sh"
 
 HERE=$TOP/benches/trampolines
@@ -29,12 +30,12 @@ in_root "$root" -- gcc-14 -Wall -Wextra -Werror -O2 -shared -fPIC \
     die "the plugin did not build" "see gcc's lines above"
 
 say "load of the host $(cut -d' ' -f1 /proc/loadavg) on $(nproc) CPUs"
-# Instructions can be counted under emulation only. Poisoned pages are for tests.
-ACCEL=tcg SMP=2 MEM=3072 RUN_LIMIT=1800 OUT=$OUT APPEND=page_poison=0 FILES=$ko \
+# Instructions can be counted under emulation only. Poisoned pages are for tests. The
+# fault of an emulated vsyscall is counted, too: the least that a fault costs.
+ACCEL=tcg SMP=2 MEM=3072 RUN_LIMIT=1800 OUT=$OUT APPEND='page_poison=0 vsyscall=xonly' FILES=$ko \
     QEMU="-plugin $SHARED/count.so,out=$SHARED/counts" \
     "$TOP/target/release/vm" "$program" measure --rounds "${ROUNDS:-24}" \
     --crowd "${CROWD:-1000000}" --crowds "${CROWDS:-3}" --out /out ||
     die "the bench of trampolines failed" "see its lines above"
 cp "$SHARED/counts" "$OUT/counts"
-CARGO_TARGET_DIR=$TOP/target/bench/report cargo run --quiet --release --locked \
-    --manifest-path "$HERE/Cargo.toml" --bin report -- "$OUT" ${UPDATE:+"$TOP/Documentation"}
+"$HERE/report.sh" "$OUT"

@@ -8,12 +8,13 @@ use std::process::Command;
 use crate::calls;
 use crate::machine::{self, ticks};
 use crate::memory::Memory;
-use crate::ways;
+use crate::ways::{self, Place, Start};
 
 /// Runs [`run`] in a process of its own; the line that it prints.
-pub fn spawn(way: &str, count: usize) -> Result<String, String> {
+pub fn spawn(way: &str, start: &Start) -> Result<String, String> {
     let output = Command::new("/proc/self/exe")
-        .args(["crowd", way, &count.to_string()])
+        .args(["crowd", way, &start.count.to_string()])
+        .args((start.place == Place::Here).then_some("--here"))
         .output()
         .map_err(|error| format!("a process: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
@@ -26,29 +27,27 @@ pub fn spawn(way: &str, count: usize) -> Result<String, String> {
 
 /// Makes them, and prints a line of values. Where they are kept, and what their
 /// contexts point to, is not counted.
-pub fn run(name: &str, count: usize) -> Result<(), String> {
+pub fn run(name: &str, start: &Start) -> Result<(), String> {
     machine::pin(0)?;
+    let count = start.count;
     let contexts: &'static [u64] = Vec::leak((0..count as u64).collect());
     let mut codes = vec![1; count];
     let before = Memory::now()?;
-    let start = ticks();
-    let way = ways::one(name, count)?;
+    let begun = ticks();
+    let way = ways::one(name, start)?;
     let ready = ticks();
     let (made, stopped) = way.crowd(contexts, &mut codes);
-    let (setting_up, making) = (ready - start, ticks() - ready);
+    let (setting_up, making) = (ready - begun, ticks() - ready);
     let wanted: u64 = contexts[..made].iter().map(|number| number + 1).sum();
     // SAFETY: They were just made, and live for ever.
     let sum = unsafe { calls::each(&codes[..made], &0) };
     if sum != wanted {
         return Err(format!("{name}: wrong results"));
     }
-    let memory = Memory::now()?.since(before);
+    let [process, tables, kernel] = Memory::now()?.since(before);
     println!(
-        "{name},{made},{},{setting_up},{making},{},{},{}",
+        "{name},{made},{},{setting_up},{making},{process},{tables},{kernel}",
         stopped.unwrap_or_default().replace(',', ";"),
-        memory.resident,
-        memory.tables,
-        memory.slab
     );
     Ok(())
 }

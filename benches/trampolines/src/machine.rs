@@ -39,6 +39,21 @@ impl Clock {
     }
 }
 
+/// What this machine is: the CPU's name, and whether it is a virtual one.
+pub fn name() -> Result<String, String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").map_err(|error| error.to_string())?;
+    let value = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name));
+        line.and_then(|line| Some(line.split_once(':')?.1.trim()))
+    };
+    let model = value("model name").unwrap_or("a CPU without a name");
+    let flags = value("flags").unwrap_or_default();
+    Ok(match flags.split(' ').any(|flag| flag == "hypervisor") {
+        true => format!("{model}, in a virtual machine"),
+        false => model.to_owned(),
+    })
+}
+
 /// Binds the calling thread, and its children, to `cpu`.
 pub fn pin(cpu: usize) -> Result<(), String> {
     // SAFETY: A plain set of bits of this size.

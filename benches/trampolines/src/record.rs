@@ -13,6 +13,7 @@ pub struct Record {
     crowds: String,
     counted: String,
     rate: f64,
+    machine: String,
 }
 
 impl Record {
@@ -23,10 +24,11 @@ impl Record {
         let mut record = Record {
             folder: folder.to_owned(),
             samples: BufWriter::new(file),
-            crowds: "way,made,stopped_by,setting_up,making,resident_kib,tables_kib,slab_kib\n"
+            crowds: "way,made,stopped_by,setting_up,making,process_kib,tables_kib,kernel_kib\n"
                 .to_owned(),
             counted: "way,kind\n".to_owned(),
             rate: 0.0,
+            machine: String::new(),
         };
         record.line(format_args!("way,kind,round,calls,ticks"))?;
         Ok(record)
@@ -64,6 +66,11 @@ impl Record {
         self.rate = rate;
     }
 
+    /// What it was measured on, if not in the guest.
+    pub fn machine(&mut self, name: String) {
+        self.machine = name;
+    }
+
     /// Writes what is not written yet.
     pub fn finish(&mut self) -> Result<(), String> {
         self.samples.flush().map_err(|error| error.to_string())?;
@@ -72,6 +79,9 @@ impl Record {
             ("crowds.csv", &self.crowds),
             ("counted.csv", &self.counted),
             ("ticks_per_ns", &rate),
+            ("machine", &self.machine),
+            // The counter's lines come later, if there is one.
+            ("counts", &String::new()),
         ];
         for (name, text) in files {
             fs::write(self.folder.join(name), text).map_err(|error| format!("{name}: {error}"))?;

@@ -35,7 +35,7 @@ pub struct Crowd {
     pub setting_up: f64,
     /// Nanoseconds, for each.
     pub making: f64,
-    /// Bytes, for each: of the process, its page tables, the kernel's objects.
+    /// Bytes, for each: of the process, its page tables, the kernel.
     pub memory: [f64; 3],
 }
 
@@ -44,6 +44,8 @@ pub type Instructions = (f64, f64);
 
 /// All of it.
 pub struct Run {
+    /// What it was measured on; empty for the guest.
+    pub machine: String,
     /// The names, in the order of the run.
     pub ways: Vec<String>,
     times: HashMap<(String, String), Times>,
@@ -77,6 +79,7 @@ impl Run {
         };
         let (crowds, tries) = crowds(&file(folder, "crowds.csv")?, rate)?;
         Ok(Run {
+            machine: file(folder, "machine")?,
             ways,
             tries,
             times: times
@@ -134,9 +137,9 @@ fn crowds(text: &str, rate: f64) -> Result<(Crowds, usize), Failure> {
             stopped_by,
             setting_up,
             making,
-            resident,
+            process,
             tables,
-            slab,
+            kernel,
         ] = fields(line)?;
         let made: f64 = parse(made)?;
         let bytes = |kib: &str| parse(kib).map(|kib| kib * 1024.0 / made);
@@ -145,7 +148,7 @@ fn crowds(text: &str, rate: f64) -> Result<(Crowds, usize), Failure> {
             stopped_by: stopped_by.to_owned(),
             setting_up: parse(setting_up)? / rate,
             making: parse(making)? / rate / made,
-            memory: [bytes(resident)?, bytes(tables)?, bytes(slab)?],
+            memory: [bytes(process)?, bytes(tables)?, bytes(kernel)?],
         };
         all.entry(way.to_owned()).or_default().push(crowd);
     }

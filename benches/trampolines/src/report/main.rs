@@ -9,7 +9,8 @@
 //!
 //! Reads the files that the run left in FOLDER, writes `table.rst` and
 //! `trampolines.svg` there, and, if asked, both into the documentation: the tables
-//! between the two comments that say so.
+//! between the two comments that say so. Of a run on a machine as it is, fewer tables,
+//! between others, and no picture.
 
 mod data;
 mod page;
@@ -41,14 +42,21 @@ fn main() -> ExitCode {
 
 fn report(folder: &Path, pages: Option<&Path>) -> Result<(), String> {
     let run = Run::read(folder)?;
+    let guest = run.machine.is_empty();
     let (verdicts, summary) = targets::judge(&run);
-    let text = format!("{}\n{verdicts}", tables::all(&run));
+    let (name, tables) = match guest {
+        true => ("measured", tables::all(&run)),
+        false => ("measured here", tables::here(&run)),
+    };
+    let text = format!("{tables}\n{verdicts}");
     print!("{text}");
+    write(&folder.join("table.rst"), &text)?;
     let picture = folder.join(picture::NAME);
     picture::draw(&run, &picture)?;
-    write(&folder.join("table.rst"), &text)?;
     if let Some(pages) = pages {
-        page::update(&pages.join("trampolines.rst"), &text)?;
+        page::update(&pages.join("trampolines.rst"), name, &text)?;
+    }
+    if let (Some(pages), true) = (pages, guest) {
         let to = pages.join(picture::NAME);
         fs::copy(&picture, &to).map_err(|error| format!("{}: {error}", to.display()))?;
     }

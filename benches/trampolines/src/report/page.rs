@@ -5,18 +5,17 @@
 use std::fs;
 use std::path::Path;
 
-const BEGIN: &str = ".. measured: begin\n";
-const END: &str = ".. measured: end\n";
-
-/// Replaces what is between the two comments.
-pub fn update(path: &Path, text: &str) -> Result<(), String> {
+/// Replaces what is between the two comments of this name.
+pub fn update(path: &Path, name: &str, text: &str) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("{}: {error}", path.display());
     let page = fs::read_to_string(path).map_err(failed)?;
-    fs::write(path, replaced(&page, text)?).map_err(failed)
+    fs::write(path, replaced(&page, name, text)?).map_err(failed)
 }
 
-fn replaced(page: &str, text: &str) -> Result<String, String> {
-    let (before, rest) = page.split_once(BEGIN).ok_or("no measured: begin")?;
-    let (_, after) = rest.split_once(END).ok_or("no measured: end")?;
-    Ok(format!("{before}{BEGIN}\n{text}\n{END}{after}"))
+fn replaced(page: &str, name: &str, text: &str) -> Result<String, String> {
+    let begin = format!(".. {name}: begin\n");
+    let end = format!(".. {name}: end\n");
+    let (before, rest) = page.split_once(&begin).ok_or(format!("no {begin}"))?;
+    let (_, after) = rest.split_once(&end).ok_or(format!("no {end}"))?;
+    Ok(format!("{before}{begin}\n{text}\n{end}{after}"))
 }

@@ -7,25 +7,8 @@ use crate::data::Run;
 /// The way that the others are divided by, and the two floors.
 pub const FLOOR: &str = "indirect call";
 
-/// All tables.
+/// All tables of a run in the guest.
 pub fn all(run: &Run) -> String {
-    let calls = table(
-        &[
-            "way", "warm", "p99", "cold", "p99", "in turn", "p99", "ratio", "program", "kernel",
-        ],
-        run.ways.iter().map(|way| call(run, way)).collect(),
-    );
-    let makes: Vec<&String> = run
-        .ways
-        .iter()
-        .filter(|way| run.crowd(way).is_some())
-        .collect();
-    let makings = table(
-        &[
-            "way", "set up", "one", "p99", "remove", "program", "kernel", "made", "each",
-        ],
-        makes.iter().map(|way| making(run, way)).collect(),
-    );
     let memory = table(
         &[
             "way",
@@ -35,26 +18,76 @@ pub fn all(run: &Run) -> String {
             "sum",
             "a million",
         ],
-        makes.iter().map(|way| memory(run, way)).collect(),
+        makes(run).map(|way| memory(run, way)).collect(),
     );
-    let median = match run.tries {
-        1 => String::new(),
-        tries => format!(", the median of {tries}"),
-    };
-    let extra = ["nothing", "getppid", "no call", "unused call"];
+    let extra = [
+        "nothing",
+        "keeping one",
+        "getppid",
+        "no call",
+        "unused call",
+        "vsyscall fault",
+    ];
     let extra = extra.map(|name| {
         let (program, kernel) = run.count(name, "call").unzip();
         vec![name.to_owned(), number(program), number(kernel)]
     });
     format!(
-        "A call, the target and its loop included, in nanoseconds; instructions:\n\n{calls}\n\
+        "A call, the target and its loop included, in nanoseconds; instructions:\n\n{}\n\
          Making one, in nanoseconds (set up: in microseconds); instructions; and the\n\
-         crowd{}:\n\n{makings}\n\
+         crowd{}:\n\n{}\n\
          Memory for each of the crowd, in bytes; for a million, in MiB:\n\n{memory}\n\
          Instructions of other things, for scale:\n\n{}\n",
-        median,
+        calls(run),
+        tries(run),
+        makings(run),
         table(&["what", "program", "kernel"], extra.to_vec())
     )
+}
+
+/// The tables of a run on a machine as it is.
+pub fn here(run: &Run) -> String {
+    format!(
+        "{}. A call, as above:\n\n{}\nMaking one; the crowd{}:\n\n{}\n",
+        run.machine,
+        calls(run),
+        tries(run),
+        makings(run)
+    )
+}
+
+/// The ways that make something.
+fn makes(run: &Run) -> impl Iterator<Item = &String> {
+    run.ways.iter().filter(|way| run.crowd(way).is_some())
+}
+
+fn tries(run: &Run) -> String {
+    match run.tries {
+        1 => String::new(),
+        tries => format!(", the median of {tries}"),
+    }
+}
+
+/// The columns of instructions, if any were counted.
+fn counted(run: &Run) -> &'static [&'static str] {
+    match run.machine.is_empty() {
+        true => &["program", "kernel"],
+        false => &[],
+    }
+}
+
+fn calls(run: &Run) -> String {
+    let times = [
+        "way", "warm", "p99", "cold", "p99", "in turn", "p99", "ratio",
+    ];
+    let head = [times.as_slice(), counted(run)].concat();
+    table(&head, run.ways.iter().map(|way| call(run, way)).collect())
+}
+
+fn makings(run: &Run) -> String {
+    let times = ["way", "set up", "one", "p99", "remove"];
+    let head = [times.as_slice(), counted(run), &["made", "each"]].concat();
+    table(&head, makes(run).map(|way| making(run, way)).collect())
 }
 
 fn call(run: &Run, way: &str) -> Vec<String> {
@@ -104,9 +137,12 @@ fn memory(run: &Run, way: &str) -> Vec<String> {
     cells
 }
 
-fn instructions(run: &Run, way: &str, kind: &str) -> [String; 2] {
+fn instructions(run: &Run, way: &str, kind: &str) -> Vec<String> {
+    if counted(run).is_empty() {
+        return Vec::new();
+    }
     let (program, kernel) = run.count(way, kind).unzip();
-    [number(program), number(kernel)]
+    vec![number(program), number(kernel)]
 }
 
 /// Three digits that say something, at least.

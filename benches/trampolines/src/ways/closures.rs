@@ -2,19 +2,20 @@
 
 //! jitfd's closures: typed, by all registers, and by a return page.
 
-use jitfd::trampoline::{Closure, Gpr, RegisterClosure, Registers};
-use jitfd::trampoline::{ReturnTrampoline, SavedRegisters};
+use jitfd::trampoline::{Closure, ClosureOptions, RegisterClosure, Registers};
+use jitfd::trampoline::{Gpr, ReturnOptions, ReturnTrampoline, SavedRegisters};
 
-use super::{Maker, Way, of};
+use super::{Maker, Start, Way, of};
 use crate::calls::Callee;
 
-struct Typed;
+struct Typed(ClosureOptions<'static>);
 
 impl Maker for Typed {
     type Made = Closure<'static, extern "C" fn(u64) -> u64>;
 
     fn make(&self, number: &'static u64) -> Result<Self::Made, String> {
-        let closure = Closure::new(move |argument: u64| argument.wrapping_add(*number));
+        let add = move |argument: u64| argument.wrapping_add(*number);
+        let closure = self.0.create(add);
         closure.map_err(|error| error.to_string())
     }
 
@@ -23,17 +24,18 @@ impl Maker for Typed {
     }
 }
 
-pub fn typed(_: usize) -> Result<Box<dyn Way>, String> {
-    Ok(of("jitfd closure", 64, true, Typed))
+pub fn typed(start: &Start) -> Result<Box<dyn Way>, String> {
+    let options = ClosureOptions::new().fallback(start.fallback());
+    Ok(of("jitfd closure", 64, true, Typed(options)))
 }
 
-struct AllRegisters;
+struct AllRegisters(ClosureOptions<'static>);
 
 impl Maker for AllRegisters {
     type Made = RegisterClosure<'static>;
 
     fn make(&self, number: &'static u64) -> Result<Self::Made, String> {
-        let closure = RegisterClosure::new(move |registers: &mut Registers| {
+        let closure = self.0.create_registers(move |registers: &mut Registers| {
             let argument = registers.integers()[0];
             registers.set_integer(argument.wrapping_add(*number));
         });
@@ -45,17 +47,18 @@ impl Maker for AllRegisters {
     }
 }
 
-pub fn registers(_: usize) -> Result<Box<dyn Way>, String> {
-    Ok(of("jitfd all registers", 64, true, AllRegisters))
+pub fn registers(start: &Start) -> Result<Box<dyn Way>, String> {
+    let options = ClosureOptions::new().fallback(start.fallback());
+    Ok(of("jitfd all registers", 64, true, AllRegisters(options)))
 }
 
-struct Returning;
+struct Returning(ReturnOptions<'static>);
 
 impl Maker for Returning {
     type Made = ReturnTrampoline<'static>;
 
     fn make(&self, number: &'static u64) -> Result<Self::Made, String> {
-        let made = ReturnTrampoline::new(move |saved: &mut SavedRegisters| {
+        let made = self.0.create(move |saved: &mut SavedRegisters| {
             let argument = saved.get(Gpr::Rdi);
             // SAFETY: It is called as a function that returns a number.
             unsafe { saved.set(Gpr::Rax, argument.wrapping_add(*number)) };
@@ -68,6 +71,7 @@ impl Maker for Returning {
     }
 }
 
-pub fn returning(_: usize) -> Result<Box<dyn Way>, String> {
-    Ok(of("jitfd return page", 64, true, Returning))
+pub fn returning(start: &Start) -> Result<Box<dyn Way>, String> {
+    let options = ReturnOptions::new().fallback(start.fallback());
+    Ok(of("jitfd return page", 64, true, Returning(options)))
 }

@@ -2,13 +2,13 @@
 
 //! jitfd's embedded form: constants in code, published one by one.
 
-use jitfd::Window;
 use jitfd::space::{CodeSpace, Function, SpaceOptions};
 use jitfd::trampoline::{Gpr, Setting};
+use jitfd::{RegionOptions, Window};
 use jitfd_peers::target;
 
 use super::product::context;
-use super::{Maker, Way, of};
+use super::{Maker, Start, Way, of};
 use crate::calls::Callee;
 
 struct Embedded(CodeSpace);
@@ -28,9 +28,10 @@ impl Maker for Embedded {
     }
 }
 
-pub fn embedded(_: usize) -> Result<Box<dyn Way>, String> {
+pub fn embedded(start: &Start) -> Result<Box<dyn Way>, String> {
     let near = Window::reaching(target as *const () as usize);
-    let space = SpaceOptions::new().window(near).create();
+    let region = RegionOptions::new().fallback(start.fallback());
+    let space = SpaceOptions::new().region(region).window(near).create();
     let space = space.map_err(|error| error.to_string())?;
     Ok(of("jitfd embedded", 64, true, Embedded(space)))
 }

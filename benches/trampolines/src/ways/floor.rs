@@ -7,7 +7,7 @@ use std::arch::global_asm;
 
 use jitfd_peers::{Text, target};
 
-use super::{Maker, Way, of};
+use super::{Maker, Start, Way, of};
 use crate::calls::Callee;
 
 struct Floor(Callee);
@@ -24,11 +24,11 @@ impl Maker for Floor {
     }
 }
 
-pub fn direct(_: usize) -> Result<Box<dyn Way>, String> {
+pub fn direct(_: &Start) -> Result<Box<dyn Way>, String> {
     Ok(of("direct call", 64, false, Floor(Callee::Direct)))
 }
 
-pub fn indirect(_: usize) -> Result<Box<dyn Way>, String> {
+pub fn indirect(_: &Start) -> Result<Box<dyn Way>, String> {
     let target = Callee::At(target as *const () as usize);
     Ok(of("indirect call", 64, false, Floor(target)))
 }
@@ -39,7 +39,7 @@ impl Maker for InText {
     type Made = Text;
 
     fn make(&self, context: &'static u64) -> Result<Text, String> {
-        Text::new(context).ok_or("all stubs of the text are used".to_owned())
+        Text::new(context).ok_or_else(|| "all stubs of the text are used".to_owned())
     }
 
     fn callee(made: &Text) -> Callee {
@@ -47,7 +47,7 @@ impl Maker for InText {
     }
 }
 
-pub fn text(_: usize) -> Result<Box<dyn Way>, String> {
+pub fn text(_: &Start) -> Result<Box<dyn Way>, String> {
     Ok(of("stub in text", 64, false, InText))
 }
 
@@ -81,7 +81,7 @@ impl Maker for ClosureInText {
         let captured: &'static &'static u64 = Box::leak(Box::new(context));
         let target = trampolines_captured as *const () as usize;
         let made = Text::to(target, (&raw const *captured).addr());
-        made.ok_or("all stubs of the text are used".to_owned())
+        made.ok_or_else(|| "all stubs of the text are used".to_owned())
     }
 
     fn callee(made: &Text) -> Callee {
@@ -89,6 +89,6 @@ impl Maker for ClosureInText {
     }
 }
 
-pub fn closure(_: usize) -> Result<Box<dyn Way>, String> {
+pub fn closure(_: &Start) -> Result<Box<dyn Way>, String> {
     Ok(of("closure in text", 64, false, ClosureInText))
 }

@@ -9,6 +9,8 @@ mod floor;
 mod peers;
 mod product;
 
+use jitfd::{Backend, Fallback};
+
 use crate::calls::Callee;
 
 /// A way to make trampolines.
@@ -111,17 +113,43 @@ fn of<M: Maker + 'static>(name: &'static str, calls: usize, makes: bool, maker: 
     })
 }
 
-type Open = fn(usize) -> Result<Box<dyn Way>, String>;
+/// Where all is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In a guest, with `/dev/jit` and trampfd.
+    Guest,
+    /// On a machine as it is: jitfd over dual mapping, and nothing that is in the
+    /// kernel.
+    Here,
+}
 
-/// A way: its name, how it starts with room for a number of trampolines, and the part
-/// of a crowd that it is asked to make.
+/// What a way starts with.
+pub struct Start {
+    /// Room for so many, counting those that were removed.
+    pub count: usize,
+    pub place: Place,
+}
+
+impl Start {
+    /// What jitfd publishes with.
+    fn fallback(&self) -> Fallback {
+        match self.place {
+            Place::Guest => Fallback::Never,
+            Place::Here => Fallback::Only(Backend::DualMapping),
+        }
+    }
+}
+
+type Open = fn(&Start) -> Result<Box<dyn Way>, String>;
+
+/// A way: its name, how it starts, and the part of a crowd that it is asked to make.
 struct Entry(&'static str, Open, Part);
 
 /// One in so many; none if there is nothing to make.
 type Part = Option<usize>;
 
-/// All ways, in the order of the table.
-const ALL: [Entry; 15] = [
+/// The ways of user code, in the order of the table.
+const USER: [Entry; 13] = [
     Entry("direct call", floor::direct, None),
     Entry("indirect call", floor::indirect, None),
     Entry("stub in text", floor::text, None),
@@ -135,23 +163,37 @@ const ALL: [Entry; 15] = [
     Entry("libffi static trampoline", peers::bare, Some(1)),
     Entry("libffi closure", peers::ffi, Some(1)),
     Entry("signal", peers::signal, Some(1)),
+];
+
+/// Those of trampfd.
+const KERNEL: [Entry; 2] = [
     Entry("system call", peers::system_call, Some(1)),
     Entry("page fault", peers::page_fault, Some(1)),
 ];
 
+/// All that there are.
+fn entries(place: Place) -> impl Iterator<Item = &'static Entry> {
+    let kernel: &[Entry] = match place {
+        Place::Guest => &KERNEL,
+        Place::Here => &[],
+    };
+    USER.iter().chain(kernel)
+}
+
 /// The names of those that make something, and how many of a crowd of `count`.
-pub fn crowds(count: usize) -> impl Iterator<Item = (&'static str, usize)> {
-    let all = ALL.iter();
-    all.filter_map(move |Entry(name, _, part)| Some((*name, count / (*part)?)))
+pub fn crowds(place: Place, count: usize) -> impl Iterator<Item = (&'static str, usize)> {
+    entries(place).filter_map(move |Entry(name, _, part)| Some((*name, count / (*part)?)))
 }
 
-/// One of them, with room for `count`.
-pub fn one(name: &str, count: usize) -> Result<Box<dyn Way>, String> {
-    let found = ALL.iter().find(|Entry(known, _, _)| *known == name);
-    found.ok_or(format!("no way is named {name}"))?.1(count)
+/// One of them.
+pub fn one(name: &str, start: &Start) -> Result<Box<dyn Way>, String> {
+    let found = entries(start.place).find(|Entry(known, _, _)| *known == name);
+    found.ok_or(format!("no way is named {name}"))?.1(start)
 }
 
-/// All of them, with room for `count`, counting those that were removed.
-pub fn all(count: usize) -> Result<Vec<Box<dyn Way>>, String> {
-    ALL.iter().map(|Entry(_, open, _)| open(count)).collect()
+/// All of them.
+pub fn all(start: &Start) -> Result<Vec<Box<dyn Way>>, String> {
+    entries(start.place)
+        .map(|Entry(_, open, _)| open(start))
+        .collect()
 }

@@ -5,7 +5,7 @@
 use jitfd_peers::target;
 use jitfd_peers::{Bare, Description, Entry, Ffi, Kernel, Signal, Signals, Signature, Trampoline};
 
-use super::{Maker, Way, of};
+use super::{Maker, Start, Way, of};
 use crate::calls::Callee;
 
 /// The second argument's register.
@@ -23,7 +23,7 @@ impl Maker for StaticFfi {
     type Made = Ffi<'static>;
 
     fn make(&self, context: &'static u64) -> Result<Self::Made, String> {
-        Ffi::new(self.0, context).ok_or("no memory".to_owned())
+        Ffi::new(self.0, context).ok_or_else(|| "no memory".to_owned())
     }
 
     fn callee(made: &Self::Made) -> Callee {
@@ -31,7 +31,7 @@ impl Maker for StaticFfi {
     }
 }
 
-pub fn ffi(_: usize) -> Result<Box<dyn Way>, String> {
+pub fn ffi(_: &Start) -> Result<Box<dyn Way>, String> {
     let signature = Signature::new().ok_or("no signature")?;
     Ok(of("libffi closure", 64, true, StaticFfi(signature)))
 }
@@ -42,7 +42,7 @@ impl Maker for BareFfi {
     type Made = Bare<'static>;
 
     fn make(&self, context: &'static u64) -> Result<Self::Made, String> {
-        Bare::new(context).ok_or("no memory".to_owned())
+        Bare::new(context).ok_or_else(|| "no memory".to_owned())
     }
 
     fn callee(made: &Self::Made) -> Callee {
@@ -50,7 +50,7 @@ impl Maker for BareFfi {
     }
 }
 
-pub fn bare(_: usize) -> Result<Box<dyn Way>, String> {
+pub fn bare(_: &Start) -> Result<Box<dyn Way>, String> {
     if !Bare::supported() {
         return Err("libffi has no static trampolines here".to_owned());
     }
@@ -64,7 +64,7 @@ impl Maker for Handler {
 
     fn make(&self, context: &'static u64) -> Result<Signal, String> {
         let made = self.0.trampoline(described(context)?);
-        made.ok_or("all addresses are used".to_owned())
+        made.ok_or_else(|| "all addresses are used".to_owned())
     }
 
     fn callee(made: &Signal) -> Callee {
@@ -72,8 +72,8 @@ impl Maker for Handler {
     }
 }
 
-pub fn signal(count: usize) -> Result<Box<dyn Way>, String> {
-    let signals = Signals::install(count).map_err(|error| format!("signals: {error}"))?;
+pub fn signal(start: &Start) -> Result<Box<dyn Way>, String> {
+    let signals = Signals::install(start.count).map_err(|error| format!("signals: {error}"))?;
     Ok(of("signal", 8, true, Handler(signals)))
 }
 
@@ -97,10 +97,10 @@ fn kernel(name: &'static str, entry: Entry) -> Result<Box<dyn Way>, String> {
     Ok(of(name, 8, true, InKernel(kernel, entry)))
 }
 
-pub fn system_call(_: usize) -> Result<Box<dyn Way>, String> {
+pub fn system_call(_: &Start) -> Result<Box<dyn Way>, String> {
     kernel("system call", Entry::SystemCall)
 }
 
-pub fn page_fault(_: usize) -> Result<Box<dyn Way>, String> {
+pub fn page_fault(_: &Start) -> Result<Box<dyn Way>, String> {
     kernel("page fault", Entry::PageFault)
 }

@@ -7,7 +7,7 @@ use std::ffi::c_void;
 use jitfd::trampoline::{Carrier, Entry, Table, TableOptions};
 use jitfd_peers::target;
 
-use super::{Maker, Way, of};
+use super::{Maker, Start, Way, of};
 use crate::calls::Callee;
 
 /// A number's address, as the library wants it.
@@ -39,12 +39,16 @@ fn of_table(name: &'static str, options: TableOptions) -> Result<Box<dyn Way>, S
     Ok(of(name, 64, true, InTable(table)))
 }
 
-pub fn table(_: usize) -> Result<Box<dyn Way>, String> {
-    of_table("jitfd table", TableOptions::new(Carrier::Rsi))
+fn options(start: &Start) -> TableOptions {
+    TableOptions::new(Carrier::Rsi).fallback(start.fallback())
+}
+
+pub fn table(start: &Start) -> Result<Box<dyn Way>, String> {
+    of_table("jitfd table", options(start))
 }
 
 /// The least code: two pages of it.
-pub fn small_table(_: usize) -> Result<Box<dyn Way>, String> {
-    let small = TableOptions::new(Carrier::Rsi).copy_capacity(256);
+pub fn small_table(start: &Start) -> Result<Box<dyn Way>, String> {
+    let small = options(start).copy_capacity(256);
     of_table("jitfd table of 256", small)
 }
