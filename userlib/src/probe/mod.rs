@@ -242,8 +242,10 @@ impl Probe {
 /// Finds out what this system allows this process, and what refuses the rest.
 ///
 /// Each backend is tried in a forked child, so that a seccomp filter that kills
-/// does not kill the caller. Takes some milliseconds. The result holds for this
-/// process as it is now: give up rights first and probe then.
+/// does not kill the caller. What is left to the caller is to fork and wait, and to read
+/// the system's files (`openat`, `read`, `statx`; with SELinux also `write` and
+/// `getxattr`): a filter must not kill for these. Takes some milliseconds. The result
+/// holds for this process as it is now: give up rights first and probe then.
 ///
 /// The child allocates memory. If other threads allocate at the same time, by an
 /// allocator whose locks a forked child can't take (the C library's it can), it may

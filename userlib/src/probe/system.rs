@@ -10,6 +10,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 /// The oldest kernel that the module supports.
 const OLDEST: (u32, u32) = (7, 2);
@@ -17,10 +18,14 @@ const OLDEST: (u32, u32) = (7, 2);
 /// Where the rules are read, and what is asked by system calls.
 pub(super) struct System {
     pub(super) root: PathBuf,
-    pub(super) mdwe: io::Result<bool>,
-    /// `None` if it was not asked: a filter might kill for it.
-    pub(super) membarrier: Option<io::Result<()>>,
+    /// Whether `PR_SET_MDWE` is set.
+    pub(super) mdwe: Answer,
+    /// Whether `membarrier` makes other threads see new code.
+    pub(super) membarrier: Answer,
 }
+
+/// What a system call says; `None` if a child did not survive it.
+type Answer = Option<io::Result<bool>>;
 
 fn finding(
     subject: Subject,
@@ -44,30 +49,78 @@ fn refuses(subject: Subject, backends: &[Backend], text: impl Into<String>) -> F
     finding(subject, Verdict::Refuses, backends, text)
 }
 
+fn may_refuse(subject: Subject, backends: &[Backend], text: impl Into<String>) -> Finding {
+    finding(subject, Verdict::MayRefuse, backends, text)
+}
+
+/// The file that would tell is not there or can't be opened.
+fn unknown(subject: Subject, backends: &[Backend], path: &str, error: &io::Error) -> Finding {
+    let text = format!("not known, as {path} can't be read: {error}");
+    may_refuse(subject, backends, text)
+}
+
+/// Asks by a system call for which a seccomp filter might kill.
+fn in_child(question: fn() -> io::Result<bool>) -> Answer {
+    const NONE: u64 = u64::MAX;
+    let shared = sys::Shared::new().ok()?;
+    shared.number().store(NONE, Ordering::Relaxed);
+    sys::in_child(sys::PATIENCE, || {
+        let answer = question().map_or_else(
+            |error| {
+                error
+                    .raw_os_error()
+                    .map_or(NONE, |errno| u64::from(errno.unsigned_abs()) + 2)
+            },
+            u64::from,
+        );
+        shared.number().store(answer, Ordering::Release);
+    })
+    .ok()?;
+    match shared.number().load(Ordering::Acquire) {
+        NONE => None,
+        bit @ 0..2 => Some(Ok(bit == 1)),
+        errno => {
+            let errno = i32::try_from(errno - 2).unwrap_or(libc::EIO);
+            Some(Err(io::Error::from_raw_os_error(errno)))
+        }
+    }
+}
+
 impl System {
     /// The one that this process runs on.
     pub(super) fn live() -> Self {
         let mut system = Self {
             root: PathBuf::from("/"),
-            mdwe: sys::refuses_exec_gain(),
+            mdwe: None,
             membarrier: None,
         };
-        if !system.is_filtered() {
-            system.membarrier = Some(membarrier_works());
-        }
+        let filtered = system.is_filtered();
+        let ask = |question: fn() -> io::Result<bool>| match filtered {
+            true => in_child(question),
+            false => Some(question()),
+        };
+        system.mdwe = ask(sys::refuses_exec_gain);
+        system.membarrier = ask(|| membarrier_works().map(|()| true));
         system
     }
 
-    /// Whether a seccomp filter watches this process.
+    /// Whether a seccomp filter watches this process, or may.
     pub(super) fn is_filtered(&self) -> bool {
-        let status = self.read("/proc/self/status").unwrap_or_default();
-        !matches!(field(&status, "Seccomp"), None | Some("0"))
+        let status = self.text("/proc/self/status");
+        status.map_or(true, |status| {
+            !matches!(field(&status, "Seccomp"), None | Some("0"))
+        })
     }
 
     /// A file as text, without the last line's end.
+    fn text(&self, path: &str) -> io::Result<String> {
+        let text = fs::read_to_string(self.path(path))?;
+        Ok(text.trim_end().to_owned())
+    }
+
+    /// The same of a file that need not be there.
     pub(super) fn read(&self, path: &str) -> Option<String> {
-        let text = fs::read_to_string(self.path(path)).ok()?;
-        Some(text.trim_end().to_owned())
+        self.text(path).ok()
     }
 
     pub(super) fn path(&self, path: &str) -> PathBuf {
@@ -90,7 +143,11 @@ impl System {
     }
 
     fn cpu(&self) -> Finding {
-        let flags = self.read("/proc/cpuinfo").unwrap_or_default();
+        let path = "/proc/cpuinfo";
+        let flags = match self.text(path) {
+            Ok(flags) => flags,
+            Err(error) => return unknown(Subject::Cpu, &[Kernel], path, &error),
+        };
         let nx = flags.split_whitespace().any(|flag| flag == "nx");
         if nx {
             return allows(Subject::Cpu, "x86-64 with NX");
@@ -100,7 +157,11 @@ impl System {
     }
 
     fn kernel(&self) -> Finding {
-        let release = self.read("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let path = "/proc/sys/kernel/osrelease";
+        let release = match self.text(path) {
+            Ok(release) => release,
+            Err(error) => return unknown(Subject::Kernel, &[Kernel], path, &error),
+        };
         let refused = |why: &str| {
             let text = format!("Linux {release}: {why}");
             refuses(Subject::Kernel, &[Kernel], text)
@@ -122,6 +183,10 @@ impl System {
         if self.path("/sys/module/jit").exists() {
             return allows(Subject::Module, "the jit module is loaded");
         }
+        let all = "/sys/module";
+        if let Err(error) = fs::metadata(self.path(all)) {
+            return unknown(Subject::Module, &[Kernel], all, &error);
+        }
         let text = "the jit module is not loaded (modprobe jit)";
         refuses(Subject::Module, &[Kernel], text)
     }
@@ -130,6 +195,10 @@ impl System {
         let path = self.path("/dev/jit");
         let metadata = match fs::metadata(&path) {
             Ok(metadata) => metadata,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let text = format!("/dev/jit can't be reached: {error}");
+                return refuses(Subject::Device, &[Kernel], text);
+            }
             Err(error) => {
                 let text = format!("there is no /dev/jit ({error})");
                 return refuses(Subject::Device, &[Kernel], text);
@@ -150,7 +219,11 @@ impl System {
     }
 
     fn mount(&self) -> Finding {
-        let mounts = self.read("/proc/self/mountinfo").unwrap_or_default();
+        let path = "/proc/self/mountinfo";
+        let mounts = match self.text(path) {
+            Ok(mounts) => mounts,
+            Err(error) => return unknown(Subject::Mount, &[Kernel], path, &error),
+        };
         let (point, options) = mount_of(&mounts, "/dev/jit").unwrap_or(("/", ""));
         if options.split(',').any(|option| option == "noexec") {
             let text = format!("{point} is mounted noexec (mount -o remount,exec {point})");
@@ -161,19 +234,33 @@ impl System {
 
     fn mdwe(&self) -> Finding {
         match &self.mdwe {
-            Ok(true) => refuses(
+            Some(Ok(true)) => refuses(
                 Subject::Mdwe,
                 &[ProtectFlips],
                 "PR_SET_MDWE is set: no page becomes executable later; /dev/jit and dual mapping \
                  need none that does",
             ),
-            Ok(false) => allows(Subject::Mdwe, "PR_SET_MDWE is not set"),
-            Err(_) => allows(Subject::Mdwe, "this kernel has no PR_SET_MDWE"),
+            Some(Ok(false)) => allows(Subject::Mdwe, "PR_SET_MDWE is not set"),
+            Some(Err(error)) if error.raw_os_error() == Some(libc::EINVAL) => {
+                allows(Subject::Mdwe, "this kernel has no PR_SET_MDWE")
+            }
+            Some(Err(error)) => {
+                let text = format!("not known, as prctl can't be called: {error}");
+                may_refuse(Subject::Mdwe, &[ProtectFlips], text)
+            }
+            None => {
+                let text = "not known: a child that called prctl did not survive it";
+                may_refuse(Subject::Mdwe, &[ProtectFlips], text)
+            }
         }
     }
 
     fn seccomp(&self) -> Finding {
-        let status = self.read("/proc/self/status").unwrap_or_default();
+        let path = "/proc/self/status";
+        let status = match self.text(path) {
+            Ok(status) => status,
+            Err(error) => return unknown(Subject::Seccomp, &Backend::ALL, path, &error),
+        };
         if !self.is_filtered() {
             return allows(Subject::Seccomp, "no filter");
         }
@@ -184,32 +271,36 @@ impl System {
                      membarrier (dual mapping), \
                      mmap, madvise, mprotect and mremap (mprotect flips)"
         );
-        finding(Subject::Seccomp, Verdict::MayRefuse, &Backend::ALL, text)
+        may_refuse(Subject::Seccomp, &Backend::ALL, text)
     }
 
     fn memfd_noexec(&self) -> Finding {
-        let setting = self.read("/proc/sys/vm/memfd_noexec");
-        let text = match setting.as_deref() {
-            None => "this kernel has no vm.memfd_noexec",
-            Some("0") => "vm.memfd_noexec is 0: no rule",
-            Some("1") => "vm.memfd_noexec is 1: memory files are no programs, as jitfd's are not",
-            Some(_) => {
-                "vm.memfd_noexec is 2: memory files must not be programs, as jitfd's are not"
-            }
+        let missing = |error: &io::Error| {
+            error.kind() == io::ErrorKind::NotFound && self.path("/proc/sys/vm").exists()
+        };
+        let text = match self.text("/proc/sys/vm/memfd_noexec").as_deref() {
+            Ok("0") => "vm.memfd_noexec is 0: no rule",
+            Ok("1") => "vm.memfd_noexec is 1: memory files are no programs, as jitfd's are not",
+            Ok(_) => "vm.memfd_noexec is 2: memory files must not be programs, as jitfd's are not",
+            Err(error) if missing(error) => "this kernel has no vm.memfd_noexec",
+            Err(_) => "vm.memfd_noexec can't be read; it stops programs, as jitfd's files are not",
         };
         allows(Subject::MemfdNoexec, text)
     }
 
     fn membarrier(&self) -> Finding {
         match &self.membarrier {
-            None => allows(Subject::Membarrier, "not asked, because of the filter"),
-            Some(Ok(())) => {
+            Some(Ok(_)) => {
                 let text = "it can make other threads see new code";
                 allows(Subject::Membarrier, text)
             }
             Some(Err(error)) => {
                 let text = format!("other threads can't be made to see new code: {error}");
                 refuses(Subject::Membarrier, &[DualMapping], text)
+            }
+            None => {
+                let text = "not known: a child that called membarrier did not survive it";
+                may_refuse(Subject::Membarrier, &[DualMapping], text)
             }
         }
     }
@@ -270,8 +361,8 @@ mod tests {
         let root = std::env::temp_dir().join(format!("jitfd-{name}-{}", std::process::id()));
         let system = System {
             root,
-            mdwe: Ok(false),
-            membarrier: Some(Ok(())),
+            mdwe: Some(Ok(false)),
+            membarrier: Some(Ok(true)),
         };
         for (path, text) in files {
             let path = system.path(path);
@@ -348,7 +439,7 @@ mod tests {
             "Seccomp:\t2\nSeccomp_filters:\t3",
         )
         .unwrap();
-        fake.0.mdwe = Ok(true);
+        fake.0.mdwe = Some(Ok(true));
         fake.0.membarrier = Some(Err(io::Error::from_raw_os_error(libc::ENOSYS)));
         let expected = [
             (Subject::Module, Verdict::Refuses, vec![Kernel]),
@@ -361,6 +452,35 @@ mod tests {
             assert_eq!((finding.verdict, finding.backends), (verdict, backends));
         }
         assert!(of(&fake.0, Subject::Seccomp).text.starts_with("3 filter"));
+    }
+
+    /// A process may have no descriptor left, or another file system at /proc.
+    #[test]
+    fn what_cannot_be_read_is_not_known() {
+        let mut fake = fake("blind", &[("/dev/null", "")]);
+        fake.0.mdwe = None;
+        fake.0.membarrier = None;
+        assert!(fake.0.is_filtered());
+        for finding in fake.0.findings() {
+            let expected = match finding.subject {
+                Subject::Device => Verdict::Refuses,
+                Subject::MemfdNoexec => Verdict::Allows,
+                _ => Verdict::MayRefuse,
+            };
+            assert_eq!(finding.verdict, expected, "{finding:?}");
+            assert!(!finding.text.contains("this kernel"), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn the_rules_of_a_filter_are_asked_for_in_a_child() {
+        let errno = |error: io::Error| error.raw_os_error();
+        let answer = |question| in_child(question).map(|answer| answer.map_err(errno));
+        assert_eq!(answer(|| Ok(false)), Some(Ok(false)));
+        assert_eq!(answer(|| Ok(true)), Some(Ok(true)));
+        let refused = || Err(io::Error::from_raw_os_error(libc::EPERM));
+        assert_eq!(answer(refused), Some(Err(Some(libc::EPERM))));
+        assert_eq!(answer(|| std::process::abort()), None);
     }
 
     #[test]

@@ -72,8 +72,13 @@ fn a_filter_that_refuses_is_blamed() -> Outcome {
 fn a_filter_that_kills_does_not_kill_the_prober() -> Outcome {
     filter::install(libc::SYS_memfd_create, None, Answer::Kill).or_fail("seccomp")?;
     filter::install(libc::SYS_membarrier, None, Answer::Kill).or_fail("seccomp")?;
+    // No filter can be installed after this one.
+    filter::install(libc::SYS_prctl, None, Answer::Kill).or_fail("seccomp")?;
     let probe = jitfd::probe();
     working(&probe, [true, false, true])?;
+    let rules = probe.findings().iter();
+    let unknown = rules.filter(|finding| finding.text.contains("did not survive"));
+    equal("rules that can't be asked for", unknown.count(), 2)?;
     let dual = (Backend::DualMapping, Trial::Killed(libc::SIGSYS));
     holds(probe.trials().contains(&dual), "killed by SIGSYS")?;
     let (_, text) = jitctl(&["probe"]);
