@@ -497,7 +497,7 @@ static void foreign_descriptors_are_found_out(void)
 	CHECK((appender = jitfd_appender_adopt(ends[1])) != NULL);
 	CHECK(jitfd_mapper_fd(mapper) == ends[0]);
 	CHECK(jitfd_appender_fd(appender) == ends[1]);
-	REFUSED_NULL(jitfd_mapper_map(mapper, PAGE), EPERM);
+	REFUSED_NULL(jitfd_mapper_map(mapper, PAGE), ENODEV);
 	REFUSED(jitfd_mapper_stats(mapper, &stats), ENOTTY);
 	REFUSED(jitfd_appender_stats(appender, &stats), ENOTTY);
 	REFUSED(jitfd_appender_append(appender, chunks, 1, JITFD_ANY_OFFSET, NULL), ENOTTY);

@@ -13,6 +13,7 @@ use crate::piece::Piece;
 use crate::region::RegionOptions;
 use crate::space::{Window, near};
 use crate::sys::{self, Mapped};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -102,9 +103,12 @@ impl Access {
     /// Maps the first `len` bytes, readable and executable, inside of `window`.
     pub(crate) fn map(&self, window: Option<Window>, len: usize) -> Result<Mapped, Error> {
         match self {
-            Self::Kernel(fd) => near::map(window, len, Call::Map, |at| {
-                sys::map_code(fd.as_fd(), at, len)
-            }),
+            Self::Kernel(fd) => {
+                check_region(fd.as_fd()).map_err(|error| Error::system(Call::Map, &error))?;
+                near::map(window, len, Call::Map, |at| {
+                    sys::map_code(fd.as_fd(), at, len)
+                })
+            }
             Self::Own(region) => region.map(window, len),
         }
     }
@@ -149,6 +153,21 @@ impl Access {
             Self::Kernel(fd) => ioctl::stats(fd.as_fd()),
             Self::Own(region) => region.stats(),
         }
+    }
+}
+
+/// `ENODEV` or `ENODATA` if the descriptor, which another program may have sent, is of no
+/// region: a file could be written to while it is executed. A sandbox may map and not ask
+/// (`EACCES`, `EPERM`); then it is a device at least.
+fn check_region(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let of_none = || io::Error::from_raw_os_error(libc::ENODEV);
+    if !sys::is_device(fd)? {
+        return Err(of_none());
+    }
+    match ioctl::stats(fd).map_err(|error| error.errno()) {
+        Ok(_) | Err(libc::EACCES | libc::EPERM) => Ok(()),
+        Err(libc::ENOTTY) => Err(of_none()),
+        Err(errno) => Err(io::Error::from_raw_os_error(errno)),
     }
 }
 

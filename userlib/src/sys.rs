@@ -76,6 +76,17 @@ pub(crate) fn open(path: &CStr) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Whether it is a character device, as `/dev/jit` is.
+pub(crate) fn is_device(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut status = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: the call fills `status` if it succeeds.
+    let status = unsafe {
+        result(libc::fstat(fd.as_raw_fd(), status.as_mut_ptr()))?;
+        status.assume_init()
+    };
+    Ok(status.st_mode & libc::S_IFMT == libc::S_IFCHR)
+}
+
 /// A call without an argument.
 pub(crate) fn ioctl_none(fd: BorrowedFd<'_>, request: u32) -> io::Result<c_int> {
     check(request, NOTHING, 0)?;
