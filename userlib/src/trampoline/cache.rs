@@ -4,8 +4,9 @@
 //! want again: what makes binding cheap.
 //!
 //! Each thread has a few lines of them, each of one table; a table looks first for the
-//! line that its number says. A line is filled, and emptied, by halves. Only its thread ever sees it, so
-//! nothing is locked; what a thread keeps goes back to its table when it ends.
+//! line that its number says. A line is filled, and emptied, by halves. Only its thread
+//! ever sees it, so nothing is locked; what a thread keeps goes back to its table when it
+//! ends.
 //!
 //! Not for signal handlers: one could come in the middle of a change.
 

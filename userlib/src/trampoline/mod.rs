@@ -9,7 +9,7 @@
 //! | the same, for a function type that is known at run time only | [`RegisterClosure`] |
 //! | a C function pointer that carries a context pointer, any number of them, that come and go | [`Table`] |
 //! | any general registers set, values pushed, from a description; nothing that can be changed later | [`Setting`] |
-//! | all registers saved, and a handler that reads and changes them | [`ReturnTrampoline`] |
+//! | all registers saved, and a handler that reads them and changes all but `rsp`; of vector registers the lower 128 bits | [`ReturnTrampoline`] |
 //! | closures of libffi, unchanged | [`LibffiClosures`] |
 //!
 //! | | [`Table`] | [`Setting`] |

@@ -183,8 +183,14 @@ pub type ReturnHandler = unsafe extern "C-unwind" fn(*mut SavedRegisters, *mut c
 ///
 /// General registers, flags, x87 and vector registers are all as they were for whoever
 /// the trampoline goes to, but for what the handler changes. What the handler is not
-/// shown is restored too: the upper halves of vector registers, mask registers. Not
-/// restored are protection keys, AMX tiles, and `r16` to `r31` of CPUs with APX.
+/// shown is restored too: all but the lower 128 bits of `xmm0` to `xmm15`, mask
+/// registers, x87, MXCSR. Not restored are protection keys, AMX tiles, and `r16` to
+/// `r31` of CPUs with APX.
+///
+/// What the handler can't change is the stack: `rsp`, and where a return goes. A shadow
+/// stack has the way back, too, and would refuse another. A jump goes anywhere, on the
+/// same stack; another stack is for the code there to load, or for a
+/// [`Setting`](super::Setting).
 ///
 /// It takes about 3 KiB of the stack with AVX-512, 1 KiB without. It is entered as a
 /// function is, by a call or a jump: the 128 bytes below the stack pointer (the red

@@ -9,8 +9,9 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ptr::{null, with_exposed_provenance};
 
-/// All registers as they were when a return trampoline was entered, and as they will
-/// be when it is left.
+/// The general registers, the flags and the lower 128 bits of `xmm0` to `xmm15` as they
+/// were when a return trampoline was entered, and as they will be when it is left. All
+/// can be changed but `rsp`. The rest of the vector and x87 state is kept, not shown.
 ///
 /// Reading is safe. Writing is not: registers belong to the caller, or to where the
 /// trampoline jumps.
@@ -116,7 +117,8 @@ impl<'call> SavedRegisters<'call> {
     /// Changes a general register.
     ///
     /// # Panics
-    /// If it is `rsp`: the way back is on the stack.
+    /// If it is `rsp`: the way back is on the stack. In a handler of an aborting
+    /// trampoline that ends the process.
     ///
     /// # Safety
     /// The trampoline's caller, or where it jumps, must expect the value.
