@@ -4,7 +4,7 @@
 
 use crate::Status;
 use jitfd::{Class, LockSkips, Options, Validated, ValidationError, Validator};
-use object::{Object, ObjectSection};
+use object::{Architecture, BinaryFormat, Object, ObjectSection};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -15,7 +15,7 @@ use std::path::PathBuf;
 pub struct Arguments {
     /// The file: x86-64 machine code, and nothing else unless --elf is given
     file: PathBuf,
-    /// The file is an ELF file, and its section .text (or --section) is meant
+    /// The file is an ELF file for x86-64, and its section .text (or --section) is meant
     #[arg(long)]
     elf: bool,
     /// The section of the ELF file
@@ -213,8 +213,16 @@ fn options(arguments: &Arguments) -> Result<Options, jitfd::Error> {
     Ok(options)
 }
 
+/// The instructions of x32 are the same.
+fn is_of_x86_64(architecture: Architecture) -> bool {
+    [Architecture::X86_64, Architecture::X86_64_X32].contains(&architecture)
+}
+
 fn section(file: &[u8], name: &str) -> io::Result<Vec<u8>> {
     let elf = object::File::parse(file).map_err(io::Error::other)?;
+    if elf.format() != BinaryFormat::Elf || !is_of_x86_64(elf.architecture()) {
+        return Err(io::Error::other("no ELF file with x86-64 code"));
+    }
     let section = elf
         .section_by_name(name)
         .ok_or_else(|| io::Error::other(format!("there is no section {name}")))?;

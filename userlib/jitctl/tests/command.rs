@@ -155,6 +155,25 @@ fn a_section_without_bytes_is_not_taken_for_code() {
 }
 
 #[test]
+fn an_elf_file_of_another_machine_is_not_taken_for_code() {
+    let folder = Folder::new("machine");
+    let mut file = fs::read(std::env::current_exe().unwrap()).unwrap();
+    // e_machine: i386, ARM, AArch64.
+    for machine in [3, 40, 183] {
+        file[18] = machine;
+        let file = folder.write("elf", &file);
+        let output = jitctl(&["validate", "--elf", "--section", ".init", &file]);
+        let said = String::from_utf8(output.stderr.clone()).unwrap();
+        assert_eq!(status(&output), 3, "{said}");
+        assert!(said.contains("no ELF file with x86-64 code"), "{said}");
+    }
+    file[18] = 62;
+    let file = folder.write("elf", &file);
+    let same = jitctl(&["validate", "--elf", "--section", ".init", &file]);
+    assert_eq!(status(&same), 0, "{}", text(&same));
+}
+
+#[test]
 fn policies_can_be_asked_for() {
     let folder = Folder::new("policies");
     let call = folder.write("call", [0x0f, 0x05, 0xc3]);
