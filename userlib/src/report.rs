@@ -5,6 +5,7 @@
 use crate::backend::Backend;
 use crate::error::Error;
 use std::fmt;
+use std::io::{self, Write};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -83,7 +84,11 @@ pub(crate) fn chosen(backend: Backend, tried: &[(Backend, Error)]) {
     let report = FallbackReport { backend, tried };
     match HOOK.get() {
         Some(hook) => hook(&report),
-        None => eprintln!("{report}"),
+        // A standard error that is full or closed is no reason to fail (or to panic, as
+        // `eprintln` would).
+        None => {
+            let _ = writeln!(io::stderr(), "{report}");
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use jitfd::{
     Backend, CodeOptions, Error, Fallback, JitFd, Options, RegionOptions, set_fallback_hook,
     validate,
 };
+use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -83,6 +84,16 @@ fn a_fallback_is_reported_once() {
         lines_of_ours(&run("process_without_a_hook")),
         ["jitfd: code is made by dual mapping in this process, as it asked for"]
     );
+}
+
+/// The other end of a pipe may be gone as well.
+#[test]
+fn a_full_standard_error_is_no_error() {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    command.args(["--exact", "process_without_a_hook", "--ignored"]);
+    let output = command.arg("--nocapture").stderr(full).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
 }
 
 #[test]

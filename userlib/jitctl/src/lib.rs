@@ -12,7 +12,7 @@ mod validate;
 
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// What the command ends with.
@@ -73,15 +73,21 @@ where
         Command::Stat(arguments) => stat::run(&arguments, out),
     };
     done.unwrap_or_else(|error| {
-        eprintln!("jitctl: {error}");
+        complain(&format!("jitctl: {error}\n"));
         Status::Failed
     })
+}
+
+/// The status tells it as well, so that a standard error which is full or closed does
+/// not matter.
+fn complain(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
 }
 
 /// Help and version are answers, all else is a complaint.
 fn explain(error: &clap::Error, out: &mut dyn Write) -> Status {
     if error.use_stderr() {
-        eprint!("{error}");
+        complain(&error.to_string());
         return Status::Usage;
     }
     match write!(out, "{error}") {

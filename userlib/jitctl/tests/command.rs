@@ -47,6 +47,16 @@ impl Drop for Folder {
 }
 
 #[test]
+fn a_full_standard_error_changes_no_status() {
+    for (arguments, expected) in [(&["nothing"][..], 2), (&["validate", "/nothing"], 3)] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_jitctl"));
+        let output = command.args(arguments).stderr(full).output().unwrap();
+        assert_eq!(status(&output), expected);
+    }
+}
+
+#[test]
 fn a_wrong_command_line_is_told_from_an_answer() {
     for wrong in [
         &["nothing"][..],
