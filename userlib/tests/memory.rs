@@ -17,6 +17,25 @@ fn in_use() -> u64 {
     number.parse::<u64>().unwrap() << 10
 }
 
+fn limit_to(bytes: u64) {
+    let limit = libc::rlimit {
+        rlim_cur: bytes,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: sets a limit of this process, a child that ends soon.
+    unsafe { libc::setrlimit(libc::RLIMIT_DATA, &limit) };
+}
+
+/// What other tests have freed the allocator may have kept: no limit would be met.
+fn use_up_what_is_free() {
+    for len in [1 << 20, 1 << 16, 1 << 13] {
+        let mut piece: Vec<u8> = Vec::new();
+        while piece.try_reserve_exact(len).is_ok() {
+            std::mem::forget(std::mem::take(&mut piece));
+        }
+    }
+}
+
 /// What a child says that may get `extra` bytes more once it has called the first
 /// half of the work; `None` if it was killed.
 fn with<T>(
@@ -28,15 +47,12 @@ fn with<T>(
     match unsafe { libc::fork() } {
         0 => {
             let ready = before();
-            let limit = libc::rlimit {
-                rlim_cur: in_use() + extra,
-                rlim_max: libc::RLIM_INFINITY,
-            };
-            // SAFETY: sets a limit of this process, which ends it here.
-            unsafe {
-                libc::setrlimit(libc::RLIMIT_DATA, &limit);
-                libc::_exit(work(ready).map_or_else(|error| error.errno(), |()| 0))
-            }
+            limit_to(in_use());
+            use_up_what_is_free();
+            limit_to(in_use() + extra);
+            let end = work(ready).map_or_else(|error| error.errno(), |()| 0);
+            // SAFETY: ends this process.
+            unsafe { libc::_exit(end) }
         }
         child => {
             let mut status = 0;

@@ -293,7 +293,7 @@ impl EhFrame {
     /// # fn main() -> Result<(), jitfd::Error> {
     /// let mut frame = Frame::leaf();
     /// frame.try_reserve(100)?;
-    /// for push in 1..=100 {
+    /// for push in 1_u8..=100 {
     ///     frame = frame.cfa(usize::from(push), Register::Rsp, 8 + 8 * u32::from(push));
     /// }
     /// let mut table = EhFrame::new();
