@@ -191,12 +191,12 @@ pub fn a_trampoline_released_twice_has_one_owner(backend: Backend) {
     assert_eq!(table.stats().taken, 0);
 }
 
-/// Whatever their numbers are.
+/// Whatever their numbers are: of nine, two have the same remainder by eight.
 pub fn a_thread_keeps_slots_of_several_tables(backend: Backend) {
-    let tables: Vec<Table> = (0..40).map(|_| create(Carrier::Rsi, backend)).collect();
-    for pair in tables.windows(9) {
+    let tables: Vec<Table> = (0..9).map(|_| create(Carrier::Rsi, backend)).collect();
+    for (first, last) in (0..9).flat_map(|a| (0..a).map(move |b| (a, b))) {
         // Each pair with a thread of its own, which keeps nothing yet.
-        let (first, last) = (&pair[0], &pair[8]);
+        let (first, last) = (&tables[first], &tables[last]);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for _ in 0..3 {
@@ -288,19 +288,25 @@ pub fn tables_do_not_mix(backend: Backend) {
 }
 
 pub fn a_thread_outlives_its_tables(backend: Backend) {
-    for context in 0..20 {
+    let mut seen = 0;
+    for context in 0..10 {
         let table = create(Carrier::Rsi, backend);
         let entry = adder(&table, context);
         assert_eq!(call(&entry, 1), context + 1);
         let start = entry.as_ptr().addr();
         drop(entry);
-        // In a child, because other threads may map something there.
+        // In a child, because other threads may map something there. If one of them held
+        // the unwinder's lock at the fork, the child waits for that until it is ended.
         let end = child(|| {
             drop(table);
             i32::from(accesses(start, 1).is_empty())
         });
-        assert_eq!(end, End::Status(1));
+        if end != End::Signal(libc::SIGALRM) {
+            assert_eq!(end, End::Status(1));
+            seen += 1;
+        }
     }
+    assert!(seen > 0, "no child could drop its table");
 }
 
 pub fn a_forked_child_has_entries_of_its_own(backend: Backend) {
