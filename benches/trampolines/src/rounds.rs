@@ -12,6 +12,9 @@ use crate::ways::Way;
 
 /// Trampolines that are called in turn.
 pub const MANY: usize = 10_000;
+/// From the one that a round calls again and again to the next round's: where its
+/// pages lie decides about the emulator's time, and one address is luck.
+const STRIDE: usize = 397;
 /// Of these, in one sample.
 const IN_TURN: usize = 100;
 /// Trampolines that are made in one sample, and samples in a turn.
@@ -63,9 +66,10 @@ impl Turn<'_> {
         evictor: &Evictor,
     ) -> Result<(), String> {
         let callees = self.way.callees();
-        let one = *callees.first().ok_or("nothing was made")?;
-        self.warm(one, &many[0])?;
-        self.cold(one, &many[0], evictor)?;
+        let index = self.round * STRIDE % callees.len();
+        let (one, context) = (callees[index], &many[index]);
+        self.warm(one, context)?;
+        self.cold(one, context, evictor)?;
         self.in_turn(&callees, many)?;
         if self.way.makes() {
             self.make(callees.len(), more)?;
