@@ -33,8 +33,8 @@ hunt() {
     if MODULE=$module SMP=4 RUN_LIMIT=90 "$VM" "$STRESS" --seconds 15 >>"$log" 2>&1; then
         say "$1: MISSED"
         missed=$((missed + 1))
-    elif grep -qE 'stress: FAILED|did not end within|the kernel reported' "$log"; then
-        say "$1: caught: $(grep -m 1 -hE 'stress: FAILED|did not end within|the kernel reported' "$log" | cut -c1-100)"
+    elif grep -qE 'stress: FAILED|has said nothing for|the kernel reported' "$log"; then
+        say "$1: caught: $(grep -m 1 -hE 'stress: FAILED|has said nothing for|the kernel reported' "$log" | cut -c1-100)"
         caught=$((caught + 1))
     else
         tail -n 5 "$log" >&2

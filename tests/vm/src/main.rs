@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `vm PROGRAM ARGUMENTS...` boots a guest, loads the module, runs the program
 //! as root, streams what it prints, and exits as it exits. What goes wrong
-//! outside the program is named in one line, with the exit status 124 for a time
-//! limit and 125 for anything else.
+//! outside the program is named in one line, with the exit status 124 for a stall
+//! and 125 for anything else.
 //!
 //! In the order of a run: `options` (what is asked), `image` (which kernel and
 //! which module), `initramfs` (what the guest holds), `accel` (how fast),
-//! `qemu` (the process), `session` (the conversation with it), `klog` (what the
-//! kernel complained about), `verdict`.
+//! `qemu` (the process), `session` (the conversation with it), `watch` (that it does
+//! not stall), `klog` (what the kernel complained about), `verdict`.
 
 mod accel;
 mod error;
@@ -19,6 +19,7 @@ mod qemu;
 mod rundir;
 mod session;
 mod verdict;
+mod watch;
 
 use std::process::ExitCode;
 

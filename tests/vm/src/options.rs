@@ -78,11 +78,12 @@ pub struct Options {
     #[arg(long, env = "KERNEL_LOG")]
     pub kernel_log: Option<PathBuf>,
 
-    /// Seconds until init must run; 60, or 240 with checks.
+    /// Seconds until init must run; 60, or 240 with checks. A slow machine gets more.
     #[arg(long, env = "BOOT_LIMIT")]
     pub boot_limit: Option<u64>,
 
-    /// Seconds from then to the end; 600, or 1800 with checks.
+    /// Seconds without output, each time, that are a stall; 600, or 1800 with checks.
+    /// A slow machine gets more.
     #[arg(long, env = "RUN_LIMIT")]
     pub run_limit: Option<u64>,
 }
@@ -148,7 +149,7 @@ impl Options {
         self.mem.unwrap_or(self.for_flavor(1024, 2048))
     }
 
-    /// The two time limits.
+    /// The two limits.
     pub fn limits(&self) -> Limits {
         let boot = self.boot_limit.unwrap_or(self.for_flavor(60, 240));
         let run = self.run_limit.unwrap_or(self.for_flavor(600, 1800));

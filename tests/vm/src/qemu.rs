@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jitfd_vm_protocol::{DEBUG_EXIT_PORT, PORT_NAME};
 
@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::image::{self, Image};
 use crate::options::Options;
 use crate::rundir::RunDir;
+use crate::watch::Watch;
 
 /// Enters the root as every set-up script does. bash stays as QEMU's parent, so
 /// QEMU is told to die with it, as bash is told to die with the runner.
@@ -94,11 +95,11 @@ impl Qemu {
 
     /// Waits for QEMU to end by itself.
     pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
-        let deadline = Instant::now() + limit;
+        let mut watch = Watch::new(limit);
         loop {
             match self.child.try_wait() {
                 Ok(Some(status)) => return Some(status),
-                Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
+                Ok(None) if !watch.is_over() => thread::sleep(Duration::from_millis(5)),
                 _ => return None,
             }
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The conversation with a guest from its start to its end: passes on what the
-//! program prints, keeps what the guest reports, and watches both time limits.
+//! program prints, keeps what the guest reports, and watches that it does not stall.
 //! It judges nothing.
 
 use std::fs::{self, File};
@@ -9,22 +9,23 @@ use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jitfd_vm_protocol::{Kind, receive};
 
 use crate::error::Error;
 use crate::qemu::Qemu;
+use crate::watch::Watch;
 
 /// QEMU ends within this once its guest has.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// How long a guest may take.
+/// How long nothing may be heard of a guest. A slow machine gets more ([`Watch`]).
 #[derive(Clone, Copy)]
 pub struct Limits {
     /// From the start until init runs.
     pub boot: Duration,
-    /// From then to the end.
+    /// From then on, each time: output and all else that it sends begins it anew.
     pub run: Duration,
 }
 
@@ -37,12 +38,12 @@ pub enum End {
     Killed(u8),
 }
 
-/// Which limit was passed, and what it was.
+/// How long nothing was heard, where that was too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timeout {
-    /// Init did not run in time.
+    /// Init did not run.
     Boot(Duration),
-    /// The guest did not end in time.
+    /// The guest neither said anything nor ended.
     Run(Duration),
 }
 
@@ -74,7 +75,7 @@ impl Outcome {
     }
 }
 
-/// Talks to the guest until it ends or a limit is passed; then QEMU is gone.
+/// Talks to the guest until it ends or stalls; then QEMU is gone.
 pub fn hold(mut qemu: Qemu, limits: Limits, out: Option<&Path>) -> Result<Outcome, Error> {
     let (mut answers, reports) = qemu.channel().ok_or(Error("the channel is taken".into()))?;
     let (sender, frames) = mpsc::sync_channel(64);
@@ -101,7 +102,7 @@ pub fn hold(mut qemu: Qemu, limits: Limits, out: Option<&Path>) -> Result<Outcom
 struct Session<'a> {
     outcome: Outcome,
     limits: Limits,
-    deadline: Instant,
+    watch: Watch,
     out: Option<&'a Path>,
     file: Option<File>,
 }
@@ -111,31 +112,37 @@ impl<'a> Session<'a> {
         Session {
             outcome: Outcome::default(),
             limits,
-            deadline: Instant::now() + limits.boot,
+            watch: Watch::new(limits.boot),
             out,
             file: None,
         }
     }
 
     fn listen(&mut self, frames: &Receiver<(Kind, Vec<u8>)>) -> Result<(), Error> {
+        let mut over = false;
         while !self.outcome.ended {
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            match frames.recv_timeout(left) {
-                Ok((kind, payload)) => self.take(kind, &payload)?,
+            match frames.recv_timeout(self.watch.left()) {
+                Ok((kind, payload)) => {
+                    self.take(kind, &payload)?;
+                    self.watch.progress();
+                    over = false;
+                }
                 Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {
-                    self.outcome.timeout = Some(self.passed_limit());
+                // Nothing came while the machine's speed was measured, either.
+                Err(RecvTimeoutError::Timeout) if over => {
+                    self.outcome.timeout = Some(self.stalled());
                     break;
                 }
+                Err(RecvTimeoutError::Timeout) => over = self.watch.is_over(),
             }
         }
         Ok(())
     }
 
-    fn passed_limit(&self) -> Timeout {
+    fn stalled(&self) -> Timeout {
         match self.outcome.ready {
-            true => Timeout::Run(self.limits.run),
-            false => Timeout::Boot(self.limits.boot),
+            true => Timeout::Run(self.watch.silence()),
+            false => Timeout::Boot(self.watch.silence()),
         }
     }
 
@@ -145,7 +152,7 @@ impl<'a> Session<'a> {
         match kind {
             Kind::Ready => {
                 self.outcome.ready = true;
-                self.deadline = Instant::now() + self.limits.run;
+                self.watch = Watch::new(self.limits.run);
             }
             Kind::Stdout => pass_on(io::stdout(), payload)?,
             Kind::Stderr => pass_on(io::stderr(), payload)?,
@@ -185,4 +192,47 @@ fn pass_on(mut stream: impl Write, bytes: &[u8]) -> Result<(), Error> {
         .write_all(bytes)
         .and_then(|()| stream.flush())
         .map_err(Error::doing("passing on the program's output"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    const LONG: Duration = Duration::from_secs(3600);
+    const SHORT: Duration = Duration::from_millis(50);
+
+    /// What is learned, and whether the limit began anew.
+    fn hear(limits: Limits, kinds: &[Kind]) -> (Outcome, bool) {
+        let mut session = Session::new(limits, None);
+        let (sender, frames) = mpsc::sync_channel(8);
+        thread::sleep(SHORT);
+        let start = Instant::now();
+        for kind in kinds {
+            sender.send((*kind, Vec::new())).unwrap();
+        }
+        session.listen(&frames).unwrap();
+        let silence = session.watch.silence();
+        (session.outcome, silence <= start.elapsed())
+    }
+
+    #[test]
+    fn whatever_the_guest_sends_begins_the_limit_anew() {
+        let limits = Limits {
+            boot: LONG,
+            run: LONG,
+        };
+        let (outcome, anew) = hear(limits, &[Kind::Stdout, Kind::End]);
+        assert!(outcome.ended && outcome.timeout.is_none());
+        assert!(anew);
+    }
+
+    #[test]
+    fn a_guest_that_says_nothing_has_stalled() {
+        let limits = |boot, run| Limits { boot, run };
+        let (outcome, _) = hear(limits(SHORT, LONG), &[]);
+        assert!(matches!(outcome.timeout, Some(Timeout::Boot(_))));
+        let (outcome, _) = hear(limits(LONG, SHORT), &[Kind::Ready, Kind::Stdout]);
+        assert!(matches!(outcome.timeout, Some(Timeout::Run(_))));
+    }
 }

@@ -10,7 +10,7 @@ use crate::klog;
 use crate::rundir::RunDir;
 use crate::session::{End, Outcome, Timeout};
 
-/// The exit status when a time limit was passed, as timeout(1) has it.
+/// The exit status when the guest stalled, as timeout(1) has it.
 pub const TIMED_OUT: u8 = 124;
 /// The exit status when anything but the program failed.
 pub const FAILED: u8 = 125;
@@ -80,11 +80,11 @@ fn failures(outcome: &Outcome, log: &str, qemu_log: &Path) -> Vec<String> {
         .collect();
     failures.extend(outcome.failures.iter().cloned());
     failures.extend(outcome.timeout.map(|timeout| match timeout {
-        Timeout::Boot(limit) => format!(
+        Timeout::Boot(silence) => format!(
             "the guest did not boot within {} s; try ACCEL=tcg if it was kvm, or a larger BOOT_LIMIT=",
-            limit.as_secs()
+            silence.as_secs()
         ),
-        Timeout::Run(limit) => format!("the program did not end within {} s", limit.as_secs()),
+        Timeout::Run(silence) => format!("the guest has said nothing for {} s", silence.as_secs()),
     }));
     if failures.is_empty() && !outcome.complete() {
         failures.push(format!(
