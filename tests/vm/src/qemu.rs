@@ -25,9 +25,11 @@ const ENTER: &str = r#". "$0"; in_root "$@""#;
 /// The kernel's command line. Warnings go to the serial console, which is slow;
 /// the whole log comes through the channel. A fault or a stall is the end. The check of
 /// the timer's interrupt counts ticks against the time of day, and panics when the host
-/// has let the guest wait meanwhile.
+/// has let the guest wait meanwhile. For the same reason a stall is called one after two
+/// minutes, not after the usual twenty seconds: one that is real lasts.
 const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 log_buf_len=8M panic=-1 oops=panic \
-     softlockup_panic=1 page_poison=1 no_timer_check rdinit=/init";
+     softlockup_panic=1 watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=120 \
+     page_poison=1 no_timer_check rdinit=/init";
 
 fn command_line(options: &Options) -> String {
     format!(
