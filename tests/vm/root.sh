@@ -4,6 +4,9 @@
 # built Debian's own kernel, that kernel's headers and source from
 # trixie-backports, and QEMU. Prints the root's path. About two minutes.
 #
+#   root.sh bochs   another root, with Bochs and what makes a boot medium for it:
+#                   made when somebody first asks for EMULATOR=bochs
+#
 #   MIRROR=URL   the Debian mirror (default: the one this host's apt uses)
 #   CACHE=DIR    where it is kept
 . "$(dirname "$0")/lib.sh"
@@ -19,8 +22,24 @@ TOOLS="$TOOLS,qemu-system-x86,seabios,ipxe-qemu"
 # Kernel packages: meta packages, so that the newest is taken.
 KERNEL_PACKAGES="linux-headers-amd64 linux-source"
 
-key=$(printf '%s\n' "$SUITE $KERNEL_SUITE $TOOLS $KERNEL_PACKAGES 2" | sha256sum | cut -c1-12)
-ROOT=$CACHE/root-$key
+KIND=${1:-build}
+HOOK=()
+case $KIND in
+build)
+    WHAT="Debian $SUITE, kernel from $KERNEL_SUITE; 2 to 3 minutes"
+    NEEDS=12
+    name=root-$(printf '%s\n' "$SUITE $KERNEL_SUITE $TOOLS $KERNEL_PACKAGES 2" | sha256sum | cut -c1-12)
+    HOOK=("--customize-hook=\"$VM_DIR/root-kernel.sh\" \"\$1\" $KERNEL_SUITE $KERNEL_PACKAGES")
+    ;;
+bochs)
+    WHAT="Debian $SUITE with Bochs; one minute"
+    NEEDS=1
+    TOOLS="bochs,bochs-term,bochsbios,vgabios,isolinux,syslinux-common,xorriso"
+    name=root-bochs-$(printf '%s\n' "$SUITE $TOOLS 1" | sha256sum | cut -c1-12)
+    ;;
+*) die "there is no root named $KIND" "root.sh takes: bochs, or nothing for the build root" ;;
+esac
+ROOT=$CACHE/$name
 
 if built "$ROOT"; then
     echo "$ROOT"
@@ -32,8 +51,8 @@ fi
 [ "$(id -u)" = 0 ] ||
     die "the build root is made by mmdebstrap and chroot, which need root" "run this command as root, or in a container where you are root"
 free_kib=$(df --output=avail -k "$CACHE" | tail -n 1)
-[ "$free_kib" -gt $((12 * 1024 * 1024)) ] ||
-    die "$CACHE has $((free_kib / 1024 / 1024)) GiB free; the set-up needs 12" "free some space, or set CACHE= to a folder on a larger disk"
+[ "$free_kib" -gt $((NEEDS * 1024 * 1024)) ] ||
+    die "$CACHE has $((free_kib / 1024 / 1024)) GiB free; the set-up needs $NEEDS" "free some space, or set CACHE= to a folder on a larger disk"
 
 lock root
 if built "$ROOT"; then
@@ -60,26 +79,27 @@ MIRROR=${MIRROR:-$(host_mirror || true)}
 [ -n "$MIRROR" ] ||
     die "this host's apt names no Debian mirror" "set MIRROR= to the address of one"
 
-say "building the root in $ROOT (Debian $SUITE, kernel from $KERNEL_SUITE; 2 to 3 minutes)"
+say "building the root in $ROOT ($WHAT)"
 rm -rf "$ROOT.part"
 for suite in $SUITE $SUITE-updates $KERNEL_SUITE; do
     echo "deb $MIRROR $suite main"
 done >"$ROOT.list"
 
 quietly "$CACHE/root.log" mmdebstrap --variant=minbase --format=directory \
-    --include="$TOOLS" --aptopt='Acquire::Retries "5"' \
-    --customize-hook="\"$VM_DIR/root-kernel.sh\" \"\$1\" $KERNEL_SUITE $KERNEL_PACKAGES" \
+    --include="$TOOLS" --aptopt='Acquire::Retries "5"' "${HOOK[@]}" \
     "$SUITE" "$ROOT.part" "$ROOT.list" ||
     die "mmdebstrap failed" "see the lines above and $CACHE/root.log; if the mirror is not reachable set MIRROR= to another"
 
-release=$(cat "$ROOT.part/opt/kernel/release")
-case $release in
-7.[2-9]* | 7.[1-9][0-9]* | [89].* | [1-9][0-9].*) ;;
+release=
+[ "$KIND" != build ] || release=$(cat "$ROOT.part/opt/kernel/release")
+case $KIND:$release in
+bochs:) ;;
+build:7.[2-9]* | build:7.[1-9][0-9]* | build:[89].* | build:[1-9][0-9].*) ;;
 *) die "$KERNEL_SUITE has kernel $release; jitfd needs 7.2 or newer" "wait for a newer kernel there, or set KDIR= to a kernel build of your own with CONFIG_RUST=y" ;;
 esac
 # -T: should ROOT exist after all, do not move into it.
 mv -T "$ROOT.part" "$ROOT"
 touch "$ROOT/.done"
 rm -f "$ROOT.list"
-say "the root is ready: kernel $release"
+say "the root is ready${release:+: kernel $release}"
 echo "$ROOT"
