@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! How the guest's instructions are executed. `/dev/kvm` may exist and lie: on
+//! How QEMU executes the guest's instructions. `/dev/kvm` may exist and lie: on
 //! some nested hosts it opens, makes virtual machines, and then nothing ever
 //! runs in them. So `auto` boots a guest with nothing but init under KVM, with
 //! a short time limit, and remembers the answer until this machine reboots.
@@ -8,13 +8,14 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::boot::boot;
 use crate::error::Error;
 use crate::image::Image;
 use crate::initramfs;
 use crate::options::{Accel, Options};
 use crate::qemu::Qemu;
 use crate::rundir::RunDir;
-use crate::session::{self, Limits};
+use crate::session::Limits;
 
 const TRIAL: Duration = Duration::from_secs(10);
 
@@ -83,11 +84,11 @@ fn memory_file(cache: &Path) -> PathBuf {
 
 fn boots_under_kvm(options: &Options, image: &Image) -> Result<bool, Error> {
     let dir = RunDir::new(&image.cache)?;
-    initramfs::write(&dir.initramfs(), &initramfs::only_init(&image.init)?)?;
-    let qemu = Qemu::start(options, image, &dir, Engine::Kvm)?;
+    let entries = initramfs::only_init(&image.init)?;
     let limits = Limits {
         boot: TRIAL,
         run: TRIAL,
     };
-    Ok(session::hold(qemu, limits, None)?.complete())
+    let qemu = Qemu(Engine::Kvm);
+    Ok(boot(&qemu, options, image, &dir, entries, limits, None)?.complete())
 }

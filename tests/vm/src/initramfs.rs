@@ -8,6 +8,8 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use jitfd_vm_protocol::{Link, Token, orders};
+
 use crate::error::Error;
 use crate::options::Options;
 
@@ -32,10 +34,14 @@ impl Entry {
     }
 
     fn text(path: &str, text: String) -> Entry {
+        Entry::bytes(path, text.into_bytes())
+    }
+
+    fn bytes(path: &str, data: Vec<u8>) -> Entry {
         Entry {
             path: path.to_owned(),
             mode: REGULAR | 0o644,
-            data: text.into_bytes(),
+            data,
         }
     }
 
@@ -52,7 +58,15 @@ pub fn only_init(init: &Path) -> Result<Vec<Entry>, Error> {
     Ok(entries)
 }
 
-/// Everything that a run needs.
+/// What init has to know of the emulator.
+pub fn orders(link: Link, token: Token) -> [Entry; 2] {
+    [
+        Entry::text(orders::LINK, link.name().to_owned()),
+        Entry::bytes(orders::TOKEN, token.0.to_vec()),
+    ]
+}
+
+/// Everything that a run needs, whatever the emulator.
 pub fn contents(
     options: &Options,
     init: &Path,

@@ -5,12 +5,17 @@
 //! and 125 for anything else.
 //!
 //! In the order of a run: `options` (what is asked), `image` (which kernel and
-//! which module), `initramfs` (what the guest holds), `accel` (how fast),
-//! `qemu` (the process), `session` (the conversation with it), `watch` (that it does
-//! not stall), `klog` (what the kernel complained about), `verdict`.
+//! which module), `emulator` (what all emulators are) and `qemu` with `accel` (how
+//! fast), `initramfs` (what the guest holds), `boot`, `guest` (the
+//! process), `session` (the conversation with it) with `cpu` (is it the machine that
+//! was wanted) and `watch` (it does not stall), `klog` (what the kernel complained about), `verdict`.
 
 mod accel;
+mod boot;
+mod cpu;
+mod emulator;
 mod error;
+mod guest;
 mod image;
 mod initramfs;
 mod klog;
@@ -44,11 +49,12 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<Verdict, Error> {
     let image = image::find(options)?;
-    let accel = accel::choose(options, &image)?;
+    let emulator = emulator::choose(options, &image)?;
+    let emulator = emulator.as_ref();
     let dir = rundir::RunDir::new(&image.cache)?;
-    let contents = initramfs::contents(options, &image.init, image.module.as_deref())?;
-    initramfs::write(&dir.initramfs(), &contents)?;
-    let qemu = qemu::Qemu::start(options, &image, &dir, accel)?;
-    let outcome = session::hold(qemu, options.limits(), options.out.as_deref())?;
+    let entries = initramfs::contents(options, &image.init, image.module.as_deref())?;
+    let limits = emulator::limits(emulator, options);
+    let out = options.out.as_deref();
+    let outcome = boot::boot(emulator, options, &image, &dir, entries, limits, out)?;
     verdict::reach(outcome, &dir, options.kernel_log.as_deref())
 }

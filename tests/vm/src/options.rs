@@ -34,7 +34,7 @@ pub struct Options {
     #[arg(long, env = "KDIR")]
     pub kdir: Option<PathBuf>,
 
-    /// How the guest's instructions are executed.
+    /// How QEMU executes the guest's instructions.
     #[arg(long, env = "ACCEL", value_enum, default_value = "auto")]
     pub accel: Accel,
 
@@ -122,7 +122,7 @@ impl Flavor {
     }
 }
 
-/// How the guest's instructions are executed.
+/// How QEMU executes the guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Accel {
     /// KVM where a trial boot under it works, else TCG.
@@ -149,13 +149,11 @@ impl Options {
         self.mem.unwrap_or(self.for_flavor(1024, 2048))
     }
 
-    /// The two limits.
-    pub fn limits(&self) -> Limits {
-        let boot = self.boot_limit.unwrap_or(self.for_flavor(60, 240));
-        let run = self.run_limit.unwrap_or(self.for_flavor(600, 1800));
+    /// The two limits that a guest of this flavour has in QEMU.
+    pub fn usual_limits(&self) -> Limits {
         Limits {
-            boot: Duration::from_secs(boot),
-            run: Duration::from_secs(run),
+            boot: Duration::from_secs(self.for_flavor(60, 240)),
+            run: Duration::from_secs(self.for_flavor(600, 1800)),
         }
     }
 
@@ -164,5 +162,29 @@ impl Options {
             Flavor::Stock => stock,
             Flavor::Debug | Flavor::Kcsan => checked,
         }
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    use clap::{CommandFactory, FromArgMatches};
+
+    /// The options that these arguments mean, whatever the environment says.
+    pub fn options(arguments: &[&str]) -> Options {
+        let words = ["vm"].iter().chain(arguments).chain(&["program"]);
+        let matches = Options::command()
+            .mut_args(|argument| argument.env(None))
+            .try_get_matches_from(words)
+            .unwrap();
+        Options::from_arg_matches(&matches).unwrap()
+    }
+
+    #[test]
+    fn checks_take_memory_and_time() {
+        let (plain, checked) = (options(&[]), options(&["--flavor", "debug"]));
+        assert!(plain.memory() < checked.memory());
+        assert!(plain.usual_limits().run < checked.usual_limits().run);
     }
 }

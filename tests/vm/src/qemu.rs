@@ -1,143 +1,77 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The QEMU process: its command line, its start inside the build root, and its
-//! certain end, also when the runner itself is killed.
+//! QEMU: its command line. The guest's virtio port is QEMU's standard input and
+//! output.
 
-use std::fs::File;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
-use std::thread;
-use std::time::Duration;
+use jitfd_vm_protocol::{DEBUG_EXIT_PORT, Link, PORT_NAME, QEMU_EXIT};
 
-use jitfd_vm_protocol::{DEBUG_EXIT_PORT, PORT_NAME};
-
-use crate::accel::Engine;
+use crate::accel::{self, Engine};
+use crate::emulator::{self, Emulator};
 use crate::error::Error;
-use crate::image::{self, Image};
+use crate::guest::{Program, RUN, in_kernel};
+use crate::image::Image;
 use crate::options::Options;
 use crate::rundir::RunDir;
-use crate::watch::Watch;
 
-/// Enters the root as every set-up script does. bash stays as QEMU's parent, so
-/// QEMU is told to die with it, as bash is told to die with the runner.
-const ENTER: &str = r#". "$0"; in_root "$@""#;
-
-/// The kernel's command line. Warnings go to the serial console, which is slow;
-/// the whole log comes through the channel. A fault or a stall is the end. The check of
-/// the timer's interrupt counts ticks against the time of day, and panics when the host
-/// has let the guest wait meanwhile. For the same reason a stall is called one after two
-/// minutes, not after the usual twenty seconds: one that is real lasts.
-const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 log_buf_len=8M panic=-1 oops=panic \
-     softlockup_panic=1 watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=120 \
-     page_poison=1 no_timer_check rdinit=/init";
-
-fn command_line(options: &Options) -> String {
-    format!(
-        "{COMMAND_LINE} {} {}",
-        options.flavor.arguments(),
-        options.append
-    )
-}
-
-/// A running QEMU. Dropping it ends it.
-pub struct Qemu {
-    child: Child,
-}
+/// QEMU with what it executes the guest with.
+pub struct Qemu(pub Engine);
 
 impl Qemu {
-    /// Starts a guest that boots from the initramfs in `dir`.
-    pub fn start(
-        options: &Options,
-        image: &Image,
-        dir: &RunDir,
-        engine: Engine,
-    ) -> Result<Qemu, Error> {
-        let errors = File::create(dir.qemu_log()).map_err(Error::at(&dir.qemu_log()))?;
-        let mut command = Command::new("bash");
-        command
-            .args(["-c", ENTER])
-            .arg(image::scripts().join("lib.sh"))
-            .arg(&image.root)
-            .arg(bind(dir.path(), "mnt/run"))
-            .arg(bind(parent(&image.vmlinuz)?, "mnt/kernel"))
-            .args(["--", "setpriv", "--pdeathsig", "KILL"])
-            .args(["qemu-system-x86_64", "-nodefaults", "-no-reboot"])
-            .args(["-display", "none", "-machine", "pc"])
-            .args(engine.arguments())
-            .args(["-smp", &options.smp.to_string()])
-            .args(["-m", &options.memory().to_string()])
-            .args(["-kernel", &format!("/mnt/kernel/{}", name(&image.vmlinuz)?)])
-            .args(["-initrd", "/mnt/run/initramfs.cpio"])
-            .args(["-append", &command_line(options)])
-            .args(["-serial", "file:/mnt/run/console.log"])
-            .args(["-chardev", "stdio,id=channel,signal=off"])
-            .args(["-device", "virtio-serial-pci"])
-            .args([
-                "-device",
-                &format!("virtserialport,chardev=channel,name={PORT_NAME}"),
-            ])
-            .args([
-                "-device",
-                &format!("isa-debug-exit,iobase={DEBUG_EXIT_PORT:#x},iosize=0x04"),
-            ])
-            .args(options.qemu.split_whitespace())
-            .env("CACHE", &image.cache)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(errors);
-        die_with_parent(&mut command);
-        let child = command.spawn().map_err(Error::doing("bash"))?;
-        Ok(Qemu { child })
+    /// Does as the options say, finds out what they leave open.
+    pub fn choose(options: &Options, image: &Image) -> Result<Qemu, Error> {
+        accel::choose(options, image).map(Qemu)
+    }
+}
+
+impl Emulator for Qemu {
+    fn link(&self) -> Link {
+        Link::Virtio
     }
 
-    /// The two directions of the channel to the guest. Both are there once.
-    pub fn channel(&mut self) -> Option<(ChildStdin, ChildStdout)> {
-        Some((self.child.stdin.take()?, self.child.stdout.take()?))
+    fn arguments(&self) -> &'static str {
+        ""
     }
 
-    /// Waits for QEMU to end by itself.
-    pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
-        let mut watch = Watch::new(limit);
-        loop {
-            match self.child.try_wait() {
-                Ok(Some(status)) => return Some(status),
-                Ok(None) if !watch.is_over() => thread::sleep(Duration::from_millis(5)),
-                _ => return None,
-            }
+    fn flags(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn slowness(&self) -> u32 {
+        1
+    }
+
+    fn prepare(&self, options: &Options, image: &Image, _: &RunDir) -> Result<Program, Error> {
+        let mut words: Vec<String> = ["qemu-system-x86_64", "-nodefaults", "-no-reboot"]
+            .into_iter()
+            .chain(["-display", "none", "-machine", "pc"])
+            .chain(self.0.arguments())
+            .map(str::to_owned)
+            .collect();
+        let values = [
+            ("-smp", options.smp.to_string()),
+            ("-m", options.memory().to_string()),
+            ("-kernel", in_kernel(&image.vmlinuz)?),
+            ("-initrd", format!("{RUN}/{}", RunDir::INITRAMFS)),
+            ("-append", emulator::command_line(self, options)),
+            ("-serial", format!("file:{RUN}/{}", RunDir::CONSOLE)),
+            ("-chardev", "stdio,id=channel,signal=off".into()),
+            ("-device", "virtio-serial-pci".into()),
+            (
+                "-device",
+                format!("virtserialport,chardev=channel,name={PORT_NAME}"),
+            ),
+            (
+                "-device",
+                format!("isa-debug-exit,iobase={DEBUG_EXIT_PORT:#x},iosize=0x04"),
+            ),
+        ];
+        for (name, value) in values {
+            words.extend([name.to_owned(), value]);
         }
-    }
-}
-
-impl Drop for Qemu {
-    fn drop(&mut self) {
-        // Both fail only when it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn bind(source: &Path, target: &str) -> String {
-    format!("{}:{target}", source.display())
-}
-
-fn parent(path: &Path) -> Result<&Path, Error> {
-    path.parent()
-        .ok_or(Error(format!("{} has no folder", path.display())))
-}
-
-fn name(path: &Path) -> Result<&str, Error> {
-    path.file_name()
-        .and_then(|name| name.to_str())
-        .ok_or(Error(format!("{} names no file", path.display())))
-}
-
-fn die_with_parent(command: &mut Command) {
-    // SAFETY: prctl is a plain system call: it allocates nothing and takes no
-    // lock, so it may run between fork and exec.
-    unsafe {
-        command.pre_exec(|| {
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            Ok(())
+        words.extend(options.qemu.split_whitespace().map(str::to_owned));
+        Ok(Program {
+            root: image.root.clone(),
+            words,
+            ends_with: QEMU_EXIT,
         })
-    };
+    }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-//! A folder of its own for each run: the initramfs, the serial console's log,
-//! QEMU's complaints. The logs stay for a day, so that a failure can be looked at.
+//! A folder of its own for each run: what the guest boots from, the serial console's
+//! log, the emulator's complaints. The logs stay for a day, so that a failure can be looked at.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,11 @@ const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct RunDir(PathBuf);
 
 impl RunDir {
+    /// The archive that the guest boots from.
+    pub const INITRAMFS: &str = "initramfs.cpio";
+    /// What the kernel wrote on its serial console.
+    pub const CONSOLE: &str = "console.log";
+
     /// Makes the folder, and removes those of runs long past.
     pub fn new(cache: &Path) -> Result<RunDir, Error> {
         let all = cache.join("runs");
@@ -33,17 +38,17 @@ impl RunDir {
 
     /// The archive that the guest boots from.
     pub fn initramfs(&self) -> PathBuf {
-        self.0.join("initramfs.cpio")
+        self.0.join(RunDir::INITRAMFS)
     }
 
     /// What the kernel wrote on its serial console.
     pub fn console(&self) -> PathBuf {
-        self.0.join("console.log")
+        self.0.join(RunDir::CONSOLE)
     }
 
-    /// What QEMU wrote on its standard error.
-    pub fn qemu_log(&self) -> PathBuf {
-        self.0.join("qemu.log")
+    /// What the emulator wrote on its standard error.
+    pub fn emulator_log(&self) -> PathBuf {
+        self.0.join("emulator.log")
     }
 
     /// The whole kernel log, as far as it is known.

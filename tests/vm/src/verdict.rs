@@ -15,6 +15,9 @@ pub const TIMED_OUT: u8 = 124;
 /// The exit status when anything but the program failed.
 pub const FAILED: u8 = 125;
 
+/// How much of an emulator's complaints is shown.
+const LAST_LINES: usize = 10;
+
 /// What the runner says and how it exits.
 pub struct Verdict {
     /// The exit status.
@@ -54,7 +57,7 @@ pub fn reach(outcome: Outcome, dir: &RunDir, keep: Option<&Path>) -> Result<Verd
     if let Some(path) = keep {
         write(path, &log)?;
     }
-    let failures = failures(&outcome, &format!("{log}\n{console}"), &dir.qemu_log());
+    let failures = failures(&outcome, &format!("{log}\n{console}"), &dir.emulator_log());
     Ok(Verdict {
         status: status(&outcome, failures.is_empty()),
         failures,
@@ -73,7 +76,7 @@ fn status(outcome: &Outcome, all_well: bool) -> u8 {
 }
 
 /// One line for each thing that went wrong outside the program, the cause first.
-fn failures(outcome: &Outcome, log: &str, qemu_log: &Path) -> Vec<String> {
+fn failures(outcome: &Outcome, log: &str, emulator_log: &Path) -> Vec<String> {
     let mut failures: Vec<String> = klog::reports(log)
         .into_iter()
         .map(|report| format!("the kernel reported: {report}"))
@@ -88,14 +91,20 @@ fn failures(outcome: &Outcome, log: &str, qemu_log: &Path) -> Vec<String> {
     }));
     if failures.is_empty() && !outcome.complete() {
         failures.push(format!(
-            "the guest ended before its time (QEMU: {}) {}",
+            "the guest ended before its time (emulator: {}) {}",
             outcome
-                .qemu
+                .emulator
                 .map_or("still there".into(), |status| status.to_string()),
-            read(qemu_log).trim()
+            end_of(&read(emulator_log))
         ));
     }
     failures
+}
+
+/// The last lines: the first ones are about what it has loaded.
+fn end_of(log: &str) -> String {
+    let lines: Vec<&str> = log.trim().lines().collect();
+    lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
 }
 
 fn read(path: &Path) -> String {
@@ -105,4 +114,68 @@ fn read(path: &Path) -> String {
 
 fn write(path: &Path, text: &str) -> Result<(), Error> {
     fs::write(path, text).map_err(Error::at(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::time::Duration;
+
+    fn ended(end: End) -> Outcome {
+        Outcome {
+            ready: true,
+            end: Some(end),
+            ended: true,
+            on_purpose: true,
+            ..Outcome::default()
+        }
+    }
+
+    fn judge(outcome: &Outcome, console: &str) -> (u8, Vec<String>) {
+        let failures = failures(outcome, console, Path::new("/nonexistent"));
+        (status(outcome, failures.is_empty()), failures)
+    }
+
+    #[test]
+    fn the_program_decides_when_all_is_well() {
+        assert_eq!(judge(&ended(End::Exited(3)), "").0, 3);
+        assert_eq!(judge(&ended(End::Killed(11)), "").0, 139);
+    }
+
+    #[test]
+    fn a_guest_that_did_not_mean_to_end_has_failed() {
+        let crashed = Outcome {
+            on_purpose: false,
+            ..ended(End::Exited(0))
+        };
+        let (status, failures) = judge(&crashed, "");
+        assert_eq!(status, FAILED);
+        assert!(failures[0].contains("before its time"), "{failures:?}");
+        assert_eq!(judge(&Outcome::default(), "").0, FAILED);
+    }
+
+    #[test]
+    fn what_the_console_says_is_a_failure_whatever_init_says() {
+        let console = "[    1.5] Kernel panic - not syncing: Attempted to kill init!";
+        let (status, failures) = judge(&ended(End::Exited(0)), console);
+        assert_eq!(status, FAILED);
+        assert_eq!(failures.len(), 1);
+    }
+
+    #[test]
+    fn a_limit_has_a_status_of_its_own() {
+        let late = Outcome {
+            timeout: Some(Timeout::Boot(Duration::from_secs(60))),
+            ..Outcome::default()
+        };
+        assert_eq!(judge(&late, "").0, TIMED_OUT);
+    }
+
+    #[test]
+    fn of_the_emulators_log_the_end_is_shown() {
+        let log: Vec<String> = (0..30).map(|line| line.to_string()).collect();
+        assert_eq!(end_of(&log.join("\n")), log[20..].join("\n"));
+        assert_eq!(end_of("one\n"), "one");
+    }
 }

@@ -3,41 +3,47 @@
 //! program as root, reports through the channel of `jitfd-vm-protocol`, and
 //! switches the machine off. It knows nothing about what it runs.
 //!
-//! The runner leaves its orders in `/run`: `jit.ko` and `parameters` (absent: no
-//! module), `program` (the arguments, NUL after each; absent: nothing is run),
-//! `leaks` (present: scan for leaked memory after the module is gone).
+//! The runner leaves its orders in `/run`: `link` and `token` (see the protocol),
+//! `jit.ko` and `parameters` (absent: no module), `program` (the arguments, NUL after
+//! each; absent: nothing is run), `leaks` (present: scan for leaked memory after the
+//! module is gone).
+
+#[path = "../init/channel.rs"]
+mod channel;
+#[path = "../init/cpu.rs"]
+mod cpu;
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use jitfd_vm_protocol::{DEBUG_EXIT_PORT, DEBUG_EXIT_VALUE, Kind, PORT_NAME, send};
+use channel::Channel;
+use jitfd_vm_protocol::{DEBUG_EXIT_PORT, DEBUG_EXIT_VALUE, Kind, Link};
 
-const CHUNK: usize = 64 * 1024;
 const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
 
 fn main() {
     mount_all();
-    let channel = Channel(Mutex::new(open_channel().expect("the channel to the host")));
+    let channel = Channel::open().expect("the channel to the host");
     if let Err(failure) = serve(&channel) {
         channel.send(Kind::Failure, failure.as_bytes());
     }
-    channel.send_kernel_log();
-    channel.send(Kind::End, &[]);
-    channel.wait_for_host();
-    switch_off();
+    channel.send_all(Kind::KernelLog, kernel_log().as_bytes());
+    channel.end();
+    switch_off(channel.link());
 }
 
 /// Everything between the first frame and the kernel log.
 fn serve(channel: &Channel) -> Result<(), String> {
     channel.send(Kind::Ready, &[]);
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    channel.send(Kind::Cpu, cpu::summary(&cpuinfo).as_bytes());
     let watch_leaks = Path::new("/run/leaks").exists() && Path::new(KMEMLEAK).exists();
     if watch_leaks {
         tell_kmemleak("clear")?;
@@ -51,42 +57,6 @@ fn serve(channel: &Channel) -> Result<(), String> {
         check_leaks()?;
     }
     result
-}
-
-/// The host's end of everything that init has to say.
-struct Channel(Mutex<File>);
-
-impl Channel {
-    /// Sends a frame. Without the channel there is nobody to complain to.
-    fn send(&self, kind: Kind, payload: &[u8]) {
-        let mut port = self.0.lock().expect("no sender panics");
-        send(&mut *port, kind, payload).expect("the channel to the host");
-    }
-
-    /// Sends all that `source` has, until its end.
-    fn relay(&self, kind: Kind, mut source: impl Read) -> io::Result<()> {
-        let mut buffer = vec![0; CHUNK];
-        loop {
-            match source.read(&mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(count) => self.send(kind, &buffer[..count]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    fn send_kernel_log(&self) {
-        for chunk in kernel_log().as_bytes().chunks(CHUNK) {
-            self.send(Kind::KernelLog, chunk);
-        }
-    }
-
-    fn wait_for_host(&self) {
-        let mut port = self.0.lock().expect("no sender panics");
-        // The answer is only a signal that all was read: its value says nothing.
-        let _ = port.read(&mut [0; 1]);
-    }
 }
 
 /// Mounts the file systems. One that this kernel lacks is left out: the program
@@ -125,32 +95,6 @@ fn mount(kind: &str, target: &str) {
             std::ptr::null(),
         )
     };
-}
-
-/// Finds the virtio-serial port by its name. The host announces it only after
-/// the driver has started, so it may take a moment.
-fn open_channel() -> io::Result<File> {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        if let Some(port) = find_port() {
-            return OpenOptions::new().read(true).write(true).open(port);
-        }
-        if Instant::now() > deadline {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn find_port() -> Option<PathBuf> {
-    let ports = fs::read_dir("/sys/class/virtio-ports").ok()?;
-    for port in ports.flatten() {
-        let name = fs::read_to_string(port.path().join("name")).unwrap_or_default();
-        if name.trim() == PORT_NAME {
-            return Some(Path::new("/dev").join(port.file_name()));
-        }
-    }
-    None
 }
 
 /// Loads the module, if there is one. `Ok(false)`: there is none.
@@ -336,9 +280,22 @@ fn check_leaks() -> Result<(), String> {
     }
 }
 
-/// Ends the guest through the isa-debug-exit device; where that is missing, by a
-/// reboot, which the runner takes for what it is.
-fn switch_off() -> ! {
+/// Ends the guest in the way that the link names; where that fails, by a reboot,
+/// which the runner takes for what it is.
+fn switch_off(link: Link) -> ! {
+    match link {
+        Link::Virtio => write_debug_exit(),
+        // SAFETY: reboot(2) takes no memory; it returns only if it fails.
+        Link::Serial => drop(unsafe { libc::reboot(libc::RB_POWER_OFF) }),
+    }
+    // SAFETY: as above.
+    unsafe { libc::reboot(libc::RB_AUTOBOOT) };
+    loop {
+        thread::park();
+    }
+}
+
+fn write_debug_exit() {
     // SAFETY: no memory is concerned: the port belongs to a device whose only
     // function is to end the virtual machine, and ioperm is asked for first.
     unsafe {
@@ -350,9 +307,5 @@ fn switch_off() -> ! {
                 options(nomem, nostack, preserves_flags),
             );
         }
-        libc::reboot(libc::RB_AUTOBOOT);
-    }
-    loop {
-        thread::park();
     }
 }
