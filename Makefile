@@ -20,9 +20,9 @@
 #   make install-module   jit.ko for the kernel it is built for, loaded at boot
 #   make uninstall, make uninstall-module
 #
-# Variables: CACHE= FLAVOR=stock|debug|kcsan KDIR= ACCEL=auto|kvm|tcg SMP= MEM=
-# MIRROR= FILES= OUT= PARAMS= APPEND= BOOT_LIMIT= RUN_LIMIT= KERNEL_LOG= LEAKS=1
-# (what each does: make vm-help).
+# Variables: CACHE= FLAVOR=stock|debug|kcsan KDIR= EMULATOR=qemu|bochs
+# ACCEL=auto|kvm|tcg SMP= MEM= MIRROR= FILES= OUT= PARAMS= APPEND= BOOT_LIMIT=
+# RUN_LIMIT= KERNEL_LOG= LEAKS=1 (what each does: make vm-help).
 
 CARGO ?= cargo
 FLAVOR ?= stock
@@ -30,7 +30,7 @@ FLAVOR ?= stock
 # What make was given as VARIABLE= is passed on to the scripts.
 export FLAVOR
 export CARGO_TARGET_DIR := $(CURDIR)/target
-$(foreach v,CACHE KDIR ACCEL SMP MEM MIRROR FILES OUT PARAMS APPEND BOOT_LIMIT \
+$(foreach v,CACHE KDIR EMULATOR ACCEL SMP MEM MIRROR FILES OUT PARAMS APPEND BOOT_LIMIT \
   RUN_LIMIT KERNEL_LOG LEAKS NOMODULE MODULE SUITES KSRC LLVM SECONDS_EACH SEED PREFIX LIBDIR DESTDIR,$(if $(filter-out undefined,$(origin $v)),$(eval export $v)))
 
 .PHONY: demo test stress mutants bench bench-trampolines bench-validate check vm vm-help kernel module init prerequisites \

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use jitfd_vm_protocol::Link;
 
+use crate::bochs::Bochs;
 use crate::error::Error;
 use crate::guest::Program;
 use crate::image::Image;
-use crate::options::Options;
+use crate::options::{EmulatorName, Options};
 use crate::qemu::Qemu;
 use crate::rundir::RunDir;
 use crate::session::Limits;
@@ -44,9 +45,12 @@ pub trait Emulator {
     fn prepare(&self, options: &Options, image: &Image, dir: &RunDir) -> Result<Program, Error>;
 }
 
-/// The emulator that is asked for.
+/// The emulator that is asked for, or the option that it has no use for.
 pub fn choose(options: &Options, image: &Image) -> Result<Box<dyn Emulator>, Error> {
-    Ok(Box::new(Qemu::choose(options, image)?))
+    Ok(match options.emulator {
+        EmulatorName::Qemu => Box::new(Qemu::choose(options, image)?),
+        EmulatorName::Bochs => Box::new(Bochs::choose(options)?),
+    })
 }
 
 /// The kernel's whole command line; what the caller adds comes last, and so wins.

@@ -10,7 +10,7 @@ use crate::options::{Flavor, Options};
 
 /// What the set-up has made.
 pub struct Image {
-    /// The build root, which also holds QEMU.
+    /// The build root, which also holds QEMU. Another emulator has a root of its own.
     pub root: PathBuf,
     /// The folder for things that can be made again.
     pub cache: PathBuf,
@@ -30,7 +30,7 @@ pub fn scripts() -> &'static Path {
 /// Finds, or has built, everything that a guest consists of.
 pub fn find(options: &Options) -> Result<Image, Error> {
     let init = init(options)?;
-    let root = PathBuf::from(ask("root.sh", options)?);
+    let root = root(None, options)?;
     let cache = root
         .parent()
         .ok_or(Error("the root has no parent".into()))?;
@@ -41,6 +41,11 @@ pub fn find(options: &Options) -> Result<Image, Error> {
         init,
         root,
     })
+}
+
+/// The build root, or the one of that name; built if it is missing.
+pub fn root(name: Option<&str>, options: &Options) -> Result<PathBuf, Error> {
+    ask_for("root.sh", name, options).map(PathBuf::from)
 }
 
 fn init(options: &Options) -> Result<PathBuf, Error> {
@@ -80,7 +85,13 @@ fn vmlinuz(options: &Options) -> Result<PathBuf, Error> {
 
 /// Runs a set-up script and returns the last line that it prints.
 fn ask(script: &str, options: &Options) -> Result<String, Error> {
+    ask_for(script, None, options)
+}
+
+/// The same with an argument.
+fn ask_for(script: &str, what: Option<&str>, options: &Options) -> Result<String, Error> {
     let mut command = Command::new(scripts().join(script));
+    command.args(what);
     if let Some(kdir) = &options.kdir {
         command.env("KDIR", kdir);
     }

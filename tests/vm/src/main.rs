@@ -6,11 +6,13 @@
 //!
 //! In the order of a run: `options` (what is asked), `image` (which kernel and
 //! which module), `emulator` (what all emulators are) and `qemu` with `accel` (how
-//! fast), `initramfs` (what the guest holds), `boot`, `guest` (the
+//! fast) or `bochs`, `initramfs` (what the guest holds), `boot`, `guest` (the
 //! process), `session` (the conversation with it) with `cpu` (is it the machine that
-//! was wanted) and `watch` (it does not stall), `klog` (what the kernel complained about), `verdict`.
+//! was wanted) and `watch` (it does not stall), `klog` (what the kernel complained
+//! about), `verdict`.
 
 mod accel;
+mod bochs;
 mod boot;
 mod cpu;
 mod emulator;

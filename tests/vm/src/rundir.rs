@@ -17,6 +17,8 @@ pub struct RunDir(PathBuf);
 impl RunDir {
     /// The archive that the guest boots from.
     pub const INITRAMFS: &str = "initramfs.cpio";
+    /// The medium that holds it, where one is needed.
+    pub const MEDIUM: &str = "boot.iso";
     /// What the kernel wrote on its serial console.
     pub const CONSOLE: &str = "console.log";
 
@@ -59,8 +61,10 @@ impl RunDir {
 
 impl Drop for RunDir {
     fn drop(&mut self) {
-        // It may not exist yet; it is only a matter of disk space.
-        let _ = fs::remove_file(self.initramfs());
+        // They may not exist; it is only a matter of disk space.
+        for name in [RunDir::INITRAMFS, RunDir::MEDIUM] {
+            let _ = fs::remove_file(self.0.join(name));
+        }
     }
 }
 
