@@ -9,7 +9,8 @@
 #                    of it, only trampolines next to other ways to have them
 #   make bench-validate
 #                    how fast validation is, next to other decoders
-#   make stress      the protocol under load: 4 and 8 CPUs, both kernels
+#   make stress      the protocol under load: 4 and 8 CPUs, both kernels; then under
+#                    page table isolation with PCID, in Bochs
 #   make mutants     plants a bug for each rule; the stress must catch it
 #   make check       formatting, lints, host tests; under two minutes
 #   make vm RUN="path/to/static-binary args..."

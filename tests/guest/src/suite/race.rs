@@ -3,6 +3,7 @@
 //! and jump there at once, through whatever entry of the page they have cached.
 
 use std::arch::x86_64::__cpuid;
+use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -135,10 +136,17 @@ pub fn with_executors(
     equal("wrong results", board.wrong.load(Relaxed), 0)
 }
 
+/// Whether the machine is Bochs's.
+fn is_bochs() -> bool {
+    fs::read_to_string("/sys/class/dmi/id/bios_vendor")
+        .is_ok_and(|vendor| vendor.trim() == "The Bochs Project")
+}
+
 /// Fails if no stale entry was met where the emulator surely has some.
 pub fn had_fixups(region: &Region) -> Outcome {
     let fixups = region.stats()?.fixups;
-    holds(fixups > 0 || !is_emulated(), "stale entries were met")
+    let surely = is_emulated() || is_bochs();
+    holds(fixups > 0 || !surely, "stale entries were met")
 }
 
 /// `mov eax, offset; ret` for what will lie at `offset`.
