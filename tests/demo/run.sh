@@ -31,11 +31,10 @@ compile() {
     IMAGES=$CACHE/demo-images-$key
     built "$IMAGES" && return 0
     say "compiling the renderer ahead, and running it here (about 20 s)"
-    rm -rf "$IMAGES" "$IMAGES.part"
+    remove_tree "$IMAGES.part"
     "$PROGRAMS/demo-compile" "$1" "$DEMO/picture.svg" "$IMAGES.part" >&2 ||
         die "the renderer could not be compiled or run on this host" "see the line above"
-    mv -T "$IMAGES.part" "$IMAGES"
-    touch "$IMAGES/.done"
+    put_in_place "$IMAGES"
 }
 
 # boot: runs the guest; its last line is kept for the end.

@@ -71,9 +71,9 @@ quietly "$LOG" kbuild all || die "the $FLAVOR kernel did not build" "see $LOG"
 cp "$BUILD/arch/x86/boot/bzImage" "$KERNEL.part/vmlinuz"
 cp "$BUILD/include/config/kernel.release" "$KERNEL.part/release"
 # Modules need the headers, Module.symvers, rust/ and the tools, not the objects.
-find "$BUILD" \( -path "$BUILD/rust" -o -path "$BUILD/scripts" -o -path "$BUILD/tools" \) -prune \
+refuse_mounts "$BUILD"
+find "$BUILD" -xdev \( -path "$BUILD/rust" -o -path "$BUILD/scripts" -o -path "$BUILD/tools" \) -prune \
     -o -type f \( -name '*.o' -o -name '*.a' \) -exec rm {} +
-mv -T "$KERNEL.part" "$KERNEL"
-touch "$KERNEL/.done"
+put_in_place "$KERNEL"
 say "the $FLAVOR kernel is ready: $(cat "$KERNEL/release")"
 finish

@@ -20,10 +20,21 @@ if ! mkdir -p "$CACHE" 2>/dev/null || [ ! -w "$CACHE" ] || ! touch "$CACHE/.writ
 fi
 CACHE=$(cd "$CACHE" && pwd)
 
+. "$VM_DIR/remove.sh"
+
 # built FOLDER: true when it is already built; the caller then returns.
 # Everything is built in a ".part" folder and renamed, so an interruption
 # leaves nothing that looks finished.
 built() { [ -e "$1/.done" ]; }
+
+# put_in_place FOLDER: FOLDER.part becomes FOLDER, finished, in one step.
+put_in_place() {
+    # An earlier version took two steps, and may have been stopped between them.
+    remove_tree "$1"
+    touch "$1.part/.done"
+    # -T: should it exist after all, do not move into it.
+    mv -T "$1.part" "$1"
+}
 
 # lock NAME: one set-up at a time per cache and per NAME, also across checkouts.
 # The descriptor stays open until this script ends.

@@ -80,7 +80,8 @@ if [ -f "$OUT/$KO" ] && [ "$now" = "$(cat "$OUT/built" 2>/dev/null)" ]; then
 fi
 
 say "building $KO for the $FLAVOR kernel"
-rm -rf "$BUILD" "$OUT/$KO"
+remove_tree "$BUILD"
+rm -f "$OUT/$KO" "$OUT/built"
 cp -a "$MODULE_SOURCE" "$BUILD"
 quietly "$LOG" kbuild "${STRICT[@]}" modules ||
     die "$KO did not build for the $FLAVOR kernel" "see the lines above, or all of $LOG"

@@ -61,7 +61,11 @@ MIRROR=${MIRROR:-$(host_mirror || true)}
     die "this host's apt names no Debian mirror" "set MIRROR= to the address of one"
 
 say "building the root in $ROOT (Debian $SUITE, kernel from $KERNEL_SUITE; 2 to 3 minutes)"
-rm -rf "$ROOT.part"
+# A mmdebstrap that was killed has left them.
+for part in "$CACHE"/root-*.part; do
+    [ ! -d "$part" ] || take_mounts_away "$part"
+done
+remove_tree "$ROOT.part"
 for suite in $SUITE $SUITE-updates $KERNEL_SUITE; do
     echo "deb $MIRROR $suite main"
 done >"$ROOT.list"
@@ -77,9 +81,7 @@ case $release in
 7.[2-9]* | 7.[1-9][0-9]* | [89].* | [1-9][0-9].*) ;;
 *) die "$KERNEL_SUITE has kernel $release; jitfd needs 7.2 or newer" "wait for a newer kernel there, or set KDIR= to a kernel build of your own with CONFIG_RUST=y" ;;
 esac
-# -T: should ROOT exist after all, do not move into it.
-mv -T "$ROOT.part" "$ROOT"
-touch "$ROOT/.done"
+put_in_place "$ROOT"
 rm -f "$ROOT.list"
 say "the root is ready: kernel $release"
 echo "$ROOT"

@@ -19,12 +19,11 @@ fi
 lock source
 if ! built "$SOURCE"; then
     say "unpacking the kernel source (1.8 GB)"
-    rm -rf "$SOURCE.part"
+    remove_tree "$SOURCE.part"
     mkdir "$SOURCE.part"
     quietly "$CACHE/source.log" in_root "$ROOT" "$SOURCE.part:mnt/source" -- \
         sh -c 'tar -xf /usr/src/linux-source-*.tar.xz -C /mnt/source --strip-components=1' ||
         die "the kernel source could not be unpacked" "see $CACHE/source.log; check the free disk space"
-    mv -T "$SOURCE.part" "$SOURCE"
-    touch "$SOURCE/.done"
+    put_in_place "$SOURCE"
 fi
 echo "$SOURCE"
