@@ -68,8 +68,9 @@ vm: init
 vm-help: prerequisites
 	@$(CARGO) run --quiet --release -p jitfd-vm -- --help
 
+# "exec": make passes SIGTERM on to what it has started, and that is no shell then.
 kernel: prerequisites
-	@if [ $(FLAVOR) = stock ]; then tests/vm/kernel.sh; else tests/vm/debug-kernel.sh; fi
+	@exec tests/vm/$(if $(filter stock,$(FLAVOR)),kernel.sh,debug-kernel.sh)
 
 module: prerequisites
 	@tests/vm/module.sh
@@ -87,7 +88,7 @@ install-module uninstall-module: prerequisites
 # The runner and the guest's init: everything that boots a guest needs both.
 init: prerequisites
 	@$(CARGO) build --quiet --release -p jitfd-vm
-	@tests/vm/guest.sh -p jitfd-guest --bin init >/dev/null
+	@exec tests/vm/guest.sh -p jitfd-guest --bin init >/dev/null
 
 prerequisites:
 	@tests/vm/prerequisites.sh

@@ -18,7 +18,8 @@ PROGRAMS=$BUILD/$TRIPLE/release
 # build PACKAGE: one of the demo's programs. Both are linked statically, though
 # only one must be, so that they share what they have in common.
 build() {
-    quietly "$CACHE/$1.log" env RUSTFLAGS="-C target-feature=+crt-static" \
+    # A job and its children ignore Ctrl-C unless they are told otherwise.
+    quietly "$CACHE/$1.log" env --default-signal=INT,QUIT RUSTFLAGS="-C target-feature=+crt-static" \
         cargo build --release --locked --manifest-path "$DEMO/Cargo.toml" \
         --target "$TRIPLE" --target-dir "$BUILD" -p "$1" ||
         die "$1 did not build" "see cargo's lines above"

@@ -8,7 +8,8 @@
 # Prints two lines: the kernel's release, and the folder with its vmlinuz.
 . "$(dirname "$0")/lib.sh"
 
-ROOT=$("$VM_DIR/root.sh")
+ask "$VM_DIR/root.sh"
+ROOT=$ANSWER
 RELEASE=$(cat "$ROOT/opt/kernel/release")
 KERNEL=$CACHE/kernel-$RELEASE-$(basename "$ROOT")
 HEADERS=/usr/src/linux-headers-$RELEASE
@@ -29,7 +30,8 @@ find "$KERNEL.part/image" -name "vmlinuz*" -type f -exec cp {} "$KERNEL.part/vml
 [ -s "$KERNEL.part/vmlinuz" ] || die "the image package holds no vmlinuz" "its layout changed: see kernel.sh"
 remove_tree "$KERNEL.part/image"
 
-SOURCE=$("$VM_DIR/source.sh")
+ask "$VM_DIR/source.sh"
+SOURCE=$ANSWER
 
 say "rebuilding the Rust metadata (make prepare)"
 mkdir "$KERNEL.part/build"

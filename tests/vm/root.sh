@@ -31,6 +31,8 @@ fi
     die "this machine is $(uname -m), jitfd is for x86-64" "use an x86-64 machine"
 [ "$(id -u)" = 0 ] ||
     die "the build root is made by mmdebstrap and chroot, which need root" "run this command as root, or in a container where you are root"
+box true ||
+    die "root can make no mount and process namespace here" "run this command where root may (in a container: with CAP_SYS_ADMIN)"
 free_kib=$(df --output=avail -k "$CACHE" | tail -n 1)
 [ "$free_kib" -gt $((12 * 1024 * 1024)) ] ||
     die "$CACHE has $((free_kib / 1024 / 1024)) GiB free; the set-up needs 12" "free some space, or set CACHE= to a folder on a larger disk"
@@ -61,7 +63,7 @@ MIRROR=${MIRROR:-$(host_mirror || true)}
     die "this host's apt names no Debian mirror" "set MIRROR= to the address of one"
 
 say "building the root in $ROOT (Debian $SUITE, kernel from $KERNEL_SUITE; 2 to 3 minutes)"
-# A mmdebstrap that was killed has left them.
+# An earlier version of this script ran mmdebstrap without a box.
 for part in "$CACHE"/root-*.part; do
     [ ! -d "$part" ] || take_mounts_away "$part"
 done
@@ -70,7 +72,10 @@ for suite in $SUITE $SUITE-updates $KERNEL_SUITE; do
     echo "deb $MIRROR $suite main"
 done >"$ROOT.list"
 
-quietly "$CACHE/root.log" mmdebstrap --variant=minbase --format=directory \
+# mmdebstrap mounts /proc, /sys and parts of /dev in the root, and undoes it only if it
+# is not killed. It mounts this machine's /dev/shm, too: so there is another one.
+quietly "$CACHE/root.log" box bash -ec '[ ! -d /dev/shm ] || mount -t tmpfs tmpfs /dev/shm; "$@"' sh \
+    mmdebstrap --variant=minbase --format=directory \
     --include="$TOOLS" --aptopt='Acquire::Retries "5"' \
     --customize-hook="\"$VM_DIR/root-kernel.sh\" \"\$1\" $KERNEL_SUITE $KERNEL_PACKAGES" \
     "$SUITE" "$ROOT.part" "$ROOT.list" ||

@@ -10,7 +10,8 @@ if [ -n "${KSRC:-}" ]; then
     exit 0
 fi
 
-ROOT=$("$VM_DIR/root.sh")
+ask "$VM_DIR/root.sh"
+ROOT=$ANSWER
 SOURCE=$CACHE/source-$(cat "$ROOT/opt/kernel/release")-$(basename "$ROOT")
 if built "$SOURCE"; then
     echo "$SOURCE"

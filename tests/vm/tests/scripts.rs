@@ -56,4 +56,14 @@ tests! {
     mounts_below_a_folder_are_taken_away
     a_mount_on_the_folder_stays
     what_cannot_be_unmounted_is_an_error
+    an_interrupted_script_says_so_and_leaves_nothing
+    a_script_that_asks_another_ends_with_it
+    ctrl_c_ends_what_is_in_a_box
+    a_box_in_a_function_ends_too
+    a_killed_script_leaves_nothing
+    the_next_run_gets_the_lock_of_a_killed_one
+    an_orphan_keeps_the_lock_until_it_ends
+    who_waits_for_a_lock_can_be_interrupted
+    an_answer_is_the_last_line
+    a_box_is_closed_and_has_the_status_of_its_command
 }
