@@ -61,14 +61,14 @@ bench-validate: prerequisites
 check: prerequisites
 	@tests/check.sh
 
+# "exec": make passes SIGTERM on to what it has started, and that is no shell then.
 vm: init
 	$(if $(RUN),,$(error usage: make vm RUN="path/to/static-binary args..."))
-	@target/release/vm $(RUN)
+	@exec target/release/vm $(RUN)
 
 vm-help: prerequisites
 	@$(CARGO) run --quiet --release -p jitfd-vm -- --help
 
-# "exec": make passes SIGTERM on to what it has started, and that is no shell then.
 kernel: prerequisites
 	@exec tests/vm/$(if $(filter stock,$(FLAVOR)),kernel.sh,debug-kernel.sh)
 

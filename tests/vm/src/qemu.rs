@@ -14,11 +14,12 @@ use jitfd_vm_protocol::{DEBUG_EXIT_PORT, PORT_NAME};
 use crate::accel::Engine;
 use crate::error::Error;
 use crate::image::{self, Image};
+use crate::interrupt;
 use crate::options::Options;
 use crate::rundir::RunDir;
 
-/// Enters the root as every set-up script does. bash stays as QEMU's parent, so
-/// QEMU is told to die with it, as bash is told to die with the runner.
+/// Enters the root as every set-up script does: in a box, which ends with this bash,
+/// as bash is told to end with the runner.
 const ENTER: &str = r#". "$0"; in_root "$@""#;
 
 /// The kernel's command line. Warnings go to the serial console, which is slow;
@@ -57,8 +58,7 @@ impl Qemu {
             .arg(&image.root)
             .arg(bind(dir.path(), "mnt/run"))
             .arg(bind(parent(&image.vmlinuz)?, "mnt/kernel"))
-            .args(["--", "setpriv", "--pdeathsig", "KILL"])
-            .args(["qemu-system-x86_64", "-nodefaults", "-no-reboot"])
+            .args(["--", "qemu-system-x86_64", "-nodefaults", "-no-reboot"])
             .args(["-display", "none", "-machine", "pc"])
             .args(engine.arguments())
             .args(["-smp", &options.smp.to_string()])
@@ -79,6 +79,7 @@ impl Qemu {
             ])
             .args(options.qemu.split_whitespace())
             .env("CACHE", &image.cache)
+            .env("SETUP_ASKED", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(errors);
@@ -92,13 +93,15 @@ impl Qemu {
         Some((self.child.stdin.take()?, self.child.stdout.take()?))
     }
 
-    /// Waits for QEMU to end by itself.
+    /// Waits for QEMU to end by itself, and gives up at the limit or for a signal.
     pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
         let deadline = Instant::now() + limit;
         loop {
             match self.child.try_wait() {
                 Ok(Some(status)) => return Some(status),
-                Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
+                Ok(None) if Instant::now() < deadline && interrupt::check().is_ok() => {
+                    thread::sleep(Duration::from_millis(5));
+                }
                 _ => return None,
             }
         }

@@ -4,16 +4,17 @@
 //! It judges nothing.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
-use std::process::ExitStatus;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::process::{ChildStdin, ExitStatus};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use jitfd_vm_protocol::{Kind, receive};
 
 use crate::error::Error;
+use crate::interrupt;
 use crate::qemu::Qemu;
 
 /// QEMU ends within this once its guest has.
@@ -74,18 +75,38 @@ impl Outcome {
     }
 }
 
-/// Talks to the guest until it ends or a limit is passed; then QEMU is gone.
+/// Talks to the guest until it ends, a limit is passed or a signal comes; then QEMU is
+/// gone.
 pub fn hold(mut qemu: Qemu, limits: Limits, out: Option<&Path>) -> Result<Outcome, Error> {
-    let (mut answers, reports) = qemu.channel().ok_or(Error("the channel is taken".into()))?;
+    let (answers, reports) = qemu.channel().ok_or(Error("the channel is taken".into()))?;
     let (sender, frames) = mpsc::sync_channel(64);
-    thread::spawn(move || {
-        let mut reports = io::BufReader::new(reports);
-        while let Ok(frame) = receive(&mut reports) {
-            if sender.send(frame).is_err() {
-                return;
-            }
+    let reader = thread::spawn(move || pass_frames(reports, &sender));
+    let outcome = converse(&mut qemu, answers, frames, limits, out);
+    drop(qemu);
+    // It reads until nobody has the channel's other end any more. It does not panic.
+    let _ = reader.join();
+    outcome
+}
+
+/// Hands on each frame while somebody takes it, then reads on until the channel's end.
+fn pass_frames(reports: impl Read, frames: &SyncSender<(Kind, Vec<u8>)>) {
+    let mut reports = BufReader::new(reports);
+    while let Ok(frame) = receive(&mut reports) {
+        if frames.send(frame).is_err() {
+            break;
         }
-    });
+    }
+    // An error is an end, too.
+    let _ = io::copy(&mut reports, &mut io::sink());
+}
+
+fn converse(
+    qemu: &mut Qemu,
+    mut answers: ChildStdin,
+    frames: Receiver<(Kind, Vec<u8>)>,
+    limits: Limits,
+    out: Option<&Path>,
+) -> Result<Outcome, Error> {
     let mut session = Session::new(limits, out);
     session.listen(&frames)?;
     if session.outcome.ended {
@@ -95,6 +116,7 @@ pub fn hold(mut qemu: Qemu, limits: Limits, out: Option<&Path>) -> Result<Outcom
     if session.outcome.timeout.is_none() {
         session.outcome.qemu = qemu.wait(GRACE);
     }
+    interrupt::check()?;
     Ok(session.outcome)
 }
 
@@ -119,10 +141,12 @@ impl<'a> Session<'a> {
 
     fn listen(&mut self, frames: &Receiver<(Kind, Vec<u8>)>) -> Result<(), Error> {
         while !self.outcome.ended {
+            interrupt::check()?;
             let left = self.deadline.saturating_duration_since(Instant::now());
-            match frames.recv_timeout(left) {
+            match frames.recv_timeout(left.min(interrupt::LOOK)) {
                 Ok((kind, payload)) => self.take(kind, &payload)?,
                 Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) if left > interrupt::LOOK => {}
                 Err(RecvTimeoutError::Timeout) => {
                     self.outcome.timeout = Some(self.passed_limit());
                     break;
