@@ -11,6 +11,7 @@
 #                    how fast validation is, next to other decoders
 #   make stress      the protocol under load: 4 and 8 CPUs, both kernels
 #   make mutants     plants a bug for each rule; the stress must catch it
+#   make interrupt   ends the set-up and guests at random moments (KILLS= SEED=)
 #   make check       formatting, lints, host tests; under two minutes
 #   make vm RUN="path/to/static-binary args..."
 #                    runs one program in a guest with the module; NOMODULE=1 without
@@ -31,9 +32,9 @@ FLAVOR ?= stock
 export FLAVOR
 export CARGO_TARGET_DIR := $(CURDIR)/target
 $(foreach v,CACHE KDIR ACCEL SMP MEM MIRROR FILES OUT PARAMS APPEND BOOT_LIMIT \
-  RUN_LIMIT KERNEL_LOG LEAKS NOMODULE MODULE SUITES KSRC LLVM SECONDS_EACH SEED PREFIX LIBDIR DESTDIR,$(if $(filter-out undefined,$(origin $v)),$(eval export $v)))
+  RUN_LIMIT KERNEL_LOG LEAKS NOMODULE MODULE SUITES KSRC LLVM SECONDS_EACH SEED KILLS PREFIX LIBDIR DESTDIR,$(if $(filter-out undefined,$(origin $v)),$(eval export $v)))
 
-.PHONY: demo test stress mutants bench bench-trampolines bench-validate check vm vm-help kernel module init prerequisites \
+.PHONY: demo test stress mutants interrupt bench bench-trampolines bench-validate check vm vm-help kernel module init prerequisites \
   install uninstall install-module uninstall-module
 .DEFAULT_GOAL := demo
 
@@ -48,6 +49,9 @@ stress: init
 
 mutants: init
 	@tests/mutants/run.sh
+
+interrupt: init
+	@exec tests/vm/interrupt.sh
 
 bench: init
 	@benches/run.sh
