@@ -12,6 +12,7 @@
 #   make stress      the protocol under load: 4 and 8 CPUs, both kernels; then under
 #                    page table isolation with PCID, in Bochs
 #   make mutants     plants a bug for each rule; the stress must catch it
+#   make interrupt   ends the set-up and guests at random moments (KILLS= SEED=)
 #   make check       formatting, lints, host tests; under two minutes
 #   make vm RUN="path/to/static-binary args..."
 #                    runs one program in a guest with the module; NOMODULE=1 without
@@ -32,9 +33,9 @@ FLAVOR ?= stock
 export FLAVOR
 export CARGO_TARGET_DIR := $(CURDIR)/target
 $(foreach v,CACHE KDIR EMULATOR ACCEL SMP MEM MIRROR FILES OUT PARAMS APPEND BOOT_LIMIT \
-  RUN_LIMIT KERNEL_LOG LEAKS NOMODULE MODULE SUITES KSRC LLVM SECONDS_EACH SEED PREFIX LIBDIR DESTDIR,$(if $(filter-out undefined,$(origin $v)),$(eval export $v)))
+  RUN_LIMIT KERNEL_LOG LEAKS NOMODULE MODULE SUITES KSRC LLVM SECONDS_EACH SEED KILLS PREFIX LIBDIR DESTDIR,$(if $(filter-out undefined,$(origin $v)),$(eval export $v)))
 
-.PHONY: demo test stress mutants bench bench-trampolines bench-validate check vm vm-help kernel module init prerequisites \
+.PHONY: demo test stress mutants interrupt bench bench-trampolines bench-validate check vm vm-help kernel module init prerequisites \
   install uninstall install-module uninstall-module
 .DEFAULT_GOAL := demo
 
@@ -50,6 +51,9 @@ stress: init
 mutants: init
 	@tests/mutants/run.sh
 
+interrupt: init
+	@exec tests/vm/interrupt.sh
+
 bench: init
 	@benches/run.sh
 
@@ -62,15 +66,16 @@ bench-validate: prerequisites
 check: prerequisites
 	@tests/check.sh
 
+# "exec": make passes SIGTERM on to what it has started, and that is no shell then.
 vm: init
 	$(if $(RUN),,$(error usage: make vm RUN="path/to/static-binary args..."))
-	@target/release/vm $(RUN)
+	@exec target/release/vm $(RUN)
 
 vm-help: prerequisites
 	@$(CARGO) run --quiet --release -p jitfd-vm -- --help
 
 kernel: prerequisites
-	@if [ $(FLAVOR) = stock ]; then tests/vm/kernel.sh; else tests/vm/debug-kernel.sh; fi
+	@exec tests/vm/$(if $(filter stock,$(FLAVOR)),kernel.sh,debug-kernel.sh)
 
 module: prerequisites
 	@tests/vm/module.sh
@@ -88,7 +93,7 @@ install-module uninstall-module: prerequisites
 # The runner and the guest's init: everything that boots a guest needs both.
 init: prerequisites
 	@$(CARGO) build --quiet --release -p jitfd-vm
-	@tests/vm/guest.sh -p jitfd-guest --bin init >/dev/null
+	@exec tests/vm/guest.sh -p jitfd-guest --bin init >/dev/null
 
 prerequisites:
 	@tests/vm/prerequisites.sh

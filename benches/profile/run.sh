@@ -14,7 +14,7 @@ THREADS=${THREADS:-1}
 OUT=$TOP/target/bench/profile
 # The build root shares /dev with the host: what QEMU reads and writes goes there.
 SHARED=/dev/shm/jitfd-profile-$$
-trap 'rm -rf "$SHARED"' EXIT
+trap 'remove_tree "$SHARED"' EXIT
 mkdir -p "$OUT" "$SHARED"
 
 make --no-print-directory -C "$TOP" init >&2

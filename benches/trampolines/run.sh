@@ -17,7 +17,7 @@ HERE=$TOP/benches/trampolines
 OUT=$TOP/target/bench/trampolines
 # The build root shares /dev with the host: what QEMU reads and writes goes there.
 SHARED=/dev/shm/jitfd-trampolines-$$
-trap 'rm -rf "$SHARED"' EXIT
+trap 'remove_tree "$SHARED"' EXIT
 mkdir -p "$OUT" "$SHARED"
 
 make --no-print-directory -C "$TOP" init >&2

@@ -19,7 +19,7 @@ C=(cc -std=c99 "${FLAGS[@]}")
 CXX=(c++ -std=c++17 "${FLAGS[@]}")
 passed=0
 failed=0
-rm -rf "$WORK"
+remove_tree "$WORK"
 mkdir -p "$WORK"
 cd "$TOP"
 

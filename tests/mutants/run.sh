@@ -17,7 +17,7 @@ mkdir -p "$WORK"
 
 # plant NAME: a copy of the module with the bug.
 plant() {
-    rm -rf "$WORK/$1"
+    remove_tree "$WORK/$1"
     cp -r "$TOP/module" "$WORK/$1"
     patch -d "$WORK/$1" -p1 -s <"$HERE/$1.patch" ||
         die "$1.patch does not apply" "bring it up to date with module/"

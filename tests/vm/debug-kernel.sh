@@ -16,8 +16,10 @@ FRAGMENTS=("$VM_DIR/config/base.config" "$VM_DIR/config/$FLAVOR.config")
 [ -f "${FRAGMENTS[1]}" ] ||
     die "there is no configuration for FLAVOR=$FLAVOR" "use FLAVOR=debug or FLAVOR=kcsan"
 
-ROOT=$("$VM_DIR/root.sh")
-SOURCE=$("$VM_DIR/source.sh")
+ask "$VM_DIR/root.sh"
+ROOT=$ANSWER
+ask "$VM_DIR/source.sh"
+SOURCE=$ANSWER
 key=$({ echo "$SOURCE"; cat "${FRAGMENTS[@]}"; } | sha256sum | cut -c1-12)
 KERNEL=$CACHE/kernel-$FLAVOR-$key
 BUILD=$KERNEL.part/build
@@ -29,18 +31,17 @@ finish() {
     exit 0
 }
 
-# kbuild TARGET...: make in the root, source and build folder at fixed places,
-# because the build folder keeps their names.
-kbuild() {
-    in_root "$ROOT" "$SOURCE:mnt/source" "$KERNEL.part:mnt/kernel" -- \
-        make -C /mnt/source O=/mnt/kernel/build LLVM=1 -j"$(nproc)" "$@"
-}
+# In the root, source and build folder at fixed places, because the build folder keeps
+# their names. Its make may be killed at any moment: kbuild notes how a file was made
+# after it has made it, and makes again what has no such note.
+IN_ROOT=(in_root "$ROOT" "$SOURCE:mnt/source" "$KERNEL.part:mnt/kernel" --)
+KBUILD=("${IN_ROOT[@]}" make -C /mnt/source O=/mnt/kernel/build LLVM=1 -j"$(nproc)")
 
 configure() {
-    kbuild tinyconfig &&
-        in_root "$ROOT" "$SOURCE:mnt/source" "$KERNEL.part:mnt/kernel" -- \
-            sh -c 'cd /mnt/kernel/build && /mnt/source/scripts/kconfig/merge_config.sh -m .config ../*.config' &&
-        kbuild olddefconfig
+    "${KBUILD[@]}" tinyconfig &&
+        "${IN_ROOT[@]}" sh -c \
+            'cd /mnt/kernel/build && /mnt/source/scripts/kconfig/merge_config.sh -m .config ../*.config' &&
+        "${KBUILD[@]}" olddefconfig
 }
 
 # lost_symbols: the lines of the fragments that the configuration does not have.
@@ -66,14 +67,14 @@ lost=$(lost_symbols)
     die "the configuration lost: $(echo "$lost" | tr '\n' ' ')" "a symbol they depend on is missing in ${FRAGMENTS[*]}"
 
 say "building the $FLAVOR kernel (20 to 30 minutes on two cores; the log is $LOG)"
-quietly "$LOG" kbuild all || die "the $FLAVOR kernel did not build" "see $LOG"
+quietly "$LOG" "${KBUILD[@]}" all || die "the $FLAVOR kernel did not build" "see $LOG"
 
 cp "$BUILD/arch/x86/boot/bzImage" "$KERNEL.part/vmlinuz"
 cp "$BUILD/include/config/kernel.release" "$KERNEL.part/release"
 # Modules need the headers, Module.symvers, rust/ and the tools, not the objects.
-find "$BUILD" \( -path "$BUILD/rust" -o -path "$BUILD/scripts" -o -path "$BUILD/tools" \) -prune \
+refuse_mounts "$BUILD"
+find "$BUILD" -xdev \( -path "$BUILD/rust" -o -path "$BUILD/scripts" -o -path "$BUILD/tools" \) -prune \
     -o -type f \( -name '*.o' -o -name '*.a' \) -exec rm {} +
-mv -T "$KERNEL.part" "$KERNEL"
-touch "$KERNEL/.done"
+put_in_place "$KERNEL"
 say "the $FLAVOR kernel is ready: $(cat "$KERNEL/release")"
 finish

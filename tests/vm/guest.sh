@@ -8,7 +8,9 @@
 
 TRIPLE=x86_64-unknown-linux-gnu
 cd "$TOP"
+# A job and its children ignore Ctrl-C unless they are told otherwise.
 RUSTFLAGS="-C target-feature=+crt-static" \
+    waited env --default-signal=INT,QUIT \
     cargo build --quiet --release --target $TRIPLE --target-dir target/guest "$@" >&2 ||
     die "the guest's programs did not build" "see cargo's lines above"
 echo "$TOP/target/guest/$TRIPLE/release"

@@ -13,7 +13,7 @@ tests=$(cargo test -p jitfd --test tools --no-run 2>&1 |
     sed -n 's/^ *Executable .*(\(.*\))$/\1/p')
 [ -n "$tests" ] || die "the tests of the tools did not build" \
     "run: cargo test -p jitfd --test tools"
-rm -rf "$FOLDER"
+remove_tree "$FOLDER"
 mkdir -p "$FOLDER"
 cp -L "$tests" "$FOLDER/tools"
 for program in gdb perf true; do

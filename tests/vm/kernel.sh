@@ -8,7 +8,8 @@
 # Prints two lines: the kernel's release, and the folder with its vmlinuz.
 . "$(dirname "$0")/lib.sh"
 
-ROOT=$("$VM_DIR/root.sh")
+ask "$VM_DIR/root.sh"
+ROOT=$ANSWER
 RELEASE=$(cat "$ROOT/opt/kernel/release")
 KERNEL=$CACHE/kernel-$RELEASE-$(basename "$ROOT")
 HEADERS=/usr/src/linux-headers-$RELEASE
@@ -22,14 +23,15 @@ lock kernel
 built "$KERNEL" && finish
 
 say "preparing kernel $RELEASE for Rust modules (about three minutes)"
-rm -rf "$KERNEL.part"
+remove_tree "$KERNEL.part"
 mkdir -p "$KERNEL.part/image"
 in_root "$ROOT" "$KERNEL.part:mnt/kernel" -- sh -c 'dpkg-deb -x /opt/kernel/*.deb /mnt/kernel/image'
 find "$KERNEL.part/image" -name "vmlinuz*" -type f -exec cp {} "$KERNEL.part/vmlinuz" \;
 [ -s "$KERNEL.part/vmlinuz" ] || die "the image package holds no vmlinuz" "its layout changed: see kernel.sh"
-rm -rf "$KERNEL.part/image"
+remove_tree "$KERNEL.part/image"
 
-SOURCE=$("$VM_DIR/source.sh")
+ask "$VM_DIR/source.sh"
+SOURCE=$ANSWER
 
 say "rebuilding the Rust metadata (make prepare)"
 mkdir "$KERNEL.part/build"
@@ -52,10 +54,9 @@ count=$(wc -l <"$KERNEL.part/rust.rebuilt")
     die "the rebuilt Rust metadata differs from the stock kernel in $missing + $extra symbols" "the tool chain or the source is not the one Debian used; see $KERNEL.part/rust.*"
 say "all $count exported Rust symbols are identical to the stock kernel's"
 
-rm -rf "$ROOT$HEADERS/rust"
+remove_tree "$ROOT$HEADERS/rust"
 cp -a "$KERNEL.part/build/rust" "$ROOT$HEADERS/rust"
 cp "$KERNEL.part/build/scripts/target.json" "$ROOT$HEADERS/scripts/target.json"
-rm -rf "$KERNEL.part/build"
-mv -T "$KERNEL.part" "$KERNEL"
-touch "$KERNEL/.done"
+remove_tree "$KERNEL.part/build"
+put_in_place "$KERNEL"
 finish

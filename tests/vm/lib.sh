@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-# Sourced by the set-up scripts: where the cache is, how to speak, how to fail,
-# how to enter the build root. Nothing here changes the machine.
+# Sourced by the set-up scripts: where the cache is, how to speak, how to fail. In
+# remove.sh: how to delete; in job.sh: how to run what takes long, and how to enter the
+# build root. Nothing here changes the machine.
 set -euo pipefail
 
 VM_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -20,41 +21,34 @@ if ! mkdir -p "$CACHE" 2>/dev/null || [ ! -w "$CACHE" ] || ! touch "$CACHE/.writ
 fi
 CACHE=$(cd "$CACHE" && pwd)
 
+. "$VM_DIR/remove.sh"
+. "$VM_DIR/job.sh"
+
 # built FOLDER: true when it is already built; the caller then returns.
 # Everything is built in a ".part" folder and renamed, so an interruption
 # leaves nothing that looks finished.
 built() { [ -e "$1/.done" ]; }
 
-# lock NAME: one set-up at a time per cache and per NAME, also across checkouts.
-# The descriptor stays open until this script ends.
-lock() {
-    exec {LOCK_FD}>"$CACHE/.$1.lock"
-    flock -n "$LOCK_FD" && return 0
-    say "another set-up holds $CACHE/.$1.lock: waiting for it"
-    flock "$LOCK_FD"
+# put_in_place FOLDER: FOLDER.part becomes FOLDER, finished, in one step.
+put_in_place() {
+    # An earlier version took two steps, and may have been stopped between them.
+    remove_tree "$1"
+    touch "$1.part/.done"
+    # -T: should it exist after all, do not move into it.
+    mv -T "$1.part" "$1"
 }
 
-# quietly LOG COMMAND...: runs COMMAND with its output in LOG, prints a dot
-# every ten seconds, and shows the log's end when it fails.
-quietly() {
-    local log=$1 pid rc=0
-    shift
-    "$@" >"$log" 2>&1 </dev/null &
-    pid=$!
-    while kill -0 "$pid" 2>/dev/null; do
-        for _ in 1 2 3 4 5 6 7 8 9 10; do
-            sleep 1
-            kill -0 "$pid" 2>/dev/null || break 2
-        done
-        printf '.' >&2
-    done
-    wait "$pid" || rc=$?
-    [ "$SECONDS" -ge 10 ] && printf '\n' >&2
-    if [ "$rc" -ne 0 ]; then
-        tail -n 25 "$log" >&2
-        say "failed ($rc): $*; the whole log is $log"
-    fi
-    return "$rc"
+# lock NAME: one set-up at a time per cache and per NAME, also across checkouts.
+lock() { lock_file "$CACHE/.$1.lock"; }
+
+# lock_file FILE: the descriptor stays open until this script ends. Its children have
+# it too: should it be killed, the next one waits until the last of them is gone, too.
+# Those in a box are killed with it; no other takes long.
+lock_file() {
+    exec {LOCK_FD}>"$1"
+    flock -n "$LOCK_FD" && return 0
+    say "another set-up holds $1: waiting for it"
+    waited flock "$LOCK_FD"
 }
 
 # need COMMAND PACKAGE: a tool of this host that the tests can't do without.
@@ -65,32 +59,4 @@ need() {
         quietly "$CACHE/apt.log" env DEBIAN_FRONTEND=noninteractive \
             apt-get install -y --no-install-recommends "$2"; } ||
         die "there is no command $1" "install it (on Debian: apt-get install $2)"
-}
-
-# in_root ROOT [BIND...] -- COMMAND...: COMMAND inside ROOT, in a mount
-# namespace of its own that dies with it, so no mount outlives an interruption.
-# BIND is SOURCE:TARGET, TARGET relative to the root.
-in_root() {
-    local root=$1
-    shift
-    local binds=()
-    while [ "$1" != -- ]; do
-        binds+=("$1")
-        shift
-    done
-    shift
-    unshare --mount --propagation private bash -c '
-        set -e
-        root=$1; shift
-        mount -t proc proc "$root/proc"
-        mount --rbind /dev "$root/dev"
-        while [ "$1" != -- ]; do
-            mkdir -p "$root/${1#*:}"
-            mount --bind "${1%%:*}" "$root/${1#*:}"
-            shift
-        done
-        shift
-        exec chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 \
-            HOME=/root KBUILD_BUILD_TIMESTAMP="${KBUILD_BUILD_TIMESTAMP:-}" "$@"
-    ' in_root "$root" "${binds[@]}" -- "$@"
 }

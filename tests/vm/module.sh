@@ -32,33 +32,35 @@ find_kernel() {
         KDIR=$(cd "$KDIR" && pwd)
         KERNEL=$KDIR
         ;;
-    stock) KERNEL=$("$VM_DIR/kernel.sh" | tail -n 1) ;;
-    *) KERNEL=$(FLAVOR=$FLAVOR "$VM_DIR/debug-kernel.sh" | tail -n 1) ;;
-    esac
-    [ -n "$KERNEL" ] || exit 1
-}
-
-# kbuild ARGUMENT...: make, with the kernel that FLAVOR names.
-kbuild() {
-    local root
-    case $FLAVOR in
-    kdir)
-        make -C "$KDIR" M="$BUILD" ${LLVM:+LLVM="$LLVM"} "$@"
-        return
-        ;;
-    esac
-    root=$("$VM_DIR/root.sh")
-    case $FLAVOR in
     stock)
-        in_root "$root" "$BUILD:mnt/module" -- \
-            make -C "/usr/src/linux-headers-$(cat "$root/opt/kernel/release")" \
-            M=/mnt/module CC=gcc-14 "$@"
+        ask "$VM_DIR/kernel.sh"
+        KERNEL=$ANSWER
         ;;
     *)
-        in_root "$root" "$BUILD:mnt/module" "$KERNEL:mnt/kernel" "$("$VM_DIR/source.sh"):mnt/source" -- \
-            make -C /mnt/kernel/build M=/mnt/module LLVM=1 "$@"
+        export FLAVOR
+        ask "$VM_DIR/debug-kernel.sh"
+        KERNEL=$ANSWER
         ;;
     esac
+}
+
+# find_kbuild: sets KBUILD to make with the kernel that FLAVOR names.
+find_kbuild() {
+    local root
+    if [ "$FLAVOR" = kdir ]; then
+        KBUILD=(make -C "$KDIR" M="$BUILD" ${LLVM:+LLVM="$LLVM"})
+        return
+    fi
+    ask "$VM_DIR/root.sh"
+    root=$ANSWER
+    if [ "$FLAVOR" = stock ]; then
+        KBUILD=(in_root "$root" "$BUILD:mnt/module" --
+            make -C "/usr/src/linux-headers-$(cat "$root/opt/kernel/release")" M=/mnt/module CC=gcc-14)
+    else
+        ask "$VM_DIR/source.sh"
+        KBUILD=(in_root "$root" "$BUILD:mnt/module" "$KERNEL:mnt/kernel" "$ANSWER:mnt/source" --
+            make -C /mnt/kernel/build M=/mnt/module LLVM=1)
+    fi
 }
 
 # fingerprint: what the module is built from.
@@ -71,8 +73,7 @@ fingerprint() {
 
 find_kernel
 mkdir -p "$OUT"
-exec {LOCK_FD}>"$OUT/lock"
-flock "$LOCK_FD"
+lock_file "$OUT/lock"
 now=$(fingerprint | sha256sum)
 if [ -f "$OUT/$KO" ] && [ "$now" = "$(cat "$OUT/built" 2>/dev/null)" ]; then
     echo "$OUT/$KO"
@@ -80,9 +81,11 @@ if [ -f "$OUT/$KO" ] && [ "$now" = "$(cat "$OUT/built" 2>/dev/null)" ]; then
 fi
 
 say "building $KO for the $FLAVOR kernel"
-rm -rf "$BUILD" "$OUT/$KO"
+find_kbuild
+remove_tree "$BUILD"
+rm -f "$OUT/$KO" "$OUT/built"
 cp -a "$MODULE_SOURCE" "$BUILD"
-quietly "$LOG" kbuild "${STRICT[@]}" modules ||
+quietly "$LOG" "${KBUILD[@]}" "${STRICT[@]}" modules ||
     die "$KO did not build for the $FLAVOR kernel" "see the lines above, or all of $LOG"
 # modpost and objtool warn without failing.
 if grep -i 'warning:' "$LOG" >&2; then

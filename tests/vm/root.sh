@@ -50,6 +50,8 @@ fi
     die "this machine is $(uname -m), jitfd is for x86-64" "use an x86-64 machine"
 [ "$(id -u)" = 0 ] ||
     die "the build root is made by mmdebstrap and chroot, which need root" "run this command as root, or in a container where you are root"
+box true ||
+    die "root can make no mount and process namespace here" "run this command where root may (in a container: with CAP_SYS_ADMIN)"
 free_kib=$(df --output=avail -k "$CACHE" | tail -n 1)
 [ "$free_kib" -gt $((NEEDS * 1024 * 1024)) ] ||
     die "$CACHE has $((free_kib / 1024 / 1024)) GiB free; the set-up needs $NEEDS" "free some space, or set CACHE= to a folder on a larger disk"
@@ -80,12 +82,19 @@ MIRROR=${MIRROR:-$(host_mirror || true)}
     die "this host's apt names no Debian mirror" "set MIRROR= to the address of one"
 
 say "building the root in $ROOT ($WHAT)"
-rm -rf "$ROOT.part"
+# An earlier version of this script ran mmdebstrap without a box.
+for part in "$CACHE"/root-*.part; do
+    [ ! -d "$part" ] || take_mounts_away "$part"
+done
+remove_tree "$ROOT.part"
 for suite in $SUITE $SUITE-updates $KERNEL_SUITE; do
     echo "deb $MIRROR $suite main"
 done >"$ROOT.list"
 
-quietly "$CACHE/root.log" mmdebstrap --variant=minbase --format=directory \
+# mmdebstrap mounts /proc, /sys and parts of /dev in the root, and undoes it only if it
+# is not killed. It mounts this machine's /dev/shm, too: so there is another one.
+quietly "$CACHE/root.log" box bash -ec '[ ! -d /dev/shm ] || mount -t tmpfs tmpfs /dev/shm; "$@"' sh \
+    mmdebstrap --variant=minbase --format=directory \
     --include="$TOOLS" --aptopt='Acquire::Retries "5"' "${HOOK[@]}" \
     "$SUITE" "$ROOT.part" "$ROOT.list" ||
     die "mmdebstrap failed" "see the lines above and $CACHE/root.log; if the mirror is not reachable set MIRROR= to another"
@@ -97,9 +106,7 @@ bochs:) ;;
 build:7.[2-9]* | build:7.[1-9][0-9]* | build:[89].* | build:[1-9][0-9].*) ;;
 *) die "$KERNEL_SUITE has kernel $release; jitfd needs 7.2 or newer" "wait for a newer kernel there, or set KDIR= to a kernel build of your own with CONFIG_RUST=y" ;;
 esac
-# -T: should ROOT exist after all, do not move into it.
-mv -T "$ROOT.part" "$ROOT"
-touch "$ROOT/.done"
+put_in_place "$ROOT"
 rm -f "$ROOT.list"
 say "the root is ready${release:+: kernel $release}"
 echo "$ROOT"

@@ -10,7 +10,8 @@ if [ -n "${KSRC:-}" ]; then
     exit 0
 fi
 
-ROOT=$("$VM_DIR/root.sh")
+ask "$VM_DIR/root.sh"
+ROOT=$ANSWER
 SOURCE=$CACHE/source-$(cat "$ROOT/opt/kernel/release")-$(basename "$ROOT")
 if built "$SOURCE"; then
     echo "$SOURCE"
@@ -19,12 +20,11 @@ fi
 lock source
 if ! built "$SOURCE"; then
     say "unpacking the kernel source (1.8 GB)"
-    rm -rf "$SOURCE.part"
+    remove_tree "$SOURCE.part"
     mkdir "$SOURCE.part"
     quietly "$CACHE/source.log" in_root "$ROOT" "$SOURCE.part:mnt/source" -- \
         sh -c 'tar -xf /usr/src/linux-source-*.tar.xz -C /mnt/source --strip-components=1' ||
         die "the kernel source could not be unpacked" "see $CACHE/source.log; check the free disk space"
-    mv -T "$SOURCE.part" "$SOURCE"
-    touch "$SOURCE/.done"
+    put_in_place "$SOURCE"
 fi
 echo "$SOURCE"

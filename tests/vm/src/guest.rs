@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::image::{self, Image};
+use crate::interrupt;
 use crate::rundir::RunDir;
 use crate::watch::Watch;
 
-/// Enters the root as every set-up script does. bash stays as the emulator's parent, so
-/// the emulator is told to die with it, as bash is told to die with the runner.
+/// Enters the root as every set-up script does: in a box, which ends with this bash,
+/// as bash is told to end with the runner.
 const ENTER: &str = r#". "$0"; in_root "$@""#;
 
 /// Where the run's folder and the kernel's are inside the root.
@@ -52,9 +53,10 @@ impl Guest {
             .arg(&program.root)
             .arg(bind(dir.path(), RUN))
             .arg(bind(kernel, KERNEL))
-            .args(["--", "setpriv", "--pdeathsig", "KILL"])
+            .arg("--")
             .args(&program.words)
             .env("CACHE", &image.cache)
+            .env("SETUP_ASKED", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(errors);
@@ -71,13 +73,15 @@ impl Guest {
         Some((self.child.stdin.take()?, self.child.stdout.take()?))
     }
 
-    /// Waits for the emulator to end by itself.
+    /// Waits for the emulator to end by itself, and gives up at the limit or for a signal.
     pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
         let mut watch = Watch::new(limit);
         loop {
             match self.child.try_wait() {
                 Ok(Some(status)) => return Some(status),
-                Ok(None) if !watch.is_over() => thread::sleep(Duration::from_millis(5)),
+                Ok(None) if !watch.is_over() && interrupt::check().is_ok() => {
+                    thread::sleep(Duration::from_millis(5));
+                }
                 _ => return None,
             }
         }

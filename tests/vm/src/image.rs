@@ -2,10 +2,13 @@
 //! Which kernel boots and which module it loads: asks the set-up scripts, which
 //! build what is missing and print where it is.
 
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
 
 use crate::error::Error;
+use crate::interrupt;
 use crate::options::{Flavor, Options};
 
 /// What the set-up has made.
@@ -95,17 +98,51 @@ fn ask_for(script: &str, what: Option<&str>, options: &Options) -> Result<String
     if let Some(kdir) = &options.kdir {
         command.env("KDIR", kdir);
     }
-    let output = command
+    let mut child = command
         .env("FLAVOR", options.flavor.name())
+        // The runner says it when it is interrupted.
+        .env("SETUP_ASKED", "1")
         .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
+        .stdout(Stdio::piped())
+        .spawn()
         .map_err(Error::doing(script))?;
-    if !output.status.success() {
-        return Err(Error(format!("{script}: {}", output.status)));
+    let status = wait(&mut child).map_err(Error::doing(script))?;
+    interrupt::check()?;
+    if !status.success() {
+        return Err(Error(format!("{script}: {status}")));
     }
-    let text = String::from_utf8_lossy(&output.stdout);
+    // A line or two: they have waited in the pipe.
+    let mut text = String::new();
+    if let Some(mut output) = child.stdout.take() {
+        output
+            .read_to_string(&mut text)
+            .map_err(Error::doing(script))?;
+    }
     let last = text.lines().last();
     last.map(str::to_owned)
         .ok_or(Error(format!("{script} printed nothing")))
+}
+
+/// Waits for a script. If a signal comes meanwhile, the script is told to end, which
+/// it does within moments, with all that it has started.
+fn wait(script: &mut Child) -> io::Result<ExitStatus> {
+    loop {
+        if let Some(status) = script.try_wait()? {
+            return Ok(status);
+        }
+        if interrupt::check().is_err() {
+            tell_to_end(script);
+            return script.wait();
+        }
+        thread::sleep(interrupt::LOOK);
+    }
+}
+
+fn tell_to_end(script: &Child) {
+    let Ok(pid) = libc::pid_t::try_from(script.id()) else {
+        return;
+    };
+    // SAFETY: it touches no memory; the process has not been waited for, so the number
+    // is still its own.
+    unsafe { libc::kill(pid, libc::SIGTERM) };
 }

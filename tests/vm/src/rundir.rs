@@ -74,8 +74,18 @@ fn remove_old(all: &Path) {
         let age = run.metadata().and_then(|data| data.modified());
         let age = age.ok().and_then(|time| time.elapsed().ok());
         if age.is_some_and(|age| age > KEPT) {
-            // Another runner may be removing it at this moment.
-            let _ = fs::remove_dir_all(run.path());
+            remove(&run.path());
         }
     }
+}
+
+/// Removes a run's files and its folder. It goes into no folder: whatever may be
+/// mounted there is not the runner's.
+fn remove(run: &Path) {
+    let Ok(files) = fs::read_dir(run) else { return };
+    // Another runner may be removing it at this moment.
+    for file in files.flatten() {
+        let _ = fs::remove_file(file.path());
+    }
+    let _ = fs::remove_dir(run);
 }

@@ -5,9 +5,9 @@
 //! not the wanted one, nor when somebody else speaks for init.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
-use std::process::ExitStatus;
+use std::process::{ChildStdin, ExitStatus};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use jitfd_vm_protocol::{Kind, Token, receive};
 use crate::cpu::Cpus;
 use crate::error::Error;
 use crate::guest::Guest;
+use crate::interrupt;
 use crate::watch::Watch;
 
 /// The emulator ends within this once its guest has.
@@ -91,14 +92,27 @@ impl Outcome {
     }
 }
 
-/// Talks to the guest until it ends, stalls or is given up; then the emulator is gone.
+/// Talks to the guest until it ends, stalls, is given up or a signal comes; then the emulator is gone.
 pub fn hold(mut guest: Guest, wish: &Wish) -> Result<Outcome, Error> {
-    let (mut answers, reports) = guest
+    let (answers, reports) = guest
         .channel()
         .ok_or(Error("the channel is taken".into()))?;
     let (sender, frames) = mpsc::sync_channel(64);
     let token = wish.token;
-    thread::spawn(move || forward(io::BufReader::new(reports), token, &sender));
+    let reader = thread::spawn(move || forward(BufReader::new(reports), token, &sender));
+    let outcome = converse(&mut guest, answers, frames, wish);
+    drop(guest);
+    // It reads until nobody has the channel's other end any more. It does not panic.
+    let _ = reader.join();
+    outcome
+}
+
+fn converse(
+    guest: &mut Guest,
+    mut answers: ChildStdin,
+    frames: Receiver<Frame>,
+    wish: &Wish,
+) -> Result<Outcome, Error> {
     let mut session = Session::new(wish);
     session.listen(&frames)?;
     let mut outcome = session.outcome;
@@ -112,21 +126,24 @@ pub fn hold(mut guest: Guest, wish: &Wish) -> Result<Outcome, Error> {
             .emulator
             .is_some_and(|status| guest.on_purpose(status));
     }
+    interrupt::check()?;
     Ok(outcome)
 }
 
 /// A frame, or why there are no more.
 type Frame = io::Result<(Kind, Vec<u8>)>;
 
-/// Passes on frames until there are no more.
+/// Hands on each frame while somebody takes it, then reads on until the channel's end.
 fn forward(mut reports: impl Read, token: Token, sender: &SyncSender<Frame>) {
     loop {
         let frame = receive(&mut reports, token);
         let last = frame.is_err();
         if sender.send(frame).is_err() || last {
-            return;
+            break;
         }
     }
+    // An error is an end, too.
+    let _ = io::copy(&mut reports, &mut io::sink());
 }
 
 struct Session<'a> {
@@ -151,7 +168,9 @@ impl<'a> Session<'a> {
     fn listen(&mut self, frames: &Receiver<Frame>) -> Result<(), Error> {
         let mut over = false;
         while !self.outcome.ended && !self.outcome.given_up {
-            match frames.recv_timeout(self.watch.left()) {
+            interrupt::check()?;
+            let left = self.watch.left();
+            match frames.recv_timeout(left.min(interrupt::LOOK)) {
                 Ok(Ok((kind, payload))) => {
                     self.take(kind, &payload)?;
                     self.watch.progress();
@@ -161,6 +180,7 @@ impl<'a> Session<'a> {
                     self.give_up("somebody else than init wrote to the channel".into());
                 }
                 Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) if left > interrupt::LOOK => {}
                 // Nothing came while the machine's speed was measured, either.
                 Err(RecvTimeoutError::Timeout) if over => {
                     self.outcome.timeout = Some(self.stalled());
