@@ -21,7 +21,7 @@ calls=${CALLS:-1000000}
 # run FLAVOR SMP: one run; its first line names the seed.
 run() {
     say "stress: $1 kernel, $2 CPUs, $each s"
-    FLAVOR=$1 SMP=$2 RUN_LIMIT=$((each * 4 + 120)) \
+    FLAVOR=$1 SMP=$2 \
         "$VM" "$STRESS" --seconds "$each" --hotplug ${SEED:+--seed "$SEED"} ||
         die "the stress failed on the $1 kernel with $2 CPUs" "repeat it with the seed above: SEED="
 }
@@ -29,7 +29,7 @@ run() {
 # fuzz FLAVOR CALLS PARAMETERS: random calls, each with a predicted result.
 fuzz() {
     say "fuzzer: $1 kernel, $2 calls ${3:+with $3}"
-    FLAVOR=$1 PARAMS=$3 RUN_LIMIT=1800 "$VM" "$FUZZ" --calls "$2" ${SEED:+--seed "$SEED"} ||
+    FLAVOR=$1 PARAMS=$3 "$VM" "$FUZZ" --calls "$2" ${SEED:+--seed "$SEED"} ||
         die "the fuzzer failed on the $1 kernel" "repeat it with the seed above: SEED="
 }
 

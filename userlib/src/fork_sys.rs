@@ -193,14 +193,14 @@ pub(crate) mod tests {
     use std::sync::Mutex;
 
     /// The status of a forked child that does `work`, which must not panic. A
-    /// child that hangs dies, which counts as -1.
+    /// child that hangs dies, which counts as -1; its work takes milliseconds.
     pub(crate) fn in_child(work: impl FnOnce() -> u8) -> i32 {
         // SAFETY: the child does `work` and ends.
         unsafe {
             let pid = libc::fork();
             assert!(pid >= 0, "fork");
             if pid == 0 {
-                libc::alarm(10);
+                libc::alarm(300);
                 libc::_exit(work().into());
             }
             let mut status = 0;

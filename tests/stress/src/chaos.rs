@@ -11,6 +11,16 @@ use jitfd::MapHandle;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+/// Until the round is over; once in any case, as a thread may be late for all of it.
+fn repeat(board: &Board, mut disturb: impl FnMut()) {
+    loop {
+        disturb();
+        if board.is_over() {
+            return;
+        }
+    }
+}
+
 fn pause(random: &mut Random) {
     std::thread::sleep(Duration::from_millis(1 + random.below(8) as u64));
 }
@@ -18,7 +28,7 @@ fn pause(random: &mut Random) {
 /// Forks children, and children of children, that execute what was published
 /// before and what is published while they run.
 pub fn fork(base: usize, board: &Board, mut random: Random) {
-    while !board.is_over() {
+    repeat(board, || {
         let seed = random.next();
         let pid = sys::fork(|| {
             let mut random = Random::new(seed, 1);
@@ -31,14 +41,14 @@ pub fn fork(base: usize, board: &Board, mut random: Random) {
         board.shared().forks.fetch_add(2, Ordering::Relaxed);
         sys::join(pid);
         pause(&mut random);
-    }
+    });
 }
 
 /// Maps the region once more, executes there, moves it, executes again, takes
 /// a piece out, unmaps the rest.
 pub fn remap(map: &MapHandle, len: usize, board: &Board, mut random: Random) {
     const PAGE: usize = 4096;
-    while !board.is_over() {
+    repeat(board, || {
         let mapping = must(map.map(len), "a second mapping");
         executor::some(mapping.address(), board, &mut random, 200);
         // From here on the mapping is looked after by hand.
@@ -53,18 +63,16 @@ pub fn remap(map: &MapHandle, len: usize, board: &Board, mut random: Random) {
         sys::unmap(address, len);
         board.shared().remaps.fetch_add(1, Ordering::Relaxed);
         pause(&mut random);
-    }
+    });
 }
 
 /// Sends signals to threads that execute; the handler executes, too.
 pub fn signal(threads: &[libc::pid_t], board: &Board, mut random: Random) {
-    while !board.is_over() {
-        if !threads.is_empty() {
-            sys::signal(threads[random.below(threads.len())]);
-            board.shared().signals.fetch_add(1, Ordering::Relaxed);
-        }
+    repeat(board, || {
+        sys::signal(threads[random.below(threads.len())]);
+        board.shared().signals.fetch_add(1, Ordering::Relaxed);
         std::thread::sleep(Duration::from_micros(300));
-    }
+    });
 }
 
 /// Executes on one CPU after another.

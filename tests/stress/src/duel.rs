@@ -19,8 +19,9 @@
 use crate::emit::{self, Function};
 use crate::sys;
 use crate::verdict::{self, must};
+use crate::wait::{spin_until, until, wait};
 use jitfd::{Align, AppendHandle, Mapping, RegionOptions, Validated, validate};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 const PAGE: usize = 4096;
@@ -115,8 +116,8 @@ pub fn fault() -> u64 {
 }
 
 /// One thread executes one function, over and over, and does nothing else; its
-/// CPU keeps the translation that it has. Another replaces the page, waits, and
-/// publishes other pages, which reuse its memory if it was freed.
+/// CPU keeps the translation that it has. Another replaces the page, waits until it is
+/// freed, and publishes other pages, which reuse its memory.
 pub fn stale() -> u64 {
     const ROUNDS: usize = 24;
     let options = RegionOptions::new().boundary_map(false);
@@ -129,6 +130,7 @@ pub fn stale() -> u64 {
     let tail = chunk(&contender(2));
     let done = AtomicUsize::new(0);
     let victim = AtomicUsize::new(0);
+    let laps = AtomicU64::new(0);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while done.load(Ordering::Relaxed) == 0 {
@@ -136,29 +138,32 @@ pub fn stale() -> u64 {
                 for x in 0..if address == 0 { 0 } else { 1000 } {
                     call(address, 3, x);
                 }
+                laps.fetch_add(1, Ordering::Relaxed);
             }
         });
+        // The first of them may have begun before.
+        let two_laps = || {
+            let before = laps.load(Ordering::Relaxed);
+            spin_until("an executor", || laps.load(Ordering::Relaxed) >= before + 2);
+        };
         for _ in 0..ROUNDS {
             let code = chunk(&contender(3)).aligned(must(Align::new(PAGE), "align"));
             let at = must(append.append(&[&code], None), "append")[0];
             victim.store(mapping.address() + at, Ordering::Release);
-            std::thread::sleep(Duration::from_millis(10));
+            two_laps();
             must(append.append(&[&tail], None), "append");
-            std::thread::sleep(Duration::from_millis(15));
+            until("pages to be freed", Duration::from_millis(1), || {
+                let stats = must(append.stats(), "stats");
+                Some(stats.retired - stats.freed).filter(|&pages| pages != 0)
+            });
             for _ in 0..8 {
                 must(append.append(&[&full_page], None), "append");
             }
-            std::thread::sleep(Duration::from_millis(10));
+            two_laps();
         }
         done.store(1, Ordering::Relaxed);
     });
     ROUNDS as u64
-}
-
-pub fn wait(word: &AtomicUsize, value: usize) {
-    while word.load(Ordering::Acquire) != value {
-        std::hint::spin_loop();
-    }
 }
 
 pub fn chunk(bytes: &[u8]) -> Validated {
@@ -200,10 +205,15 @@ impl Host<'_> {
             neighbour = base + self.append(&chunk(&contender(u32::MAX)));
         }
         sys::expect_early_traps(base + start);
+        let early = sys::early_traps();
         self.arena.neighbour.store(neighbour, Ordering::Relaxed);
         self.arena.target.store(base + start, Ordering::Relaxed);
         self.arena.number.store(number, Ordering::Release);
         wait(&self.arena.started, number);
+        // In each other duel, not before it has met the 0xCC.
+        if number % 2 == 0 {
+            spin_until("early traps", || sys::early_traps() != early);
+        }
         let before = must(self.append.stats(), "stats");
         if fill {
             must(self.append.fill(start, &code), "fill");

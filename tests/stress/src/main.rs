@@ -9,7 +9,8 @@
 //! Flow: `emit` (a function with an identity) → `publisher` → `board` (which
 //! functions exist, shared by all processes) → `executor`; `chaos` disturbs;
 //! `round` runs it all for one region; `duel` is about
-//! one boundary at a time, `revoke` about `mprotect()`; `verdict` ends it.
+//! one boundary at a time, `revoke` about `mprotect()`; `wait` ends what stands still,
+//! `verdict` all of it.
 
 mod board;
 mod chaos;
@@ -22,6 +23,7 @@ mod revoke;
 mod round;
 mod sys;
 mod verdict;
+mod wait;
 
 use clap::Parser;
 use std::time::{Duration, Instant};
@@ -32,6 +34,9 @@ struct Arguments {
     /// How long to run, in seconds; a round that has begun is finished.
     #[arg(long, default_value_t = 20)]
     seconds: u64,
+    /// How many rounds, instead: on every machine the same.
+    #[arg(long)]
+    rounds: Option<u64>,
     /// Repeats the random choices of an earlier run.
     #[arg(long)]
     seed: Option<u64>,
@@ -43,6 +48,16 @@ struct Arguments {
     hotplug: bool,
 }
 
+impl Arguments {
+    /// Whether there is another round after so many.
+    fn more(&self, rounds: u64, begin: Instant) -> bool {
+        match self.rounds {
+            Some(all) => rounds < all.max(1),
+            None => rounds == 0 || begin.elapsed() < Duration::from_secs(self.seconds),
+        }
+    }
+}
+
 fn main() {
     let arguments = Arguments::parse();
     let seed = arguments.seed.unwrap_or_else(random::seed_from_clock);
@@ -50,7 +65,7 @@ fn main() {
     println!("stress: seed {seed}");
     let begin = Instant::now();
     let mut total = round::Totals::default();
-    while total.rounds == 0 || begin.elapsed() < Duration::from_secs(arguments.seconds) {
+    while arguments.more(total.rounds, begin) {
         let plan = round::Plan {
             seed: seed.wrapping_add(total.rounds),
             functions: arguments.functions,

@@ -5,12 +5,12 @@
 //! get in: `mprotect()` flushes where it finds an entry to change, so a swap must not
 //! change it for it.
 
-use crate::duel::{call, chunk, contender, wait};
+use crate::duel::{call, chunk, contender};
 use crate::sys;
 use crate::verdict::{self, must};
+use crate::wait::{spin_until, wait};
 use jitfd::{Align, AppendHandle, RegionOptions};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 const PAGE: usize = 4096;
 /// `mprotect()` has a long way to the last page, between the first thing that it
@@ -77,22 +77,19 @@ fn publish(append: &AppendHandle, round: &AtomicUsize) {
 }
 
 fn wait_for_more(calls: &AtomicU64, before: u64) {
-    while calls.load(Ordering::Acquire) == before {
-        std::hint::spin_loop();
-    }
+    spin_until("calls", || calls.load(Ordering::Acquire) != before);
 }
 
-/// One call may be on its way.
+/// Waits until the thread that calls has been refused. One call may be on its way.
 fn check_nobody_calls(calls: &AtomicU64) {
-    let before = calls.load(Ordering::Acquire);
-    let begin = Instant::now();
-    while begin.elapsed() < Duration::from_micros(500) {
-        std::hint::spin_loop();
-    }
-    let late = calls.load(Ordering::Acquire) - before;
-    if late > 1 {
-        verdict::fail(format_args!(
-            "{late} calls after mprotect(PROT_NONE) had returned"
-        ));
-    }
+    let before = (sys::refused(), calls.load(Ordering::Acquire));
+    spin_until("a call to be refused", || {
+        let late = calls.load(Ordering::Acquire) - before.1;
+        if late > 1 {
+            verdict::fail(format_args!(
+                "{late} calls after mprotect(PROT_NONE) had returned"
+            ));
+        }
+        sys::refused() != before.0
+    });
 }

@@ -6,13 +6,13 @@
 use crate::board::Board;
 use crate::random::Random;
 use crate::verdict::{self, must};
-use crate::{chaos, duel, emit, executor, publisher, revoke, sys};
+use crate::{chaos, duel, emit, executor, publisher, revoke, sys, wait};
 use jitfd::{AppendHandle, MapHandle, RegionOptions, Stats};
 use std::cell::Cell;
 use std::fmt;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What a round is to do.
 pub struct Plan {
@@ -128,6 +128,9 @@ fn on_signal() {
     IN_HANDLER.set(false);
 }
 
+/// Threads of the first process that do nothing but execute.
+const EXECUTORS: u64 = 2;
+
 /// Everything that the threads of a round share.
 struct Scene<'a> {
     plan: &'a Plan,
@@ -154,22 +157,23 @@ impl Scene<'_> {
         executor::run(self.base, self.board, self.random(who));
     }
 
+    fn threads(&self) -> Vec<libc::pid_t> {
+        let executors = self.executors.lock();
+        executors.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn signal(&self) {
-        std::thread::sleep(Duration::from_millis(5));
-        let threads = self
-            .executors
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        chaos::signal(&threads, self.board, self.random(14));
+        let missing = || EXECUTORS.checked_sub(self.threads().len() as u64 + 1);
+        wait::until("executors", Duration::from_millis(1), missing);
+        chaos::signal(&self.threads(), self.board, self.random(14));
     }
 
     /// The threads of the first process.
     fn play(&self) {
         std::thread::scope(|scope| {
             let publisher = scope.spawn(|| publisher::run(self.append, self.board, self.random(1)));
-            for who in 2..4 {
-                scope.spawn(move || self.execute(who));
+            for who in 0..EXECUTORS {
+                scope.spawn(move || self.execute(2 + who));
             }
             scope.spawn(|| chaos::fork(self.base, self.board, self.random(11)));
             scope.spawn(|| chaos::remap(self.map, self.len, self.board, self.random(12)));
@@ -178,28 +182,26 @@ impl Scene<'_> {
             if self.plan.hotplug {
                 scope.spawn(|| chaos::hotplug(self.board, self.random(15)));
             }
+            self.wait_for_functions(|| publisher.is_finished());
             if publisher.join().is_err() {
                 verdict::fail("the publisher panicked");
             }
-            self.wait_for_the_others();
+            self.wait_for_functions(|| false);
             self.board.shared().stop.store(1, Ordering::Relaxed);
         });
     }
 
-    /// Until every function is there: another process publishes, too.
-    fn wait_for_the_others(&self) {
+    /// Until every function is there, as another process publishes, too, or it is `over`.
+    fn wait_for_functions(&self, over: impl Fn() -> bool) {
         let missing = |id: &usize| self.board.find(*id).is_none();
-        let begin = Instant::now();
-        let mut from = 0;
         // The last numbers of a batch that no longer fitted stay unused.
         let last = self.board.capacity().saturating_sub(64);
-        while let Some(id) = (from..last).find(missing) {
-            from = id;
-            if begin.elapsed() > Duration::from_secs(120) {
-                verdict::fail(format_args!("function {id} was never published"));
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        let count = || (0..last).filter(missing).count() as u64;
+        wait::until(
+            "functions to be published",
+            Duration::from_millis(2),
+            || Some(count()).filter(|&count| count != 0 && !over()),
+        );
     }
 }
 
@@ -246,23 +248,14 @@ pub fn run(plan: &Plan) -> Totals {
     totals
 }
 
-/// Waits until all replaced pages are freed; they must be soon.
+/// Waits until all replaced pages are freed.
 fn settle(map: &MapHandle) -> Stats {
-    let begin = Instant::now();
-    loop {
-        let stats = must(map.stats(), "stats");
-        if stats.retired == stats.freed {
-            return stats;
-        }
-        if begin.elapsed() > Duration::from_secs(5) {
-            verdict::fail(format_args!(
-                "{} of {} retired pages are not freed after 5 s",
-                stats.retired - stats.freed,
-                stats.retired
-            ));
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let stats = || must(map.stats(), "stats");
+    wait::until("pages to be freed", Duration::from_millis(5), || {
+        let stats = stats();
+        Some(stats.retired - stats.freed).filter(|&pages| pages != 0)
+    });
+    stats()
 }
 
 fn totals(board: &Board, stats: &Stats) -> Totals {

@@ -133,6 +133,7 @@ pub fn early_traps() -> u64 {
 
 /// What threads may be kept from executing for a while.
 static REVOKED: AtomicUsize = AtomicUsize::new(0);
+static REFUSED: AtomicU64 = AtomicU64::new(0);
 
 /// From now on a fault on the page of `address` is not a crash: it is repeated. 0 ends
 /// that.
@@ -140,8 +141,15 @@ pub fn expect_revoked(address: usize) {
     REVOKED.store(address, Ordering::Relaxed);
 }
 
+/// How often that happened.
+pub fn refused() -> u64 {
+    REFUSED.load(Ordering::Relaxed)
+}
+
 fn is_revoked(signal: libc::c_int, address: usize) -> bool {
-    signal == libc::SIGSEGV && address >> 12 == REVOKED.load(Ordering::Relaxed) >> 12
+    let revoked = signal == libc::SIGSEGV && address >> 12 == REVOKED.load(Ordering::Relaxed) >> 12;
+    REFUSED.fetch_add(u64::from(revoked), Ordering::Relaxed);
+    revoked
 }
 
 /// Steps back to an instruction that was not there yet.

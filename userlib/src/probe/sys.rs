@@ -121,8 +121,10 @@ mod tests {
     /// As one does that waits for a lock which another thread had at the fork.
     #[test]
     fn a_child_that_hangs_is_ended_whatever_the_program_does_with_alarms() {
-        let hang = || std::thread::sleep(std::time::Duration::from_secs(10));
-        let end = in_child(30, || {
+        let hang = || loop {
+            std::thread::park();
+        };
+        let end = in_child(300, || {
             // SAFETY: only this child ignores and blocks them.
             unsafe {
                 let mut all: libc::sigset_t = std::mem::zeroed();

@@ -10,7 +10,6 @@ use jitfd::{Align, Backend, CodeSpace, Error, JitFd, Kind, Options, Reservation,
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Publishes and runs; how many of the steps went as they should.
 fn go_on(region: &JitFd, place: &Reservation, values: [i32; 2]) -> i32 {
@@ -73,7 +72,8 @@ pub fn a_late_copy_is_whole(backend: Backend) {
     let place = region.reserve(6, Align::FUNCTION).unwrap();
     let (mut ready, mut go) = UnixStream::pair().unwrap();
     let late = || {
-        if go.read_exact(&mut [0]).is_err() || !adopted(&region) {
+        let met = go.write_all(&[0]).and_then(|()| go.read_exact(&mut [0]));
+        if met.is_err() || !adopted(&region) {
             return 100;
         }
         let Ok(at) = region.append(&returns(3)) else {
@@ -84,7 +84,8 @@ pub fn a_late_copy_is_whole(backend: Backend) {
     };
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| child(late));
-        std::thread::sleep(Duration::from_millis(200));
+        // The child is there.
+        ready.read_exact(&mut [0]).unwrap();
         region.fill(&place, &returns(1)).unwrap();
         region.append(&returns(2)).unwrap();
         ready.write_all(&[0]).unwrap();

@@ -5,12 +5,16 @@
 use super::{create, returns, run};
 use jitfd::{Align, Backend, JitFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 const FUNCTIONS: usize = 4000;
-/// So long, if the executors don't get to run.
-const MOST: usize = 12_000;
+/// So many are published in any case, and calls made meanwhile; more where that takes
+/// no longer than `TIME`.
+const LEAST: usize = 300;
 const TIME: Duration = Duration::from_secs(2);
+/// A thread that does not make a single call for so long does not run.
+const STALL: Duration = Duration::from_secs(300);
 
 /// Executes the newest and some older functions until told to stop; counts.
 fn execute(region: &JitFd, published: &AtomicUsize, calls: &AtomicUsize, stop: &AtomicBool) {
@@ -34,30 +38,40 @@ impl Drop for Stop<'_> {
     }
 }
 
+/// Waits until a call was made after `before` of them, or a thread has failed.
+///
+/// # Panics
+/// If none comes.
+fn wait_for_call(calls: &AtomicUsize, before: usize, executors: &[ScopedJoinHandle<'_, ()>]) {
+    let start = Instant::now();
+    let has_failed = || executors.iter().any(ScopedJoinHandle::is_finished);
+    while calls.load(Ordering::Relaxed) == before && !has_failed() {
+        assert!(start.elapsed() < STALL, "the executors don't run");
+        std::thread::yield_now();
+    }
+}
+
 fn race(backend: Backend, publish: impl Fn(&JitFd, usize)) {
-    let region = create(backend, MOST * 16);
+    let region = create(backend, FUNCTIONS * 16);
     publish(&region, 0);
     let (published, stop) = (AtomicUsize::new(1), AtomicBool::new(false));
     let calls = AtomicUsize::new(0);
     let executor = || execute(&region, &published, &calls, &stop);
     std::thread::scope(|scope| {
         let _stop = Stop(&stop);
-        scope.spawn(executor);
-        scope.spawn(executor);
-        let (start, mut index) = (Instant::now(), 1);
-        // Until enough was published, and enough executed meanwhile.
-        while index < FUNCTIONS && (index < 100 || start.elapsed() < TIME)
-            || calls.load(Ordering::Relaxed) < 1000 && index < MOST
-        {
+        let executors = [scope.spawn(executor), scope.spawn(executor)];
+        let start = Instant::now();
+        for index in 1..FUNCTIONS {
+            let before = calls.load(Ordering::Relaxed);
             publish(&region, index);
             published.store(index + 1, Ordering::Release);
-            index += 1;
-            if index >= FUNCTIONS {
-                std::thread::sleep(Duration::from_millis(1));
+            if index < LEAST {
+                wait_for_call(&calls, before, &executors);
+            } else if start.elapsed() > TIME {
+                break;
             }
         }
     });
-    assert!(calls.into_inner() > 1000, "the executors hardly ran");
 }
 
 pub fn code_runs_while_more_is_appended(backend: Backend) {

@@ -9,6 +9,10 @@ pub enum End {
     Signal(i32),
 }
 
+/// What a child does takes milliseconds, on a slow machine seconds. One that has not
+/// ended after so many seconds hangs.
+const HANGS: u32 = 300;
+
 /// Runs `work` in a forked child; its result is the status. The child must not
 /// panic, and must not print: another thread may have held the lock at the fork.
 pub fn child(work: impl FnOnce() -> i32) -> End {
@@ -25,7 +29,7 @@ pub fn child(work: impl FnOnce() -> i32) -> End {
                 rlim_max: 0,
             };
             libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
-            libc::alarm(30);
+            libc::alarm(HANGS);
         }
         let status = work();
         // SAFETY: ends this process.

@@ -22,6 +22,7 @@ mod slab_alloc;
 mod suite {
     pub mod harness;
     pub mod outcome;
+    pub mod patience;
     pub mod sys;
 }
 

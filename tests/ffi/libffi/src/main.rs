@@ -24,6 +24,7 @@ mod common;
 mod suite {
     pub mod harness;
     pub mod outcome;
+    pub mod patience;
     pub mod sys;
 }
 

@@ -21,6 +21,7 @@ mod behaviour;
 mod suite {
     pub mod harness;
     pub mod outcome;
+    pub mod patience;
     pub mod sys;
 }
 

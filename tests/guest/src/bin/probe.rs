@@ -15,6 +15,7 @@ mod suite {
     pub mod harness;
     pub mod kmod;
     pub mod outcome;
+    pub mod patience;
     pub mod sys;
 }
 

@@ -16,6 +16,7 @@ mod policy;
 mod suite {
     pub mod harness;
     pub mod outcome;
+    pub mod patience;
     pub mod sys;
 }
 

@@ -16,6 +16,7 @@ mod behaviour;
 mod suite {
     pub mod harness;
     pub mod outcome;
+    pub mod patience;
     pub mod process;
     pub mod sys;
 }

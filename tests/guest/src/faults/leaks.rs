@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jitfd_plan::abi::{CloneFrom, Create, CreateCode};
 
@@ -18,6 +18,7 @@ use crate::suite::harness::{Test, tests};
 use crate::suite::kmod::with_parameters;
 use crate::suite::memory::Mapping;
 use crate::suite::outcome::{Checked, OrFail, Outcome, failed, holds};
+use crate::suite::patience::{Patience, settled};
 use crate::suite::process::in_child;
 use crate::suite::region::Region;
 use crate::suite::sys::PAGE;
@@ -51,9 +52,8 @@ const KNOWN: [&str; 10] = [
     "Percpu",
 ];
 
-/// KiB of memory of no known kind.
-fn unaccounted() -> Checked<i64> {
-    thread::sleep(Duration::from_millis(300));
+/// KiB of memory of a known kind.
+fn accounted() -> Checked<i64> {
     let text = fs::read_to_string("/proc/meminfo").or_fail("read meminfo")?;
     let value = |name: &str| -> i64 {
         text.lines()
@@ -61,7 +61,7 @@ fn unaccounted() -> Checked<i64> {
             .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
             .unwrap_or(0)
     };
-    Ok(value("MemTotal") - KNOWN.iter().map(|name| value(name)).sum::<i64>())
+    Ok(KNOWN.iter().map(|name| value(name)).sum())
 }
 
 /// Rounds of a batch, and batches until a loss is believed: lists of free pages
@@ -75,16 +75,17 @@ fn leaves_no_page(call: impl Fn() -> io::Result<()>) -> Outcome {
     let last = failures(&injector, &call)?;
     let mut losses = Vec::new();
     for _ in 0..BATCHES {
-        let before = unaccounted()?;
+        let before = settled(i64::MAX, accounted)?;
         for round in 0..ROUNDS {
             let (result, _) = injector.run(1 + round % last, &call)?;
             drop(result);
         }
-        let lost = unaccounted()? - before;
-        if lost <= i64::from(ROUNDS) * 2 {
+        let enough = before - i64::from(ROUNDS) * 2;
+        let after = settled(enough, accounted)?;
+        if after >= enough {
             return Ok(());
         }
-        losses.push(lost);
+        losses.push(before - after);
     }
     failed(format!(
         "KiB lost in {ROUNDS} failures, each time: {losses:?}"
@@ -186,7 +187,7 @@ fn fail_in_all_ways(mode: Mode) -> Outcome {
 
 /// As many regions as one user may have, and as many pages.
 fn everything_is_left() -> Outcome {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let mut patience = Patience::new();
     let code = asm::long_answer(1, 20 * PAGE);
     loop {
         let made = (0..3).map(|_| create(20)).collect::<io::Result<Vec<_>>>();
@@ -197,7 +198,7 @@ fn everything_is_left() -> Outcome {
         });
         match filled {
             // What waits to be freed still counts.
-            Err(_) if Instant::now() < deadline => thread::sleep(Duration::from_millis(20)),
+            Err(_) if !patience.is_over(0) => thread::sleep(Duration::from_millis(20)),
             other => return other.or_fail("all that one user may have"),
         }
     }

@@ -11,6 +11,7 @@ use jitfd_plan::abi;
 
 use super::call::*;
 use crate::suite::outcome::{Checked, OrFail};
+use crate::suite::patience::Patience;
 use crate::suite::sys::{self, PAGE, RW};
 
 /// The arena lies far from where the kernel puts what has no address.
@@ -269,15 +270,18 @@ impl Kernel {
 
     /// Waits until no page of the region waits to be freed.
     fn settle(&self, slot: usize) -> io::Result<i64> {
-        for _ in 0..5000 {
+        let mut patience = Patience::new();
+        loop {
             let mut stats = abi::Stats::default();
             sys::ioctl_inout(self.fd(slot), abi::JIT_STATS, &mut stats)?;
             if stats.retired == stats.freed {
                 return Ok(0);
             }
+            if patience.is_over(stats.freed) {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
-        Err(io::ErrorKind::TimedOut.into())
     }
 
     /// Whether anything is mapped on a page of the arena.

@@ -21,6 +21,8 @@ use crate::suite::process::in_child;
 use crate::suite::random::Random;
 use crate::suite::region::steady;
 
+/// Calls after which it is said that there were so many.
+const TELL: u64 = 5000;
 /// Calls that a failure tells.
 const TOLD: usize = 16;
 /// Calls of a child.
@@ -58,6 +60,10 @@ pub fn run(plan: Plan, parameters: &str) -> Checked<Tally> {
         trace: plan.trace,
     };
     for number in 0..plan.calls {
+        if number % TELL == TELL - 1 {
+            // Whoever hears nothing for long takes the guest for stalled.
+            println!("fuzz: {} calls", number + 1);
+        }
         let step = run.step();
         step.or_else(|stop| run.tell(plan, number, stop))?;
     }

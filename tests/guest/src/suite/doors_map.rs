@@ -11,6 +11,7 @@ use super::asm;
 use super::harness::{Test, tests};
 use super::memory::{self, Mapping, debugger_view, load};
 use super::outcome::{Checked, OrFail, Outcome, equal, holds, refused};
+use super::patience::reaches;
 use super::region::Region;
 use super::sys::{self, PAGE, RX};
 
@@ -269,6 +270,12 @@ fn referenced_bits_cleared() -> Outcome {
     Ok(())
 }
 
+/// How often all memory that may be merged was looked at.
+fn scans() -> Checked<u64> {
+    let text = fs::read_to_string("/sys/kernel/mm/ksm/full_scans").or_fail("full_scans")?;
+    text.trim().parse().ok().or_fail("a number of scans")
+}
+
 fn same_page_merging() -> Outcome {
     shut(|region| {
         const PR_SET_MEMORY_MERGE: i32 = 67;
@@ -276,7 +283,10 @@ fn same_page_merging() -> Outcome {
         let _ = fs::write("/sys/kernel/mm/ksm/sleep_millisecs", "1");
         let _ = sys::prctl(PR_SET_MEMORY_MERGE, 1);
         let _ = sys::madvise(region.at(0), 3 * PAGE, libc::MADV_MERGEABLE);
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        // A kernel without it has no such file.
+        if let Ok(scans) = scans() {
+            reaches("scans of all memory", scans + 2, self::scans)?;
+        }
         let _ = sys::prctl(PR_SET_MEMORY_MERGE, 0);
         let _ = fs::write("/sys/kernel/mm/ksm/run", "0");
         Ok(())

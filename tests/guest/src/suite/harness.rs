@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Runs each test in a process of its own, with a time limit, and counts.
+//! Runs each test in a process of its own, and counts.
 //!
-//! A crash or a hang is one failure. A test also fails when something of it
-//! keeps the module in use after all its processes are gone; and when it is
-//! skipped on Debian's kernel, which has everything that the tests need.
+//! A crash or a hang is one failure. What counts as a hang follows the speed of the
+//! machine (`patience`); whoever waits for the output sees from time to time what is
+//! waited for. A test also fails when something of it keeps the module in use after all
+//! its processes are gone; and when it is skipped on Debian's kernel, which has
+//! everything that the tests need.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -13,11 +15,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::outcome::{Outcome, Stop};
+use super::patience::Patience;
 use super::sys;
 
+/// Many times what a test takes where the machine is as fast as usual.
 const LIMIT: Duration = Duration::from_secs(30);
-/// A kernel with checks is that much slower.
-const SLOWER: u32 = 5;
+/// How often it is said that a test still runs: whoever hears nothing at all takes the
+/// whole guest for stalled.
+const TELL: Duration = Duration::from_secs(60);
 
 /// A named test.
 pub struct Test {
@@ -27,7 +32,7 @@ pub struct Test {
 }
 
 impl Test {
-    /// A test with the usual limit.
+    /// A test that runs for the usual time.
     pub fn new(name: impl Into<String>, run: impl Fn() -> Outcome + 'static) -> Self {
         Test {
             name: name.into(),
@@ -36,7 +41,8 @@ impl Test {
         }
     }
 
-    /// The same with another limit.
+    /// The same for a test that takes longer: it hangs if it has not ended after `limit`,
+    /// or as many times that as the machine is slower than usual.
     pub fn within(mut self, limit: Duration) -> Self {
         self.limit = limit;
         self
@@ -66,7 +72,7 @@ pub fn is_stock_kernel() -> bool {
 }
 
 /// How a test ended.
-enum Verdict {
+pub enum Verdict {
     Passed,
     Failed(String),
     Skipped(String),
@@ -112,8 +118,7 @@ fn run_all(tests: impl Iterator<Item = Test>) -> ExitCode {
 }
 
 fn verdict(test: &Test, stock: bool) -> Verdict {
-    let limit = test.limit * if stock { 1 } else { SLOWER };
-    match run_one(test, limit) {
+    match run_one(test) {
         Verdict::Skipped(reason) if stock => {
             Verdict::Failed(format!("skipped, unexpectedly: {reason}"))
         }
@@ -129,7 +134,8 @@ const FAILED: i32 = 1;
 const SKIPPED: i32 = 2;
 const INAPPLICABLE: i32 = 3;
 
-fn run_one(test: &Test, limit: Duration) -> Verdict {
+/// Runs a test in a process of its own.
+pub fn run_one(test: &Test) -> Verdict {
     let (mut reader, writer) = sys::pipe().expect("a pipe");
     sys::set_nonblocking(&reader).expect("a pipe takes the flag");
     let _ = std::io::stdout().flush();
@@ -139,7 +145,8 @@ fn run_one(test: &Test, limit: Duration) -> Verdict {
         sys::exit(run_here(test, writer));
     }
     drop(writer);
-    let status = sys::wait_at_most(child, limit);
+    let start = Instant::now();
+    let status = wait_for(child, test);
     let _ = sys::kill(-child, libc::SIGKILL);
     if status.is_none() {
         let _ = sys::kill(child, libc::SIGKILL);
@@ -150,8 +157,27 @@ fn run_one(test: &Test, limit: Duration) -> Verdict {
     let _ = reader.read_to_end(&mut text);
     let text = String::from_utf8_lossy(&text).into_owned();
     match status {
-        None => Verdict::Failed(format!("still running after {} s", limit.as_secs())),
+        None => Verdict::Failed(format!("still running after {:.1?}", start.elapsed())),
         Some(status) => read_status(status, text),
+    }
+}
+
+/// How the process ended; `None` if it hangs.
+fn wait_for(child: libc::pid_t, test: &Test) -> Option<i32> {
+    let (start, mut told) = (Instant::now(), 0);
+    let mut patience = Patience::of(test.limit);
+    loop {
+        match sys::poll(child) {
+            Ok(None) if !patience.is_over(0) => thread::sleep(Duration::from_micros(200)),
+            // It may have ended while the machine's speed was measured.
+            Ok(None) => return sys::poll(child).ok().flatten(),
+            other => return other.ok().flatten(),
+        }
+        let now = start.elapsed().as_secs() / TELL.as_secs();
+        if now != told {
+            told = now;
+            println!("still running: {} after {:.0?}", test.name, start.elapsed());
+        }
     }
 }
 
@@ -186,14 +212,14 @@ fn run_here(test: &Test, mut writer: File) -> i32 {
 
 /// How many references to the module stay, if any do.
 fn still_in_use() -> Option<String> {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let mut patience = Patience::new();
     loop {
         let count = fs::read_to_string("/sys/module/jit/refcnt").unwrap_or_default();
         let count = count.trim();
         if count.is_empty() || count == "0" {
             return None;
         }
-        if Instant::now() > deadline {
+        if patience.is_over(count.parse().unwrap_or(0)) {
             return Some(count.to_owned());
         }
         thread::sleep(Duration::from_millis(1));

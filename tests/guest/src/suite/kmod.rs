@@ -6,9 +6,10 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::outcome::{OrFail, Outcome};
+use super::patience::Patience;
 use super::sys;
 
 /// Where the runner puts them.
@@ -24,12 +25,10 @@ pub fn unload() -> io::Result<()> {
 
 /// The same, once nobody uses it any more: a closed handle may take a moment.
 pub fn unload_soon() -> io::Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let mut patience = Patience::new();
     loop {
         match unload() {
-            Err(error)
-                if error.raw_os_error() == Some(libc::EAGAIN) && Instant::now() < deadline =>
-            {
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && !patience.is_over(0) => {
                 thread::sleep(Duration::from_millis(2));
             }
             other => return other,

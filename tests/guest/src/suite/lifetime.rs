@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::os::fd::AsRawFd;
-use std::thread;
 use std::time::Duration;
 
 use jitfd_plan::abi::{CloneFrom, CreateCode, JIT_APPEND, Segment};
@@ -14,6 +13,7 @@ use super::execute::answers;
 use super::harness::{Test, is_stock_kernel, tests};
 use super::memory::Mapping;
 use super::outcome::{Checked, OrFail, Outcome, equal, failed, holds, refused, skipped};
+use super::patience::settled;
 use super::process::{Child, in_child};
 use super::race::freed;
 use super::region::Region;
@@ -52,7 +52,7 @@ fn every_replaced_page_is_freed() -> Outcome {
 }
 
 /// Free memory in KiB.
-fn free_memory() -> Checked<u64> {
+fn free_memory() -> Checked<i64> {
     let text = fs::read_to_string("/proc/meminfo").or_fail("read meminfo")?;
     let line = text.lines().find(|line| line.starts_with("MemFree:"));
     let words = line.and_then(|line| line.split_whitespace().nth(1));
@@ -61,35 +61,30 @@ fn free_memory() -> Checked<u64> {
         .or_fail("MemFree in meminfo")
 }
 
-/// Free memory in KiB, after what is freed late.
-fn settled_memory() -> Checked<u64> {
-    thread::sleep(Duration::from_millis(300));
-    free_memory()
-}
-
-const ROUNDS: u64 = 500;
-const BATCHES: u64 = 8;
+const ROUNDS: u32 = 500;
+const BATCHES: usize = 8;
 
 /// Fails if `round`, done often, costs memory for good: as much as half a KiB
 /// each time. The kernel keeps lists of free pages and objects that grow for a
 /// while, so it is enough that one batch of rounds costs nothing; a leak would
 /// show in each. A kernel with checks delays what is freed and is asked about
 /// leaks in the end, so there some rounds are all.
-fn leaves_nothing(rounds: u64, round: impl Fn() -> Outcome) -> Outcome {
+fn leaves_nothing(rounds: u32, round: impl Fn() -> Outcome) -> Outcome {
     if !is_stock_kernel() {
         return (0..rounds / 10).try_for_each(|_| round());
     }
     let mut losses = Vec::new();
     for _ in 0..BATCHES {
-        let before = settled_memory()?;
+        let before = settled(i64::MAX, free_memory)?;
         for _ in 0..rounds {
             round()?;
         }
-        let lost = before.saturating_sub(settled_memory()?);
-        if lost <= rounds / 2 {
+        let enough = before - i64::from(rounds / 2);
+        let after = settled(enough, free_memory)?;
+        if after >= enough {
             return Ok(());
         }
-        losses.push(lost);
+        losses.push(before - after);
     }
     failed(format!(
         "KiB lost in {rounds} rounds, each time: {losses:?}"

@@ -3,6 +3,7 @@
 
 pub(crate) mod harness;
 pub(crate) mod outcome;
+pub(crate) mod patience;
 pub(crate) mod sys;
 
 pub(crate) mod asm;
@@ -33,6 +34,7 @@ mod doors_debug;
 mod doors_kernel;
 mod doors_map;
 mod fill;
+mod hangs;
 mod lifetime;
 mod mapping;
 mod mdwe;
@@ -52,6 +54,7 @@ pub fn main() -> ExitCode {
         return status;
     }
     let groups = [
+        hangs::tests(),
         bad_create::tests(),
         bad_publish::tests(),
         bad_reserve::tests(),

