@@ -26,6 +26,7 @@ use crate::{
 static FOPS: device::Fops = device::Fops(bindings::file_operations {
     owner: kernel::module::this_module::<crate::LocalModule>().as_ptr(),
     release: Some(release),
+    flush: Some(flush),
     unlocked_ioctl: Some(ioctl),
     compat_ioctl: bindings::compat_ptr_ioctl,
     show_fdinfo: Some(show_fdinfo),
@@ -87,6 +88,17 @@ unsafe fn region<'a>(file: *mut bindings::file) -> ArcBorrow<'a, Region> {
 unsafe extern "C" fn release(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
     // SAFETY: The reference that the file holds ends here.
     drop(unsafe { Arc::<Region>::from_raw((*file).private_data.cast_const().cast()) });
+    0
+}
+
+/// As for `/dev/jit` itself.
+///
+/// # Safety
+///
+/// Called by the kernel for a file with [`FOPS`].
+unsafe extern "C" fn flush(file: *mut bindings::file, _: *mut c_void) -> c_int {
+    // SAFETY: By this function's contract.
+    unsafe { region(file) }.find_home();
     0
 }
 

@@ -28,6 +28,7 @@ use crate::{
     },
     publish,
     region::{Publishers, Region},
+    space::Space,
 };
 
 /// The first page of a file that codes use: beyond any region.
@@ -100,7 +101,7 @@ impl Codes {
             }
             let wanted = pending.len() + 4;
             drop(pending);
-            more = KVec::with_capacity(wanted, GFP_KERNEL_ACCOUNT)?;
+            more = KVec::with_capacity(wanted, ffi::CHARGED)?;
         }
     }
 
@@ -124,12 +125,19 @@ impl Codes {
         Ok(first)
     }
 
-    /// `JIT_CREATE_CODE` on `file`. Returns the address.
-    pub(crate) fn create(&self, file: *mut bindings::file, arg: &CreateCode) -> Result<usize> {
+    /// `JIT_CREATE_CODE` on `file`, whose mappings are in `space`. Returns the
+    /// address.
+    pub(crate) fn create(
+        &self,
+        file: *mut bindings::file,
+        space: Arc<Space>,
+        arg: &CreateCode,
+    ) -> Result<usize> {
         let len = usize::try_from(request::create_code(arg).map_err(errno)?)?;
+        publish::check_not_stopped()?;
         let fixed = arg.flags & CREATE_CODE_FIXED != 0;
         let pgoff = self.next_pgoff(len / PAGE_SIZE)?;
-        let region = Region::new(None, pgoff, len as u64, Publishers::Nobody)?;
+        let region = Region::new(Some(space), pgoff, len as u64, Publishers::Nobody)?;
         publish::fill_new(&region, arg.source, arg.len)?;
         let addr = usize::try_from(arg.addr)?;
         if fixed {

@@ -5,8 +5,8 @@
 //! An open file can map. It becomes a region by `JIT_CREATE` or `JIT_CLONE`,
 //! which return the handle that can append (`append.rs`).
 //!
-//! The kernel crate's `miscdevice` abstraction sets no `owner`, so a module
-//! could be unloaded under its open files; hence file operations of our own.
+//! File operations of our own, not the kernel crate's `miscdevice`: that has no
+//! `flush`, and hands out no raw file, whose `f_mapping` is replaced here.
 //!
 //! Lock order: mmap_lock → [`Handle::region`] (held for a pointer copy).
 
@@ -26,6 +26,7 @@ use crate::{
     append,
     code::{self, Codes},
     error::{errno, not_a_region},
+    ffi,
     plan::{abi, request},
     region::{Publishers, Region},
     space::Space,
@@ -93,7 +94,7 @@ impl Handle {
         self.check_no_region()?;
         let mut arg: abi::CreateCode = read_arg(user)?;
         let asked = arg.addr;
-        let addr = self.codes.create(file, &arg)?;
+        let addr = self.codes.create(file, self.space.clone(), &arg)?;
         if asked != 0 {
             return Ok(0);
         }
@@ -102,9 +103,15 @@ impl Handle {
         Ok(0)
     }
 
-    fn mmap(&self, vma: &mut bindings::vm_area_struct) -> Result {
-        vma::check_new(vma)?;
-        let (first, count) = vma::file_pages(vma);
+    /// # Safety
+    ///
+    /// `vma` is being set up for this file.
+    unsafe fn mmap(&self, vma: *mut bindings::vm_area_struct) -> Result {
+        // SAFETY: The VMA is being set up: nobody else changes it.
+        let (first, count) = unsafe {
+            vma::check_new(&*vma)?;
+            vma::file_pages(&*vma)
+        };
         let region = match self.codes.take(first, count) {
             Some(region) => region,
             None => self.region()?,
@@ -113,8 +120,7 @@ impl Handle {
             return Err(EINVAL);
         }
         // SAFETY: The VMA is being set up for this file, and was checked.
-        unsafe { vma::set_up(vma, region) };
-        Ok(())
+        unsafe { vma::set_up(vma, region) }
     }
 
     fn dispatch(&self, file: *mut bindings::file, cmd: u32, arg: usize) -> Result<u64> {
@@ -152,6 +158,7 @@ static FOPS: Fops = Fops(bindings::file_operations {
     owner: kernel::module::this_module::<crate::LocalModule>().as_ptr(),
     open: Some(open),
     release: Some(release),
+    flush: Some(flush),
     mmap: Some(mmap),
     unlocked_ioctl: Some(ioctl),
     compat_ioctl: bindings::compat_ptr_ioctl,
@@ -226,7 +233,7 @@ unsafe extern "C" fn open(_: *mut bindings::inode, file: *mut bindings::file) ->
                 region <- new_spinlock!(None, "jit_handle"),
                 codes <- Codes::new(),
             }),
-            GFP_KERNEL_ACCOUNT,
+            ffi::CHARGED,
         )
     });
     match handle {
@@ -256,14 +263,27 @@ unsafe extern "C" fn release(_: *mut bindings::inode, file: *mut bindings::file)
     0
 }
 
+/// A descriptor was closed: maybe the last of a process in which the region's
+/// pages show up.
+///
+/// # Safety
+///
+/// Called by the kernel for a file with [`FOPS`].
+unsafe extern "C" fn flush(file: *mut bindings::file, _: *mut c_void) -> c_int {
+    // SAFETY: By this function's contract.
+    if let Ok(region) = unsafe { handle(file) }.region() {
+        region.find_home();
+    }
+    0
+}
+
 /// # Safety
 ///
 /// Called by the kernel for a file with [`FOPS`] and a VMA that is being set
 /// up for it.
 unsafe extern "C" fn mmap(file: *mut bindings::file, vma: *mut bindings::vm_area_struct) -> c_int {
     // SAFETY: By this function's contract.
-    let (handle, vma) = unsafe { (handle(file), &mut *vma) };
-    match handle.mmap(vma) {
+    match unsafe { handle(file).mmap(vma) } {
         Ok(()) => 0,
         Err(error) => error.to_errno(),
     }
@@ -306,6 +326,8 @@ pub(crate) fn show_region(m: &SeqFile, region: &Region) {
     seq_print!(m, "jit-flushes:\t{}\n", stats.flushes);
     seq_print!(m, "jit-ipis:\t{}\n", stats.ipis);
     seq_print!(m, "jit-straddles:\t{}\n", stats.straddles);
+    seq_print!(m, "jit-ticks:\t{}\n", stats.ticks);
+    seq_print!(m, "jit-spared:\t{}\n", stats.spared);
 }
 
 /// What an ioctl returns for `result`.

@@ -16,6 +16,7 @@ pub(crate) fn errno(refusal: Refusal) -> Error {
         Refusal::NotOwner => EPERM,
         Refusal::Moved => ESTALE,
         Refusal::NotReserved => EEXIST,
+        Refusal::Stopped => ESHUTDOWN,
     }
 }
 
@@ -24,7 +25,7 @@ pub(crate) fn not_a_region() -> Error {
     ENODATA
 }
 
-/// The user's bound on pages or regions is reached.
+/// A bound on pages, regions or mappings is reached.
 pub(crate) fn quota() -> Error {
     EDQUOT
 }

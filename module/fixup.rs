@@ -3,13 +3,18 @@
 //! The #BP handler (rule R5): a CPU with a stale translation met a 0xCC where
 //! there is code by now. Flush that address on this CPU, step back, run again.
 //!
-//! Context: called from the int3 exception of user mode, interrupts off. Takes
-//! the mmap_lock of the current process by trylock only, then the slot lock.
+//! Context: called from the int3 exception of user mode, in an RCU read-side
+//! critical section. Interrupts are off on entry and return, and on while a trap
+//! is judged: the VMA lock may drop the last reference to an address space, which
+//! takes a lock (`pgd_lock`) whose holder may wait for this CPU.
+//! Lock order: the lock of the VMA, if it is free, then the slot lock. What can't
+//! be judged so is judged by `later.rs`.
 //! Priority INT_MAX: uprobes come next and claim every int3 of a process that
 //! has any.
 
 use kernel::{
     bindings, current,
+    mm::{virt::VmaRef, MmWithUser},
     prelude::*,
     sync::{
         atomic::{Atomic, Relaxed},
@@ -19,19 +24,25 @@ use kernel::{
 };
 
 use crate::{
-    ffi,
-    plan::stale::{verdict, Bytes, Source, Verdict},
+    ffi, later,
+    plan::stale::{verdict, verdict_now, Bytes, Retries, Source, Verdict},
     region::Region,
     vma,
 };
 
+const BUCKETS: usize = 256;
+
+/// One of [`BUCKETS`] for an address in the kernel.
+fn bucket<T>(of: *const T) -> usize {
+    (of as usize >> 6).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56
+}
+
 /// How many mappings the address spaces of each hash value have. A #BP in a
 /// process without mappings is passed on at once; a false hit costs a look.
-static WATCHED: [Atomic<i32>; 256] = [const { Atomic::new(0) }; 256];
+static WATCHED: [Atomic<i32>; BUCKETS] = [const { Atomic::new(0) }; BUCKETS];
 
 fn watched(mm: *const bindings::mm_struct) -> &'static Atomic<i32> {
-    let hash = (mm as usize >> 6).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    &WATCHED[hash >> 56]
+    &WATCHED[bucket(mm)]
 }
 
 /// A mapping appeared in `mm`.
@@ -42,6 +53,18 @@ pub(crate) fn watch(mm: *const bindings::mm_struct) {
 /// A mapping of `mm` is gone.
 pub(crate) fn unwatch(mm: *const bindings::mm_struct) {
     watched(mm).fetch_sub(1, Relaxed);
+}
+
+/// Those of the threads of each hash value.
+static RETRIES: [Atomic<u64>; BUCKETS] = [const { Atomic::new(Retries::NONE.word()) }; BUCKETS];
+
+/// The current thread is sent back to `trap`. Returns whether that happened so
+/// often that it must sleep first. Of two threads at a time one is counted.
+pub(crate) fn count_retry(trap: usize) -> bool {
+    let word = &RETRIES[bucket(current!().as_ptr())];
+    let retries = Retries::from_word(word.load(Relaxed)).and_one(trap as u64);
+    word.store(retries.word(), Relaxed);
+    retries.are_enough(trap as u64)
 }
 
 /// The notifier, registered from [`register`] to [`unregister`].
@@ -58,14 +81,17 @@ static NOTIFIER: Notifier = Notifier(Opaque::new(bindings::notifier_block {
 
 /// Starts to handle #BP.
 pub(crate) fn register() -> Result {
+    later::prepare()?;
     // SAFETY: The block is static.
     kernel::error::to_result(unsafe { ffi::register_die_notifier(NOTIFIER.0.get()) })
+        .inspect_err(|_| later::finish())
 }
 
 /// Stops, and waits for handlers that run.
 pub(crate) fn unregister() {
     // SAFETY: Registered before.
     unsafe { ffi::unregister_die_notifier(NOTIFIER.0.get()) };
+    later::finish();
 }
 
 /// # Safety
@@ -78,77 +104,79 @@ unsafe extern "C" fn on_die(
 ) -> c_int {
     // SAFETY: The chain passes its own arguments.
     let regs = unsafe { ffi::jit_die_int3_regs(val, data) };
-    if regs.is_null() {
-        return bindings::NOTIFY_DONE as c_int;
-    }
-    // SAFETY: These are the registers that the exception saved; this CPU alone
-    // uses them until it returns to user mode.
-    let ip = unsafe { &mut (*regs).ip };
-    let Some(trap) = ip.checked_sub(1) else {
+    let current = current!();
+    let (false, Some(mm)) = (regs.is_null(), current.mm()) else {
         return bindings::NOTIFY_DONE as c_int;
     };
-    match judge(trap) {
-        Verdict::Deliver => bindings::NOTIFY_DONE as c_int,
-        Verdict::Resume => {
-            ffi::flush_local_one(trap);
-            *ip = trap;
-            bindings::NOTIFY_STOP as c_int
-        }
+    if watched(mm.as_raw()).load(Relaxed) == 0 {
+        return bindings::NOTIFY_DONE as c_int;
     }
+    // SAFETY: The registers that the exception saved, of a task with an mm.
+    let trap = unsafe { ffi::jit_trap_address(regs) };
+    // SAFETY: In an exception of user mode, which had interrupts on.
+    unsafe { ffi::jit_irqs_on() };
+    let verdict = match judge(mm, trap) {
+        Verdict::Later => later::put_off().unwrap_or_else(|| verdict_now(view(trap))),
+        verdict => verdict,
+    };
+    // SAFETY: The die chain is called, and goes on, with interrupts off.
+    unsafe { ffi::jit_irqs_off() };
+    match verdict {
+        Verdict::Deliver => return bindings::NOTIFY_DONE as c_int,
+        // SAFETY: Interrupts are off, and so is preemption.
+        Verdict::Resume => unsafe { step_back(regs, trap) },
+        Verdict::Later => {}
+    }
+    bindings::NOTIFY_STOP as c_int
+}
+
+/// The current thread runs the byte at `trap` once more, through an entry that
+/// this CPU does not know yet.
+///
+/// # Safety
+///
+/// `regs` are those with which the current task goes back to user mode, with the
+/// ip behind `trap`. The caller can't be preempted.
+pub(crate) unsafe fn step_back(regs: *mut bindings::pt_regs, trap: usize) {
+    ffi::flush_local_one(trap);
+    // SAFETY: By this function's contract nobody else uses them.
+    unsafe { (*regs).ip = (*regs).ip.wrapping_sub(1) };
 }
 
 /// Decides about a trap whose last byte is at `trap`.
-fn judge(trap: usize) -> Verdict {
-    let current = current!();
-    let Some(mm) = current.mm() else {
-        return Verdict::Deliver;
+fn judge(mm: &MmWithUser, trap: usize) -> Verdict {
+    let Some(vma) = mm.lock_vma_under_rcu(trap) else {
+        return verdict(Source::Contended);
     };
-    if watched(mm.as_raw()).load(Relaxed) == 0 {
-        return Verdict::Deliver;
-    }
-    let Some(locked) = mm.mmap_read_trylock() else {
-        return verdict(Source::Contended(Bytes {
-            before_last: trap.checked_sub(1).and_then(user_byte),
-            last: user_byte(trap),
-        }));
-    };
-    let found = locked.vma_lookup(trap).and_then(|vma| {
-        let (region, offset) = vma::lookup(vma, trap)?;
-        Some((region, authoritative(region, offset, trap, vma.start())))
-    });
-    let Some((region, bytes)) = found else {
-        return Verdict::Deliver;
+    let Some((region, bytes)) = ours(&vma, trap) else {
+        return verdict(Source::Foreign(Bytes::UNKNOWN));
     };
     let verdict = verdict(Source::Authoritative(bytes));
     if verdict == Verdict::Resume {
+        if count_retry(trap) {
+            return Verdict::Later;
+        }
         region.counters.fixups.add(1);
     }
     verdict
 }
 
-/// The bytes around `trap`, which lies at `offset` of the region, in a mapping
-/// that starts at `start`: before that is something else.
-fn authoritative(region: ArcBorrow<'_, Region>, offset: u64, trap: usize, start: usize) -> Bytes {
+/// The region that `vma` maps at `trap`, and the authoritative bytes there.
+pub(crate) fn ours(vma: &VmaRef, trap: usize) -> Option<(ArcBorrow<'_, Region>, Bytes)> {
+    let (region, offset) = vma::lookup(vma, trap)?;
     let before_last = match offset.checked_sub(1) {
-        Some(before) if trap > start => region.pages.byte(before),
-        _ => trap.checked_sub(1).and_then(user_byte),
+        // What is before the mapping is something else.
+        Some(before) if trap > vma.start() => region.pages.byte(before),
+        _ => trap.checked_sub(1).and_then(ffi::user_byte),
     };
-    Bytes {
-        before_last,
-        last: region.pages.byte(offset),
-    }
+    let last = region.pages.byte(offset);
+    Some((region, Bytes { before_last, last }))
 }
 
-/// A byte of the program's own view; `None` if that would fault.
-fn user_byte(addr: usize) -> Option<u8> {
-    let mut byte = 0u8;
-    // SAFETY: Copies one byte to `byte`, whatever `addr` is.
-    let failed = unsafe {
-        bindings::copy_from_user_nofault(
-            core::ptr::from_mut(&mut byte).cast(),
-            addr as *const c_void,
-            1,
-        )
-    };
-    (failed == 0).then_some(byte)
+/// The program's own view.
+fn view(trap: usize) -> Bytes {
+    Bytes {
+        before_last: trap.checked_sub(1).and_then(ffi::user_byte),
+        last: ffi::user_byte(trap),
+    }
 }

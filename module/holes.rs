@@ -3,13 +3,13 @@
 //! The reserved ranges of a region that are not filled yet.
 //!
 //! Keyed by their end, so that the one that holds a byte is the first whose
-//! end is beyond it. Guarded by the region's publication lock; allocation
+//! end is beyond it. Guarded by the lock of the region's pages; allocation
 //! comes before the change, so that [`Holes::take`] can't fail.
 
 use kernel::{
-    alloc::KVec,
+    alloc::KVVec,
     prelude::*,
-    rbtree::{RBTree, RBTreeNode, RBTreeNodeReservation},
+    rbtree::{RBTree, RBTreeNodeReservation},
 };
 
 use crate::{
@@ -34,26 +34,59 @@ pub(crate) struct Holes {
 /// How many of them take about a page of memory.
 const A_PAGE: usize = 64;
 
+/// How many a region may have: a clone copies them under a spinlock.
+pub(crate) const MOST: usize = 16384;
+
 /// Memory for one more range.
 pub(crate) struct Room(RBTreeNodeReservation<u64, u64>);
 
 impl Room {
     pub(crate) fn new() -> Result<Self> {
-        Ok(Room(RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?))
+        Ok(Room(RBTreeNodeReservation::new(ffi::CHARGED)?))
     }
 }
 
-/// Memory for what remains when some ranges are filled: each leaves at most
-/// one range more than there was.
-pub(crate) struct Spare(KVec<Room>);
+/// Memory for ranges: each fill leaves at most one range more than there was.
+///
+/// # Invariants
+///
+/// The vector has room for one more than [`Spare::reserve`] was asked for, for
+/// each of these.
+pub(crate) struct Spare(KVVec<Room>);
 
 impl Spare {
-    pub(crate) fn new(fills: usize) -> Result<Self> {
-        let mut spare = KVec::with_capacity(fills, GFP_KERNEL_ACCOUNT)?;
-        for _ in 0..fills {
-            spare.push(Room::new()?, GFP_KERNEL_ACCOUNT)?;
+    /// None.
+    pub(crate) const fn new() -> Self {
+        Spare(KVVec::new())
+    }
+
+    /// Makes it at least `count`. Fails with `ENOMEM` or `EINTR`.
+    pub(crate) fn reserve(&mut self, count: usize) -> Result {
+        let room = (2 * count).saturating_sub(self.0.len());
+        self.0.reserve(room, ffi::CHARGED)?;
+        while self.0.len() < count {
+            ffi::check_alive()?;
+            self.0.push(Room::new()?, ffi::CHARGED)?;
         }
-        Ok(Spare(spare))
+        Ok(())
+    }
+
+    /// Ranges it has memory for.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Gives up what is beyond a few.
+    pub(crate) fn trim(&mut self) {
+        const FEW: usize = 4;
+        if self.0.len() > FEW {
+            *self = Spare::new();
+        }
+    }
+
+    fn keep(&mut self, room: Room) {
+        // Can't fail, by the type invariants.
+        let _ = self.0.push_within_capacity(room);
     }
 }
 
@@ -65,9 +98,14 @@ impl Holes {
         }
     }
 
-    /// The pages of memory that `more` ranges beside these would take.
-    pub(crate) fn pages_with(&self, more: usize) -> usize {
-        self.len.saturating_add(more) / A_PAGE
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The pages of memory that `count` ranges take.
+    pub(crate) fn memory(count: usize) -> usize {
+        count / A_PAGE
     }
 
     /// Adds a range behind all others.
@@ -98,7 +136,7 @@ impl Holes {
     }
 
     /// Takes `spans`, which [`Holes::check`] has accepted, out of the ranges.
-    pub(crate) fn take(&mut self, spans: &[Span], mut spare: Spare) {
+    pub(crate) fn take(&mut self, spans: &[Span], spare: &mut Spare) {
         for &span in spans {
             let Some(hole) = self.around(span.start) else {
                 continue;
@@ -108,25 +146,28 @@ impl Holes {
             };
             let node = self.ranges.remove_node(&hole.end());
             self.len -= usize::from(node.is_some());
-            let mut rooms = [node.map(RBTreeNode::into_reservation), None];
-            if before.is_some() && after.is_some() {
-                rooms[1] = spare.0.pop().map(|room| room.0);
+            // What is left over is freed later, not under a lock.
+            if let Some(node) = node {
+                spare.keep(Room(node.into_reservation()));
             }
-            let parts = [before, after].into_iter().flatten();
-            for (part, room) in parts.zip(rooms.into_iter().flatten()) {
-                self.add(part, Room(room));
+            for part in [before, after].into_iter().flatten() {
+                if let Some(room) = spare.0.pop() {
+                    self.add(part, room);
+                }
             }
         }
     }
 
-    /// A copy. Fails with `ENOMEM` or `EINTR`.
-    pub(crate) fn try_clone(&self) -> Result<Self> {
-        let mut ranges = RBTree::new();
+    /// A copy, in memory of `rooms`, of which there are enough.
+    pub(crate) fn copy(&self, rooms: &mut Spare) -> Self {
+        let mut copy = Holes::new();
         for (&end, &start) in self.ranges.iter() {
-            ffi::check_alive()?;
-            ranges.try_create_and_insert(end, start, GFP_KERNEL_ACCOUNT)?;
+            let Some(room) = rooms.0.pop() else {
+                break;
+            };
+            let len = end.saturating_sub(start);
+            copy.add(Span { start, len }, room);
         }
-        let len = self.len;
-        Ok(Holes { ranges, len })
+        copy
     }
 }

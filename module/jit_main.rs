@@ -22,10 +22,13 @@ mod append;
 mod code;
 mod device;
 mod error;
+mod parameters;
 
 // One code space, whom it is charged to, and where its code goes.
 mod holes;
+mod kept;
 mod region;
+mod turn;
 mod user;
 
 // A publication: what was copied in, private pages, the authoritative copy.
@@ -36,12 +39,14 @@ mod publish;
 mod stage;
 
 // Every mapping of the region, in every process.
+mod holder;
 mod pte;
 mod space;
 mod vma;
 
 // A CPU that is behind, and the page that it may still hold.
 mod fixup;
+mod later;
 mod percpu;
 mod retire;
 mod tlb;
@@ -58,24 +63,6 @@ module! {
     authors: ["The jitfd developers"],
     description: "Executable memory for JIT compilers, without writable code",
     license: "GPL",
-    params: {
-        retired_total: i64 {
-            default: 8192,
-            description: "Replaced pages that may wait to be freed, of all regions",
-        },
-        retired_region: i64 {
-            default: 4096,
-            description: "Replaced pages that may wait to be freed, of one region",
-        },
-        user_pages: i64 {
-            default: 1048576,
-            description: "Pages of code one user may have",
-        },
-        user_regions: i64 {
-            default: 65536,
-            description: "Regions and created codes one user may have",
-        },
-    },
 }
 
 /// The loaded module. Dropped from the first field to the last: no new files
@@ -86,7 +73,7 @@ struct Jit {
     _fixup: Fixup,
     _reclaim: retire::Reclaim,
     _shrinker: pool::Shrinker,
-    _users: Users,
+    _folder: parameters::Folder,
 }
 
 struct Fixup;
@@ -97,22 +84,15 @@ impl Drop for Fixup {
     }
 }
 
-struct Users;
-
-impl Drop for Users {
-    fn drop(&mut self) {
-        user::exit();
-    }
-}
-
 impl kernel::Module for Jit {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         if let Some(reason) = ffi::unsupported() {
             pr_err!("not loaded: {}\n", reason.to_str().unwrap_or("unsupported"));
             return Err(ENODEV);
         }
+        parameters::init();
+        pte::init();
         user::init();
-        let users = Users;
         let shrinker = pool::Shrinker::register()?;
         let reclaim = retire::Reclaim::start()?;
         fixup::register()?;
@@ -124,7 +104,7 @@ impl kernel::Module for Jit {
             _fixup: fixup,
             _reclaim: reclaim,
             _shrinker: shrinker,
-            _users: users,
+            _folder: parameters::Folder::create(),
         })
     }
 }

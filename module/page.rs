@@ -4,26 +4,30 @@
 //!
 //! A [`Blank`] is private to the module and may be written. Turned into an
 //! [`Arc<Version>`] it is shared and never written again (rule R1), with one
-//! exception: [`Version::write_unseen`], while no page-table entry has ever
-//! pointed to it.
+//! exception: an [`Unseen`] one, to which no page-table entry has ever pointed.
+//! It is read through a [`Still`], which says why nobody writes it meanwhile.
 //!
 //! Context: allocation sleeps; everything else runs anywhere. No locks here.
 
-use core::ptr::NonNull;
+use core::{mem::MaybeUninit, ops::Range, ptr::NonNull};
 
 use kernel::{
     bindings,
     prelude::*,
     sync::{
-        atomic::{Atomic, Relaxed},
+        atomic::{Acquire, Atomic, Relaxed, Release},
         Arc, UniqueArc,
     },
+    uaccess::UserSliceReader,
 };
 
 use crate::{
     ffi,
-    plan::abi::{FILL, PAGE_SIZE},
-    user::{Charge, User, What},
+    plan::{
+        abi::{FILL, PAGE_SIZE},
+        ledger::Ticket,
+    },
+    user::{Account, Charge, What},
 };
 
 /// Bytes of a word.
@@ -35,16 +39,22 @@ const WORD: usize = size_of::<u64>();
 ///
 /// * `page` is an order-0 page that this object owns, and `data` its address.
 /// * Once it is shared, bytes from `used` on are 0xCC.
+/// * Once `seen` is set, nobody writes it until it has one owner again.
 pub(crate) struct Version {
     page: NonNull<bindings::page>,
     data: NonNull<u8>,
     used: Atomic<usize>,
     seen: Atomic<bool>,
+    /// Of the last publication that replaced a version of this page which a CPU
+    /// had used.
+    replaced: Atomic<Ticket>,
+    /// A clone has it too, and has paid for it.
+    shared: Atomic<bool>,
     charge: Charge,
 }
 
-// SAFETY: The page is plain memory; who writes it, and when, is said on each
-// method.
+// SAFETY: The page is plain memory; who reads or writes it, and when, is said by
+// `Still`, `Unseen` and `Blank`.
 unsafe impl Send for Version {}
 // SAFETY: As above.
 unsafe impl Sync for Version {}
@@ -60,56 +70,45 @@ impl Version {
         unsafe { ffi::jit_page_pfn(self.page.as_ptr()) }
     }
 
-    /// Whether it is on the account of `user`: a page that two regions share may
-    /// be on another's.
-    pub(crate) fn is_charged_to(&self, user: &Arc<User>) -> bool {
-        self.charge.is_to(user)
+    /// Whether it is on `account`: a page that two regions share may be on
+    /// another's.
+    pub(crate) fn is_on(&self, account: &Arc<Account>) -> bool {
+        self.charge.is_on(account)
+    }
+
+    /// From now on a clone has it too.
+    pub(crate) fn set_shared(&self) {
+        self.set_seen();
+        self.shared.store(true, Relaxed);
+    }
+
+    /// The region with `account` gives it up. If it was paid from there, and
+    /// others go on using it, they have paid too.
+    pub(crate) fn give_up(&self, account: &Arc<Account>) {
+        if self.shared.load(Relaxed) && self.is_on(account) {
+            self.charge.forgive();
+        }
     }
 
     /// Whether a page-table entry may point, or have pointed, here.
     pub(crate) fn is_seen(&self) -> bool {
-        self.seen.load(Relaxed)
+        self.seen.load(Acquire)
     }
 
-    /// To be called under the lock of the page's slot, before the first
-    /// page-table entry is written.
+    /// To be called before the first page-table entry is written: under the lock
+    /// of the page's slot, or while only the caller knows the version.
     pub(crate) fn set_seen(&self) {
-        self.seen.store(true, Relaxed);
+        self.seen.store(true, Release);
     }
 
-    /// Copies bytes out. Nothing is copied if the range is not on the page.
-    ///
-    /// The caller holds the lock of the page's slot, or knows that the version
-    /// is seen: then nobody writes it.
-    pub(crate) fn read(&self, offset: usize, out: &mut [u8]) {
-        if offset.saturating_add(out.len()) > PAGE_SIZE {
-            return;
-        }
-        // SAFETY: The range is on the page, which is ours by the type
-        // invariants; nobody writes it, by this method's contract.
-        unsafe { self.data().add(offset).copy_to(out.as_mut_ptr(), out.len()) };
+    /// The last ticket under which an older version of this page was retired.
+    pub(crate) fn replaced(&self) -> Ticket {
+        self.replaced.load(Relaxed)
     }
 
-    /// One byte; see [`Version::read`].
-    pub(crate) fn byte(&self, offset: usize) -> u8 {
-        let mut byte = [FILL];
-        self.read(offset, &mut byte);
-        byte[0]
-    }
-
-    /// Writes bytes of a version that is not seen.
-    ///
-    /// The caller holds the lock of the page's slot and has checked
-    /// [`Version::is_seen`] under it.
-    pub(crate) fn write_unseen(&self, offset: usize, bytes: &[u8]) {
-        let end = offset.saturating_add(bytes.len());
-        if end > PAGE_SIZE {
-            return;
-        }
-        // SAFETY: The range is on the page, which is ours by the type
-        // invariants. By this method's contract nobody else reads or writes.
-        unsafe { bytes.as_ptr().copy_to(self.data().add(offset), bytes.len()) };
-        self.used.store(end.max(self.used.load(Relaxed)), Relaxed);
+    /// Notes it. The region's turn is held.
+    pub(crate) fn set_replaced(&self, ticket: Ticket) {
+        self.replaced.store(ticket, Relaxed);
     }
 }
 
@@ -121,13 +120,107 @@ impl Drop for Version {
     }
 }
 
-/// How far an allocation goes.
+/// A version that nobody writes as long as this lives.
+///
+/// # Invariants
+///
+/// The version is seen, or the lock of its page's slot is held.
+#[derive(Clone, Copy)]
+pub(crate) struct Still<'a>(&'a Version);
+
+impl<'a> Still<'a> {
+    /// A version that is seen.
+    pub(crate) fn seen(version: &'a Version) -> Option<Self> {
+        // INVARIANT: Just checked; it stays seen while it is shared.
+        version.is_seen().then_some(Still(version))
+    }
+
+    /// A version in its slot.
+    ///
+    /// # Safety
+    ///
+    /// The lock of the page's slot is held as long as the result lives.
+    pub(crate) unsafe fn in_slot(version: &'a Version) -> Self {
+        // INVARIANT: By this function's contract.
+        Still(version)
+    }
+
+    /// Copies bytes out. Nothing is copied if the range is not on the page.
+    pub(crate) fn read(self, offset: usize, out: &mut [u8]) {
+        if offset.saturating_add(out.len()) > PAGE_SIZE {
+            return;
+        }
+        // SAFETY: The range is on the page, which is the version's; nobody
+        // writes it, by the type invariants.
+        unsafe {
+            self.0
+                .data()
+                .add(offset)
+                .copy_to(out.as_mut_ptr(), out.len())
+        };
+    }
+
+    /// One byte.
+    pub(crate) fn byte(self, offset: usize) -> u8 {
+        let mut byte = [FILL];
+        self.read(offset, &mut byte);
+        byte[0]
+    }
+}
+
+/// A version that only its holder reads and writes.
+///
+/// # Invariants
+///
+/// No page-table entry has ever pointed to the version, and the lock of its
+/// page's slot is held.
+pub(crate) struct Unseen<'a>(&'a Version);
+
+impl<'a> Unseen<'a> {
+    /// A version in its slot, if it is unseen.
+    ///
+    /// # Safety
+    ///
+    /// The lock of the page's slot is held as long as the result lives.
+    pub(crate) unsafe fn in_slot(version: &'a Version) -> Option<Self> {
+        // INVARIANT: By this function's contract; `seen` is set under the lock.
+        (!version.is_seen()).then_some(Unseen(version))
+    }
+
+    /// Writes bytes. Nothing is written if the range is not on the page.
+    pub(crate) fn write(&mut self, offset: usize, bytes: &[u8]) {
+        let end = offset.saturating_add(bytes.len());
+        if end > PAGE_SIZE {
+            return;
+        }
+        // SAFETY: The range is on the page, which is the version's. Nobody else
+        // reads or writes it, by the type invariants.
+        unsafe {
+            bytes
+                .as_ptr()
+                .copy_to(self.0.data().add(offset), bytes.len())
+        };
+        let used = &self.0.used;
+        used.store(end.max(used.load(Relaxed)), Relaxed);
+    }
+}
+
+/// How far an allocation goes. It never has anybody killed.
 #[derive(Clone, Copy)]
 pub(crate) enum Effort {
-    /// It fails where others would have to be killed for it.
+    /// It fails where more would have to be given up for it.
     Little,
-    /// As any other.
+    /// It fails only if there is nothing left to give up.
     Full,
+}
+
+impl Effort {
+    const fn flags(self) -> u32 {
+        match self {
+            Effort::Little => ffi::CHARGED_LIGHTLY_RAW,
+            Effort::Full => ffi::CHARGED_RAW,
+        }
+    }
 }
 
 /// A version that only its holder knows.
@@ -143,17 +236,12 @@ pub(crate) struct Blank {
 }
 
 impl Blank {
-    /// Allocates a page, charged to the caller's memory cgroup and to `user`.
+    /// Allocates a page, charged to the caller's memory cgroup and to `account`.
     /// Fails with `ENOMEM` or `EDQUOT`.
-    pub(crate) fn new(user: &Arc<User>, effort: Effort) -> Result<Self> {
-        let charge = Charge::new(user, What::Page, 1)?;
-        let flags = bindings::GFP_KERNEL_ACCOUNT
-            | match effort {
-                Effort::Little => (1 << bindings::___GFP_NORETRY_BIT) | bindings::__GFP_NOWARN,
-                Effort::Full => 0,
-            };
+    pub(crate) fn new(account: &Arc<Account>, effort: Effort) -> Result<Self> {
+        let charge = Charge::new(account, What::Page, 1)?;
         // SAFETY: No requirement but a context that may sleep.
-        let page = unsafe { bindings::alloc_pages(flags, 0) };
+        let page = unsafe { bindings::alloc_pages(effort.flags(), 0) };
         let page = NonNull::new(page).ok_or(ENOMEM)?;
         // SAFETY: The page is valid; it is not high memory.
         let data = NonNull::new(unsafe { ffi::jit_page_address(page.as_ptr()) }.cast());
@@ -163,11 +251,13 @@ impl Blank {
             data: data.unwrap_or(NonNull::dangling()),
             used: Atomic::new(0),
             seen: Atomic::new(false),
+            replaced: Atomic::new(0),
+            shared: Atomic::new(false),
             charge,
         };
         // INVARIANT: Nobody has seen it yet; all of it may be anything.
         Ok(Blank {
-            version: UniqueArc::new(version, GFP_KERNEL_ACCOUNT)?.into(),
+            version: UniqueArc::new(version, ffi::CHARGED)?.into(),
             used: 0,
             dirty: PAGE_SIZE,
         })
@@ -175,11 +265,18 @@ impl Blank {
 
     /// Makes a blank of a version that was retired, if nobody else holds it.
     ///
-    /// The caller knows that no page-table entry points to it and no TLB holds
-    /// one that did.
-    pub(crate) fn recycle(version: Arc<Version>) -> Option<Self> {
+    /// # Safety
+    ///
+    /// If nobody else holds it, no page-table entry points to it and no TLB
+    /// holds one that did.
+    pub(crate) unsafe fn recycle(version: Arc<Version>) -> Option<Self> {
+        // What was shared may not be paid for any more.
+        if version.shared.load(Relaxed) {
+            return None;
+        }
         let version = Arc::into_unique_or_drop(version)?;
         version.seen.store(false, Relaxed);
+        version.replaced.store(0, Relaxed);
         // INVARIANT: By the contract of this function, and of `Version::used`.
         Some(Blank {
             used: 0,
@@ -188,13 +285,26 @@ impl Blank {
         })
     }
 
-    /// Copies what `old` has published. `old` must be seen, so that nobody
-    /// writes it. To be called first.
-    pub(crate) fn copy_from(&mut self, old: &Version) {
-        let used = old.used.load(Relaxed);
-        let (from, to) = (old.data().cast(), self.version.data().cast());
+    /// Forgets what is written.
+    pub(crate) fn reset(&mut self) {
+        // INVARIANT: What was written is not 0xCC.
+        self.dirty = self.dirty.max(self.used);
+        self.used = 0;
+    }
+
+    /// What is written.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: `used` bytes of the page, which is the version's, are
+        // written by the type invariants; we hold the only reference.
+        unsafe { core::slice::from_raw_parts(self.version.data(), self.used) }
+    }
+
+    /// Copies what `old` has published. To be called first.
+    pub(crate) fn copy_from(&mut self, old: Still<'_>) {
+        let used = old.0.used.load(Relaxed);
+        let (from, to) = (old.0.data().cast(), self.version.data().cast());
         // SAFETY: Both pages are owned by their objects and are not the same;
-        // `used` rounded up to words is on the page.
+        // `used` rounded up to words is on the page. Nobody writes `old`.
         unsafe { ffi::jit_copy_words(to, from, used.div_ceil(WORD)) };
         self.used = used;
     }
@@ -216,10 +326,28 @@ impl Blank {
         self.used = end.max(self.used);
     }
 
+    /// Adds bytes from userspace behind what is written, as many as are left or
+    /// fit. Returns how many. Fails with `EFAULT`.
+    pub(crate) fn read_in(&mut self, reader: &mut UserSliceReader) -> Result<usize> {
+        let len = reader.len().min(PAGE_SIZE - self.used);
+        // SAFETY: The range is on the page, which is ours by the type
+        // invariants of the version; we hold the only reference.
+        let room = unsafe {
+            let to = self.version.data().add(self.used);
+            core::slice::from_raw_parts_mut(to.cast::<MaybeUninit<u8>>(), len)
+        };
+        // INVARIANT: It may fail half-way.
+        self.dirty = self.dirty.max(self.used + len);
+        reader.read_raw(room)?;
+        self.used += len;
+        Ok(len)
+    }
+
     /// Makes all of it 0xCC, so that what is written next is all that is. Also
     /// what is 0xCC already: an emulator gives up the code that it translated
     /// only where it sees a store, and until then each store is slow.
     pub(crate) fn fill_all(&mut self) {
+        self.used = 0;
         self.dirty = PAGE_SIZE;
         self.fill_up_to(PAGE_SIZE);
         // INVARIANT: Nothing is written, and everything was just filled.
@@ -247,7 +375,7 @@ impl Blank {
     }
 
     /// Makes a few bytes 0xCC.
-    fn fill(&mut self, range: core::ops::Range<usize>) {
+    fn fill(&mut self, range: Range<usize>) {
         // SAFETY: The callers name ranges of the page; we hold the only
         // reference.
         unsafe {

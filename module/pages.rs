@@ -1,35 +1,78 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The authoritative copy of a region: the newest version of each of its
-//! pages.
+//! The authoritative copy of a region: the newest version of each of its pages,
+//! where its cursor is, and what is reserved.
 //!
-//! Lock order: the slot lock is a spinlock, innermost but for page table locks
-//! (the fault path installs an entry under it, so that it can't install a
-//! version which a publication has just replaced). It is taken in process
-//! context and by the #BP handler, which interrupts user mode only and so
-//! never code that holds it.
+//! Lock order: the lock of the book (a spinlock; "slot lock" elsewhere) is
+//! innermost but for page table locks: the fault path installs an entry under
+//! it, so that it can't install a version which a publication has just
+//! replaced. It is taken in process context and by the #BP handler, which
+//! interrupts user mode only and so never code that holds it. Held for a time
+//! that its holder's scheduling does not decide: nothing is allocated, freed or
+//! waited for under it.
 
 use kernel::{
     alloc::{KVVec, KVec},
     prelude::*,
-    sync::{new_spinlock, Arc, SpinLock},
-};
-
-use crate::{
-    page::Version,
-    plan::{
-        abi::{FILL, PAGE_SIZE},
-        lifecycle::PageState,
+    sync::{
+        atomic::{Atomic, Relaxed},
+        new_spinlock, Arc, SpinLock,
     },
 };
 
+use crate::{
+    ffi,
+    holes::{Holes, Room, Spare},
+    page::{Still, Unseen, Version},
+    plan::{
+        abi::{FILL, PAGE_SIZE},
+        ledger::Ticket,
+        lifecycle::PageState,
+        span::Span,
+    },
+    user::Account,
+};
+
 type Slot = Option<Arc<Version>>;
+
+/// Slots whose changes are noted together.
+pub(crate) const GROUP: usize = 512;
+
+/// What the lock guards.
+struct Book {
+    slots: KVVec<Slot>,
+    /// For each [`GROUP`] of slots: `changes` when one of them changed last.
+    changed: KVVec<u64>,
+    changes: u64,
+    /// Bytes published or reserved.
+    cursor: u64,
+    holes: Holes,
+    /// Pages that have a version.
+    published: usize,
+}
+
+impl Book {
+    fn write_unseen(&self, page: usize, write: impl FnOnce(&mut Unseen<'_>)) -> bool {
+        let version = self.slots.get(page).and_then(Option::as_deref);
+        // SAFETY: Who has the book holds its lock until this returns.
+        match version.and_then(|version| unsafe { Unseen::in_slot(version) }) {
+            Some(mut unseen) => {
+                write(&mut unseen);
+                true
+            }
+            None => false,
+        }
+    }
+}
 
 /// The pages of one region.
 #[pin_data]
 pub(crate) struct Pages {
     #[pin]
-    slots: SpinLock<KVVec<Slot>>,
+    book: SpinLock<Book>,
+    /// A publication has changed some pages and not yet all. Set before the first
+    /// change, which the lock orders, and cleared under the lock.
+    is_half_done: Atomic<bool>,
 }
 
 /// What the world can have seen of a page whose newest version is `version`.
@@ -47,6 +90,15 @@ fn locate(offset: u64) -> (usize, usize) {
     (offset / PAGE_SIZE, offset % PAGE_SIZE)
 }
 
+/// A vector of `count` times the same.
+fn filled<T>(count: usize, value: impl Fn() -> T) -> Result<KVVec<T>> {
+    let mut vector = KVVec::with_capacity(count, ffi::CHARGED)?;
+    for _ in 0..count {
+        vector.push(value(), ffi::CHARGED)?;
+    }
+    Ok(vector)
+}
+
 impl Pages {
     /// The memory that `count` pages take here, in pages.
     pub(crate) const fn memory(count: usize) -> usize {
@@ -55,41 +107,59 @@ impl Pages {
 
     /// `count` pages, all absent.
     pub(crate) fn new(count: usize) -> Result<impl PinInit<Self>> {
-        let mut slots: KVVec<Slot> = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
-        for _ in 0..count {
-            slots.push(None, GFP_KERNEL_ACCOUNT)?;
-        }
+        let book = Book {
+            slots: filled(count, || None)?,
+            changed: filled(count.div_ceil(GROUP), || 0)?,
+            changes: 0,
+            cursor: 0,
+            holes: Holes::new(),
+            published: 0,
+        };
         Ok(pin_init!(Self {
-            slots <- new_spinlock!(slots, "jit_slots"),
+            book <- new_spinlock!(book, "jit_slots"),
+            is_half_done: Atomic::new(false),
         }))
     }
 
     /// The newest version of `page`. Only a publication, of which there is one
     /// at a time, changes it.
     pub(crate) fn get(&self, page: usize) -> Slot {
-        self.slots.lock().get(page).and_then(Clone::clone)
+        self.book.lock().slots.get(page).and_then(Clone::clone)
     }
 
     /// Makes `version` the newest of `page` (rule R4: before any page-table
     /// entry) and returns the one before.
     pub(crate) fn put(&self, page: usize, version: Arc<Version>) -> Slot {
-        match self.slots.lock().get_mut(page) {
-            Some(slot) => slot.replace(version),
-            None => None,
+        let book = &mut *self.book.lock();
+        let slot = book.slots.get_mut(page)?;
+        book.changes += 1;
+        if let Some(changed) = book.changed.get_mut(page / GROUP) {
+            *changed = book.changes;
         }
+        let old = slot.replace(version);
+        book.published += usize::from(old.is_none());
+        old
     }
 
     /// Calls `write` with the version of `page` if no page-table entry can
     /// point to it, and keeps it so meanwhile. Says whether it did.
-    pub(crate) fn write_unseen(&self, page: usize, write: impl FnOnce(&Version)) -> bool {
-        let slots = self.slots.lock();
-        match slots.get(page).and_then(Option::as_ref) {
-            Some(version) if !version.is_seen() => {
-                write(version);
-                true
-            }
-            _ => false,
+    pub(crate) fn write_unseen(&self, page: usize, write: impl FnOnce(&mut Unseen<'_>)) -> bool {
+        self.book.lock().write_unseen(page, write)
+    }
+
+    /// The same as a whole publication, which leaves the cursor at `cursor`.
+    pub(crate) fn append_unseen(
+        &self,
+        page: usize,
+        cursor: u64,
+        write: impl FnOnce(&mut Unseen<'_>),
+    ) -> bool {
+        let mut book = self.book.lock();
+        let done = book.write_unseen(page, write);
+        if done {
+            book.cursor = cursor;
         }
+        done
     }
 
     /// Calls `use_it` with the state of `page` and its newest version, which
@@ -99,16 +169,30 @@ impl Pages {
         page: usize,
         use_it: impl FnOnce(PageState, Option<&Version>) -> R,
     ) -> R {
-        let slots = self.slots.lock();
-        let version = slots.get(page).and_then(Option::as_deref);
+        let book = self.book.lock();
+        let version = book.slots.get(page).and_then(Option::as_deref);
         use_it(state_of(version), version)
+    }
+
+    /// Calls `use_it` with the content of `page`, `None` where nothing is
+    /// published.
+    fn read_page<R>(&self, page: usize, use_it: impl FnOnce(Option<Still<'_>>) -> R) -> R {
+        // SAFETY: The lock is held while `use_it` runs.
+        self.with(page, |_, version| {
+            use_it(version.map(|version| unsafe { Still::in_slot(version) }))
+        })
     }
 
     /// The authoritative byte at `offset`, `None` where nothing is published.
     pub(crate) fn byte(&self, offset: u64) -> Option<u8> {
         let (page, in_page) = locate(offset);
-        self.with(page, |_, version| {
-            version.map(|version| version.byte(in_page))
+        self.read_page(page, |content| content.map(|content| content.byte(in_page)))
+    }
+
+    /// The last ticket under which a version of the page at `offset` was replaced.
+    pub(crate) fn replaced(&self, offset: u64) -> Ticket {
+        self.with(locate(offset).0, |_, version| {
+            version.map_or(0, Version::replaced)
         })
     }
 
@@ -117,8 +201,8 @@ impl Pages {
         while !out.is_empty() {
             let (page, in_page) = locate(offset);
             let (now, later) = out.split_at_mut(out.len().min(PAGE_SIZE - in_page));
-            self.with(page, |_, version| match version {
-                Some(version) => version.read(in_page, now),
+            self.read_page(page, |content| match content {
+                Some(content) => content.read(in_page, now),
                 None => now.fill(FILL),
             });
             offset = offset.saturating_add(now.len() as u64);
@@ -126,19 +210,161 @@ impl Pages {
         }
     }
 
-    /// Shares the versions of `pages` with another region: each becomes seen,
-    /// so that neither region writes it. Adds them to `out`, which has room.
-    pub(crate) fn share(
-        &self,
-        pages: core::ops::Range<usize>,
-        out: &mut KVec<(usize, Arc<Version>)>,
-    ) {
-        let slots = self.slots.lock();
+    /// Bytes published or reserved.
+    pub(crate) fn cursor(&self) -> u64 {
+        self.book.lock().cursor
+    }
+
+    /// Sets it.
+    pub(crate) fn set_cursor(&self, cursor: u64) {
+        self.book.lock().cursor = cursor;
+    }
+
+    /// Pages that have a version.
+    pub(crate) fn published(&self) -> usize {
+        self.book.lock().published
+    }
+
+    /// The region with `account` gives all its pages up. Nobody else uses it.
+    pub(crate) fn give_up(&self, account: &Arc<Account>) {
+        let book = self.book.lock();
+        let versions = book.slots.iter().filter_map(Option::as_ref);
+        versions.for_each(|version| version.give_up(account));
+    }
+
+    /// Unfilled reserved ranges.
+    pub(crate) fn holes(&self) -> usize {
+        self.book.lock().holes.len()
+    }
+
+    /// Checks that each of `spans` lies in a reserved range.
+    pub(crate) fn check_reserved(&self, spans: &[Span]) -> Result {
+        self.book.lock().holes.check(spans)
+    }
+
+    /// Reserves `span`, which begins at the cursor or behind it.
+    pub(crate) fn reserve(&self, span: Span, room: Room) {
+        let mut book = self.book.lock();
+        book.holes.add(span, room);
+        book.cursor = span.end();
+    }
+
+    /// From here to [`Pages::end`] the pages belong to different states.
+    pub(crate) fn begin(&self) {
+        self.is_half_done.store(true, Relaxed);
+    }
+
+    /// The end of a publication that has filled `spans`, if it was a fill, and
+    /// leaves the cursor where it says.
+    pub(crate) fn end(&self, cursor: u64, filled: &[Span], spare: &mut Spare) {
+        let mut book = self.book.lock();
+        book.holes.take(filled, spare);
+        book.cursor = cursor;
+        self.is_half_done.store(false, Relaxed);
+    }
+
+    /// Shares the versions of the pages of `group`, if one of them changed after
+    /// `since`, in place of what `copy` has: each becomes seen, so that neither
+    /// region writes it. Says whether one had changed. `copy` has room.
+    fn share_group(&self, book: &Book, group: usize, since: u64, copy: &mut Shared) -> bool {
+        if book
+            .changed
+            .get(group)
+            .is_none_or(|&changed| changed <= since)
+        {
+            return false;
+        }
+        let pages = group * GROUP..(group + 1) * GROUP;
         for page in pages {
-            if let Some(version) = slots.get(page).and_then(Option::as_ref) {
-                version.set_seen();
-                let _ = out.push_within_capacity((page, version.clone()));
+            if let Some(version) = book.slots.get(page).and_then(Option::as_ref) {
+                version.set_shared();
+                let _ = copy.0.push_within_capacity((page, version.clone()));
             }
+        }
+        true
+    }
+
+    /// Copies all that changed after `since` to `copy`, which nobody else knows.
+    /// Returns up to which change. What changes meanwhile may be missing.
+    pub(crate) fn share(&self, since: u64, copy: &Pages) -> Result<u64> {
+        let mut shared = Shared::with_room(1)?;
+        let (now, groups) = {
+            let book = self.book.lock();
+            (book.changes, book.changed.len())
+        };
+        for group in 0..groups {
+            ffi::check_alive()?;
+            let book = self.book.lock();
+            self.share_group(&book, group, since, &mut shared);
+            drop(book);
+            shared.give_to(copy);
+        }
+        Ok(now)
+    }
+
+    /// Copies the last changes after `since`, the cursor and what is reserved, if
+    /// they belong to one state, and are so few that nobody waits for it long.
+    pub(crate) fn share_rest(
+        &self,
+        since: u64,
+        copy: &Pages,
+        shared: &mut Shared,
+        rooms: &mut Spare,
+    ) -> Rest {
+        let book = self.book.lock();
+        let changed = book.changed.iter().filter(|&&at| at > since).count();
+        if self.is_half_done.load(Relaxed)
+            || changed > Shared::GROUPS
+            || book.holes.len() > rooms.len()
+        {
+            return match self.is_half_done.load(Relaxed) {
+                true => Rest::HalfDone,
+                false => Rest::TooMuch,
+            };
+        }
+        for group in 0..book.changed.len() {
+            self.share_group(&book, group, since, shared);
+        }
+        let holes = book.holes.copy(rooms);
+        let cursor = book.cursor;
+        drop(book);
+        shared.give_to(copy);
+        let mut book = copy.book.lock();
+        // The empty one is freed after the lock.
+        let old = core::mem::replace(&mut book.holes, holes);
+        book.cursor = cursor;
+        drop(book);
+        drop(old);
+        Rest::Copied
+    }
+}
+
+/// What [`Pages::share_rest`] did.
+#[derive(PartialEq)]
+pub(crate) enum Rest {
+    /// The copy is complete.
+    Copied,
+    /// Nothing: a publication is under way.
+    HalfDone,
+    /// Nothing: it would take long.
+    TooMuch,
+}
+
+/// Versions on their way from one region to a copy of it.
+pub(crate) struct Shared(KVec<(usize, Arc<Version>)>);
+
+impl Shared {
+    /// How many groups are copied at once, at most.
+    pub(crate) const GROUPS: usize = 4;
+
+    /// With room for the pages of `groups`.
+    pub(crate) fn with_room(groups: usize) -> Result<Self> {
+        Ok(Shared(KVec::with_capacity(groups * GROUP, ffi::CHARGED)?))
+    }
+
+    fn give_to(&mut self, copy: &Pages) {
+        for (page, version) in self.0.drain_all() {
+            drop(copy.put(page, version));
         }
     }
 }

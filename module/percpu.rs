@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! One pinned timer per CPU that flushes this CPU's user TLB when its tick
-//! comes: a flush without an interrupt of its own.
+//! comes, if it runs one of the address spaces concerned: a flush without an
+//! interrupt of its own. A CPU that runs something else is left alone: its TLB's
+//! entries are under another tag, and it flushes before it comes back, because
+//! the generation was bumped.
 //!
-//! Context: [`Tickers::arm`] from process context by one caller at a time (the
-//! reclaim lock); the timer itself in softirq. Epochs: a batch of replaced
-//! pages starts epoch e after all its page-table entries were swapped; a CPU
+//! Context: [`Tickers::arm`] in the reclaim thread; the timer itself in softirq.
+//! Epochs: epoch e starts after the entries that it is about were swapped; a CPU
 //! that flushed and then stored a number of at least e is clean.
 
 use kernel::{
@@ -19,10 +21,19 @@ use kernel::{
     types::Opaque,
 };
 
-use crate::ffi;
+use crate::{
+    ffi,
+    tlb::{Mms, MM_WORDS},
+};
 
-/// The epoch of the batch in flight.
+/// The epoch in flight.
 static EPOCH: Atomic<i64> = Atomic::new(0);
+/// The address spaces that it is about. Written before `EPOCH` while no epoch is
+/// in flight.
+static MMS: [Atomic<u64>; MM_WORDS] = [const { Atomic::new(0) }; MM_WORDS];
+/// Flushes, and CPUs that were left alone, in this epoch.
+static FLUSHES: Atomic<i64> = Atomic::new(0);
+static SPARED: Atomic<i64> = Atomic::new(0);
 
 /// What one CPU has.
 ///
@@ -79,9 +90,20 @@ impl Tickers {
         Ok(Tickers(tickers))
     }
 
-    /// Starts the next epoch and returns it.
-    pub(crate) fn start_epoch(&self) -> i64 {
-        EPOCH.fetch_add(1, Full) + 1
+    /// Starts an epoch that is about `mms`. The one before has ended.
+    pub(crate) fn start_epoch(&self, epoch: i64, mms: Mms) {
+        for (word, bits) in MMS.iter().zip(mms.0) {
+            word.store(bits, Relaxed);
+        }
+        FLUSHES.store(0, Relaxed);
+        SPARED.store(0, Relaxed);
+        EPOCH.xchg(epoch, Full);
+    }
+
+    /// Flushes at a tick in the epoch in flight, and CPUs that were left alone.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let count = |counter: &Atomic<i64>| counter.load(Relaxed).unsigned_abs();
+        (count(&FLUSHES), count(&SPARED))
     }
 
     /// Asks `cpu` to flush at its next tick.
@@ -135,7 +157,13 @@ unsafe extern "C" fn on_tick(timer: *mut bindings::timer_list) {
     let tickers = TICKERS.load(Acquire);
     // The epoch is read before the flush, so the flush is after its start.
     let epoch = EPOCH.load(Acquire);
-    ffi::flush_local();
+    let (word, bit) = Mms::place(ffi::active_mm());
+    if MMS[word].load(Relaxed) & bit != 0 {
+        ffi::flush_local();
+        FLUSHES.fetch_add(1, Relaxed);
+    } else {
+        SPARED.fetch_add(1, Relaxed);
+    }
     // When a CPU goes offline its timers move to another: what has flushed is
     // the CPU that this runs on, whichever it is.
     let here = kernel::cpu::CpuId::current().as_u32() as usize;

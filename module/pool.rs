@@ -8,46 +8,45 @@
 //! not touched them for a second or two, and when an allocation for the same
 //! user would fail.
 //!
-//! Lock order: `POOLS` (mutex; nothing is allocated under it, so the shrinker
-//! may take it; a turn, `CLOSING` and mmap_lock may be held) → a pool's lock
-//! (spinlock, process context only).
-//! Owner: the region; `POOLS` lists the pools of all regions that live.
+//! Lock order: a user's `shelves` (spinlock; held to take one shelf from its
+//! front to its end) and a pool's lock (spinlock) are innermost. Nothing is
+//! allocated, freed or waited for under them: so nobody's scheduling holds up
+//! somebody else's publication.
+//! Context: process.
+//! Owner: the region; the user's list has the pools of all its regions.
 
 use core::ptr::NonNull;
 
 use kernel::{
     alloc::KVVec,
     bindings,
-    list::{impl_list_arc_safe, impl_list_item, List, ListArc, ListLinks},
+    list::{impl_list_arc_safe, impl_list_item, ListArc, ListLinks},
     prelude::*,
     sync::{
-        atomic::{Atomic, Relaxed},
-        global_lock, new_spinlock, Arc, SpinLock,
+        atomic::{Atomic, Full, Relaxed},
+        new_spinlock, Arc, SpinLock,
     },
 };
 
-use crate::{page::Blank, plan::lifecycle::PageState, retire, user::User};
+use crate::{
+    ffi,
+    page::Blank,
+    plan::lifecycle::PageState,
+    retire,
+    user::{self, User},
+};
 
 /// What a pool holds before its region has replaced a page.
 const AT_FIRST: usize = 4;
 /// What it holds afterwards: as much as an epoch of a busy compiler frees.
 const MOST: usize = 512;
-/// Pages that are freed without a pause of `POOLS`, for which others wait.
-const AT_ONCE: usize = 1024;
-
-global_lock! {
-    // SAFETY: Initialised by `Shrinker::register`, before any region exists.
-    unsafe(uninit) static POOLS: Mutex<List<Shelf>> = List::new();
-}
 
 /// Pages in all pools.
 static KEPT: Atomic<i64> = Atomic::new(0);
 
 /// The pages of one pool.
 #[pin_data]
-struct Shelf {
-    /// Whose account the pages are on.
-    user: Arc<User>,
+pub(crate) struct Shelf {
     #[pin]
     blanks: SpinLock<KVVec<Blank>>,
     /// The capacity of `blanks`.
@@ -76,13 +75,12 @@ impl Shelf {
     fn push(&self, blank: Blank) {
         let mut blanks = self.blanks.lock();
         let rejected = blanks.push_within_capacity(blank);
-        let is_first = rejected.is_ok() && KEPT.fetch_add(1, Relaxed) == 0;
+        let is_first = rejected.is_ok() && KEPT.fetch_add(1, Full) == 0;
         // What does not fit is freed after the lock: freeing takes others.
         drop(blanks);
         drop(rejected);
         if is_first {
-            // It looks after idle pools.
-            retire::wake();
+            retire::look_after_pools();
         }
     }
 
@@ -106,7 +104,13 @@ impl Shelf {
 }
 
 /// The pool of one region, or none.
-pub(crate) struct Pool(Option<Arc<Shelf>>);
+pub(crate) struct Pool(Option<Listed>);
+
+/// A shelf in its user's list.
+struct Listed {
+    shelf: Arc<Shelf>,
+    user: Arc<User>,
+}
 
 impl Pool {
     /// One that keeps nothing.
@@ -114,21 +118,27 @@ impl Pool {
         Pool(None)
     }
 
-    /// An empty one, for pages on the account of `user`. Fails with `ENOMEM`.
+    /// An empty one, for pages on an account of `user`. Fails with `ENOMEM`.
     pub(crate) fn new(user: &Arc<User>) -> Result<Self> {
         let shelf = ListArc::pin_init(
             try_pin_init!(Shelf {
-                user: user.clone(),
                 blanks <- new_spinlock!(KVVec::new(), "jit_pool"),
                 capacity: Atomic::new(0),
                 in_use: Atomic::new(false),
                 links <- ListLinks::new(),
             }),
-            GFP_KERNEL_ACCOUNT,
+            ffi::CHARGED,
         )?;
-        let pool = Pool(Some(shelf.clone_arc()));
-        POOLS.lock().push_back(shelf);
+        let pool = Pool(Some(Listed {
+            shelf: shelf.clone_arc(),
+            user: user.clone(),
+        }));
+        user.add_shelf(shelf);
         Ok(pool)
+    }
+
+    fn shelf(&self) -> Option<&Shelf> {
+        self.0.as_ref().map(|listed| &*listed.shelf)
     }
 
     /// Makes room for what the publication of a page in `state` calls for.
@@ -138,19 +148,20 @@ impl Pool {
             PageState::Absent | PageState::Unseen => AT_FIRST,
             PageState::Live => MOST,
         };
-        let Some(shelf) = &self.0 else {
+        let Some(shelf) = self.shelf() else {
             return;
         };
         if shelf.capacity.load(Relaxed) >= wanted {
             return;
         }
-        let flags = GFP_KERNEL_ACCOUNT | __GFP_NOWARN;
-        let Ok(mut larger) = KVVec::with_capacity(wanted, flags) else {
+        let Ok(mut larger) = KVVec::with_capacity(wanted, ffi::CHARGED) else {
             return;
         };
         let mut blanks = shelf.blanks.lock();
-        core::mem::swap(&mut *blanks, &mut larger);
-        shelf.capacity.store(blanks.capacity(), Relaxed);
+        if blanks.capacity() < larger.capacity() {
+            core::mem::swap(&mut *blanks, &mut larger);
+            shelf.capacity.store(blanks.capacity(), Relaxed);
+        }
         for blank in larger.drain_all() {
             // Can't fail: there is room for more than were there.
             let _ = blanks.push_within_capacity(blank);
@@ -161,14 +172,14 @@ impl Pool {
 
     /// A page, if there is one.
     pub(crate) fn take(&self) -> Option<Blank> {
-        let shelf = self.0.as_ref()?;
+        let shelf = self.shelf()?;
         shelf.in_use.store(true, Relaxed);
         shelf.pop()
     }
 
     /// Whether one more would be kept.
     pub(crate) fn has_room(&self) -> bool {
-        let Some(shelf) = &self.0 else {
+        let Some(shelf) = self.shelf() else {
             return false;
         };
         let blanks = shelf.blanks.lock();
@@ -176,29 +187,26 @@ impl Pool {
     }
 
     /// Keeps a page, or frees it.
-    pub(crate) fn keep(&self, blank: Blank) {
-        if let Some(shelf) = &self.0 {
+    pub(crate) fn keep(&self, mut blank: Blank) {
+        if let Some(shelf) = self.shelf() {
             shelf.in_use.store(true, Relaxed);
+            blank.reset();
             shelf.push(blank);
         }
     }
 
     /// Pages in it.
     pub(crate) fn len(&self) -> usize {
-        let shelf = self.0.as_ref();
-        shelf.map_or(0, |shelf| shelf.blanks.lock().len())
+        self.shelf().map_or(0, |shelf| shelf.blanks.lock().len())
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        let Some(shelf) = &self.0 else {
-            return;
-        };
-        // SAFETY: A shelf is in no list but this one.
-        let listed = unsafe { POOLS.lock().remove(shelf) };
-        drop(listed);
-        shelf.free(usize::MAX);
+        if let Some(Listed { shelf, user }) = &self.0 {
+            user.remove_shelf(shelf);
+            shelf.free(usize::MAX);
+        }
     }
 }
 
@@ -207,31 +215,52 @@ pub(crate) fn kept() -> *const c_long {
     KEPT.as_ptr().cast()
 }
 
-/// Frees the pages that pools keep on the account of `user`.
-pub(crate) fn trim(user: &Arc<User>) {
-    free_all(|shelf| Arc::ptr_eq(&shelf.user, user));
+/// Frees up to `most` pages that pools keep for `user`, of those `from` picks.
+fn free(user: &User, most: usize, from: impl Fn(&Shelf) -> bool) -> usize {
+    let mut freed = 0;
+    // Each is met once, unless others come and go meanwhile.
+    for _ in 0..user.shelf_count() {
+        match user.next_shelf() {
+            Some(shelf) if freed < most => {
+                if from(&shelf) {
+                    freed += shelf.free(most - freed);
+                }
+            }
+            _ => break,
+        }
+    }
+    freed
+}
+
+/// Calls `visit` with all users, until it says that it has had enough.
+fn for_each_user(mut visit: impl FnMut(&User) -> bool) {
+    let mut from = Some(0);
+    while let Some(user) = from.and_then(user::at_or_after) {
+        if !visit(&user) {
+            return;
+        }
+        from = user.id().checked_add(1);
+    }
+}
+
+/// Frees the pages that pools keep for `user`.
+pub(crate) fn trim(user: &User) {
+    free(user, usize::MAX, |_| true);
 }
 
 /// Frees the pages of the pools that were not used since the last call.
 pub(crate) fn trim_idle() {
-    free_all(|shelf| !shelf.in_use.load(Relaxed));
-    for shelf in POOLS.lock().iter() {
-        if !shelf.in_use.xchg(false, Relaxed) {
-            shelf.fold();
-        }
-    }
-}
-
-fn free_all(from: impl Fn(&Shelf) -> bool) {
-    while free(&POOLS.lock(), AT_ONCE, &from) == AT_ONCE {}
-}
-
-fn free(pools: &List<Shelf>, most: usize, from: impl Fn(&Shelf) -> bool) -> usize {
-    let mut freed = 0;
-    for shelf in pools.iter().filter(|shelf| from(shelf)) {
-        freed += shelf.free(most - freed);
-    }
-    freed
+    for_each_user(|user| {
+        free(user, usize::MAX, |shelf| {
+            let is_idle = !shelf.in_use.xchg(false, Relaxed);
+            if is_idle {
+                shelf.free(usize::MAX);
+                shelf.fold();
+            }
+            false
+        });
+        true
+    });
 }
 
 /// Lets the kernel ask for the pages back.
@@ -245,17 +274,15 @@ unsafe impl Sync for Shrinker {}
 impl Shrinker {
     /// Registers it. Called once, before any region exists.
     pub(crate) fn register() -> Result<Self> {
-        // SAFETY: Called once, by the module's init.
-        unsafe { POOLS.init() };
         // SAFETY: The name is a format string without arguments.
         let shrinker = unsafe { bindings::shrinker_alloc(0, c"jit-pool".as_char_ptr()) };
         let shrinker = NonNull::new(shrinker).ok_or(ENOMEM)?;
+        let raw = shrinker.as_ptr();
         // SAFETY: It was allocated just now, and nobody else knows it.
         unsafe {
-            let shrinker = &mut *shrinker.as_ptr();
-            shrinker.count_objects = Some(count_objects);
-            shrinker.scan_objects = Some(scan_objects);
-            bindings::shrinker_register(shrinker);
+            (*raw).count_objects = Some(count_objects);
+            (*raw).scan_objects = Some(scan_objects);
+            bindings::shrinker_register(raw);
         }
         Ok(Shrinker(shrinker))
     }
@@ -287,9 +314,10 @@ unsafe extern "C" fn scan_objects(
 ) -> c_ulong {
     // SAFETY: By this function's contract.
     let most = unsafe { (*control).nr_to_scan } as usize;
-    match POOLS.try_lock() {
-        Some(pools) => free(&pools, most, |_| true) as c_ulong,
-        // SHRINK_STOP: somebody is at it.
-        None => c_ulong::MAX,
-    }
+    let mut freed = 0;
+    for_each_user(|user| {
+        freed += free(user, most - freed, |_| true);
+        freed < most
+    });
+    freed as c_ulong
 }

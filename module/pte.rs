@@ -6,7 +6,11 @@
 //! Lock order: `i_mmap_rwsem` (swap) or the faulting VMA's lock and the slot
 //! lock (fault) → page table lock.
 
-use kernel::{bindings, prelude::*};
+use kernel::{
+    bindings,
+    prelude::*,
+    sync::atomic::{Atomic, Relaxed},
+};
 
 use crate::{
     ffi,
@@ -15,6 +19,18 @@ use crate::{
     space::{Locked, VmaInTree},
     tlb::Cpus,
 };
+
+/// Whether an entry whose Accessed bit is clear was never cached.
+static TRUSTS_ACCESSED: Atomic<bool> = Atomic::new(false);
+
+/// Looks at the CPU, once.
+pub(crate) fn init() {
+    TRUSTS_ACCESSED.store(ffi::accessed_is_promised(), Relaxed);
+}
+
+fn trusts_accessed() -> bool {
+    TRUSTS_ACCESSED.load(Relaxed)
+}
 
 /// One page-table entry, locked.
 struct Entry {
@@ -59,12 +75,12 @@ impl Entry {
         unsafe { ffi::jit_pte_points_to(self.pte, version.pfn()) }
     }
 
-    /// Points the entry to `version`; says whether a CPU had used it before.
+    /// Points the entry to `version`; says whether a CPU may have used it before.
     fn exchange(&self, version: &Version) -> bool {
         // SAFETY: The entry is locked and belongs to `vma`. The page outlives
         // the entry: whoever replaces it frees it after all TLBs are flushed.
         let found = unsafe { ffi::jit_pte_exchange(self.vma, self.addr, self.pte, version.pfn()) };
-        found & ffi::PTE_PRESENT != 0 && found & ffi::PTE_ACCESSED != 0
+        found & ffi::PTE_PRESENT != 0 && (found & ffi::PTE_ACCESSED != 0 || !trusts_accessed())
     }
 }
 
@@ -84,13 +100,12 @@ pub(crate) fn swap_everywhere(
     cpus: &mut Cpus,
 ) -> Swapped {
     let mut swapped = Swapped::default();
-    space.for_each_vma(|vma| {
+    space.for_each_vma_of(pgoff, |vma| {
         if let Some(addr) = vma.address_of(pgoff) {
             let accessed = swap_one(vma, addr, version, &mut swapped);
             if accessed {
-                swapped.accessed = true;
                 // SAFETY: The address space lives while its VMA is in the tree.
-                unsafe { cpus.add_mm(vma.mm()) };
+                swapped.accessed |= unsafe { cpus.add_mm(vma.mm()) };
             }
         }
     });

@@ -3,26 +3,29 @@
 //! One publication: segments from userspace become code that CPUs execute.
 //!
 //! ```text
-//!  copy in ─▶ turn ─▶ place ─▶ allocate ─▶ for each page, last to first: ─▶ retire
-//!  (may fail, nothing changed yet)         slot, then entries (can't fail)
+//!  copy in ─▶ turn ─▶ place ─▶ is there enough memory? ─▶ for each page, last to
+//!  (may fail)  ▲                     │ no                 first: slot, then
+//!              └── allocate, ◀───────┘                    entries ─▶ retire
+//!                  off turn                               (can't fail)
 //! ```
 //!
 //! What is added to one page that nobody can see takes a shorter way: it needs
 //! no memory and replaces nothing.
 //!
-//! Lock order: see `region.rs`. User memory is read before the turn is taken,
-//! and no result is written back.
+//! Lock order: see `region.rs`. User memory is read, and memory allocated, while
+//! no turn is held; no result is written back.
 
-use kernel::{alloc::KVec, prelude::*, sync::Arc, uaccess::UserSlice};
+use kernel::{alloc::KVVec, prelude::*, sync::Arc, uaccess::UserSlice};
 
 use crate::{
-    error::errno,
-    ffi,
-    holes::Spare,
-    page::{Blank, Version},
+    error::{errno, quota},
+    ffi, holes,
+    page::{Blank, Still, Version},
     pages::state_of,
+    parameters,
     plan::{
         abi::{self, Publish, PAGE_SIZE},
+        ledger,
         lifecycle::{change, must_flush_after, must_flush_before, Change, Swapped},
         refusal::Refusal,
         request::{self, page_round, Kind},
@@ -30,54 +33,136 @@ use crate::{
         stale::{looks_like_int_3, wants_after, wants_before, INT_IMM8},
     },
     pte,
-    region::{Region, Turn},
+    region::{Region, State},
     retire,
-    stage::{user_ptr, Stage, Supply},
-    tlb::Cpus,
+    stage::{user_ptr, Bytes, Stage},
 };
 
 /// `JIT_APPEND` and `JIT_FILL`. Returns the offset of the first segment.
 pub(crate) fn publish(region: &Arc<Region>, arg: &Publish, kind: Kind) -> Result<u64> {
     request::publish(arg, kind).map_err(errno)?;
+    check_not_stopped()?;
     let mut stage = region.take_stage()?;
     let result = stage
         .copy_in(arg, kind, region)
-        .and_then(|()| in_turn(region, arg, kind, &mut stage));
+        .and_then(|()| in_turns(region, arg, kind, &mut stage));
     region.put_stage(stage);
     result
 }
 
-fn in_turn(region: &Arc<Region>, arg: &Publish, kind: Kind, stage: &mut Stage) -> Result<u64> {
-    let mut turn = region.turn.lock();
+/// Fails with `ESHUTDOWN` if the administrator has stopped new code.
+pub(crate) fn check_not_stopped() -> Result {
+    match parameters::stop() {
+        true => Err(errno(Refusal::Stopped)),
+        false => Ok(()),
+    }
+}
+
+/// What a publication lacks.
+enum Lack {
+    /// Pages, for so many that it touches.
+    Pages(usize),
+    /// Room for so many replaced pages to wait.
+    Waiting(usize),
+    /// Memory for so many more reserved ranges.
+    Ranges(usize),
+}
+
+/// Takes turns until it has all the memory it needs: each brings more of it, and
+/// a publication needs no more than its segments say.
+fn in_turns(region: &Arc<Region>, arg: &Publish, kind: Kind, stage: &mut Stage) -> Result<u64> {
+    loop {
+        let lack = match in_turn(region, arg, kind, stage)? {
+            Ok(offset) => return Ok(offset),
+            Err(lack) => lack,
+        };
+        match lack {
+            Lack::Pages(touched) => stage.supply(region, touched)?,
+            Lack::Waiting(count) => region.waiting.make_room(count)?,
+            Lack::Ranges(count) => stage.spare.reserve(count)?,
+        }
+    }
+}
+
+/// One turn: publishes, or says what is missing.
+fn in_turn(
+    region: &Arc<Region>,
+    arg: &Publish,
+    kind: Kind,
+    stage: &mut Stage,
+) -> Result<Result<u64, Lack>> {
+    let state = &mut *region.turn.lock()?;
     region.check_publisher()?;
     let cursor = match kind {
-        Kind::Append => place_append(stage, arg, region, &turn)?,
-        Kind::Fill => place_fill(stage, &mut turn)?,
+        Kind::Append => place_append(stage, arg, region, state.cursor)?,
+        Kind::Fill => place_fill(stage, region, state)?,
     };
-    if kind == Kind::Fill || !add_unseen(region, stage) {
-        let supplies = Supplies::get(region, stage, kind)?;
-        if makes_old_ambiguous(region, stage) && region.pending() != 0 {
-            retire::flush(region, &mut Cpus::none());
+    if kind == Kind::Fill || !add_unseen(region, stage, cursor) {
+        if let Some(lack) = lack(region, kind, stage, state) {
+            return Ok(Err(lack));
+        }
+        if makes_old_ambiguous(region, stage) {
+            retire::flush(region, &mut state.stale);
         }
         let sync = arg.flags & abi::PUBLISH_SYNC != 0 || is_ambiguous(region, stage);
-        commit(region, &mut turn, stage, supplies, sync);
+        commit(region, state, stage, sync);
+        let filled = match kind {
+            Kind::Append => &[][..],
+            Kind::Fill => &stage.spans,
+        };
+        region.pages.end(cursor, filled, &mut stage.spare);
     }
+    state.cursor = cursor;
     count(region, stage);
-    turn.cursor = cursor;
-    Ok(first_offset(stage))
+    Ok(Ok(first_offset(stage)))
+}
+
+/// What is missing, so that from here on it can't fail half-way.
+fn lack(region: &Region, kind: Kind, stage: &mut Stage, state: &mut State) -> Option<Lack> {
+    if kind == Kind::Fill && stage.spare.len() < stage.spans.len() {
+        return Some(Lack::Ranges(stage.spans.len()));
+    }
+    let touched = stage.touched();
+    if !stage.gather(region, touched) {
+        return Some(Lack::Pages(touched));
+    }
+    // How many may be replaced: behind the cursor's page there is nothing, nor is
+    // there on a page that lies wholly in a reserved range.
+    let replaced = match kind {
+        Kind::Append => 1,
+        Kind::Fill => touched.min(2 * stage.spans.len()),
+    };
+    if is_full(region, replaced) {
+        // What is over needs no flush.
+        while retire::harvest(region, usize::MAX, |_| ()) {}
+    }
+    if is_full(region, replaced) {
+        retire::flush(region, &mut state.stale);
+        while retire::harvest(region, usize::MAX, |_| ()) {}
+    }
+    (!region.waiting.has_room(replaced)).then_some(Lack::Waiting(replaced))
+}
+
+/// Whether so many pages wait that `replaced` more are beyond the bound.
+fn is_full(region: &Region, replaced: usize) -> bool {
+    let waiting = region.waiting.len();
+    waiting != 0 && ledger::must_flush(retire::bound(), waiting, replaced)
 }
 
 /// Writes to a page that no CPU can see, if that is all there is to do. Then
 /// nothing of it can be stale, so nothing is flushed whatever was asked for.
-fn add_unseen(region: &Region, stage: &Stage) -> bool {
+fn add_unseen(region: &Region, stage: &Stage, cursor: u64) -> bool {
     let &[span] = &stage.spans[..] else {
         return false;
     };
     let page = span.first_page() as usize;
     let done = span.is_on_one_page()
-        && region.pages.write_unseen(page, |version| {
-            let at = (span.start % PAGE_SIZE as u64) as usize;
-            version.write_unseen(at, &stage.bytes);
+        && region.pages.append_unseen(page, cursor, |version| {
+            let mut at = (span.start % PAGE_SIZE as u64) as usize;
+            stage.bytes.for_each(0, stage.bytes.len(), |piece| {
+                version.write(at, piece);
+                at += piece.len();
+            });
         });
     region.counters.in_place.add(u64::from(done));
     done
@@ -95,9 +180,15 @@ fn first_offset(stage: &Stage) -> u64 {
 }
 
 /// Places the segments at the cursor. Returns the cursor behind them.
-fn place_append(stage: &mut Stage, arg: &Publish, region: &Region, turn: &Turn) -> Result<u64> {
+fn place_append(stage: &mut Stage, arg: &Publish, region: &Region, from: u64) -> Result<u64> {
+    if let Some((cursor, behind)) = stage.placed {
+        if cursor == from {
+            return Ok(behind);
+        }
+    }
+    stage.clear_spans();
     let fresh = arg.flags & abi::PUBLISH_FRESH != 0;
-    let mut cursor = turn.cursor;
+    let mut cursor = from;
     if fresh {
         cursor = page_round(cursor);
     }
@@ -116,11 +207,13 @@ fn place_append(stage: &mut Stage, arg: &Publish, region: &Region, turn: &Turn) 
     if arg.expect != abi::ANY_OFFSET && arg.expect != first_offset(stage) {
         return Err(errno(Refusal::Moved));
     }
+    stage.placed = Some((from, cursor));
     Ok(cursor)
 }
 
 /// Places the segments where they ask to be. Returns the cursor, unchanged.
-fn place_fill(stage: &mut Stage, turn: &mut Turn) -> Result<u64> {
+fn place_fill(stage: &mut Stage, region: &Region, state: &mut State) -> Result<u64> {
+    stage.clear_spans();
     let mut start = 0;
     for index in 0..stage.segments.len() {
         let segment = stage.segments[index];
@@ -132,61 +225,58 @@ fn place_fill(stage: &mut Stage, turn: &mut Turn) -> Result<u64> {
         start += usize::try_from(segment.len)?;
     }
     span::check_ascending(&stage.spans).map_err(errno)?;
-    turn.holes.check(&stage.spans)?;
-    Region::charge_holes(turn, stage.spans.len())?;
-    Ok(turn.cursor)
-}
-
-/// What a publication needs beside its supplies, so that it can't fail
-/// half-way.
-struct Supplies {
-    reservation: retire::Reservation,
-    holes: Spare,
-}
-
-impl Supplies {
-    fn get(region: &Region, stage: &mut Stage, kind: Kind) -> Result<Self> {
-        let mut existing = 0;
-        for touched in Descending::new(&stage.spans) {
-            ffi::check_alive()?;
-            let old = region.pages.get(usize::try_from(touched.page)?);
-            existing += usize::from(old.is_some());
-            region.pool.make_room(state_of(old.as_deref()));
-            let blank = region.blank()?;
-            stage
-                .supplies
-                .push(Supply { old, blank }, GFP_KERNEL_ACCOUNT)?;
-        }
-        stage.retired.reserve(existing, GFP_KERNEL_ACCOUNT)?;
-        let holes = Spare::new(match kind {
-            Kind::Append => 0,
-            Kind::Fill => stage.spans.len(),
-        })?;
-        Ok(Supplies {
-            reservation: retire::reserve(region, existing),
-            holes,
-        })
+    region.pages.check_reserved(&stage.spans)?;
+    let ranges = region.pages.holes() + stage.spans.len();
+    if ranges > holes::MOST + abi::MAX_SEGMENTS as usize {
+        return Err(quota());
     }
+    state.charge_holes(ranges)?;
+    Ok(state.cursor)
+}
+
+/// The last byte of a span.
+fn last_byte(stage: &Stage, index: usize) -> Option<u8> {
+    let end = stage.starts[index] + stage.spans[index].len as usize;
+    stage.bytes.slice(end - 1, 1)?.first().copied()
 }
 
 /// Whether a stale trap in this code could be taken for `int 3`: it is followed
 /// by a flush.
 fn is_ambiguous(region: &Region, stage: &Stage) -> bool {
     (0..stage.spans.len()).any(|index| {
-        let bytes = stage.bytes_of(index);
-        let before = wants_before(bytes).then(|| byte_before(region, stage, index));
-        looks_like_int_3(before.flatten(), bytes, None)
+        let (start, len) = (stage.starts[index], stage.spans[index].len as usize);
+        let before = || byte_before(region, stage, index);
+        match stage.bytes.slice(start, len) {
+            Some(all) => is_int_3_after(before, all, [all]),
+            None => {
+                let first = stage.bytes.slice(start, 1).unwrap_or(&[]);
+                is_int_3_after(before, first, stage.bytes.pieces(start, len))
+            }
+        }
     })
 }
 
+/// Whether `pieces`, which begin with `first`, look like `int 3` behind `before`.
+fn is_int_3_after<'a>(
+    before: impl FnOnce() -> Option<u8>,
+    first: &[u8],
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> bool {
+    let before = wants_before(first).then(before);
+    looks_like_int_3(before.flatten(), pieces, None)
+}
+
 /// Whether a stale trap in code that was published earlier, right after this,
-/// could be taken for `int 3` once this is there: then what is stale goes first.
+/// could be taken for `int 3` once this is there, and a CPU may meet one: then
+/// what is stale goes first.
 fn makes_old_ambiguous(region: &Region, stage: &Stage) -> bool {
     (0..stage.spans.len()).any(|index| {
-        let bytes = stage.bytes_of(index);
         let end = stage.spans[index].end();
-        let last = &bytes[bytes.len().saturating_sub(1)..];
-        wants_after(bytes) && looks_like_int_3(None, last, region.pages.byte(end))
+        last_byte(stage, index).is_some_and(|last| {
+            wants_after(&[last])
+                && looks_like_int_3(None, [&[last][..]], region.pages.byte(end))
+                && region.waiting.is_outdated(region.pages.replaced(end))
+        })
     })
 }
 
@@ -198,39 +288,33 @@ fn byte_before(region: &Region, stage: &Stage, index: usize) -> Option<u8> {
         return Some(INT_IMM8);
     }
     match index.checked_sub(1) {
-        Some(before) if stage.spans[before].end() == start => {
-            stage.bytes_of(before).last().copied()
-        }
+        Some(before) if stage.spans[before].end() == start => last_byte(stage, before),
         _ => region.pages.byte(start.checked_sub(1)?),
     }
 }
 
-/// Publishes. Can't fail.
-fn commit(
-    region: &Arc<Region>,
-    turn: &mut Turn,
-    stage: &mut Stage,
-    supplies: Supplies,
-    sync: bool,
-) {
-    turn.cpus.clear();
+/// Publishes. Can't fail. [`Pages::end`](crate::pages::Pages::end) comes next.
+fn commit(region: &Arc<Region>, state: &mut State, stage: &mut Stage, sync: bool) {
     let Stage {
         spans,
         starts,
         bytes,
-        supplies: pages,
+        blanks,
         retired,
+        replaces,
         ..
     } = stage;
+    region.pages.begin();
     let mut stale = false;
     // The page after the one at hand, if this publication swapped it.
     let mut next: Option<(u64, Swapped)> = None;
-    for (touched, supply) in Descending::new(spans).zip(pages.drain_all()) {
+    // Bytes before this one are still to be published.
+    let mut left = bytes.len();
+    for touched in Descending::new(spans) {
         let write = Write {
             region,
             spans,
             starts,
-            bytes,
             touched,
         };
         let after = match next {
@@ -239,18 +323,24 @@ fn commit(
         };
         if must_flush_before(write.crosses_after(), after) {
             region.counters.straddles.add(1);
-            retire::flush(region, &mut turn.cpus);
+            retire::flush(region, &mut state.stale);
             stale = false;
         }
-        let swapped = write.publish(supply, turn, retired);
+        let blank = blanks.pop().or_else(|| bytes.take_empty(left));
+        let (swapped, unused) = write.publish(bytes, blank, state, retired);
+        if let Some(blank) = unused {
+            // There is room: it was taken out just now, or others were.
+            let _ = blanks.push_within_capacity(blank);
+        }
+        left = write.first_byte();
         stale |= swapped.may_be_stale();
+        *replaces |= swapped.entries != 0;
         next = Some((touched.page, swapped));
     }
     if must_flush_after(sync, stale) {
-        retire::flush(region, &mut turn.cpus);
+        retire::flush(region, &mut state.stale);
     }
-    turn.holes.take(spans, supplies.holes);
-    retire::retire(region, retired, &turn.cpus, supplies.reservation);
+    retire::retire(region, retired, &mut state.stale);
 }
 
 /// One page of a publication.
@@ -258,7 +348,6 @@ struct Write<'a> {
     region: &'a Region,
     spans: &'a [Span],
     starts: &'a [usize],
-    bytes: &'a [u8],
     touched: Touched,
 }
 
@@ -268,13 +357,26 @@ impl Write<'_> {
     }
 
     /// Calls `write` with each piece of the page: offset in the page, bytes.
-    fn pieces(&self, mut write: impl FnMut(usize, &[u8])) {
+    fn pieces(&self, bytes: &Bytes, mut write: impl FnMut(usize, &[u8])) {
         for index in self.touched.from..self.touched.to {
             if let Some(piece) = self.spans[index].piece(self.touched.page) {
-                let from = self.starts[index] + piece.in_span;
-                write(piece.in_page, &self.bytes[from..from + piece.len]);
+                let mut at = piece.in_page;
+                bytes.for_each(self.starts[index] + piece.in_span, piece.len, |some| {
+                    write(at, some);
+                    at += some.len();
+                });
             }
         }
+    }
+
+    /// The first of all bytes that lies on the page.
+    fn first_byte(&self) -> usize {
+        let index = self.touched.from;
+        let piece = self
+            .spans
+            .get(index)
+            .and_then(|span| span.piece(self.touched.page));
+        piece.map_or(0, |piece| self.starts[index] + piece.in_span)
     }
 
     /// Whether some span goes on from this page to the one after it.
@@ -283,32 +385,41 @@ impl Write<'_> {
         last.is_some_and(|span| span.crosses_after(self.touched.page))
     }
 
+    /// Returns what the swap found, and the blank page if it was not needed.
     fn publish(
         &self,
-        supply: Supply,
-        turn: &mut Turn,
-        retired: &mut KVec<Arc<Version>>,
-    ) -> Swapped {
-        let Supply { old, blank } = supply;
+        bytes: &Bytes,
+        blank: Option<Blank>,
+        state: &mut State,
+        retired: &mut KVVec<Arc<Version>>,
+    ) -> (Swapped, Option<Blank>) {
+        // There is one: that many were gathered.
+        let Some(blank) = blank else {
+            pr_warn!("a publication lacks a page\n");
+            return (Swapped::default(), None);
+        };
+        let old = self.region.pages.get(self.page());
         match (change(state_of(old.as_deref())), old) {
-            (Change::InPlace, _) if self.in_place() => self.region.pool.keep(blank),
+            (Change::InPlace, _) if self.in_place(bytes) => (Swapped::default(), Some(blank)),
             // A fault may have mapped the page since it was looked at.
             (Change::InPlace | Change::Replace, Some(old)) => {
-                return self.replace(old, blank, turn, retired)
+                (self.replace(old, bytes, blank, state, retired), None)
             }
-            (Change::Create | Change::InPlace | Change::Replace, _) => self.create(blank),
+            (Change::Create | Change::InPlace | Change::Replace, _) => {
+                self.create(bytes, blank);
+                (Swapped::default(), None)
+            }
         }
-        Swapped::default()
     }
 
-    fn create(&self, mut blank: Blank) {
-        self.pieces(|at, bytes| blank.write(at, bytes));
+    fn create(&self, bytes: &Bytes, mut blank: Blank) {
+        self.pieces(bytes, |at, some| blank.write(at, some));
         self.region.pages.put(self.page(), blank.into_version());
     }
 
-    fn in_place(&self) -> bool {
+    fn in_place(&self, bytes: &Bytes) -> bool {
         let done = self.region.pages.write_unseen(self.page(), |version| {
-            self.pieces(|at, bytes| version.write_unseen(at, bytes));
+            self.pieces(bytes, |at, some| version.write(at, some));
         });
         if done {
             self.region.counters.in_place.add(1);
@@ -320,40 +431,52 @@ impl Write<'_> {
     fn replace(
         &self,
         old: Arc<Version>,
+        bytes: &Bytes,
         mut blank: Blank,
-        turn: &mut Turn,
-        retired: &mut KVec<Arc<Version>>,
+        state: &mut State,
+        retired: &mut KVVec<Arc<Version>>,
     ) -> Swapped {
-        let Some(space) = &self.region.space else {
+        let (Some(space), Some(still)) = (&self.region.space, Still::seen(&old)) else {
             return Swapped::default();
         };
-        blank.copy_from(&old);
+        blank.copy_from(still);
+        let replaced = old.replaced();
         // Whoever frees the old version, or uses it again, is the only holder.
         drop(old);
-        self.pieces(|at, bytes| blank.write(at, bytes));
+        self.pieces(bytes, |at, some| blank.write(at, some));
         let new = blank.into_version();
         new.set_seen();
         let old = self.region.pages.put(self.page(), new.clone());
         let pgoff = self.region.first_pgoff() + self.page();
-        let mut swapped = pte::swap_everywhere(&space.lock(), pgoff, &new, &mut turn.cpus);
+        let mut swapped = pte::swap_everywhere(&space.lock(), pgoff, &new, &mut state.stale.now);
         // A TLB may have kept a version from before the last one.
-        swapped.outdated = self.region.pending() != 0;
+        swapped.outdated = !swapped.accessed && self.region.waiting.is_outdated(replaced);
+        new.set_replaced(match swapped.accessed {
+            true => self.region.waiting.next(),
+            false => replaced,
+        });
         self.region.counters.swaps.add(u64::from(swapped.entries));
         if let Some(old) = old {
+            old.give_up(&self.region.account);
             self.give_up(old, swapped, retired);
         }
         swapped
     }
 
     /// An entry that no CPU has used was never cached: nothing to wait for.
-    fn give_up(&self, old: Arc<Version>, swapped: Swapped, retired: &mut KVec<Arc<Version>>) {
+    fn give_up(&self, old: Arc<Version>, swapped: Swapped, retired: &mut KVVec<Arc<Version>>) {
         if swapped.accessed {
-            // Room for it was made: the page existed.
-            let _ = retired.push_within_capacity(old);
+            if let Err(lost) = retired.push_within_capacity(old) {
+                // Can't happen: room was made. A TLB may hold a translation to
+                // it, so it is never freed.
+                core::mem::forget(lost);
+                pr_warn!("a replaced page is lost\n");
+            }
             return;
         }
         self.region.counters.retired.add(1);
-        self.region.take_back(old, |_| ());
+        // SAFETY: No entry points to it any more, and none that did was cached.
+        unsafe { self.region.take_back(old, |_| ()) };
         self.region.counters.freed.add(1);
     }
 }
@@ -362,14 +485,11 @@ impl Write<'_> {
 /// with `EFAULT`, `ENOMEM`, `EDQUOT` or `EINTR`.
 pub(crate) fn fill_new(region: &Region, source: u64, len: u64) -> Result {
     let mut reader = UserSlice::new(user_ptr(source)?, usize::try_from(len)?).reader();
-    let mut buffer: KVec<u8> = KVec::from_elem(0, PAGE_SIZE, GFP_KERNEL)?;
     let mut page = 0;
     while !reader.is_empty() {
         ffi::check_alive()?;
-        let piece = reader.len().min(PAGE_SIZE);
-        reader.read_slice(&mut buffer[..piece])?;
         let mut blank = region.blank()?;
-        blank.write(0, &buffer[..piece]);
+        blank.read_in(&mut reader)?;
         region.pages.put(page, blank.into_version());
         page += 1;
     }

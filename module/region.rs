@@ -3,41 +3,45 @@
 //! One code space: its pages, who may publish into it, its counters. What a
 //! publication does is in `publish.rs`.
 //!
-//! Lock order: [`Region::turn`] (one publication at a time; sleeps) →
-//! `i_mmap_rwsem` → page table lock; and turn → slot lock, retire locks, locks
-//! of `pool.rs`. Nothing that holds an mmap_lock takes a turn, and user memory is
-//! never touched under it, so no process can hold up another's publication.
-//! Owner: the open file, the append handle, each VMA and each retired page
-//! hold a reference.
+//! Lock order: [`Region::turn`] (one publication at a time; a mutex whose waiters
+//! can be killed) → `i_mmap_rwsem` → page table lock; and turn → the lock of the
+//! pages, spinlocks of `retire.rs` and `pool.rs`. Under the turn no memory is
+//! allocated and no user memory is touched, and nothing that holds an mmap_lock
+//! takes a turn: so only who publishes into the same region waits for it. A clone
+//! and statistics take none.
+//! Owner: the open file, the append handle and each VMA hold a reference, and the
+//! reclaim thread as long as some of its pages wait.
 
 use kernel::{
-    alloc::KVec,
-    current,
+    bindings, current,
     mm::Mm,
     prelude::*,
     sync::{
         aref::ARef,
         atomic::{Atomic, Relaxed},
-        new_mutex, new_spinlock, Arc, Mutex, SpinLock,
+        static_lock_class, Arc,
     },
 };
 
 use crate::{
-    error::errno,
+    error::{errno, quota},
     ffi,
-    holes::{Holes, Room},
+    holder::Holders,
+    holes::{self, Holes, Room, Spare},
+    kept::Kept,
     page::{Blank, Effort, Version},
-    pages::Pages,
+    pages::{Pages, Rest, Shared},
     plan::{
         abi::{self, PAGE_SIZE},
         request,
         span::{self, Span},
     },
     pool::{self, Pool},
+    retire::{self, Stale, Waiting},
     space::Space,
     stage::Stage,
-    tlb::Cpus,
-    user::{Charge, User, What},
+    turn::Turn,
+    user::{Account, Charge, What},
 };
 
 /// Who may publish into a region.
@@ -73,21 +77,23 @@ impl Publishers {
     }
 }
 
-/// What a publication changes, beside pages.
-pub(crate) struct Turn {
-    /// Bytes published or reserved.
+/// What the turn guards.
+pub(crate) struct State {
+    /// Bytes published or reserved, as the pages know it too.
     pub(crate) cursor: u64,
-    pub(crate) holes: Holes,
-    /// For the most of them that there were.
+    /// For the most reserved ranges that there were.
     holes_charge: Charge,
-    /// CPUs that may hold entries which this publication replaced.
-    pub(crate) cpus: Cpus,
+    /// For the pages that a clone shares with its source.
+    shared_charge: Charge,
+    /// CPUs that may hold entries which were replaced.
+    pub(crate) stale: Stale,
 }
 
-/// Where a new region's first publication goes.
-struct Start {
-    cursor: u64,
-    holes: Holes,
+impl State {
+    /// Has the user pay for `ranges` reserved ranges, or fails with `EDQUOT`.
+    pub(crate) fn charge_holes(&mut self, ranges: usize) -> Result {
+        self.holes_charge.grow_to(Holes::memory(ranges))
+    }
 }
 
 /// The counters of [`abi::Stats`].
@@ -104,6 +110,8 @@ pub(crate) struct Counters {
     pub(crate) flushes: Counter,
     pub(crate) ipis: Counter,
     pub(crate) straddles: Counter,
+    pub(crate) ticks: Counter,
+    pub(crate) spared: Counter,
 }
 
 /// An event count.
@@ -126,28 +134,44 @@ impl Counter {
 }
 
 /// A code space.
-#[pin_data]
+#[pin_data(PinnedDrop)]
 pub(crate) struct Region {
-    /// Where its mappings are. None for the result of `JIT_CREATE_CODE`, of
-    /// which nothing is ever replaced.
+    /// Where its mappings are. None in unit tests, which map nothing.
     pub(crate) space: Option<Arc<Space>>,
     first_pgoff: usize,
     capacity: u64,
     publishers: Publishers,
     /// Set under the turn, for good.
     sealed: Atomic<bool>,
-    pub(crate) user: Arc<User>,
+    /// Others may have some of its pages too.
+    is_cloned: Atomic<bool>,
+    pub(crate) account: Arc<Account>,
     _charge: Charge,
     _pages_charge: Charge,
     pub(crate) counters: Counters,
     #[pin]
     pub(crate) pages: Pages,
     #[pin]
-    pub(crate) turn: Mutex<Turn>,
-    pub(crate) pool: Pool,
+    pub(crate) turn: Turn<State>,
     #[pin]
-    stage: SpinLock<Option<KBox<Stage>>>,
+    pub(crate) waiting: Waiting,
+    pub(crate) pool: Pool,
+    stage: Kept<Stage>,
+    #[pin]
+    pub(crate) holders: Holders,
 }
+
+#[pinned_drop]
+impl PinnedDrop for Region {
+    fn drop(self: Pin<&mut Self>) {
+        if self.is_cloned.load(Relaxed) {
+            self.pages.give_up(&self.account);
+        }
+    }
+}
+
+/// What a region takes beside its table and its code, in pages.
+const OVERHEAD: usize = 1;
 
 impl Region {
     /// An empty region of `capacity` bytes, whole pages, whose first page is
@@ -158,29 +182,25 @@ impl Region {
         capacity: u64,
         publishers: Publishers,
     ) -> Result<Arc<Self>> {
-        let start = Start {
-            cursor: 0,
-            holes: Holes::new(),
-        };
-        Region::starting_at(start, space, first_pgoff, capacity, publishers)
-    }
-
-    fn starting_at(
-        start: Start,
-        space: Option<Arc<Space>>,
-        first_pgoff: usize,
-        capacity: u64,
-        publishers: Publishers,
-    ) -> Result<Arc<Self>> {
-        let (user, charge) = User::charged(What::Region)?;
+        let account = Account::new()?;
+        let charge = Charge::new(&account, What::Region, 1)?;
         let count = usize::try_from(capacity)? / PAGE_SIZE;
-        let pages_charge = Charge::new(&user, What::Page, Pages::memory(count))?;
-        let holes_charge = Charge::new(&user, What::Page, start.holes.pages_with(0))?;
+        let pages_charge = Charge::new(&account, What::Page, Pages::memory(count) + OVERHEAD)?;
+        let nothing = || Charge::new(&account, What::Page, 0);
+        let (holes_charge, shared_charge) = (nothing()?, nothing()?);
         let pages = Pages::new(count)?;
-        // Nothing is ever replaced without a space.
-        let pool = match space {
-            Some(_) => Pool::new(&user)?,
-            None => Pool::none(),
+        // Nothing is ever replaced where nobody publishes, or nothing is mapped.
+        let replaces = space.is_some() && !matches!(publishers, Publishers::Nobody);
+        let waiting = Waiting::new(replaces)?;
+        let pool = match replaces {
+            true => Pool::new(account.user())?,
+            false => Pool::none(),
+        };
+        let state = State {
+            cursor: 0,
+            holes_charge,
+            shared_charge,
+            stale: Stale::none(),
         };
         Arc::pin_init(
             pin_init!(Region {
@@ -189,21 +209,19 @@ impl Region {
                 capacity,
                 publishers,
                 sealed: Atomic::new(false),
-                user,
+                is_cloned: Atomic::new(false),
+                account,
                 _charge: charge,
                 _pages_charge: pages_charge,
                 counters: Counters::default(),
                 pages <- pages,
-                turn <- new_mutex!(Turn {
-                    cursor: start.cursor,
-                    holes: start.holes,
-                    holes_charge,
-                    cpus: Cpus::none(),
-                }, "jit_turn"),
+                turn <- Turn::new(state, c"jit_turn", static_lock_class!()),
+                waiting <- waiting,
                 pool,
-                stage <- new_spinlock!(None, "jit_stage"),
+                stage: Kept::none(),
+                holders <- Holders::new(),
             }),
-            GFP_KERNEL_ACCOUNT,
+            ffi::CHARGED,
         )
     }
 
@@ -233,29 +251,33 @@ impl Region {
         request::may_publish(sealed, any, self.publishers.includes_current()).map_err(errno)
     }
 
-    /// Has the user pay for `more` reserved ranges, or fails with `EDQUOT`.
-    pub(crate) fn charge_holes(turn: &mut Turn, more: usize) -> Result {
-        turn.holes_charge.grow_to(turn.holes.pages_with(more))
+    /// Whether nothing will ever be published into it again.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.sealed.load(Relaxed)
     }
 
     /// `JIT_RESERVE`: sets a range at the cursor aside. Returns its offset.
     pub(crate) fn reserve(&self, arg: &abi::Reserve) -> Result<u64> {
         request::reserve(arg).map_err(errno)?;
         let room = Room::new()?;
-        let mut turn = self.turn.lock();
+        let mut state = self.turn.lock()?;
         self.check_publisher()?;
         let span: Span =
-            span::place(turn.cursor, self.capacity, arg.len, arg.align_log2).map_err(errno)?;
-        Region::charge_holes(&mut turn, 1)?;
-        turn.holes.add(span, room);
-        turn.cursor = span.end();
+            span::place(state.cursor, self.capacity, arg.len, arg.align_log2).map_err(errno)?;
+        let ranges = self.pages.holes() + 1;
+        if ranges > holes::MOST {
+            return Err(quota());
+        }
+        state.charge_holes(ranges)?;
+        self.pages.reserve(span, room);
+        state.cursor = span.end();
         Ok(span.start)
     }
 
     /// `JIT_SEAL`. Sealing twice is no error.
     pub(crate) fn seal(&self) -> Result {
         // Whoever has published so far is through when this returns.
-        let _turn = self.turn.lock();
+        let _state = self.turn.lock()?;
         if !self.publishers.includes_current() {
             return Err(EPERM);
         }
@@ -263,96 +285,147 @@ impl Region {
         Ok(())
     }
 
-    /// `len` bytes are there, and no more will be.
+    /// `len` bytes are there, and no more will be. Nobody else knows the region.
     pub(crate) fn finish(&self, len: u64) {
-        self.turn.lock().cursor = len;
+        self.pages.set_cursor(len);
         self.sealed.store(true, Relaxed);
     }
 
     /// `JIT_CLONE`: a region that starts as a copy of this one and shares its
-    /// pages. Nobody publishes into this one meanwhile.
+    /// pages. What is published meanwhile is in it as a whole or not at all.
+    ///
+    /// Who publishes never waits for a clone: it takes no turn, copies what does
+    /// not change, then what has changed meanwhile, until that is little enough
+    /// to be copied at once, between two publications.
     pub(crate) fn try_clone(
         &self,
         space: Arc<Space>,
         publishers: Publishers,
     ) -> Result<Arc<Region>> {
-        const STEP: usize = 512;
-        let mut versions = KVec::with_capacity(STEP, GFP_KERNEL)?;
-        let turn = self.turn.lock();
-        let start = Start {
-            cursor: turn.cursor,
-            holes: turn.holes.try_clone()?,
-        };
-        let first_pgoff = self.first_pgoff;
-        let copy = Region::starting_at(start, Some(space), first_pgoff, self.capacity, publishers)?;
-        let count = usize::try_from(self.capacity)? / PAGE_SIZE;
-        for first in (0..count).step_by(STEP) {
-            ffi::check_alive()?;
-            let pages = first..count.min(first + STEP);
-            self.pages.share(pages, &mut versions);
-            for (page, version) in versions.drain_all() {
-                copy.pages.put(page, version);
+        self.is_cloned.store(true, Relaxed);
+        let copy = Region::new(Some(space), self.first_pgoff, self.capacity, publishers)?;
+        let mut shared = Shared::with_room(Shared::GROUPS)?;
+        let mut rooms = Spare::new();
+        let mut since = 0;
+        loop {
+            since = self.pages.share(since, &copy.pages)?;
+            let ranges = self.pages.holes();
+            copy.turn.lock()?.charge_holes(ranges)?;
+            copy.pay_for_shared()?;
+            // A few more than there are: others may come.
+            rooms.reserve(ranges + 8)?;
+            match self
+                .pages
+                .share_rest(since, &copy.pages, &mut shared, &mut rooms)
+            {
+                Rest::Copied => break,
+                Rest::HalfDone => ffi::pause()?,
+                Rest::TooMuch => (),
             }
         }
+        copy.pay_for_shared()?;
+        copy.waiting.start_after(&self.waiting);
+        copy.turn.lock()?.cursor = copy.pages.cursor();
         Ok(copy)
     }
 
-    /// A blank page, from the pool or new. Fails with `ENOMEM` or `EDQUOT`, but
-    /// not for the sake of pages that the user's regions keep.
+    /// A clone pays for every page that it shares, as long as it lives: so it can
+    /// keep nothing on the account of its source.
+    fn pay_for_shared(&self) -> Result {
+        let pages = self.pages.published();
+        self.turn.lock()?.shared_charge.grow_to(pages)
+    }
+
+    /// A blank page that is there: from the pool, or one that has waited long
+    /// enough.
+    pub(crate) fn spare_blank(&self) -> Option<Blank> {
+        self.pool.take().or_else(|| retire::ripe_blank(self))
+    }
+
+    /// A blank page, there or new. Fails with `ENOMEM` or `EDQUOT`, but not for
+    /// the sake of pages that the user's regions keep.
     pub(crate) fn blank(&self) -> Result<Blank> {
-        if let Some(blank) = self.pool.take() {
+        if let Some(blank) = self.spare_blank() {
             return Ok(blank);
         }
-        Blank::new(&self.user, Effort::Little).or_else(|_| {
-            pool::trim(&self.user);
-            Blank::new(&self.user, Effort::Full)
+        if self.account.is_homeless() {
+            // Who only publishes into a region need not map it.
+            if let Some(mm) = current!().mm() {
+                self.account.move_to((&**mm).into());
+            }
+        }
+        Blank::new(&self.account, Effort::Little).or_else(|_| {
+            pool::trim(self.account.user());
+            Blank::new(&self.account, Effort::Full)
         })
     }
 
     /// Keeps the page of `version` for later, as `prepare` leaves it, or frees
     /// it. Another's page, that a clone shared, goes back to its own account.
     ///
-    /// The caller knows that no page-table entry points to it and no TLB holds
-    /// one that did.
-    pub(crate) fn take_back(&self, version: Arc<Version>, prepare: impl FnOnce(&mut Blank)) {
-        if !self.pool.has_room() || !version.is_charged_to(&self.user) {
+    /// # Safety
+    ///
+    /// As for [`Blank::recycle`].
+    pub(crate) unsafe fn take_back(&self, version: Arc<Version>, prepare: impl FnOnce(&mut Blank)) {
+        if !self.pool.has_room() || !version.is_on(&self.account) {
             return;
         }
-        if let Some(mut blank) = Blank::recycle(version) {
+        // SAFETY: By this function's contract.
+        if let Some(mut blank) = unsafe { Blank::recycle(version) } {
             prepare(&mut blank);
             self.pool.keep(blank);
         }
     }
 
+    /// Has its pages show up in another process that maps it, if the one where
+    /// they did has ended.
+    pub(crate) fn find_home(&self) {
+        let Some(space) = &self.space else {
+            return;
+        };
+        if self.account.is_homeless() {
+            self.move_to_mapper(space);
+        }
+    }
+
+    /// The same, if they show up in `mm`, which has just given up a mapping.
+    pub(crate) fn leave_home(&self, mm: *const bindings::mm_struct) {
+        if let Some(space) = &self.space {
+            if self.account.is_homeless() || self.account.lives_in(mm) {
+                self.move_to_mapper(space);
+            }
+        }
+    }
+
+    fn move_to_mapper(&self, space: &Space) {
+        let last = self.first_pgoff + self.capacity as usize / PAGE_SIZE - 1;
+        // Held until it has moved: one that ends meanwhile calls this when its VMAs
+        // have left the tree, and so finds itself the home.
+        let space = space.lock();
+        if let Some(mm) = space.living_mm(self.first_pgoff, last) {
+            self.account.move_to(mm);
+        }
+    }
+
     /// The memory of a publication. Fails with `ENOMEM`.
     pub(crate) fn take_stage(&self) -> Result<KBox<Stage>> {
-        let kept = self.stage.lock().take();
-        match kept {
+        match self.stage.take() {
             Some(stage) => Ok(stage),
-            None => Ok(KBox::new(Stage::new(), GFP_KERNEL_ACCOUNT)?),
+            None => Ok(KBox::new(Stage::new(), ffi::CHARGED)?),
         }
     }
 
     /// Keeps it for the next publication.
     pub(crate) fn put_stage(&self, mut stage: KBox<Stage>) {
         stage.clear(self);
-        // One that was put back meanwhile is dropped after the lock.
-        let other = self.stage.lock().replace(stage);
-        drop(other);
+        // One that was put back meanwhile is dropped.
+        drop(self.stage.put(stage));
     }
 
-    /// Replaced pages that wait to be freed.
-    pub(crate) fn pending(&self) -> usize {
-        let counters = &self.counters;
-        counters.retired.get().saturating_sub(counters.freed.get()) as usize
-    }
-
-    /// `JIT_STATS`.
+    /// `JIT_STATS`. Waits for nobody.
     pub(crate) fn stats(&self) -> abi::Stats {
-        let (cursor, sealed) = {
-            let turn = self.turn.lock();
-            (turn.cursor, self.sealed.load(Relaxed))
-        };
+        let cursor = self.pages.cursor();
+        let sealed = self.is_sealed();
         let counters = &self.counters;
         abi::Stats {
             capacity: self.capacity,
@@ -372,7 +445,9 @@ impl Region {
             straddles: counters.straddles.get(),
             sealed: u64::from(sealed),
             pooled: self.pool.len() as u64,
-            reserved: [0; 9],
+            ticks: counters.ticks.get(),
+            spared: counters.spared.get(),
+            reserved: [0; 7],
         }
     }
 }

@@ -1,43 +1,47 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Owns replaced pages until no TLB can hold a translation to them (rule R6),
-//! then gives them back to their regions.
+//! Replaced pages until no TLB can hold a translation to them (rule R6).
 //!
 //! ```text
-//!  publish ─▶ OPEN ─▶ CLOSING ─▶ all CPUs clean ─▶ pool or free
-//!             (fills   (one batch: an epoch; CPUs flush at their
-//!              up)      next tick, or are lazy, or offline)
+//!  publish ─▶ the region's queue ─────▶ epoch is over ─▶ pool or free
+//!       └───▶ OPEN: CPUs to flush ─▶ epoch: CPUs flush at their next
+//!                                    tick, or are lazy, or offline
 //! ```
 //!
-//! One batch is in flight at a time. No interrupt is sent, except where CPUs do
-//! not tick, and at the bound: then one batched flush for everything that
-//! waits.
+//! Each region has its own queue, and pays for what is in it; all share the
+//! epochs, one of which is in flight at a time. No interrupt is sent, except
+//! where CPUs do not tick, and where a region's queue is full: then that region
+//! flushes for itself. Nobody waits for another region's pages.
 //!
-//! Lock order: a region's turn → `CLOSING` (mutex) → `OPEN` (spinlock, process
-//! context only) and slot, pool and page allocator locks; `CLOSING` → `POOLS`
-//! where the last use of a region ends.
+//! A page in the queue is over ([`Wait::is_over`]) when its epoch is, or after a
+//! flush of the region's own. Whoever finds it first gives it back: the kthread,
+//! or the next publication of the region.
+//!
+//! Lock order: a region's turn → its queue's lock, `OPEN`; `BUSY` → a queue's
+//! lock (all spinlocks). Nothing is allocated, freed or waited for under them.
 //! Context: process. The kthread sleeps while nothing waits.
 
 use core::ptr::{addr_of, NonNull};
 
 use kernel::{
-    alloc::{KVVec, KVec},
+    alloc::KVVec,
     bindings,
     prelude::*,
     sync::{
-        atomic::{Atomic, Full, Relaxed, Release},
-        global_lock, Arc,
+        atomic::{Acquire, Atomic, Full, Relaxed, Release},
+        global_lock, new_spinlock, Arc, SpinLock,
     },
     time::msecs_to_jiffies,
 };
 
 use crate::{
-    ffi, module_parameters,
+    ffi,
     page::{Blank, Version},
+    parameters,
     percpu::Tickers,
     plan::{
         abi::MAX_SEGMENTS,
-        ledger::{must_flush, patience, Bounds, Patience},
+        ledger::{is_outdated, patience, Flushed, Patience, Ticket, Wait},
     },
     pool,
     region::Region,
@@ -50,110 +54,400 @@ const PATIENCE_MS: u32 = 40;
 /// How often idle pools are looked for.
 const IDLE_MS: u32 = 1000;
 
-/// The smallest bounds: one publication replaces at most two pages a segment.
+/// The smallest bound: one publication replaces at most two pages a segment.
 const MIN_BOUND: usize = 2 * MAX_SEGMENTS as usize;
 
-/// One replaced page.
-struct Retired {
-    version: Arc<Version>,
-    region: Arc<Region>,
-}
+/// Pages that are given back at once, before others have their turn.
+const AT_ONCE: usize = 32;
 
-/// Pages whose translations are being given up.
-struct Batch {
-    items: KVVec<Retired>,
-    cpus: Cpus,
-}
-
-impl Batch {
-    const fn new() -> Self {
-        Batch {
-            items: KVVec::new(),
-            cpus: Cpus::new(0),
-        }
-    }
-
-    fn with_capacity(capacity: usize) -> Result<Self> {
-        Ok(Batch {
-            items: KVVec::with_capacity(capacity, GFP_KERNEL)?,
-            cpus: Cpus::none(),
-        })
-    }
-
-    /// Gives all pages back, while somebody waits: what is 0xCC on them is left
-    /// to their next use. No TLB holds a translation to them.
-    fn free(&mut self) {
-        free(&mut self.items);
-        self.cpus.clear();
-    }
-}
-
-fn free(items: &mut KVVec<Retired>) {
-    for item in items.drain_all() {
-        item.give_back(|_| ());
-    }
-}
-
-impl Retired {
-    /// Gives the page back, to which no TLB holds a translation. `prepare` is
-    /// called with what its region keeps.
-    fn give_back(self, prepare: impl FnOnce(&mut Blank)) {
-        self.region.take_back(self.version, prepare);
-        self.region.counters.freed.add(1);
-    }
-}
-
+/// CPUs that the next epoch has to wait for.
 struct Open {
-    batch: Batch,
-    /// Pages that publications under way may still add.
-    reserved: usize,
-}
-
-struct Closing {
-    batch: Batch,
-    /// Where [`flush_now`] puts the open batch; empty but meanwhile.
-    second: KVVec<Retired>,
-    epoch: i64,
-    started: c_ulong,
-    tickers: Option<Tickers>,
+    cpus: Cpus,
+    is_wanted: bool,
 }
 
 global_lock! {
     // SAFETY: Initialised by `Reclaim::start`, before any region exists.
     unsafe(uninit) static OPEN: SpinLock<Open> = Open {
-        batch: Batch::new(),
-        reserved: 0,
+        cpus: Cpus::new(0),
+        is_wanted: false,
     };
 }
 global_lock! {
     // SAFETY: Initialised by `Reclaim::start`, before any region exists.
-    unsafe(uninit) static CLOSING: Mutex<Closing> = Closing {
-        batch: Batch::new(),
-        second: KVVec::new(),
-        epoch: 0,
-        started: 0,
-        tickers: None,
+    unsafe(uninit) static BUSY: SpinLock<Busy> = Busy {
+        regions: KVVec::new(),
+        members: 0,
     };
 }
 
-/// Pages in `CLOSING`.
-static CLOSING_LEN: Atomic<usize> = Atomic::new(0);
-/// Not zero while the kthread has work. Changed under `OPEN`.
+/// Regions whose queue is not empty.
+///
+/// # Invariants
+///
+/// There is room for `members`, and a region is in here once at most.
+struct Busy {
+    regions: KVVec<Arc<Region>>,
+    members: usize,
+}
+
+/// The last epoch that was started. Changed under `OPEN`.
+static STARTED: Atomic<i64> = Atomic::new(0);
+/// The last epoch that is over.
+static COMPLETED: Atomic<i64> = Atomic::new(0);
+/// Not zero while the kthread has work.
 static WORK: Atomic<i32> = Atomic::new(0);
+/// Not zero while the kthread sleeps until somebody wakes it.
+static SLEEPS: Atomic<i32> = Atomic::new(0);
 static THREAD: Atomic<*mut bindings::task_struct> = Atomic::new(core::ptr::null_mut());
 
-fn bounds() -> Bounds {
-    let at_least = |value: i64| usize::try_from(value).unwrap_or(0).max(MIN_BOUND);
-    Bounds {
-        region: at_least(module_parameters::retired_region.value()),
-        total: at_least(module_parameters::retired_total.value()),
+/// Replaced pages that may wait in one region.
+pub(crate) fn bound() -> usize {
+    usize::try_from(parameters::retired_region())
+        .unwrap_or(0)
+        .max(MIN_BOUND)
+}
+
+/// Room for one region in `BUSY`.
+///
+/// # Invariants
+///
+/// Counted in [`Busy::members`].
+pub(crate) struct Member(());
+
+impl Member {
+    /// Makes it. Fails with `ENOMEM`.
+    pub(crate) fn new() -> Result<Self> {
+        let mut more = KVVec::new();
+        loop {
+            let mut busy = BUSY.lock();
+            if more.capacity() > busy.regions.capacity() {
+                for region in busy.regions.drain_all() {
+                    // There is room for more than were there.
+                    let _ = more.push_within_capacity(region);
+                }
+                core::mem::swap(&mut busy.regions, &mut more);
+            }
+            if busy.members < busy.regions.capacity() {
+                busy.members += 1;
+                return Ok(Member(()));
+            }
+            let wanted = (busy.members + 1) * 2;
+            drop(busy);
+            more = KVVec::with_capacity(wanted, ffi::CHARGED)?;
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        BUSY.lock().members -= 1;
+    }
+}
+
+/// One replaced page.
+struct Item {
+    version: Arc<Version>,
+    wait: Wait,
+}
+
+/// The replaced pages of one region, in the order of their tickets.
+struct Queue {
+    items: KVVec<Option<Item>>,
+    /// The first that is still there.
+    head: usize,
+    /// The last ticket before the region's own last flush.
+    flushed: Ticket,
+    /// The region is in `BUSY`, or about to be.
+    is_busy: bool,
+}
+
+impl Queue {
+    fn len(&self) -> usize {
+        self.items.len() - self.head
+    }
+
+    fn waiting(&self) -> &[Option<Item>] {
+        self.items.get(self.head..).unwrap_or(&[])
+    }
+
+    fn flushed(&self) -> Flushed {
+        Flushed {
+            epoch: COMPLETED.load(Acquire),
+            ticket: self.flushed,
+        }
+    }
+
+    /// The first whose wait is not over.
+    fn oldest(&self) -> Option<Ticket> {
+        let flushed = self.flushed();
+        let is_over =
+            |item: &Option<Item>| item.as_ref().is_none_or(|item| item.wait.is_over(flushed));
+        let over = self.waiting().partition_point(is_over);
+        self.waiting()
+            .get(over)?
+            .as_ref()
+            .map(|item| item.wait.ticket)
+    }
+
+    fn pop_if_over(&mut self) -> Option<Arc<Version>> {
+        let flushed = self.flushed();
+        let item = self.items.get_mut(self.head)?;
+        if !item.as_ref()?.wait.is_over(flushed) {
+            return None;
+        }
+        let version = item.take().map(|item| item.version);
+        self.head += 1;
+        if self.head == self.items.len() {
+            self.items.clear();
+            self.head = 0;
+        }
+        version
+    }
+
+    fn push(&mut self, item: Item) {
+        if self.items.len() == self.items.capacity() {
+            self.items.as_mut_slice().rotate_left(self.head);
+            self.items.truncate(self.len());
+            self.head = 0;
+        }
+        if let Err(lost) = self.items.push_within_capacity(Some(item)) {
+            // Can't happen: room was made. A TLB may hold a translation to it,
+            // so it is never freed.
+            core::mem::forget(lost);
+            pr_warn!("a replaced page is lost\n");
+        }
+    }
+
+    /// Moves what waits to `larger`, if that has more room.
+    fn enlarge(&mut self, larger: &mut KVVec<Option<Item>>) {
+        if larger.capacity() <= self.items.capacity() {
+            return;
+        }
+        for item in self.items.drain_all().filter(Option::is_some) {
+            let _ = larger.push_within_capacity(item);
+        }
+        self.head = 0;
+        core::mem::swap(&mut self.items, larger);
+    }
+}
+
+/// What a region has to wait with.
+#[pin_data]
+pub(crate) struct Waiting {
+    #[pin]
+    queue: SpinLock<Queue>,
+    /// Its length and its capacity, for a look without the lock. Only who has the
+    /// turn makes the one grow; the other never shrinks.
+    len: Atomic<usize>,
+    capacity: Atomic<usize>,
+    /// The last ticket that was drawn. Changed under the turn.
+    last: Atomic<Ticket>,
+    _member: Option<Member>,
+}
+
+impl Waiting {
+    /// Nothing waits, and nothing ever will unless `can_wait`.
+    pub(crate) fn new(can_wait: bool) -> Result<impl PinInit<Self>> {
+        let member = if can_wait { Some(Member::new()?) } else { None };
+        Ok(pin_init!(Waiting {
+            queue <- new_spinlock!(Queue {
+                items: KVVec::new(),
+                head: 0,
+                flushed: 0,
+                is_busy: false,
+            }, "jit_waiting"),
+            len: Atomic::new(0),
+            capacity: Atomic::new(0),
+            last: Atomic::new(0),
+            _member: member,
+        }))
+    }
+
+    /// How many pages wait.
+    pub(crate) fn len(&self) -> usize {
+        self.len.load(Relaxed)
+    }
+
+    /// Whether `count` more can wait. The turn is held.
+    pub(crate) fn has_room(&self, count: usize) -> bool {
+        self.capacity.load(Relaxed) >= self.len() + count
+    }
+
+    /// Makes room for `count` more, some in advance. Fails with `ENOMEM`.
+    pub(crate) fn make_room(&self, count: usize) -> Result {
+        let wanted = (self.len() + count).next_power_of_two().max(AT_ONCE);
+        let mut larger = KVVec::with_capacity(wanted, ffi::CHARGED)?;
+        let mut queue = self.queue.lock();
+        queue.enlarge(&mut larger);
+        self.capacity.store(queue.items.capacity(), Relaxed);
+        drop(queue);
+        // The old array is freed after the lock.
+        Ok(())
+    }
+
+    /// Whether a TLB may hold an older version of a page that was last replaced
+    /// under `ticket`.
+    pub(crate) fn is_outdated(&self, ticket: Ticket) -> bool {
+        ticket != 0 && is_outdated(ticket, self.queue.lock().oldest())
+    }
+
+    /// The wait of all pages up to the last ticket is over: the region has
+    /// flushed.
+    fn end_all(&self) {
+        self.queue.lock().flushed = self.last.load(Relaxed);
+    }
+
+    /// The ticket that the publication under way will draw. The turn is held.
+    pub(crate) fn next(&self) -> Ticket {
+        self.last.load(Relaxed) + 1
+    }
+
+    /// The pages of this region are those of another, under whose mappings they
+    /// may be outdated, not under ours: none is by the other's tickets.
+    pub(crate) fn start_after(&self, other: &Waiting) {
+        self.last.store(other.last.load(Relaxed), Relaxed);
+        self.end_all();
+    }
+
+    /// One page whose wait is over.
+    pub(crate) fn take(&self) -> Option<Arc<Version>> {
+        if self.len() == 0 {
+            return None;
+        }
+        let mut queue = self.queue.lock();
+        let version = queue.pop_if_over();
+        self.len.store(queue.len(), Relaxed);
+        version
+    }
+}
+
+/// The CPUs that may hold something stale of a region. Guarded by its turn.
+pub(crate) struct Stale {
+    /// Entries that the publication under way has replaced.
+    pub(crate) now: Cpus,
+    /// Entries that earlier ones have replaced.
+    before: Cpus,
+}
+
+impl Stale {
+    /// None.
+    pub(crate) fn none() -> Self {
+        Stale {
+            now: Cpus::none(),
+            before: Cpus::none(),
+        }
+    }
+}
+
+/// Rids all CPUs of everything stale of `region`: what the publication under way
+/// has replaced, and everything earlier. Interrupts those that may have any.
+pub(crate) fn flush(region: &Region, stale: &mut Stale) {
+    let Stale { now, before } = stale;
+    before.union(now);
+    now.clear();
+    let ipis = before.interrupt();
+    before.clear();
+    region.waiting.end_all();
+    region.counters.flushes.add(1);
+    region.counters.ipis.add(ipis);
+}
+
+/// Has `versions` of `region` wait for the CPUs that the publication under way
+/// has noted. The region's turn is held, and room was made.
+pub(crate) fn retire(region: &Arc<Region>, versions: &mut KVVec<Arc<Version>>, stale: &mut Stale) {
+    if versions.is_empty() {
+        return;
+    }
+    region.counters.retired.add(versions.len() as u64);
+    let ticket = region.waiting.next();
+    region.waiting.last.store(ticket, Relaxed);
+    // A flush came after the swap.
+    if stale.now.is_empty() {
+        for version in versions.drain_all() {
+            // SAFETY: No entry points to it any more, and all CPUs that could
+            // have held one that did have flushed.
+            unsafe { give_back(region, version, |_| ()) };
+        }
+        return;
+    }
+    // Drawn when all entries are swapped, while the CPUs are noted (rule R12).
+    let epoch = {
+        let mut open = OPEN.lock();
+        open.cpus.union(&stale.now);
+        open.is_wanted = true;
+        STARTED.load(Relaxed) + 1
+    };
+    if region.waiting.len() == 0 {
+        stale.before.clear();
+    }
+    stale.before.union(&stale.now);
+    stale.now.clear();
+    let wait = Wait { ticket, epoch };
+    let mut queue = region.waiting.queue.lock();
+    for version in versions.drain_all() {
+        queue.push(Item { version, wait });
+    }
+    region.waiting.len.store(queue.len(), Relaxed);
+    let is_new = !core::mem::replace(&mut queue.is_busy, true);
+    drop(queue);
+    if is_new {
+        // Can't fail, by the invariants of `Busy`.
+        let _ = BUSY.lock().regions.push_within_capacity(region.clone());
+    }
+    if WORK.xchg(1, Full) == 0 {
+        wake();
+    }
+}
+
+/// Gives a page back. `prepare` is called with what its region keeps.
+///
+/// # Safety
+///
+/// As for [`Blank::recycle`].
+unsafe fn give_back(region: &Region, version: Arc<Version>, prepare: impl FnOnce(&mut Blank)) {
+    // SAFETY: By this function's contract.
+    unsafe { region.take_back(version, prepare) };
+    region.counters.freed.add(1);
+}
+
+/// Gives back what waits and is over, `most` at most. Says whether there may be
+/// more.
+pub(crate) fn harvest(region: &Region, most: usize, prepare: impl Fn(&mut Blank)) -> bool {
+    for _ in 0..most {
+        let Some(version) = region.waiting.take() else {
+            return false;
+        };
+        // SAFETY: Its wait is over.
+        unsafe { give_back(region, version, &prepare) };
+    }
+    true
+}
+
+/// A blank page of one whose wait is over.
+pub(crate) fn ripe_blank(region: &Region) -> Option<Blank> {
+    loop {
+        let version = region.waiting.take()?;
+        region.counters.freed.add(1);
+        if !version.is_on(&region.account) {
+            continue;
+        }
+        // SAFETY: Its wait is over.
+        if let Some(blank) = unsafe { Blank::recycle(version) } {
+            return Some(blank);
+        }
     }
 }
 
 /// The running reclaim thread.
-pub(crate) struct Reclaim(NonNull<bindings::task_struct>);
+pub(crate) struct Reclaim {
+    task: NonNull<bindings::task_struct>,
+    /// What it owns, if it ever runs.
+    thread: *mut Thread,
+}
 
-// SAFETY: The task is only stopped, which any thread may do.
+// SAFETY: The task is only stopped, which any thread may do; what it owns is used
+// when it has ended.
 unsafe impl Send for Reclaim {}
 // SAFETY: As above.
 unsafe impl Sync for Reclaim {}
@@ -164,115 +458,50 @@ impl Reclaim {
         // SAFETY: Called once, by the module's init.
         unsafe { OPEN.init() };
         // SAFETY: As above.
-        unsafe { CLOSING.init() };
-        // Whatever is reserved fits: the bound is checked first.
-        let capacity = bounds().total;
-        let open = Batch::with_capacity(capacity)?;
-        let batch = Batch::with_capacity(capacity)?;
-        let second = KVVec::with_capacity(capacity, GFP_KERNEL)?;
-        let tickers = Tickers::new()?;
-        OPEN.lock().batch = open;
-        {
-            let mut closing = CLOSING.lock();
-            closing.batch = batch;
-            closing.second = second;
-            closing.tickers = Some(tickers);
-        }
-        // SAFETY: `main` matches, and takes no data.
-        let task = unsafe { ffi::jit_kthread_run(main, core::ptr::null_mut()) };
-        let task = kernel::error::from_err_ptr(task).inspect_err(|_| empty())?;
+        unsafe { BUSY.init() };
+        OPEN.lock().cpus = Cpus::none();
+        let thread = KBox::new(Thread::new()?, GFP_KERNEL)?;
+        let data = KBox::into_raw(thread);
+        // SAFETY: `main` takes the box.
+        let task = unsafe { ffi::jit_kthread_run(main, data.cast()) };
+        let task = kernel::error::from_err_ptr(task).inspect_err(|_| {
+            // SAFETY: No thread was made that could have taken it.
+            drop(unsafe { KBox::from_raw(data) });
+        })?;
         THREAD.store(task, Release);
-        NonNull::new(task).map(Reclaim).ok_or(ENOMEM)
+        let task = NonNull::new(task).ok_or(ENOMEM)?;
+        Ok(Reclaim { task, thread: data })
     }
-}
-
-/// Gives up what the statics hold: nobody does that for a module.
-fn empty() {
-    let mut closing = CLOSING.lock();
-    closing.tickers = None;
-    closing.batch = Batch::new();
-    closing.second = KVVec::new();
-    drop(closing);
-    let old = core::mem::replace(&mut OPEN.lock().batch, Batch::new());
-    drop(old);
 }
 
 impl Drop for Reclaim {
-    /// Called when no region can be used any more.
+    /// Called when no region can be used any more. The thread gives everything
+    /// back before it ends.
     fn drop(&mut self) {
         // SAFETY: The thread runs until it is told to stop.
-        unsafe { ffi::kthread_stop(self.0.as_ptr()) };
-        // What is given back below wakes nobody.
+        let status = unsafe { ffi::kthread_stop(self.task.as_ptr()) };
         THREAD.store(core::ptr::null_mut(), Release);
-        flush_now(&mut Cpus::none());
-        empty();
+        if status == EINTR.to_errno() {
+            // SAFETY: It was stopped before it ran: `main`, which returns 0, was
+            // not called and has not taken the box.
+            drop(unsafe { KBox::from_raw(self.thread) });
+        }
+        // The array is freed after the lock.
+        let regions = core::mem::replace(&mut BUSY.lock().regions, KVVec::new());
+        drop(regions);
     }
 }
 
-/// The right to retire some pages.
-pub(crate) struct Reservation(usize);
-
-/// Makes sure that `count` pages of `region` can be retired. At a bound this
-/// flushes all CPUs that hold up the freeing of pages, and then waits for those
-/// that others are about to give back.
-pub(crate) fn reserve(region: &Region, count: usize) -> Reservation {
-    if count == 0 {
-        return Reservation(0);
-    }
-    let bounds = bounds();
-    let mut was_flushed = false;
-    loop {
-        let mut open = OPEN.lock();
-        let total = open.batch.items.len() + open.reserved + CLOSING_LEN.load(Relaxed);
-        if !must_flush(bounds, region.pending(), total, count) {
-            open.reserved += count;
-            return Reservation(count);
-        }
-        drop(open);
-        if was_flushed {
-            // SAFETY: In process context, holding no spinlock.
-            unsafe { bindings::schedule_timeout_uninterruptible(1) };
-        }
-        flush(region, &mut Cpus::none());
-        was_flushed = true;
-    }
-}
-
-/// Retires `versions` of `region`, to which `cpus` may hold translations. Takes
-/// no more than were reserved.
-pub(crate) fn retire(
-    region: &Arc<Region>,
-    versions: &mut KVec<Arc<Version>>,
-    cpus: &Cpus,
-    reservation: Reservation,
-) {
-    if reservation.0 == 0 {
-        return;
-    }
-    region.counters.retired.add(versions.len() as u64);
-    let mut open = OPEN.lock();
-    open.reserved -= reservation.0;
-    if versions.is_empty() {
-        return;
-    }
-    open.batch.cpus.union(cpus);
-    for version in versions.drain_all() {
-        let item = Retired {
-            version,
-            region: region.clone(),
-        };
-        // Can't fail: the capacity is the bound, and `reserve` kept to it.
-        let _ = open.batch.items.push_within_capacity(item);
-    }
-    let was_idle = WORK.xchg(1, Full) == 0;
-    drop(open);
-    if was_idle {
+/// There are pages in pools: has the kthread look whether they are used, once a
+/// second, if it doesn't.
+pub(crate) fn look_after_pools() {
+    if SLEEPS.load(Relaxed) != 0 {
         wake();
     }
 }
 
 /// Has the kthread look for work.
-pub(crate) fn wake() {
+fn wake() {
     let thread = THREAD.load(Relaxed);
     if !thread.is_null() {
         // SAFETY: The thread lives until no region exists any more, and is
@@ -281,51 +510,61 @@ pub(crate) fn wake() {
     }
 }
 
-/// Rids all CPUs of everything stale: the entries that `cpus` may hold after a
-/// publication of `region`, and those of all pages that wait, of any version.
-/// Frees these pages.
-pub(crate) fn flush(region: &Region, cpus: &mut Cpus) {
-    let ipis = flush_now(cpus);
-    region.counters.flushes.add(1);
-    region.counters.ipis.add(ipis);
+fn jiffies() -> c_ulong {
+    // SAFETY: A plain counter, which the timer interrupt changes.
+    unsafe { addr_of!(bindings::jiffies).read_volatile() }
 }
 
-/// Frees everything that waits, by one flush of all CPUs concerned and those
-/// in `also`. Returns the number of interrupts.
-fn flush_now(also: &mut Cpus) -> u64 {
-    let mut closing = CLOSING.lock();
-    let Closing { batch, second, .. } = &mut *closing;
-    {
-        let mut open = OPEN.lock();
-        core::mem::swap(&mut open.batch.items, second);
-        batch.cpus.union(&open.batch.cpus);
-        open.batch.cpus.clear();
-        CLOSING_LEN.store(batch.items.len() + second.len(), Relaxed);
+fn pause(ticks: c_long) {
+    // SAFETY: In the kthread, holding no lock.
+    unsafe { bindings::schedule_timeout_interruptible(ticks) };
+}
+
+/// What the kthread has.
+struct Thread {
+    tickers: Tickers,
+    /// The epoch in flight.
+    epoch: Option<Epoch>,
+}
+
+/// An epoch in flight.
+struct Epoch {
+    number: i64,
+    cpus: Cpus,
+    started: c_ulong,
+    /// Flushes and interrupts that took the place of ticks.
+    ipis: u64,
+}
+
+/// What the kthread does next.
+enum Step {
+    /// The same after a tick.
+    Wait,
+    /// Nothing.
+    Idle,
+}
+
+/// Whether anything was added. If not, who adds something from here on wakes the
+/// thread.
+fn has_work() -> bool {
+    WORK.xchg(0, Full);
+    let has_work = OPEN.lock().is_wanted || !BUSY.lock().regions.is_empty();
+    if has_work {
+        WORK.xchg(1, Full);
     }
-    batch.cpus.union(also);
-    also.clear();
-    let ipis = batch.cpus.interrupt();
-    batch.free();
-    free(second);
-    CLOSING_LEN.store(0, Relaxed);
-    ipis
+    has_work
 }
 
 /// # Safety
 ///
-/// The body of the kthread.
-unsafe extern "C" fn main(_: *mut c_void) -> c_int {
+/// The body of the kthread; `data` is a box of [`Thread`].
+unsafe extern "C" fn main(data: *mut c_void) -> c_int {
+    // SAFETY: By this function's contract.
+    let mut thread = unsafe { KBox::<Thread>::from_raw(data.cast()) };
     let mut last_trim = jiffies();
     while !ffi::must_stop() {
-        match step() {
-            Step::More => {
-                // SAFETY: In the kthread, holding no lock.
-                unsafe { ffi::jit_cond_resched() };
-            }
-            Step::Wait => {
-                // SAFETY: As above.
-                unsafe { bindings::schedule_timeout_interruptible(1) };
-            }
+        match thread.step() {
+            Step::Wait => pause(1),
             Step::Idle => sleep(),
         }
         if jiffies().wrapping_sub(last_trim) >= msecs_to_jiffies(IDLE_MS) as c_ulong {
@@ -333,106 +572,172 @@ unsafe extern "C" fn main(_: *mut c_void) -> c_int {
             last_trim = jiffies();
         }
     }
+    thread.finish();
     0
-}
-
-fn jiffies() -> c_ulong {
-    // SAFETY: A plain counter, which the timer interrupt changes.
-    unsafe { addr_of!(bindings::jiffies).read_volatile() }
 }
 
 /// Sleeps until there is work, or idle pools may have to be emptied.
 fn sleep() {
     let pause = msecs_to_jiffies(IDLE_MS) as c_long;
-    // SAFETY: `WORK` is static and has the layout of an `int`, what `kept`
-    // returns that of a `long`.
-    unsafe { ffi::jit_kthread_sleep(WORK.as_ptr(), pool::kept(), pause) };
+    // SAFETY: `WORK` and `SLEEPS` are static and have the layout of an `int`, what
+    // `kept` returns that of a `long`.
+    unsafe { ffi::jit_kthread_sleep(WORK.as_ptr(), pool::kept(), SLEEPS.as_ptr(), pause) };
 }
 
-/// What the kthread does next.
-enum Step {
-    /// The same again.
-    More,
-    /// The same after a tick.
-    Wait,
-    /// Nothing.
-    Idle,
-}
+impl Thread {
+    fn new() -> Result<Self> {
+        Ok(Thread {
+            tickers: Tickers::new()?,
+            epoch: None,
+        })
+    }
 
-/// Pages that are given back without a pause of `CLOSING`, for which
-/// publications may wait that flush.
-const AT_ONCE: usize = 32;
-
-/// One look at the batch in flight.
-fn step() -> Step {
-    let mut clean = [const { None }; AT_ONCE];
-    {
-        let mut closing = CLOSING.lock();
-        if closing.batch.items.is_empty() && !begin(&mut closing) {
-            return Step::Idle;
+    /// One look at the epoch in flight.
+    fn step(&mut self) -> Step {
+        if self.epoch.is_none() {
+            self.begin();
         }
-        if !poll(&mut closing) {
+        let Some(epoch) = &mut self.epoch else {
+            let is_busy = harvest_all(Counts::default());
+            return if is_busy || has_work() {
+                Step::Wait
+            } else {
+                Step::Idle
+            };
+        };
+        if !epoch.poll(&self.tickers) {
             return Step::Wait;
         }
-        clean.fill_with(|| closing.batch.items.pop());
-        CLOSING_LEN.store(closing.batch.items.len(), Relaxed);
+        let (ticks, spared) = self.tickers.counts();
+        let counts = Counts {
+            ticks,
+            spared,
+            ipis: epoch.ipis,
+        };
+        COMPLETED.store(epoch.number, Release);
+        self.epoch = None;
+        self.begin();
+        harvest_all(counts);
+        Step::Wait
     }
-    for item in clean.into_iter().flatten() {
-        // Here, where nobody waits for it.
-        item.give_back(Blank::fill_all);
+
+    /// Starts an epoch with all that was retired meanwhile, if anything was.
+    fn begin(&mut self) {
+        let mut cpus = Cpus::none();
+        let number = {
+            let mut open = OPEN.lock();
+            if !core::mem::replace(&mut open.is_wanted, false) {
+                return;
+            }
+            core::mem::swap(&mut open.cpus, &mut cpus);
+            STARTED.fetch_add(1, Relaxed) + 1
+        };
+        self.tickers.start_epoch(number, cpus.mms());
+        cpus.drop_clean(|_| false);
+        for cpu in cpus.iter().filter(|&cpu| ffi::cpu_ticks(cpu)) {
+            self.tickers.arm(cpu);
+        }
+        self.epoch = Some(Epoch {
+            number,
+            cpus,
+            started: jiffies(),
+            ipis: 0,
+        });
     }
-    Step::More
+
+    /// Nobody adds anything any more: flushes and gives back the rest.
+    fn finish(&mut self) {
+        loop {
+            if let Some(mut epoch) = self.epoch.take() {
+                epoch.cpus.interrupt();
+                COMPLETED.store(epoch.number, Release);
+            }
+            self.begin();
+            if self.epoch.is_none() {
+                break;
+            }
+        }
+        while harvest_all(Counts::default()) {}
+    }
 }
 
-/// Starts an epoch with all that was retired meanwhile.
-fn begin(closing: &mut Closing) -> bool {
-    {
-        let mut open = OPEN.lock();
-        core::mem::swap(&mut open.batch, &mut closing.batch);
-        if closing.batch.items.is_empty() {
-            WORK.store(0, Release);
-            return false;
+impl Epoch {
+    /// Whether all CPUs are clean. Those that have been waited for too long are
+    /// interrupted.
+    fn poll(&mut self, tickers: &Tickers) -> bool {
+        let number = self.number;
+        self.cpus.drop_clean(|cpu| tickers.has_flushed(cpu, number));
+        if self.cpus.is_empty() {
+            return true;
         }
-        CLOSING_LEN.store(closing.batch.items.len(), Relaxed);
-    }
-    closing.started = jiffies();
-    if let Some(tickers) = &closing.tickers {
-        closing.epoch = tickers.start_epoch();
-        closing.batch.cpus.drop_clean(|_| false);
-        for cpu in closing.batch.cpus.iter().filter(|&cpu| ffi::cpu_ticks(cpu)) {
-            tickers.arm(cpu);
-        }
-    }
-    true
-}
-
-/// Whether all CPUs are clean. Those that have been waited for too long are
-/// interrupted.
-fn poll(closing: &mut Closing) -> bool {
-    let Closing {
-        batch,
-        epoch,
-        started,
-        tickers,
-        ..
-    } = closing;
-    if let Some(tickers) = tickers {
-        batch
-            .cpus
-            .drop_clean(|cpu| tickers.has_flushed(cpu, *epoch));
-    }
-    if !batch.cpus.is_empty() {
-        let age = jiffies().wrapping_sub(*started);
+        let age = jiffies().wrapping_sub(self.started);
         match patience(age as u64, msecs_to_jiffies(PATIENCE_MS) as u64) {
-            Patience::Wait => return false,
+            Patience::Wait => false,
             Patience::Interrupt => {
-                let ipis = batch.cpus.interrupt();
-                if let Some(item) = batch.items.first() {
-                    item.region.counters.flushes.add(1);
-                    item.region.counters.ipis.add(ipis);
-                }
+                self.ipis = self.cpus.interrupt();
+                true
             }
         }
     }
+}
+
+/// What an epoch has cost.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    ticks: u64,
+    spared: u64,
+    ipis: u64,
+}
+
+/// Gives back all pages whose wait is over, some of each region after the other.
+/// Says whether any region still has pages that wait.
+fn harvest_all(counts: Counts) -> bool {
+    let mut at = 0;
+    let mut counts = counts;
+    loop {
+        // SAFETY: In the kthread, holding no lock.
+        unsafe { ffi::jit_cond_resched() };
+        let Some(region) = BUSY.lock().regions.get(at).cloned() else {
+            break;
+        };
+        if counts.ipis != 0 {
+            region.counters.flushes.add(1);
+            region.counters.ipis.add(counts.ipis);
+            counts.ipis = 0;
+        }
+        region.counters.ticks.add(counts.ticks);
+        region.counters.spared.add(counts.spared);
+        // Filled here, where nobody waits for it.
+        while harvest(&region, AT_ONCE, Blank::fill_all) {
+            // SAFETY: As above.
+            unsafe { ffi::jit_cond_resched() };
+        }
+        if !leave_if_idle(at) {
+            at += 1;
+        }
+    }
+    at != 0
+}
+
+/// Takes the region at `at` out of `BUSY` if nothing of it waits. Says whether it
+/// did.
+fn leave_if_idle(at: usize) -> bool {
+    let mut busy = BUSY.lock();
+    let last = busy.regions.len().saturating_sub(1);
+    let Some(region) = busy.regions.get(at) else {
+        return true;
+    };
+    {
+        let mut queue = region.waiting.queue.lock();
+        if queue.len() != 0 {
+            return false;
+        }
+        queue.is_busy = false;
+    }
+    busy.regions.as_mut_slice().swap(at, last);
+    let region = busy.regions.pop();
+    drop(busy);
+    // Its last use may end here.
+    drop(region);
     true
 }

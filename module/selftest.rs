@@ -7,20 +7,21 @@
 use kernel::{alloc::KVec, prelude::*, sync::Arc};
 
 use crate::{
+    fixup,
     holes::{Holes, Room, Spare},
-    page::{Blank, Effort},
-    pages::Pages,
+    page::{Blank, Effort, Still, Version},
+    pages::{Pages, Rest, Shared},
     plan::{
         abi::{self, FILL, PAGE_SIZE},
         ledger::CpuSet,
         lifecycle::PageState,
         span::{Descending, Span},
-        stale::{verdict, Bytes, Source, Verdict},
+        stale::{verdict, Bytes, Source, Verdict, PATIENCE},
     },
     pool::{self, Pool},
     region::{Publishers, Region},
     tlb::Cpus,
-    user::{User, What},
+    user::{Account, Charge, What},
 };
 
 fn pages(count: usize) -> Result<Arc<Pages>> {
@@ -28,8 +29,20 @@ fn pages(count: usize) -> Result<Arc<Pages>> {
 }
 
 fn blank() -> Result<Blank> {
-    let (user, _charge) = User::charged(What::Region)?;
-    Blank::new(&user, Effort::Full)
+    Blank::new(&Account::new()?, Effort::Full)
+}
+
+/// A seen version with `bytes` at `offset`.
+fn seen(offset: usize, bytes: &[u8]) -> Result<Arc<Version>> {
+    let mut blank = blank()?;
+    blank.write(offset, bytes);
+    let version = blank.into_version();
+    version.set_seen();
+    Ok(version)
+}
+
+fn still(version: &Version) -> Result<Still<'_>> {
+    Still::seen(version).ok_or(EINVAL)
 }
 
 fn span(start: u64, len: u64) -> Span {
@@ -42,29 +55,49 @@ mod tests {
 
     #[test]
     fn blank_is_all_fill() -> Result {
-        let version = blank()?.into_version();
+        let version = seen(0, &[])?;
         let mut bytes: KVec<u8> = KVec::from_elem(0, PAGE_SIZE, GFP_KERNEL)?;
-        version.read(0, &mut bytes);
+        still(&version)?.read(0, &mut bytes);
         assert!(bytes.iter().all(|&byte| byte == FILL));
         Ok(())
     }
 
     #[test]
     fn recycled_blank_is_all_fill() -> Result {
-        let mut written = blank()?;
-        written.write(100, &[1, 2, 3]);
-        let version = written.into_version();
-        version.set_seen();
-        let again = Blank::recycle(version).ok_or(EINVAL)?.into_version();
-        assert_eq!(again.byte(101), FILL);
+        let version = seen(100, &[1, 2, 3])?;
+        version.set_replaced(7);
+        // SAFETY: No page-table entry ever pointed to it.
+        let again = unsafe { Blank::recycle(version) }.ok_or(EINVAL)?;
+        let again = again.into_version();
         assert!(!again.is_seen());
+        assert_eq!(again.replaced(), 0);
+        again.set_seen();
+        assert_eq!(still(&again)?.byte(101), FILL);
+        Ok(())
+    }
+
+    #[test]
+    fn reset_blank_is_all_fill() -> Result {
+        let mut blank = blank()?;
+        blank.write(0, &[9; 200]);
+        blank.fill_all();
+        blank.write(0, &[8; 100]);
+        blank.reset();
+        blank.write(50, &[7]);
+        let version = blank.into_version();
+        version.set_seen();
+        let still = still(&version)?;
+        assert_eq!(
+            [0, 49, 50, 51, 99, 199].map(|at| still.byte(at)),
+            [FILL, FILL, 7, FILL, FILL, FILL]
+        );
         Ok(())
     }
 
     #[test]
     fn pool_keeps_what_fits_until_it_is_emptied() -> Result {
-        let (user, _charge) = User::charged(What::Region)?;
-        let pool = Pool::new(&user)?;
+        let account = Account::new()?;
+        let pool = Pool::new(account.user())?;
         pool.keep(blank()?);
         assert_eq!(pool.len(), 0);
         pool.make_room(PageState::Unseen);
@@ -72,7 +105,7 @@ mod tests {
             pool.keep(blank()?);
         }
         assert!((1..100).contains(&pool.len()));
-        pool::trim(&user);
+        pool::trim(account.user());
         assert_eq!(pool.len(), 0);
         assert!(pool.take().is_none());
         Ok(())
@@ -80,24 +113,72 @@ mod tests {
 
     #[test]
     fn shared_version_is_not_recycled() -> Result {
-        let version = blank()?.into_version();
+        let version = seen(0, &[1])?;
         let other = version.clone();
-        assert!(Blank::recycle(version).is_none());
-        assert_eq!(other.byte(0), FILL);
+        // SAFETY: No page-table entry ever pointed to it.
+        assert!(unsafe { Blank::recycle(version) }.is_none());
+        assert_eq!(still(&other)?.byte(0), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn unseen_version_is_not_still() -> Result {
+        assert!(Still::seen(&*blank()?.into_version()).is_none());
         Ok(())
     }
 
     #[test]
     fn copy_holds_what_was_published() -> Result {
-        let mut first = blank()?;
-        first.write(10, &[7, 8]);
+        let first = seen(10, &[7, 8])?;
         let mut second = blank()?;
-        second.copy_from(&first.into_version());
+        second.copy_from(still(&first)?);
         second.write(12, &[9]);
         let version = second.into_version();
+        version.set_seen();
         let mut bytes = [0; 4];
-        version.read(10, &mut bytes);
+        still(&version)?.read(10, &mut bytes);
         assert_eq!(bytes, [7, 8, 9, FILL]);
+        Ok(())
+    }
+
+    #[test]
+    fn charges_are_given_back() -> Result {
+        let account = Account::new()?;
+        let (before, ..) = account.user().holds();
+        let mut charge = Charge::new(&account, What::Page, 3)?;
+        charge.grow_to(5)?;
+        charge.grow_to(2)?;
+        assert_eq!(account.user().holds().0, before + 5);
+        assert!(charge.grow_to(usize::MAX / 2).is_err());
+        assert_eq!(account.user().holds().0, before + 5);
+        drop(charge);
+        assert_eq!(account.user().holds().0, before);
+        Ok(())
+    }
+
+    #[test]
+    fn copy_of_pages_follows_changes() -> Result {
+        let (from, to) = (pages(1024)?, pages(1024)?);
+        from.put(1, seen(0, &[1])?);
+        let since = from.share(0, &to)?;
+        assert_eq!(to.byte(0x1000), Some(1));
+        from.put(600, seen(0, &[2])?);
+        from.set_cursor(77);
+        from.reserve(span(100, 28), Room::new()?);
+        let mut shared = Shared::with_room(Shared::GROUPS)?;
+        let mut rooms = Spare::new();
+        let rest = from.share_rest(since, &to, &mut shared, &mut rooms);
+        assert!(rest == Rest::TooMuch);
+        rooms.reserve(1)?;
+        from.begin();
+        let rest = from.share_rest(since, &to, &mut shared, &mut rooms);
+        assert!(rest == Rest::HalfDone);
+        from.end(128, &[], &mut Spare::new());
+        let rest = from.share_rest(since, &to, &mut shared, &mut rooms);
+        assert!(rest == Rest::Copied);
+        assert_eq!(to.byte(600 * PAGE_SIZE as u64), Some(2));
+        assert_eq!(to.cursor(), 128);
+        assert_eq!(to.holes(), 1);
         Ok(())
     }
 
@@ -120,9 +201,11 @@ mod tests {
         let pages = pages(1)?;
         let version = blank()?.into_version();
         pages.put(0, version.clone());
-        assert!(pages.write_unseen(0, |version| version.write_unseen(0, &[0x90])));
+        assert!(pages.append_unseen(0, 1, |version| version.write(0, &[0x90])));
+        assert_eq!(pages.cursor(), 1);
         version.set_seen();
-        assert!(!pages.write_unseen(0, |version| version.write_unseen(1, &[0x90])));
+        assert!(!pages.append_unseen(0, 2, |version| version.write(1, &[0x90])));
+        assert_eq!(pages.cursor(), 1);
         assert_eq!(pages.byte(0), Some(0x90));
         assert_eq!(pages.byte(1), Some(FILL));
         Ok(())
@@ -147,7 +230,10 @@ mod tests {
         holes.add(span(200, 50), Room::new()?);
         let fills = [span(10, 20), span(200, 50)];
         holes.check(&fills)?;
-        holes.take(&fills, Spare::new(fills.len())?);
+        let mut spare = Spare::new();
+        spare.reserve(fills.len())?;
+        holes.take(&fills, &mut spare);
+        assert_eq!(holes.len(), 2);
         assert!(holes.check(&[span(10, 1)]).is_err());
         assert!(holes.check(&[span(9, 2)]).is_err());
         assert!(holes.check(&[span(249, 1)]).is_err());
@@ -225,5 +311,19 @@ mod tests {
         assert_eq!(at(0x90, FILL), Verdict::Deliver);
         assert_eq!(at(0xcd, 0x03), Verdict::Deliver);
         assert_eq!(at(0x90, 0x03), Verdict::Resume);
+        assert_eq!(verdict(Source::Contended), Verdict::Later);
+    }
+
+    #[test]
+    fn a_thread_is_sent_back_without_a_sleep_a_few_times() {
+        let mut trap = 0x1000;
+        while fixup::count_retry(trap) {
+            // A number that another thread has left here.
+            trap += 1;
+        }
+        assert!((2..PATIENCE).all(|_| !fixup::count_retry(trap)));
+        assert!(fixup::count_retry(trap));
+        assert!(fixup::count_retry(trap));
+        assert!(!fixup::count_retry(trap + 1));
     }
 }

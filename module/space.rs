@@ -18,9 +18,15 @@
 
 use core::ptr::{addr_of, addr_of_mut};
 
-use kernel::{bindings, prelude::*, sync::Arc, types::Opaque};
+use kernel::{
+    bindings,
+    mm::Mm,
+    prelude::*,
+    sync::{aref::ARef, Arc},
+    types::Opaque,
+};
 
-use crate::ffi;
+use crate::{ffi, plan::abi::PAGE_SIZE};
 
 /// The `address_space` of one open file.
 ///
@@ -55,7 +61,7 @@ impl Space {
                     unsafe { ffi::jit_mapping_init(slot, host) }
                 }),
             }),
-            GFP_KERNEL_ACCOUNT,
+            ffi::CHARGED,
         )
     }
 
@@ -101,39 +107,41 @@ impl Drop for Locked<'_> {
 }
 
 impl Locked<'_> {
-    /// Calls `visit` with each VMA, in tree order.
-    pub(crate) fn for_each_vma(&self, mut visit: impl FnMut(&VmaInTree<'_>)) {
-        // SAFETY: The tree is locked.
-        let mut node = unsafe { leftmost((*self.space.inner.get()).i_mmap.rb_root.rb_node) };
-        while !node.is_null() {
-            let vma = VmaInTree {
-                // SAFETY: All nodes of this tree are `shared.rb` of a VMA.
-                vma: unsafe {
-                    node.byte_sub(core::mem::offset_of!(bindings::vm_area_struct, shared.rb))
-                        .cast()
-                },
-                _locked: self,
-            };
+    /// Calls `visit` with each VMA that maps page `pgoff`, in tree order. It takes
+    /// no longer for the VMAs of other pages: `i_mmap` is an interval tree (as in
+    /// include/linux/interval_tree_generic.h, of which modules get no instance).
+    pub(crate) fn for_each_vma_of(&self, pgoff: usize, mut visit: impl FnMut(&VmaInTree<'_>)) {
+        let mut next = self.root().and_then(|root| root.first_of(pgoff, pgoff));
+        while let Some(vma) = next {
             visit(&vma);
-            // SAFETY: The node is in the tree, which is locked.
-            node = unsafe { bindings::rb_next(node) };
+            next = vma.next_of(pgoff, pgoff);
         }
     }
-}
 
-/// # Safety
-///
-/// `node` is NULL or in a tree that does not change meanwhile.
-unsafe fn leftmost(mut node: *mut bindings::rb_node) -> *mut bindings::rb_node {
-    while !node.is_null() {
-        // SAFETY: By this function's contract.
-        let left = unsafe { (*node).rb_left };
-        if left.is_null() {
-            break;
+    /// An address space that maps one of the pages from `first` to `last` and in
+    /// which somebody runs.
+    pub(crate) fn living_mm(&self, first: usize, last: usize) -> Option<ARef<Mm>> {
+        let mut next = self.root().and_then(|root| root.first_of(first, last));
+        while let Some(vma) = next {
+            // SAFETY: The address space is valid while its VMA is in the tree,
+            // and `Mm` asks no more of it than that.
+            let mm = unsafe { Mm::from_raw(vma.mm()) };
+            // SAFETY: As above.
+            if !unsafe { ffi::jit_mm_is_dead(vma.mm()) } {
+                return Some(mm.into());
+            }
+            next = vma.next_of(first, last);
         }
-        node = left;
+        None
     }
-    node
+
+    fn root(&self) -> Option<VmaInTree<'_>> {
+        // SAFETY: The tree is locked.
+        VmaInTree::at(
+            unsafe { (*self.space.inner.get()).i_mmap.rb_root.rb_node },
+            self,
+        )
+    }
 }
 
 /// A VMA that stays in the tree, and keeps its page tables, meanwhile.
@@ -142,7 +150,99 @@ pub(crate) struct VmaInTree<'a> {
     _locked: &'a Locked<'a>,
 }
 
-impl VmaInTree<'_> {
+impl<'a> VmaInTree<'a> {
+    /// The VMA of a node of the tree.
+    fn at(node: *mut bindings::rb_node, locked: &'a Locked<'a>) -> Option<Self> {
+        let offset = core::mem::offset_of!(bindings::vm_area_struct, shared.rb);
+        (!node.is_null()).then(|| VmaInTree {
+            vma: node.wrapping_byte_sub(offset).cast(),
+            _locked: locked,
+        })
+    }
+
+    fn node(&self) -> *mut bindings::rb_node {
+        // SAFETY: The VMA is valid while it is in the tree.
+        unsafe { addr_of_mut!((*self.vma).shared.rb) }
+    }
+
+    fn left(&self) -> Option<Self> {
+        // SAFETY: The node is in the tree, which is locked.
+        VmaInTree::at(unsafe { (*self.node()).rb_left }, self._locked)
+    }
+
+    fn right(&self) -> Option<Self> {
+        // SAFETY: As above.
+        VmaInTree::at(unsafe { (*self.node()).rb_right }, self._locked)
+    }
+
+    fn parent(&self) -> Option<Self> {
+        // SAFETY: As above. The low bits are the node's colour.
+        let parent = unsafe { (*self.node()).__rb_parent_color } & !3;
+        VmaInTree::at(core::ptr::with_exposed_provenance_mut(parent), self._locked)
+    }
+
+    /// The last page that it, or any VMA below it in the tree, maps.
+    fn last_below(&self) -> usize {
+        // SAFETY: The VMA is in the tree, which is locked.
+        unsafe { (*self.vma).shared.rb_subtree_last }
+    }
+
+    /// The pages of the file that it maps: the first and the last.
+    fn pages(&self) -> (usize, usize) {
+        // SAFETY: The VMA is valid, and `__vma_adjust` changes its range under
+        // the write side of the lock that we hold.
+        let (start, end, first) = unsafe {
+            let range = addr_of!((*self.vma).__bindgen_anon_1.__bindgen_anon_1);
+            ((*range).vm_start, (*range).vm_end, (*self.vma).vm_pgoff)
+        };
+        (first, first + (end - start) / PAGE_SIZE - 1)
+    }
+
+    /// The first that maps one of the pages from `first` to `last`, of this one
+    /// and those below it.
+    fn first_of(self, first: usize, last: usize) -> Option<Self> {
+        let mut at = self;
+        loop {
+            if let Some(left) = at.left().filter(|left| left.last_below() >= first) {
+                at = left;
+                continue;
+            }
+            let (begin, end) = at.pages();
+            if begin > last {
+                return None;
+            }
+            if end >= first {
+                return Some(at);
+            }
+            at = at.right().filter(|right| right.last_below() >= first)?;
+        }
+    }
+
+    /// The next that maps one of them.
+    fn next_of(self, first: usize, last: usize) -> Option<Self> {
+        let mut at = self;
+        loop {
+            if let Some(right) = at.right().filter(|right| right.last_below() >= first) {
+                return right.first_of(first, last);
+            }
+            // Up, until that is from the left.
+            loop {
+                let parent = at.parent()?;
+                let came_from = core::mem::replace(&mut at, parent);
+                if at.right().is_none_or(|right| right.vma != came_from.vma) {
+                    break;
+                }
+            }
+            let (begin, end) = at.pages();
+            if begin > last {
+                return None;
+            }
+            if end >= first {
+                return Some(at);
+            }
+        }
+    }
+
     /// The VMA.
     pub(crate) fn as_ptr(&self) -> *mut bindings::vm_area_struct {
         self.vma
@@ -163,7 +263,7 @@ impl VmaInTree<'_> {
             ((*range).vm_start, (*range).vm_end, (*self.vma).vm_pgoff)
         };
         let pages = pgoff.checked_sub(first)?;
-        let addr = start.checked_add(pages.checked_mul(crate::plan::abi::PAGE_SIZE)?)?;
+        let addr = start.checked_add(pages.checked_mul(PAGE_SIZE)?)?;
         (addr < end).then_some(addr)
     }
 }

@@ -1,8 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The working memory of a publication: what was copied from userspace, where
-//! it goes, and the pages for it. A region keeps one, so that a publication in
-//! steady state allocates nothing.
+//! it goes, and the pages for it. The bytes are in pages that are charged as
+//! code is, and become the code's pages as they run empty: so a publication
+//! never holds more than the code and one page. A region keeps one stage, so
+//! that a publication in steady state allocates nothing.
+//!
+//! ```text
+//!  bytes:  |  staged 0  |  staged 1  | st. 2 |        copied in, before the turn
+//!               \            \    \       \
+//!  pages:  | ...... | ............ | .......... | ... |   built from the last
+//!                                                         to the first
+//! ```
 //!
 //! Context: process. Owner: the publication under way, or else the region; a
 //! second publication at the same time has one of its own.
@@ -12,66 +21,70 @@ use kernel::{
     prelude::*,
     sync::Arc,
     transmute::AsBytes,
-    uaccess::{UserPtr, UserSlice},
+    uaccess::{UserPtr, UserSlice, UserSliceReader},
 };
 
 use crate::{
     error::errno,
+    ffi,
+    holes::Spare,
     page::{Blank, Version},
     plan::{
-        abi::{Publish, Segment},
+        abi::{Publish, Segment, PAGE_SIZE},
+        lifecycle::PageState,
         refusal::Refusal,
         request::{self, Kind},
-        span::Span,
+        span::{Descending, Span},
     },
     region::Region,
 };
 
-/// What a region keeps of the memory for bytes, at most.
-const KEEP: usize = 64 * 1024;
-
-/// What the publication of one page needs.
-pub(crate) struct Supply {
-    /// The version that is the newest until then.
-    pub(crate) old: Option<Arc<Version>>,
-    /// Becomes the next one.
-    pub(crate) blank: Blank,
-}
-
 /// The memory of one publication.
 pub(crate) struct Stage {
     pub(crate) segments: KVec<Segment>,
-    /// The bytes of all segments.
-    pub(crate) bytes: KVVec<u8>,
+    pub(crate) bytes: Bytes,
     /// Where they go: sorted, without overlap.
     pub(crate) spans: KVec<Span>,
     /// Where the bytes of each span start in `bytes`.
     pub(crate) starts: KVec<usize>,
-    /// One supply for each page that is touched, the last page first.
-    pub(crate) supplies: KVVec<Supply>,
+    /// Pages for the code, beside those of `bytes`.
+    pub(crate) blanks: KVVec<Blank>,
     /// Versions that were replaced.
-    pub(crate) retired: KVec<Arc<Version>>,
+    pub(crate) retired: KVVec<Arc<Version>>,
+    /// For what remains of reserved ranges.
+    pub(crate) spare: Spare,
+    /// Entries were swapped.
+    pub(crate) replaces: bool,
+    /// For which cursor the spans are, and the cursor behind them.
+    pub(crate) placed: Option<(u64, u64)>,
 }
+
+/// What is kept of an array for the next publication, in elements.
+const KEEP: usize = 512;
 
 impl Stage {
     pub(crate) fn new() -> Self {
         Stage {
             segments: KVec::new(),
-            bytes: KVVec::new(),
+            bytes: Bytes::new(),
             spans: KVec::new(),
             starts: KVec::new(),
-            supplies: KVVec::new(),
-            retired: KVec::new(),
+            blanks: KVVec::new(),
+            retired: KVVec::new(),
+            spare: Spare::new(),
+            replaces: false,
+            placed: None,
         }
     }
 
     /// Copies segments and bytes in. Fails with `EINVAL`, `EFAULT`, `ENOMEM`,
-    /// with `ENOSPC` if they can't fit into `region` anyway, or with `EPERM` or
-    /// `EROFS`: there is no memory for bytes that nobody will publish.
+    /// with `ENOSPC` if they can't fit into `region` anyway, with `EPERM` or
+    /// `EROFS`, or with `EDQUOT`: there is no memory for bytes that nobody will
+    /// publish.
     pub(crate) fn copy_in(&mut self, arg: &Publish, kind: Kind, region: &Region) -> Result {
         let count = arg.count as usize;
-        self.spans.reserve(count, GFP_KERNEL_ACCOUNT)?;
-        self.starts.reserve(count, GFP_KERNEL_ACCOUNT)?;
+        self.spans.reserve(count, ffi::CHARGED)?;
+        self.starts.reserve(count, ffi::CHARGED)?;
         self.copy_segments(user_ptr(arg.segments)?, count)?;
         let mut total = 0u64;
         for segment in self.segments.iter() {
@@ -82,24 +95,27 @@ impl Stage {
             return Err(errno(Refusal::Full));
         }
         region.check_publisher()?;
-        let total = usize::try_from(total)?;
-        self.bytes.reserve(total, GFP_KERNEL_ACCOUNT)?;
-        self.copy_bytes()
+        self.copy_bytes(region)
     }
 
     /// One segment is copied by way of the stack, which costs less.
     fn copy_segments(&mut self, first: UserPtr, count: usize) -> Result {
         let mut array = UserSlice::new(first, count * size_of::<Segment>()).reader();
         if count == 1 {
-            return Ok(self.segments.push(array.read()?, GFP_KERNEL_ACCOUNT)?);
+            return Ok(self.segments.push(array.read()?, ffi::CHARGED)?);
         }
         let empty = Segment::default();
-        self.segments.resize(count, empty, GFP_KERNEL_ACCOUNT)?;
+        self.segments.resize(count, empty, ffi::CHARGED)?;
         array.read_slice(self.segments.as_bytes_mut())
     }
 
     /// Segments that lie next to each other in userspace are copied at once.
-    fn copy_bytes(&mut self) -> Result {
+    fn copy_bytes(&mut self, region: &Region) -> Result {
+        if let &[only] = &self.segments[..] {
+            let len = usize::try_from(only.len)?;
+            let reader = UserSlice::new(user_ptr(only.source)?, len).reader();
+            return self.bytes.read_in(reader, region);
+        }
         let mut segments = self.segments.iter().peekable();
         while let Some(first) = segments.next() {
             let mut end = first.source.saturating_add(first.len);
@@ -107,8 +123,8 @@ impl Stage {
                 end = end.saturating_add(next.len);
             }
             let len = usize::try_from(end.saturating_sub(first.source))?;
-            UserSlice::new(user_ptr(first.source)?, len)
-                .read_all(&mut self.bytes, GFP_KERNEL_ACCOUNT)?;
+            let reader = UserSlice::new(user_ptr(first.source)?, len).reader();
+            self.bytes.read_in(reader, region)?;
         }
         Ok(())
     }
@@ -128,29 +144,177 @@ impl Stage {
     /// Adds a span whose bytes start at `start`. There is room for as many as
     /// there are segments.
     pub(crate) fn push_span(&mut self, span: Span, start: usize) -> Result {
-        self.spans.push(span, GFP_KERNEL_ACCOUNT)?;
-        Ok(self.starts.push(start, GFP_KERNEL_ACCOUNT)?)
+        self.spans.push(span, ffi::CHARGED)?;
+        Ok(self.starts.push(start, ffi::CHARGED)?)
     }
 
-    /// The bytes of one span.
-    pub(crate) fn bytes_of(&self, index: usize) -> &[u8] {
-        let start = self.starts[index];
-        &self.bytes[start..start + self.spans[index].len as usize]
+    /// Forgets where the bytes go.
+    pub(crate) fn clear_spans(&mut self) {
+        self.spans.clear();
+        self.starts.clear();
+        self.placed = None;
+    }
+
+    /// The pages that the spans touch.
+    pub(crate) fn touched(&self) -> usize {
+        match &self.spans[..] {
+            [span] => (span.last_page() - span.first_page() + 1) as usize,
+            spans => Descending::new(spans).count(),
+        }
+    }
+
+    /// Pages that are missing for `touched` of them: one is in use for each page
+    /// of bytes that are left, and one more is needed to build the next.
+    fn missing(&self, touched: usize) -> usize {
+        (touched + 1).saturating_sub(self.bytes.pages.len() + self.blanks.len())
+    }
+
+    /// Takes what is missing for `touched` pages from the region's spare ones,
+    /// as far as that goes without an allocation. Says whether it is enough.
+    pub(crate) fn gather(&mut self, region: &Region, touched: usize) -> bool {
+        if self.retired.capacity() < touched {
+            return false;
+        }
+        for _ in 0..self.missing(touched) {
+            if self.blanks.len() == self.blanks.capacity() {
+                return false;
+            }
+            let Some(blank) = region.spare_blank() else {
+                return false;
+            };
+            // There is room.
+            let _ = self.blanks.push_within_capacity(blank);
+        }
+        true
+    }
+
+    /// Allocates what is missing for `touched` pages. Fails with `ENOMEM`,
+    /// `EDQUOT` or `EINTR`.
+    pub(crate) fn supply(&mut self, region: &Region, touched: usize) -> Result {
+        let more = touched.saturating_sub(self.retired.len());
+        self.retired.reserve(more, ffi::CHARGED)?;
+        let missing = self.missing(touched);
+        self.blanks.reserve(missing, ffi::CHARGED)?;
+        for _ in 0..missing {
+            ffi::check_alive()?;
+            self.blanks.push(region.blank()?, ffi::CHARGED)?;
+        }
+        Ok(())
     }
 
     /// Makes it ready for the next publication of `region`.
     pub(crate) fn clear(&mut self, region: &Region) {
         self.segments.clear();
-        self.bytes.clear();
-        if self.bytes.capacity() > KEEP {
-            self.bytes = KVVec::new();
+        self.clear_spans();
+        region
+            .pool
+            .make_room(match core::mem::take(&mut self.replaces) {
+                true => PageState::Live,
+                false => PageState::Unseen,
+            });
+        for blank in self.blanks.drain_all() {
+            region.pool.keep(blank);
         }
-        self.spans.clear();
-        self.starts.clear();
-        for supply in self.supplies.drain_all() {
-            region.pool.keep(supply.blank);
+        if self.blanks.capacity() > KEEP {
+            self.blanks = KVVec::new();
         }
+        self.bytes.clear(region);
         self.retired.clear();
+        if self.retired.capacity() > KEEP {
+            self.retired = KVVec::new();
+        }
+        self.spare.trim();
+    }
+}
+
+/// The bytes of all segments, one after the other, in pages.
+pub(crate) struct Bytes {
+    pages: KVVec<Blank>,
+    len: usize,
+}
+
+impl Bytes {
+    const fn new() -> Self {
+        Bytes {
+            pages: KVVec::new(),
+            len: 0,
+        }
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Adds all that `reader` has. Fails with `EFAULT`, `ENOMEM`, `EDQUOT` or
+    /// `EINTR`.
+    fn read_in(&mut self, mut reader: UserSliceReader, region: &Region) -> Result {
+        while !reader.is_empty() {
+            let at = self.len / PAGE_SIZE;
+            if at == self.pages.len() {
+                ffi::check_alive()?;
+                self.pages.push(region.blank()?, ffi::CHARGED)?;
+            }
+            let Some(page) = self.pages.get_mut(at) else {
+                return Err(ENOMEM);
+            };
+            self.len += page.read_in(&mut reader)?;
+        }
+        Ok(())
+    }
+
+    /// `len` bytes from `start` on, if they are on one page, as they mostly are.
+    pub(crate) fn slice(&self, start: usize, len: usize) -> Option<&[u8]> {
+        let from = start % PAGE_SIZE;
+        let page = self.pages.get(start / PAGE_SIZE)?;
+        page.bytes().get(from..from.checked_add(len)?)
+    }
+
+    /// Calls `visit` with `len` bytes from `start` on, in order.
+    pub(crate) fn for_each(&self, start: usize, len: usize, mut visit: impl FnMut(&[u8])) {
+        match self.slice(start, len) {
+            Some(all) => visit(all),
+            None => self.pieces(start, len).for_each(visit),
+        }
+    }
+
+    /// `len` bytes from `start` on, in order.
+    pub(crate) fn pieces(&self, start: usize, len: usize) -> impl Iterator<Item = &[u8]> {
+        let end = start.saturating_add(len).min(self.len);
+        let mut at = start;
+        core::iter::from_fn(move || {
+            let page = self.pages.get(at / PAGE_SIZE)?;
+            let from = at % PAGE_SIZE;
+            let piece = (PAGE_SIZE - from).min(end.checked_sub(at)?);
+            at += piece;
+            (piece != 0).then(|| page.bytes().get(from..from + piece))?
+        })
+    }
+
+    /// A page that has none of the first `left` bytes: the others are published.
+    pub(crate) fn take_empty(&mut self, left: usize) -> Option<Blank> {
+        if self.pages.len() <= left.div_ceil(PAGE_SIZE) {
+            return None;
+        }
+        let mut page = self.pages.pop()?;
+        page.reset();
+        Some(page)
+    }
+
+    /// Keeps one page.
+    fn clear(&mut self, region: &Region) {
+        self.len = 0;
+        while self.pages.len() > 1 {
+            if let Some(page) = self.pages.pop() {
+                region.pool.keep(page);
+            }
+        }
+        if self.pages.capacity() > KEEP {
+            self.pages = KVVec::new();
+        }
+        if let Some(page) = self.pages.first_mut() {
+            page.reset();
+        }
     }
 }
 

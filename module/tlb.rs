@@ -14,12 +14,52 @@ use crate::{
     plan::ledger::{is_clean, CpuSet, CpuView},
 };
 
+/// Words of [`Mms`].
+pub(crate) const MM_WORDS: usize = 4;
+
+/// Some address spaces, by a hash: it may hold others too.
+#[derive(Clone, Copy)]
+pub(crate) struct Mms(pub(crate) [u64; MM_WORDS]);
+
+impl Mms {
+    /// None.
+    pub(crate) const fn none() -> Self {
+        Mms([0; MM_WORDS])
+    }
+
+    /// The word and the bit of an address space.
+    pub(crate) const fn place(mm: usize) -> (usize, u64) {
+        // Address spaces are objects of some kilobytes; the top bits of the
+        // product depend on all of the address.
+        let hash = (mm >> 6).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
+        (hash / 64 % MM_WORDS, 1 << (hash % 64))
+    }
+
+    fn add(&mut self, mm: usize) {
+        let (word, bit) = Mms::place(mm);
+        self.0[word] |= bit;
+    }
+
+    fn union(&mut self, other: &Mms) {
+        for (word, more) in self.0.iter_mut().zip(other.0) {
+            *word |= more;
+        }
+    }
+
+    fn may_hold(&self, mm: usize) -> bool {
+        let (word, bit) = Mms::place(mm);
+        self.0[word] & bit != 0
+    }
+}
+
 /// Words of a `struct cpumask` on this kernel.
 const WORDS: usize = size_of::<bindings::cpumask>() / size_of::<u64>();
 
 /// CPUs that may hold stale translations.
 pub(crate) struct Cpus {
     set: CpuSet<WORDS>,
+    /// The address spaces whose translations they are.
+    mms: Mms,
     /// Some address space uses a global ASID (AMD INVLPGB): then every CPU may
     /// hold its translations, also while it runs something else.
     global: bool,
@@ -30,6 +70,7 @@ impl Cpus {
     pub(crate) const fn new(cpus: usize) -> Self {
         Cpus {
             set: CpuSet::new(cpus),
+            mms: Mms::none(),
             global: false,
         }
     }
@@ -40,36 +81,50 @@ impl Cpus {
     }
 
     /// Adds the CPUs that may be using `mm`, after its page-table entries were
-    /// changed. All others flush before they use it again.
+    /// changed. All others flush before they use it again. Says whether there are
+    /// any: the kernel forgets CPUs that run something else or go offline.
     ///
     /// # Safety
     ///
     /// `mm` is valid.
-    pub(crate) unsafe fn add_mm(&mut self, mm: *mut bindings::mm_struct) {
+    pub(crate) unsafe fn add_mm(&mut self, mm: *mut bindings::mm_struct) -> bool {
+        let mut any = false;
         // SAFETY: `mm` is valid by this function's contract; it returns a mask
         // of `WORDS` words inside it.
-        let mask = unsafe { ffi::jit_mm_bump(mm, &mut self.global) };
+        let mask = unsafe { ffi::jit_mm_bump(mm, &mut any) };
+        self.global |= any;
+        self.mms.add(mm.addr());
         for (index, word) in self.set.words_mut().iter_mut().enumerate() {
             // SAFETY: As above. Volatile: CPUs come and go.
-            *word |= unsafe { mask.add(index).read_volatile() } as u64;
+            let more = unsafe { mask.add(index).read_volatile() } as u64;
+            *word |= more;
+            any |= more != 0;
         }
+        any
     }
 
     /// Adds all of `other`.
     pub(crate) fn union(&mut self, other: &Cpus) {
         self.set.union(&other.set);
+        self.mms.union(&other.mms);
         self.global |= other.global;
     }
 
     /// Takes all out.
     pub(crate) fn clear(&mut self) {
         self.set.clear();
+        self.mms = Mms::none();
         self.global = false;
     }
 
     /// Whether no CPU can hold a stale translation.
     pub(crate) fn is_empty(&self) -> bool {
         self.set.is_empty() && !self.global
+    }
+
+    /// The address spaces.
+    pub(crate) fn mms(&self) -> Mms {
+        self.mms
     }
 
     /// The CPUs, ascending.
@@ -93,7 +148,8 @@ impl Cpus {
     }
 
     /// Flushes all of them now, by interrupt, and waits. Returns how many
-    /// interrupts were sent.
+    /// interrupts were sent. A CPU that runs something else by then is left
+    /// alone: it flushes before it comes back.
     pub(crate) fn interrupt(&mut self) -> u64 {
         self.drop_clean(|_| false);
         let (func, mask): (unsafe extern "C" fn(*mut c_void), _) = if self.global {
@@ -111,12 +167,11 @@ impl Cpus {
         } else {
             self.set.len()
         };
-        // SAFETY: The functions take no argument and run in any context. The
-        // mask is valid: the set has the size of a `struct cpumask` and is
-        // borrowed meanwhile.
-        unsafe {
-            bindings::on_each_cpu_cond_mask(None, Some(func), core::ptr::null_mut(), true, mask)
-        };
+        let mms = core::ptr::from_mut(&mut self.mms).cast();
+        // SAFETY: The functions run in any context and take the address spaces,
+        // which outlive the call: it waits. The mask is valid: the set has the
+        // size of a `struct cpumask` and is borrowed meanwhile.
+        unsafe { bindings::on_each_cpu_cond_mask(None, Some(func), mms, true, mask) };
         let here = kernel::cpu::CpuId::current().as_u32() as usize;
         let local = self.global || self.set.iter().any(|cpu| cpu == here);
         self.clear();
@@ -147,9 +202,13 @@ fn is_online(cpu: usize) -> bool {
 
 /// # Safety
 ///
-/// Called by the kernel's cross-call machinery.
-unsafe extern "C" fn flush_here(_: *mut c_void) {
-    ffi::flush_local();
+/// Called by the kernel's cross-call machinery with a valid [`Mms`].
+unsafe extern "C" fn flush_here(mms: *mut c_void) {
+    // SAFETY: By this function's contract.
+    let mms = unsafe { *mms.cast::<Mms>() };
+    if mms.may_hold(ffi::active_mm()) {
+        ffi::flush_local();
+    }
 }
 
 /// # Safety

@@ -4,18 +4,20 @@
 //! later, and how to tell that a VMA is ours.
 //!
 //! Context: everything here but [`region_at`] is called with the address
-//! space's mmap_lock, or the VMA's own lock (`fault`), held. None of it takes
+//! space's mmap_lock, or the VMA's own lock (`fault`, #BP), held. None of it takes
 //! a region's publication lock.
-//! Owner: each VMA holds one reference to its [`Region`] in `vm_private_data`.
+//! Owner: each VMA holds one reference to its [`Mapping`] in `vm_private_data`.
 
 use kernel::{
     bindings,
+    mm::Mm,
     prelude::*,
     sync::{Arc, ArcBorrow},
 };
 
 use crate::{
     fixup,
+    holder::Mapping,
     plan::{
         abi::PAGE_SIZE,
         lifecycle::{on_fault, FaultAction},
@@ -68,20 +70,30 @@ pub(crate) fn file_pages(vma: &bindings::vm_area_struct) -> (usize, usize) {
     (vma.vm_pgoff, (end - start) / PAGE_SIZE)
 }
 
-/// Makes a new VMA one of `region`. Can't fail.
+/// Makes a new VMA one of `region`. Fails with `ENOMEM` or `EDQUOT`.
 ///
 /// # Safety
 ///
 /// `vma` is being set up by the mmap() of the region's file and has passed
 /// [`check_new`].
-pub(crate) unsafe fn set_up(vma: *mut bindings::vm_area_struct, region: Arc<Region>) {
+pub(crate) unsafe fn set_up(vma: *mut bindings::vm_area_struct, region: Arc<Region>) -> Result {
+    let mapping = Mapping::new(region)?;
     // SAFETY: The VMA is being set up, so it is ours to change.
     unsafe {
         crate::ffi::jit_vm_flags_set(vma);
         (*vma).vm_ops = &VM_OPS.0;
-        (*vma).vm_private_data = Arc::into_raw(region).cast_mut().cast();
+        (*vma).vm_private_data = Arc::into_raw(mapping).cast_mut().cast();
         fixup::watch((*vma).vm_mm);
     }
+    Ok(())
+}
+
+/// # Safety
+///
+/// `vma` has [`VM_OPS`] and is valid for `'a`.
+unsafe fn mapping<'a>(vma: *const bindings::vm_area_struct) -> &'a Mapping {
+    // SAFETY: Such a VMA holds a reference to its mapping.
+    unsafe { &*(*vma).vm_private_data.cast::<Mapping>() }
 }
 
 /// The region of a VMA, and the offset of `addr` in it, if the VMA is ours.
@@ -102,8 +114,8 @@ unsafe fn region_at<'a>(
     if addr < start || addr >= end {
         return None;
     }
-    // SAFETY: The VMA is ours, so it holds a reference to its region.
-    let region = unsafe { ArcBorrow::from_raw(vma.vm_private_data.cast_const().cast::<Region>()) };
+    // SAFETY: The VMA is ours, and valid.
+    let region = unsafe { mapping::<'a>(vma) }.region().as_arc_borrow();
     let pages = (vma.vm_pgoff).checked_sub(region.first_pgoff())?;
     let offset = pages.checked_mul(PAGE_SIZE)?.checked_add(addr - start)?;
     Some((region, offset as u64))
@@ -114,7 +126,7 @@ pub(crate) fn lookup(
     vma: &kernel::mm::virt::VmaRef,
     addr: usize,
 ) -> Option<(ArcBorrow<'_, Region>, u64)> {
-    // SAFETY: A `VmaRef` is valid and its mmap_lock is held.
+    // SAFETY: A `VmaRef` is valid, and its mmap_lock or its own lock is held.
     unsafe { region_at(vma.as_ptr(), addr) }
 }
 
@@ -125,9 +137,10 @@ pub(crate) fn lookup(
 /// Called by the kernel for a VMA with [`VM_OPS`], under mmap_lock.
 unsafe extern "C" fn open(vma: *mut bindings::vm_area_struct) {
     // SAFETY: The VMA that this one is a copy of holds a reference.
-    let region =
-        unsafe { ArcBorrow::from_raw((*vma).vm_private_data.cast_const().cast::<Region>()) };
-    let _ = Arc::into_raw(Arc::from(region));
+    let mapping =
+        unsafe { ArcBorrow::from_raw((*vma).vm_private_data.cast_const().cast::<Mapping>()) };
+    mapping.count_copy();
+    let _ = Arc::into_raw(Arc::from(mapping));
     // SAFETY: The VMA is valid.
     fixup::watch(unsafe { (*vma).vm_mm });
 }
@@ -139,9 +152,12 @@ unsafe extern "C" fn open(vma: *mut bindings::vm_area_struct) {
 /// Called by the kernel once for a VMA with [`VM_OPS`], under mmap_lock.
 unsafe extern "C" fn close(vma: *mut bindings::vm_area_struct) {
     // SAFETY: The VMA is valid.
-    fixup::unwatch(unsafe { (*vma).vm_mm });
+    let mm = unsafe { (*vma).vm_mm };
+    fixup::unwatch(mm);
     // SAFETY: The VMA holds a reference, which ends here.
-    drop(unsafe { Arc::<Region>::from_raw((*vma).vm_private_data.cast_const().cast()) });
+    let mapping = unsafe { Arc::<Mapping>::from_raw((*vma).vm_private_data.cast_const().cast()) };
+    mapping.forget_one();
+    mapping.region().leave_home(mm);
 }
 
 /// A CPU touched a page that has no entry here.
@@ -170,6 +186,12 @@ unsafe fn install(vma: *mut bindings::vm_area_struct, addr: usize, is_write: boo
     // SAFETY: The VMA is locked by the fault.
     let (region, offset) = unsafe { region_at(vma, addr) }.ok_or(EFAULT)?;
     let page = usize::try_from(offset)? / PAGE_SIZE;
+    if region.account.is_homeless() {
+        // SAFETY: The VMA is locked by the fault, so its address space is valid.
+        region
+            .account
+            .move_to(unsafe { Mm::from_raw((*vma).vm_mm) }.into());
+    }
     loop {
         let installed = region.pages.with(page, |state, version| {
             match (on_fault(state, is_write), version) {

@@ -219,6 +219,12 @@ pub struct Stats {
     /// Blank pages that are kept for the next publications. Given back when
     /// memory is short, or after a second or two without use.
     pub pooled: u64,
+    /// Flushes of a CPU's user TLB at its tick, in the epochs that replaced
+    /// pages of this region have waited for.
+    pub ticks: u64,
+    /// CPUs that were left alone in these epochs, because they ran something
+    /// else when their turn came.
+    pub spared: u64,
     /// Zero; room to grow.
-    pub reserved: [u64; 9],
+    pub reserved: [u64; 7],
 }

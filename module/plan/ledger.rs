@@ -111,18 +111,48 @@ pub const fn is_clean(view: CpuView) -> bool {
     !view.online || view.lazy || view.flushed
 }
 
-/// How many replaced pages may wait to be freed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
-    /// Of one region.
-    pub region: usize,
-    /// Of all regions.
-    pub total: usize,
+/// Whether `adding` more replaced pages, beside the `waiting` ones of the same
+/// region, need a flush first.
+pub const fn must_flush(bound: usize, waiting: usize, adding: usize) -> bool {
+    waiting.saturating_add(adding) > bound
 }
 
-/// Whether `adding` more replaced pages need a batched flush first.
-pub const fn must_flush(bounds: Bounds, region: usize, total: usize, adding: usize) -> bool {
-    region.saturating_add(adding) > bounds.region || total.saturating_add(adding) > bounds.total
+/// A number that a region draws for each publication that replaced pages: after
+/// the last of their entries was swapped, and while their CPUs are noted.
+pub type Ticket = u64;
+
+/// One replaced page that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Wait {
+    /// Of the publication that replaced it.
+    pub ticket: Ticket,
+    /// The first epoch that starts after its entries were swapped.
+    pub epoch: i64,
+}
+
+/// What is known to be flushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Flushed {
+    /// The last epoch in which every CPU concerned has flushed. Stored when the
+    /// last of them has, never when an epoch starts (rule R12).
+    pub epoch: i64,
+    /// The last ticket before a flush that the region itself has made.
+    pub ticket: Ticket,
+}
+
+impl Wait {
+    /// Whether no TLB holds a translation to the page any more.
+    pub const fn is_over(self, flushed: Flushed) -> bool {
+        self.epoch <= flushed.epoch || self.ticket <= flushed.ticket
+    }
+}
+
+/// Whether a TLB may still hold an old version of a page (rules R11, R13).
+/// `replaced` is the ticket of the last publication that replaced a version of
+/// it which a CPU had used, 0 if none has; `oldest` the lowest ticket of the
+/// region that is not known to be flushed.
+pub fn is_outdated(replaced: Ticket, oldest: Option<Ticket>) -> bool {
+    oldest.is_some_and(|oldest| replaced >= oldest)
 }
 
 /// What is done about CPUs that have not flushed yet.

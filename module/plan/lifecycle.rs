@@ -73,7 +73,7 @@ pub struct Swapped {
     /// entry whose Accessed bit was never set was never cached.
     pub accessed: bool,
     /// A TLB may still hold an even older version of the page: one that was
-    /// retired and is not known to be flushed.
+    /// retired and is not known to be flushed ([`is_outdated`](super::ledger::is_outdated)).
     pub outdated: bool,
 }
 

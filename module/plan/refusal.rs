@@ -20,4 +20,6 @@ pub enum Refusal {
     Moved,
     /// Some byte of a fill is not reserved, or was filled before.
     NotReserved,
+    /// The administrator has stopped all new code.
+    Stopped,
 }

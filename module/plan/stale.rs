@@ -15,14 +15,23 @@ pub struct Bytes {
     pub last: Option<u8>,
 }
 
+impl Bytes {
+    /// Nobody has looked.
+    pub const UNKNOWN: Bytes = Bytes {
+        before_last: None,
+        last: None,
+    };
+}
+
 /// Where the bytes come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// From the newest versions that the module holds.
     Authoritative(Bytes),
-    /// From the program's own view, because the address space is being changed
-    /// at this moment and what is mapped there can't be told.
-    Contended(Bytes),
+    /// From memory that is none of the module's.
+    Foreign(Bytes),
+    /// What is mapped there is being changed at this moment: nobody can tell.
+    Contended,
 }
 
 /// What to do about it.
@@ -30,8 +39,10 @@ pub enum Source {
 pub enum Verdict {
     /// Flush the address on this CPU, step back by one byte, run again.
     Resume,
-    /// Not ours: the program gets its SIGTRAP.
+    /// The program gets its SIGTRAP.
     Deliver,
+    /// Ask again where one may sleep.
+    Later,
 }
 
 /// The first byte of `CD 03`, the two-byte form of int 3.
@@ -54,37 +65,98 @@ const fn is_int_3(bytes: Bytes) -> bool {
 /// region.
 pub const fn verdict(source: Source) -> Verdict {
     match source {
-        Source::Authoritative(bytes) => match bytes.last {
+        Source::Authoritative(bytes) | Source::Foreign(bytes) => match bytes.last {
             Some(FILL) | None => Verdict::Deliver,
             Some(_) if is_int_3(bytes) => Verdict::Deliver,
+            // Foreign: the int3 is gone. Running what has taken its place is as
+            // if the thread had come a moment later.
             Some(_) => Verdict::Resume,
         },
-        // Running a 0xCC once more is harmless: it traps again, and the change
-        // of the address space ends.
-        Source::Contended(bytes) if is_int_3(bytes) => Verdict::Deliver,
-        Source::Contended(_) => Verdict::Resume,
+        Source::Contended => Verdict::Later,
     }
 }
 
-/// Whether publishing `new` between the bytes `before` and `after` puts the
+/// What to do if asking again later is impossible, by the program's own view of
+/// the bytes. Running a 0xCC once more is harmless: it traps again.
+pub const fn verdict_now(bytes: Bytes) -> Verdict {
+    if is_int_3(bytes) {
+        Verdict::Deliver
+    } else {
+        Verdict::Resume
+    }
+}
+
+/// How often a thread was sent back to the place of its last trap. Threads may
+/// share one number, so it may be another thread's: nothing right depends on it,
+/// only how soon an end is reached. User addresses have 56 bits at most; the lower
+/// 8 of the word count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retries(u64);
+
+/// Retries after which a thread sleeps before the next one: then it is likely
+/// that it keeps the very publisher from running that it waits for.
+pub const PATIENCE: u64 = 32;
+
+impl Retries {
+    /// None, anywhere.
+    pub const NONE: Retries = Retries(0);
+
+    /// What [`Retries::word`] returned.
+    pub const fn from_word(word: u64) -> Retries {
+        Retries(word)
+    }
+
+    /// As a word.
+    pub const fn word(self) -> u64 {
+        self.0
+    }
+
+    /// After one more at `trap`.
+    pub const fn and_one(self, trap: u64) -> Retries {
+        let here = trap << 8;
+        match self.0 ^ here {
+            // Less than that only if it was there.
+            retries if retries < PATIENCE => Retries(self.0 + 1),
+            PATIENCE => self,
+            _ => Retries(here | 1),
+        }
+    }
+
+    /// Whether the thread must sleep before the next one at `trap`.
+    pub const fn are_enough(self, trap: u64) -> bool {
+        self.0 == trap << 8 | PATIENCE
+    }
+}
+
+/// Whether publishing a span between the bytes `before` and `after` puts the
 /// bytes `CD 03` next to each other. A trap there could not be told from
 /// `int 3`, so such a publication leaves no stale entry behind: it is followed
-/// by a flush.
-pub fn looks_like_int_3(before: Option<u8>, new: &[u8], after: Option<u8>) -> bool {
-    let inside = holds_int_3(new);
-    let at_start = before == Some(INT_IMM8) && wants_before(new);
-    let at_end = wants_after(new) && after == Some(IMM_3);
-    inside || at_start || at_end
+/// by a flush. `pieces` are the span's bytes, in order.
+pub fn looks_like_int_3<'a>(
+    before: Option<u8>,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+    after: Option<u8>,
+) -> bool {
+    let mut last = before;
+    for piece in pieces {
+        if last == Some(INT_IMM8) && wants_before(piece) || holds_int_3(piece) {
+            return true;
+        }
+        last = piece.last().copied().or(last);
+    }
+    last == Some(INT_IMM8) && after == Some(IMM_3)
 }
 
-/// Whether [`looks_like_int_3`] depends on the byte before `new`.
-pub fn wants_before(new: &[u8]) -> bool {
-    new.first() == Some(&IMM_3)
+/// Whether [`looks_like_int_3`] depends on the byte before bytes that begin
+/// with `piece`.
+pub fn wants_before(piece: &[u8]) -> bool {
+    piece.first() == Some(&IMM_3)
 }
 
-/// Whether [`looks_like_int_3`] depends on the byte after `new`.
-pub fn wants_after(new: &[u8]) -> bool {
-    new.last() == Some(&INT_IMM8)
+/// Whether [`looks_like_int_3`] depends on the byte after bytes that end with
+/// `piece`.
+pub fn wants_after(piece: &[u8]) -> bool {
+    piece.last() == Some(&INT_IMM8)
 }
 
 /// Bytes that [`may_hold_cd`] looks at together.

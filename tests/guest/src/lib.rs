@@ -4,4 +4,5 @@
 
 pub mod faults;
 pub mod fuzz;
+pub mod hostile;
 pub mod suite;

@@ -4,7 +4,9 @@
 
 use std::collections::BTreeSet;
 
-use jitfd_plan::ledger::{Bounds, CpuSet, CpuView, Patience, is_clean, must_flush, patience};
+use jitfd_plan::ledger::{
+    CpuSet, CpuView, Flushed, Patience, Wait, is_clean, is_outdated, must_flush, patience,
+};
 use proptest::prelude::*;
 
 /// Words of a set in these tests: for up to 192 CPUs.
@@ -88,13 +90,42 @@ proptest! {
 
     #[test]
     fn a_flush_is_due_just_beyond_a_bound(
-        bounds in (0usize..50, 0usize..50),
-        region in 0usize..60,
-        total in 0usize..60,
+        bound in 0usize..50,
+        waiting in 0usize..60,
         adding in 0usize..10,
     ) {
-        let due = must_flush(Bounds { region: bounds.0, total: bounds.1 }, region, total, adding);
-        prop_assert_eq!(due, region + adding > bounds.0 || total + adding > bounds.1);
+        prop_assert_eq!(must_flush(bound, waiting, adding), waiting + adding > bound);
+    }
+
+    /// Rules R11 to R13: the pages of a region wait in the order of their tickets;
+    /// a page is outdated as long as one waits that was replaced with its last
+    /// version, or before.
+    #[test]
+    fn a_page_is_outdated_until_its_last_replacement_is_flushed(
+        epochs in prop::collection::vec(0i64..6, 0..8),
+        flushed in (0i64..6, 0u64..9),
+        replaced in 0u64..9,
+    ) {
+        let mut epochs = epochs;
+        epochs.sort_unstable();
+        let waits = epochs.iter().zip(1u64..).map(|(&epoch, ticket)| Wait { ticket, epoch });
+        let flushed = Flushed { epoch: flushed.0, ticket: flushed.1 };
+        let open: Vec<u64> = waits
+            .filter(|wait| wait.epoch > flushed.epoch && wait.ticket > flushed.ticket)
+            .map(|wait| wait.ticket)
+            .collect();
+        let expected = open.iter().any(|&ticket| ticket <= replaced);
+        prop_assert_eq!(is_outdated(replaced, open.first().copied()), expected);
+    }
+
+    #[test]
+    fn a_wait_ends_with_its_epoch_or_a_flush(
+        wait in (0u64..9, 0i64..9),
+        flushed in (0i64..9, 0u64..9),
+    ) {
+        let is_over = Wait { ticket: wait.0, epoch: wait.1 }
+            .is_over(Flushed { epoch: flushed.0, ticket: flushed.1 });
+        prop_assert_eq!(is_over, wait.1 <= flushed.0 || wait.0 <= flushed.1);
     }
 
     #[test]
@@ -114,11 +145,7 @@ fn cpu_n_is_bit_n() {
 
 #[test]
 fn bounds_do_not_overflow() {
-    let bounds = Bounds {
-        region: usize::MAX - 1,
-        total: usize::MAX - 1,
-    };
-    assert!(must_flush(bounds, usize::MAX, 0, usize::MAX));
+    assert!(must_flush(usize::MAX - 1, usize::MAX, usize::MAX));
 }
 
 /// Rule R6: only one that runs user code and has not flushed is waited for.

@@ -166,7 +166,8 @@ impl Place<'_> {
         self.cached(page)
     }
 
-    /// The #BP handler (rule R5).
+    /// The #BP handler (rule R5). A trap that it puts off is judged in a later
+    /// state, as one that comes then is: what is code stays code.
     fn handler(&self, at: usize) -> Verdict {
         let rules = self.machine.rules;
         if !rules.keep(Drop::Resume) {
@@ -197,6 +198,7 @@ impl Place<'_> {
             Verdict::Resume => {
                 flag(!self.is_authoritative(instr), Wrong::LostTrap) | self.retry(instr)
             }
+            Verdict::Later => unreachable!("no mapping is being changed while a trap is judged"),
         }
     }
 

@@ -306,7 +306,7 @@ impl Machine {
                 .map(|at| byte(&self.scenario.code, self.code_at(at)))
                 .collect();
             let before = start.checked_sub(1).and_then(byte_at);
-            looks_like_int_3(before, &bytes, byte_at(start + len))
+            looks_like_int_3(before, [&bytes[..]], byte_at(start + len))
         };
         self.publication(state).spans.iter().any(one)
     }

@@ -58,7 +58,8 @@ fn create_on(device: &OwnedFd, code: &[u8]) -> Checked<Mapping> {
     Ok(Mapping::adopt(argument.addr as usize, len))
 }
 
-fn create(code: &[u8]) -> Checked<Mapping> {
+/// Creates code with a handle of its own, which it closes.
+pub fn create(code: &[u8]) -> Checked<Mapping> {
     create_on(&calls::open_device()?, code)
 }
 

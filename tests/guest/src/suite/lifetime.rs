@@ -9,10 +9,11 @@ use jitfd_plan::abi::{CloneFrom, CreateCode, JIT_APPEND, Segment};
 
 use super::asm;
 use super::calls;
+use super::cgroup::Group;
 use super::execute::answers;
 use super::harness::{Test, is_stock_kernel, tests};
 use super::memory::Mapping;
-use super::outcome::{Checked, OrFail, Outcome, equal, failed, holds, refused, skipped};
+use super::outcome::{Checked, OrFail, Outcome, equal, failed, holds, refused};
 use super::patience::settled;
 use super::process::{Child, in_child};
 use super::race::freed;
@@ -193,33 +194,18 @@ fn killed_children_leave_nothing() -> Outcome {
     })
 }
 
-const GROUP: &str = "/sys/fs/cgroup/jit-suite";
-
-/// Memory of the control group, in bytes.
-fn charged() -> Checked<u64> {
-    let text = fs::read_to_string(format!("{GROUP}/memory.current")).or_fail("memory.current")?;
-    text.trim().parse().ok().or_fail("a number")
-}
-
 fn pages_are_charged_to_the_cgroup() -> Outcome {
-    let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
-    if !controllers.contains("memory") {
-        return skipped("this kernel has no memory control groups");
-    }
-    fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory").or_fail("subtree_control")?;
-    let _ = fs::create_dir(GROUP);
+    let group = Group::new("jit-suite")?;
     in_child(|| {
-        fs::write(format!("{GROUP}/cgroup.procs"), "0").or_fail("enter the group")?;
+        group.enter()?;
         const PAGES: usize = 2048;
         let code = vec![0xc3; PAGES * PAGE];
         let region = Region::new(PAGES)?;
-        let before = charged()?;
+        let before = group.current()?;
         region.append(&code)?;
-        let more = charged()?.saturating_sub(before);
+        let more = group.current()?.saturating_sub(before);
         let wanted = (PAGES * PAGE) as u64;
         let what = format!("{more} bytes are charged for {wanted}");
         holds(more > wanted / 10 * 9, what)
-    })?;
-    let _ = fs::remove_dir(GROUP);
-    Ok(())
+    })
 }

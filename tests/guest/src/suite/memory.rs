@@ -31,6 +31,13 @@ impl Mapping {
         Ok(Mapping::adopt(addr, pages * PAGE))
     }
 
+    /// `len` bytes that read as zeros and take no memory.
+    pub fn sparse(len: usize) -> Checked<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let addr = sys::mmap(0, len, libc::PROT_READ, flags, -1, 0).or_fail("mmap zeros")?;
+        Ok(Mapping::adopt(addr, len))
+    }
+
     /// Shared anonymous pages, readable and writable.
     pub fn shared(pages: usize) -> Checked<Self> {
         let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
@@ -63,6 +70,21 @@ impl Mapping {
     /// Its length.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Its bytes. It must be readable, and nobody changes it.
+    pub fn bytes(&self) -> &[u8] {
+        let start = std::ptr::with_exposed_provenance(self.addr);
+        // SAFETY: the range is the mapping, which is ours; and by the contract of
+        // this function.
+        unsafe { std::slice::from_raw_parts(start, self.len) }
+    }
+
+    /// Writes to every page of a part of it. It must be writable.
+    pub fn take(&self, offset: usize, len: usize) {
+        for page in (offset..offset + len).step_by(PAGE) {
+            self.write(page, &[1]);
+        }
     }
 
     /// Writes to it. It must be writable.

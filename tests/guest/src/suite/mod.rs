@@ -9,14 +9,16 @@ pub(crate) mod sys;
 pub(crate) mod asm;
 pub(crate) mod bad;
 pub(crate) mod calls;
+pub(crate) mod cgroup;
 pub(crate) mod execute;
 pub(crate) mod kmod;
 pub(crate) mod memory;
-mod passing;
+pub(crate) mod passing;
 pub(crate) mod process;
 pub(crate) mod race;
 pub(crate) mod random;
 pub(crate) mod region;
+pub(crate) mod shared;
 mod tracer;
 
 mod bad_code;
@@ -29,6 +31,7 @@ mod bad_reserve;
 mod append;
 mod code;
 mod compat;
+mod contended;
 mod debugger;
 mod doors_debug;
 mod doors_kernel;
@@ -41,6 +44,8 @@ mod mdwe;
 mod module;
 mod pool;
 mod quota;
+mod resident;
+mod segment;
 mod sharing;
 mod stale;
 mod traps;
@@ -69,6 +74,8 @@ pub fn main() -> ExitCode {
         mapping::tests(),
         sharing::tests(),
         stale::tests(),
+        contended::tests(),
+        segment::tests(),
         doors_map::tests(),
         doors_debug::tests(),
         doors_kernel::tests(),
@@ -77,6 +84,7 @@ pub fn main() -> ExitCode {
         uprobe::tests(),
         lifetime::tests(),
         pool::tests(),
+        resident::tests(),
         // These unload the module.
         quota::tests(),
         module::tests(),

@@ -8,6 +8,7 @@ use jitfd_plan::abi::CreateCode;
 
 use super::asm;
 use super::calls;
+use super::contended;
 use super::harness::{Test, tests};
 use super::kmod;
 use super::memory::Mapping;
@@ -25,6 +26,7 @@ pub fn tests() -> Vec<Test> {
         stays_while_a_child_has_a_mapping,
         goes_and_comes_back,
         goes_with_replaced_pages_pending,
+        goes_after_traps_that_were_put_off,
         goes_many_times,
     ]
 }
@@ -121,6 +123,18 @@ fn goes_with_replaced_pages_pending() -> Outcome {
             region.answers(offset, value)?;
         }
         drop(region);
+        kmod::unload_soon().or_fail("delete_module")?;
+        kmod::load_as_before().or_fail("load it again")?;
+    }
+    Ok(())
+}
+
+/// The thread that waited has just left the module's code.
+fn goes_after_traps_that_were_put_off() -> Outcome {
+    for _ in 0..5 {
+        let child = Child::start(contended::trap_for_ever)?;
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        child.end()?;
         kmod::unload_soon().or_fail("delete_module")?;
         kmod::load_as_before().or_fail("load it again")?;
     }

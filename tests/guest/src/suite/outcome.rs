@@ -43,6 +43,13 @@ pub fn holds(claim: bool, what: impl Into<String>) -> Outcome {
     if claim { Ok(()) } else { failed(what) }
 }
 
+/// Fails unless all claims are true, and then tells each that is not.
+pub fn all_hold<const N: usize>(claims: [(bool, String); N]) -> Outcome {
+    let broken = claims.into_iter().filter(|(holds, _)| !holds);
+    let broken: Vec<String> = broken.map(|(_, what)| what).collect();
+    holds(broken.is_empty(), broken.join("; "))
+}
+
 /// Fails unless both are the same.
 pub fn equal<T: PartialEq + Debug>(what: &str, got: T, wanted: T) -> Outcome {
     if got == wanted {

@@ -153,9 +153,10 @@ fn a_busy_region_does_not_spare_others() -> Outcome {
 fn kept_pages_refuse_nobody() -> Outcome {
     with_parameters("user_pages=60", || {
         let (_region, _) = with_pool(40)?;
-        // All that the user may have, but for the one page of the first region.
-        let other = Region::new(59)?;
-        let offset = other.append(&asm::long_answer(5, 59 * PAGE))?;
+        // All that the user may have, but for the one page of the first region's
+        // code, and for what each of the two regions needs beside.
+        let other = Region::new(55)?;
+        let offset = other.append(&asm::long_answer(5, 55 * PAGE))?;
         other.answers(offset, 5)
     })
 }

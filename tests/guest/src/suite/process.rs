@@ -1,12 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Other processes of a test: children, and the gates that keep them in step.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::panic::{self, AssertUnwindSafe};
+use std::thread;
+use std::time::Duration;
 
-use super::outcome::{Checked, OrFail, Outcome, Stop, failed};
+use super::outcome::{Checked, OrFail, Outcome, Stop, equal, failed};
 use super::sys;
+
+/// Gives up root for another user.
+pub fn become_user(id: u32) -> Outcome {
+    // SAFETY: no memory is concerned.
+    let result = unsafe { libc::setuid(id) };
+    equal("setuid", result, 0)
+}
+
+/// The state of a process as `/proc` has it, `Z` for one that nobody has waited
+/// for; `None` if it is gone.
+pub fn state(pid: libc::pid_t) -> Option<char> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    text.rsplit_once(") ")?.1.chars().next()
+}
 
 /// A forked child that runs a part of the test.
 pub struct Child {
@@ -30,6 +46,16 @@ impl Child {
         };
         let _ = writer.write_all(text.as_bytes());
         sys::exit(1);
+    }
+
+    /// The same as another user.
+    pub fn of_user(id: u32, run: impl FnOnce() -> Outcome) -> Checked<Self> {
+        Child::start(|| become_user(id).and_then(|()| run()))
+    }
+
+    /// Whether it has not ended.
+    pub fn is_alive(&self) -> bool {
+        state(self.pid).is_some_and(|state| state != 'Z' && state != 'X')
     }
 
     /// Its process id.
@@ -94,9 +120,27 @@ impl Gate {
         (&self.writer).write_all(&[1]).or_fail("open a gate")
     }
 
+    /// Whether `wait` would pass it at once.
+    pub fn is_open(&self) -> Checked<bool> {
+        sys::is_readable(&self.reader).or_fail("look at a gate")
+    }
+
     /// Waits until it is open.
     pub fn wait(&self) -> Outcome {
         (&self.reader).read_exact(&mut [0]).or_fail("pass a gate")
+    }
+
+    /// Waits until `child` has opened it. Fails if it ends before.
+    pub fn wait_for(&self, child: &Child) -> Outcome {
+        while !self.is_open()? {
+            if !child.is_alive() && !self.is_open()? {
+                let mut text = String::new();
+                let _ = (&child.words).read_to_string(&mut text);
+                return failed(format!("a child ended early: {text}"));
+            }
+            thread::sleep(Duration::from_micros(200));
+        }
+        self.wait()
     }
 
     /// Lets one through and tells it a number.

@@ -12,10 +12,10 @@ use jitfd_plan::abi;
 
 use super::asm;
 use super::execute::call;
-use super::memory::Mapping;
 use super::outcome::{Checked, Outcome, equal, failed, holds, inapplicable};
 use super::patience::Patience;
 use super::region::Region;
+use super::shared::{self, Atomics};
 
 /// Whether the CPU is QEMU's emulator.
 pub fn is_emulated() -> bool {
@@ -47,23 +47,11 @@ pub struct Board {
     pub wrong: AtomicU64,
 }
 
+// SAFETY: zeros are a valid board, and all of it is atomic.
+unsafe impl Atomics for Board {}
+
 /// A [`Board`] in shared memory.
-pub struct Shared(Mapping);
-
-impl Shared {
-    /// A new board.
-    pub fn new() -> Checked<Self> {
-        Ok(Shared(Mapping::shared(1)?))
-    }
-
-    /// The board.
-    pub fn board(&self) -> &Board {
-        let board = std::ptr::with_exposed_provenance::<Board>(self.0.addr());
-        // SAFETY: the mapping is larger, zeroed, and lives as long as `self`;
-        // zeros are a valid board, and all of it is atomic.
-        unsafe { &*board }
-    }
-}
+pub type Shared = shared::Shared<Board>;
 
 impl Board {
     /// Tells that the function at `offset` is there.

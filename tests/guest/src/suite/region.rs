@@ -155,6 +155,8 @@ pub fn steady(stats: abi::Stats) -> abi::Stats {
         flushes: 0,
         ipis: 0,
         pooled: 0,
+        ticks: 0,
+        spared: 0,
         ..stats
     }
 }

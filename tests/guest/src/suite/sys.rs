@@ -76,6 +76,17 @@ pub fn pipe() -> io::Result<(File, File)> {
     Ok((own(ends[0])?.into(), own(ends[1])?.into()))
 }
 
+/// Whether a read would not wait.
+pub fn is_readable(file: &File) -> io::Result<bool> {
+    let mut poll = libc::pollfd {
+        fd: file.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: there is one entry.
+    check_int(unsafe { libc::poll(&mut poll, 1, 0) }).map(|count| count != 0)
+}
+
 /// Makes reads and writes fail with EAGAIN instead of waiting.
 pub fn set_nonblocking(file: &File) -> io::Result<()> {
     // SAFETY: no memory is concerned.
@@ -170,6 +181,38 @@ pub fn prctl(option: i32, argument: usize) -> io::Result<i64> {
     syscall(libc::SYS_prctl, [option as usize, argument, 0, 0, 0, 0])
 }
 
+/// Keeps the caller on one CPU.
+pub fn run_on(cpu: usize) -> io::Result<()> {
+    set_cpu(0, cpu)
+}
+
+/// Keeps a thread on one CPU.
+pub fn set_cpu(thread: libc::pid_t, cpu: usize) -> io::Result<()> {
+    // SAFETY: all zeros is an empty set, and the CPU is one of the first few.
+    let set = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        set
+    };
+    // SAFETY: the set is valid and as large as is said.
+    check_int(unsafe { libc::sched_setaffinity(thread, size_of::<libc::cpu_set_t>(), &set) })
+        .map(|_| ())
+}
+
+/// Gives the caller a scheduling policy, with a priority where that has one.
+pub fn set_policy(policy: i32, priority: i32) -> io::Result<()> {
+    let parameter = libc::sched_param {
+        sched_priority: priority,
+    };
+    // SAFETY: the parameter is valid.
+    check_int(unsafe { libc::sched_setscheduler(0, policy, &parameter) }).map(|_| ())
+}
+
+/// A system call that does nothing.
+pub fn nothing() {
+    let _ = syscall(libc::SYS_getppid, [0; 6]);
+}
+
 /// fork(2). A child of a process with threads must only make system calls.
 pub fn fork() -> io::Result<libc::pid_t> {
     // SAFETY: by the contract of this function.
@@ -192,6 +235,48 @@ pub fn new_process_group() -> io::Result<()> {
 pub fn kill(pid: libc::pid_t, signal: i32) -> io::Result<()> {
     // SAFETY: no memory is concerned.
     check_int(unsafe { libc::kill(pid, signal) }).map(|_| ())
+}
+
+/// The calling thread's id.
+pub fn thread_id() -> libc::pid_t {
+    // SAFETY: no memory is concerned.
+    unsafe { libc::gettid() }
+}
+
+/// How often the calling thread has waited for something, so that another ran.
+pub fn times_waited() -> io::Result<u64> {
+    // SAFETY: all zeros is a valid value; the kernel fills it.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `usage` is valid for the call.
+    check_int(unsafe { libc::getrusage(libc::RUSAGE_THREAD, &mut usage) })?;
+    Ok(usage.ru_nvcsw as u64)
+}
+
+/// tgkill(2) to a thread of this process.
+pub fn signal_thread(tid: libc::pid_t, signal: i32) -> io::Result<()> {
+    let pid = std::process::id() as usize;
+    let arguments = [pid, tid as usize, signal as usize, 0, 0, 0];
+    syscall(libc::SYS_tgkill, arguments).map(|_| ())
+}
+
+/// Keeps the calling thread on one CPU.
+pub fn stay_on_cpu(cpu: usize) -> io::Result<()> {
+    // SAFETY: zeros are an empty set; the call reads it.
+    let result = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        libc::sched_setaffinity(0, size_of_val(&set), &set)
+    };
+    check_int(result).map(|_| ())
+}
+
+/// From here on the calling thread runs whenever it can, before all others of
+/// its CPU.
+pub fn become_real_time() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 50 };
+    // SAFETY: the parameters are valid for the call.
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameters) };
+    check_int(result).map(|_| ())
 }
 
 /// Waits for the end of a child, or for a stop if it is traced.

@@ -102,6 +102,15 @@ impl Traced {
         Ok(registers)
     }
 
+    /// The `si_code` of the signal that it stands before.
+    pub fn signal_code(&self) -> Checked<i32> {
+        // SAFETY: all zeros is a valid value; the kernel fills it.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let data = std::ptr::from_mut(&mut info).expose_provenance();
+        ptrace(libc::PTRACE_GETSIGINFO, self.tid, 0, data).or_fail("PTRACE_GETSIGINFO")?;
+        Ok(info.si_code)
+    }
+
     /// Changes its registers.
     pub fn set_registers(&self, registers: &libc::user_regs_struct) -> Outcome {
         let data = std::ptr::from_ref(registers).expose_provenance();

@@ -3,15 +3,16 @@
 //! signal at the right place, every time.
 
 use std::arch::global_asm;
+use std::os::fd::AsRawFd;
 
 use super::asm;
 use super::calls;
 use super::execute::{Trap, breaks_at, call, faults, guarded, trapped};
 use super::harness::{Test, tests};
-use super::memory::load;
+use super::memory::{Mapping, load};
 use super::outcome::{Checked, OrFail, Outcome, equal, failed, holds};
 use super::region::Region;
-use super::sys::PAGE;
+use super::sys::{self, PAGE};
 
 pub fn tests() -> Vec<Test> {
     tests![
@@ -28,6 +29,7 @@ pub fn tests() -> Vec<Test> {
         two_byte_int_3_is_sigtrap,
         two_byte_int_3_across_pages,
         two_byte_int_3_in_two_publications,
+        two_byte_int_3_behind_execute_only_memory,
         int3_between_other_bytes,
         fill_bytes_inside_instructions,
         int3_outside_the_region,
@@ -210,6 +212,18 @@ fn two_byte_int_3_in_two_publications() -> Outcome {
     breaks_at("the hole", region.at(hole), region.at(hole) + 1)?;
     region.fill(hole, &[0xcd])?;
     breaks_at("CD 03 filled", region.at(hole), region.at(hole) + 2)
+}
+
+/// The first byte is in memory of the program's own, before the mapping.
+fn two_byte_int_3_behind_execute_only_memory() -> Outcome {
+    let region = Region::new(1)?;
+    region.append(&[0x03, 0xc3])?;
+    let memory = Mapping::anonymous(2)?;
+    memory.write(PAGE - 1, &[0xcd]);
+    sys::mprotect(memory.addr(), PAGE, libc::PROT_EXEC).or_fail("mprotect")?;
+    let (at, flags) = (memory.addr() + PAGE, libc::MAP_SHARED | libc::MAP_FIXED);
+    sys::mmap(at, PAGE, sys::RX, flags, region.device.as_raw_fd(), 0).or_fail("mmap")?;
+    breaks_at("CD 03", at - 1, at + 1)
 }
 
 /// An int3 behind bytes that look like the start of `CD 03`, and before them.

@@ -4,7 +4,7 @@
 
 use std::arch::global_asm;
 use std::ffi::CString;
-use std::fs;
+use std::fs::{self, File};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use super::asm;
@@ -95,14 +95,22 @@ fn open_probe(path: &str, offset: usize) -> Checked<std::io::Result<OwnedFd>> {
 
 /// A probe on [`probed`].
 fn probe() -> Checked<OwnedFd> {
+    probe_in_file().map(|(probe, ..)| probe)
+}
+
+/// A probe on a function that returns 1; the program's file, and where in it the
+/// function is.
+pub fn probe_in_file() -> Checked<(OwnedFd, File, usize)> {
     let function = jit_suite_probed as unsafe extern "C" fn() -> u32;
     let path = fs::read_link("/proc/self/exe").or_fail("the program's path")?;
     let offset = file_offset(function as usize)?;
-    open_probe(&path.to_string_lossy(), offset)?.or_fail("perf_event_open")
+    let probe = open_probe(&path.to_string_lossy(), offset)?.or_fail("perf_event_open")?;
+    let file = File::open(path).or_fail("open the program")?;
+    Ok((probe, file, offset))
 }
 
 /// How often it was hit.
-fn hits(probe: &OwnedFd) -> Checked<u64> {
+pub fn hits(probe: &OwnedFd) -> Checked<u64> {
     let page = Mapping::anonymous(1)?;
     sys::read_to(probe.as_raw_fd(), page.addr(), 8).or_fail("read the count")?;
     let bytes = load(page.addr(), 8);

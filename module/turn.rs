@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A mutex whose waiters can be killed, which the kernel crate's can't.
+//!
+//! Context: process. Held over one publication of one region.
+
+use core::{
+    cell::UnsafeCell,
+    ops::{Deref, DerefMut},
+};
+
+use kernel::{
+    bindings,
+    prelude::*,
+    sync::LockClassKey,
+    types::{NotThreadSafe, Opaque},
+};
+
+use crate::ffi;
+
+/// A mutex.
+///
+/// # Invariants
+///
+/// `inner` is initialised, and guards `data`.
+#[pin_data]
+pub(crate) struct Turn<T> {
+    #[pin]
+    inner: Opaque<bindings::mutex>,
+    data: UnsafeCell<T>,
+}
+
+// SAFETY: The mutex lets one thread at a time to the data.
+unsafe impl<T: Send> Send for Turn<T> {}
+// SAFETY: As above.
+unsafe impl<T: Send> Sync for Turn<T> {}
+
+impl<T> Turn<T> {
+    /// An unlocked one.
+    pub(crate) fn new(
+        data: T,
+        name: &'static CStr,
+        key: Pin<&'static LockClassKey>,
+    ) -> impl PinInit<Self> {
+        pin_init!(Turn {
+            // INVARIANT: Initialised here.
+            // SAFETY: `slot` is memory for a mutex; name and key live for ever.
+            inner <- Opaque::ffi_init(|slot| unsafe {
+                bindings::__mutex_init(slot, name.as_char_ptr(), key.as_ptr())
+            }),
+            data: UnsafeCell::new(data),
+        })
+    }
+
+    /// Waits for it. Fails with `EINTR` if the caller is killed meanwhile.
+    pub(crate) fn lock(&self) -> Result<Guard<'_, T>> {
+        // SAFETY: By the type invariants.
+        match unsafe { ffi::jit_mutex_lock_killable(self.inner.get()) } {
+            0 => Ok(Guard(self, NotThreadSafe)),
+            _ => Err(EINTR),
+        }
+    }
+}
+
+/// A [`Turn`] that is locked.
+///
+/// # Invariants
+///
+/// This thread holds the mutex, and gives it back.
+pub(crate) struct Guard<'a, T>(&'a Turn<T>, NotThreadSafe);
+
+impl<T> Deref for Guard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: By the type invariants nobody else uses the data.
+        unsafe { &*self.0.data.get() }
+    }
+}
+
+impl<T> DerefMut for Guard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: As above.
+        unsafe { &mut *self.0.data.get() }
+    }
+}
+
+impl<T> Drop for Guard<'_, T> {
+    fn drop(&mut self) {
+        // SAFETY: Held by the type invariants.
+        unsafe { bindings::mutex_unlock(self.0.inner.get()) };
+    }
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: GPL-2.0
+//! A CPU that a publisher once ran on, and that runs something else now: its user TLB
+//! is not flushed for the publisher's sake, and what is done there is counted.
+
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use jitfd_plan::abi::{JIT_STATS, Stats};
+
+use crate::suite::harness::{Test, tests};
+use crate::suite::memory::load;
+use crate::suite::outcome::{Checked, OrFail, Outcome, all_hold};
+use crate::suite::process::Child;
+use crate::suite::race::needs_two_cpus;
+use crate::suite::region::Region;
+use crate::suite::sys;
+
+use super::bounds::{SPARED, TICKS, VICTIM};
+
+pub fn tests() -> Vec<Test> {
+    tests![is_left_alone, flushes_at_ticks_are_counted,]
+}
+
+const WORDS: usize = size_of::<Stats>() / size_of::<u64>();
+
+/// The words of `JIT_STATS`.
+fn words(fd: RawFd) -> Checked<[u64; WORDS]> {
+    let mut words = [0; WORDS];
+    sys::ioctl_inout(fd, JIT_STATS, &mut words).or_fail("JIT_STATS")?;
+    Ok(words)
+}
+
+const PUBLISHING: usize = 0;
+const OTHER: usize = 1;
+
+/// Publications, with a pause of several ticks after each few of them.
+fn publish(region: &Region) -> Outcome {
+    for _ in 0..40 {
+        for _ in 0..5 {
+            load(region.at(region.append(&[0x90; 16])?), 1);
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+/// What was counted while [`publish`] was done on one CPU and `other` ran on the other,
+/// where the publisher was before.
+fn counted(other: impl FnOnce() -> Outcome) -> Checked<(u64, u64)> {
+    needs_two_cpus()?;
+    let other = Child::of_user(VICTIM, || {
+        sys::run_on(OTHER).or_fail("take a CPU")?;
+        other()
+    })?;
+    let region = Region::new(64)?;
+    sys::run_on(OTHER).or_fail("take a CPU")?;
+    for _ in 0..20 {
+        load(region.at(region.append(&[0x90; 16])?), 1);
+    }
+    sys::run_on(PUBLISHING).or_fail("take a CPU")?;
+    thread::sleep(Duration::from_millis(50));
+    let before = words(region.fd())?;
+    publish(&region)?;
+    let after = words(region.fd())?;
+    other.end()?;
+    Ok((after[TICKS] - before[TICKS], after[SPARED] - before[SPARED]))
+}
+
+/// The bystander's CPU ticks as often as the publisher's, and is spared each time.
+fn is_left_alone() -> Outcome {
+    let (ticks, spared) = counted(|| {
+        loop {
+            std::hint::spin_loop();
+        }
+    })?;
+    let what = format!("{ticks} flushes at ticks, {spared} spared");
+    all_hold([(spared > 0, what.clone()), (spared >= ticks / 4, what)])
+}
+
+/// A thread of the publisher's own on that CPU is no bystander.
+fn flushes_at_ticks_are_counted() -> Outcome {
+    needs_two_cpus()?;
+    let region = Region::new(64)?;
+    let stop = AtomicBool::new(false);
+    let stopped = || stop.load(Relaxed);
+    load(region.at(region.append(&[0x90])?), 1);
+    sys::run_on(PUBLISHING).or_fail("take a CPU")?;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let _ = sys::run_on(OTHER);
+            while !stopped() {
+                load(region.at(0), 1);
+            }
+        });
+        let outcome = publish(&region);
+        stop.store(true, Relaxed);
+        outcome
+    })?;
+    let words = words(region.fd())?;
+    let (ticks, spared) = (words[TICKS], words[SPARED]);
+    let what = format!("{ticks} flushes at ticks, {spared} spared");
+    all_hold([(ticks >= 20, what.clone()), (spared <= ticks / 4, what)])
+}
