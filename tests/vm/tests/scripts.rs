@@ -10,10 +10,13 @@ const SKIPPED: i32 = 77;
 
 fn run(test: &str) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("lib-test.sh");
-    let output = Command::new(script)
+    // A shell can't undo that a signal is ignored, as in jobs of the background.
+    let output = Command::new("env")
+        .arg("--default-signal=INT,TERM,HUP")
+        .arg(script)
         .arg(test)
         .output()
-        .expect("lib-test.sh starts");
+        .expect("env starts lib-test.sh");
     let said = String::from_utf8_lossy(&output.stdout);
     match output.status.code() {
         Some(0) => {}
