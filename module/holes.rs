@@ -48,10 +48,8 @@ impl Room {
 
 /// Memory for ranges: each fill leaves at most one range more than there was.
 ///
-/// # Invariants
-///
-/// The vector has room for one more than [`Spare::reserve`] was asked for, for
-/// each of these.
+/// What becomes free on the way is kept, as far as there is room, so that rooms do
+/// not run out: see [`Spare::is_enough`].
 pub(crate) struct Spare(KVVec<Room>);
 
 impl Spare {
@@ -71,6 +69,13 @@ impl Spare {
         Ok(())
     }
 
+    /// Whether it is enough for `fills`. Each takes two rooms at most and gives one
+    /// back. So as many rooms are enough, with a place for one more: then none that is
+    /// given back is lost, unless there are more than are needed.
+    pub(crate) fn is_enough(&self, fills: usize) -> bool {
+        self.0.len() >= fills && self.0.capacity() > fills
+    }
+
     /// Ranges it has memory for.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
@@ -85,7 +90,7 @@ impl Spare {
     }
 
     fn keep(&mut self, room: Room) {
-        // Can't fail, by the type invariants.
+        // Without a place it is freed: it is one too many.
         let _ = self.0.push_within_capacity(room);
     }
 }

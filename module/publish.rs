@@ -119,7 +119,7 @@ fn in_turn(
 
 /// What is missing, so that from here on it can't fail half-way.
 fn lack(region: &Region, kind: Kind, stage: &mut Stage, state: &mut State) -> Option<Lack> {
-    if kind == Kind::Fill && stage.spare.len() < stage.spans.len() {
+    if kind == Kind::Fill && !stage.spare.is_enough(stage.spans.len()) {
         return Some(Lack::Ranges(stage.spans.len()));
     }
     let touched = stage.touched();

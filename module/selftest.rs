@@ -242,6 +242,32 @@ mod tests {
     }
 
     #[test]
+    fn rooms_of_earlier_fills_are_enough() -> Result {
+        let mut spare = Spare::new();
+        spare.reserve(1)?;
+        let mut holes = Holes::new();
+        for round in 0..20 {
+            let start = round * 200;
+            holes.add(span(start, 100), Room::new()?);
+            holes.add(span(start + 100, 100), Room::new()?);
+            // The first leaves nothing, or two parts; the second two.
+            let whole = round % 2 == 0;
+            let first = if whole {
+                span(start, 100)
+            } else {
+                span(start + 10, 10)
+            };
+            if !spare.is_enough(2) {
+                spare.reserve(2)?;
+            }
+            let before = holes.len();
+            holes.take(&[first, span(start + 110, 10)], &mut spare);
+            assert_eq!(holes.len(), if whole { before } else { before + 2 });
+        }
+        Ok(())
+    }
+
+    #[test]
     fn refused_fill_leaves_the_holes() -> Result {
         let mut holes = Holes::new();
         holes.add(span(0, 8), Room::new()?);

@@ -197,7 +197,7 @@ impl World {
         what.segments
             .iter()
             .try_for_each(|segment| check_segment(segment, what.fill))?;
-        let bytes = self.collect(region, what)?;
+        let bytes = self.collect(region, what, errno)?;
         let placed = self.place(region, what)?;
         World::bound(
             self.page_quota(Region::touched(&what.segments, &placed)),
@@ -211,17 +211,29 @@ impl World {
 
     /// The bytes of all segments: ENOSPC if they are more than the region has, EPERM or
     /// EROFS if they can't be published.
-    fn collect(&self, region: usize, what: &Publication) -> Result<Vec<u8>, i32> {
+    /// They are copied into pages of the user: EDQUOT where these end, unless a byte
+    /// before can't be read.
+    fn collect(
+        &self,
+        region: usize,
+        what: &Publication,
+        errno: Option<i32>,
+    ) -> Result<Vec<u8>, i32> {
         let total: u64 = what.segments.iter().map(|segment| segment.len).sum();
         if total > self.regions[region].capacity() {
             return Err(libc::ENOSPC);
         }
         self.regions[region].check_publisher(self.owner)?;
+        let quota = self.page_quota((total as usize).div_ceil(PAGE));
+        if quota != Quota::Never && errno == Some(libc::EDQUOT) {
+            return Err(libc::EDQUOT);
+        }
         let mut bytes = Vec::new();
         for segment in &what.segments {
             let more = self.bytes(&what.payload.0, segment.source, segment.len)?;
             bytes.extend(more.expect("the choice was of certain bytes"));
         }
+        World::bound(quota, errno)?;
         Ok(bytes)
     }
 
