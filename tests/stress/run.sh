@@ -40,6 +40,10 @@ fuzz stock "$((calls - calls / 10))" ""
 fuzz stock "$((calls / 10))" "user_pages=40 user_regions=7"
 fuzz debug "$((calls / 50))" ""
 
+say "attackers and victims: debug kernel"
+FLAVOR=debug "$VM" "$("$VM_DIR/guest.sh" -p jitfd-guest --bin hostile)/hostile" ||
+    die "a victim was hurt on the debug kernel" "see the lines above"
+
 # in_bochs FILE...: these files of the guest suite. A skipped test would be one that
 # nobody misses, so there may be none.
 in_bochs() {
