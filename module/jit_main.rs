@@ -36,6 +36,7 @@ mod page;
 mod pages;
 mod pool;
 mod publish;
+mod source;
 mod stage;
 
 // Every mapping of the region, in every process.

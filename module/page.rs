@@ -9,7 +9,7 @@
 //!
 //! Context: allocation sleeps; everything else runs anywhere. No locks here.
 
-use core::{mem::MaybeUninit, ops::Range, ptr::NonNull};
+use core::{ops::Range, ptr::NonNull};
 
 use kernel::{
     bindings,
@@ -18,7 +18,6 @@ use kernel::{
         atomic::{Acquire, Atomic, Relaxed, Release},
         Arc, UniqueArc,
     },
-    uaccess::UserSliceReader,
 };
 
 use crate::{
@@ -27,6 +26,7 @@ use crate::{
         abi::{FILL, PAGE_SIZE},
         ledger::Ticket,
     },
+    source::Source,
     user::{Account, Charge, What},
 };
 
@@ -328,17 +328,13 @@ impl Blank {
 
     /// Adds bytes from userspace behind what is written, as many as are left or
     /// fit. Returns how many. Fails with `EFAULT`.
-    pub(crate) fn read_in(&mut self, reader: &mut UserSliceReader) -> Result<usize> {
-        let len = reader.len().min(PAGE_SIZE - self.used);
-        // SAFETY: The range is on the page, which is ours by the type
-        // invariants of the version; we hold the only reference.
-        let room = unsafe {
-            let to = self.version.data().add(self.used);
-            core::slice::from_raw_parts_mut(to.cast::<MaybeUninit<u8>>(), len)
-        };
+    pub(crate) fn read_in(&mut self, source: &mut Source) -> Result<usize> {
+        let len = source.left().min(PAGE_SIZE - self.used);
         // INVARIANT: It may fail half-way.
         self.dirty = self.dirty.max(self.used + len);
-        reader.read_raw(room)?;
+        // SAFETY: The range is on the page, which is ours by the type
+        // invariants of the version; we hold the only reference.
+        unsafe { source.read(self.version.data().add(self.used), len)? };
         self.used += len;
         Ok(len)
     }

@@ -15,7 +15,7 @@
 //! Lock order: see `region.rs`. User memory is read, and memory allocated, while
 //! no turn is held; no result is written back.
 
-use kernel::{alloc::KVVec, prelude::*, sync::Arc, uaccess::UserSlice};
+use kernel::{alloc::KVVec, prelude::*, sync::Arc};
 
 use crate::{
     error::{errno, quota},
@@ -35,7 +35,8 @@ use crate::{
     pte,
     region::{Region, State},
     retire,
-    stage::{user_ptr, Bytes, Stage},
+    source::Source,
+    stage::{Bytes, Stage},
 };
 
 /// `JIT_APPEND` and `JIT_FILL`. Returns the offset of the first segment.
@@ -484,12 +485,12 @@ impl Write<'_> {
 /// The content of a region that nobody can see yet: `JIT_CREATE_CODE`. Fails
 /// with `EFAULT`, `ENOMEM`, `EDQUOT` or `EINTR`.
 pub(crate) fn fill_new(region: &Region, source: u64, len: u64) -> Result {
-    let mut reader = UserSlice::new(user_ptr(source)?, usize::try_from(len)?).reader();
+    let mut source = Source::new(source, len)?;
     let mut page = 0;
-    while !reader.is_empty() {
+    while source.left() != 0 {
         ffi::check_alive()?;
         let mut blank = region.blank()?;
-        blank.read_in(&mut reader)?;
+        blank.read_in(&mut source)?;
         region.pages.put(page, blank.into_version());
         page += 1;
     }

@@ -21,7 +21,7 @@ use kernel::{
     prelude::*,
     sync::Arc,
     transmute::AsBytes,
-    uaccess::{UserPtr, UserSlice, UserSliceReader},
+    uaccess::{UserPtr, UserSlice},
 };
 
 use crate::{
@@ -37,6 +37,7 @@ use crate::{
         span::{Descending, Span},
     },
     region::Region,
+    source::{user_ptr, Source},
 };
 
 /// The memory of one publication.
@@ -112,9 +113,9 @@ impl Stage {
     /// Segments that lie next to each other in userspace are copied at once.
     fn copy_bytes(&mut self, region: &Region) -> Result {
         if let &[only] = &self.segments[..] {
-            let len = usize::try_from(only.len)?;
-            let reader = UserSlice::new(user_ptr(only.source)?, len).reader();
-            return self.bytes.read_in(reader, region);
+            return self
+                .bytes
+                .read_in(Source::new(only.source, only.len)?, region);
         }
         let mut segments = self.segments.iter().peekable();
         while let Some(first) = segments.next() {
@@ -122,9 +123,9 @@ impl Stage {
             while let Some(next) = segments.next_if(|next| next.source == end) {
                 end = end.saturating_add(next.len);
             }
-            let len = usize::try_from(end.saturating_sub(first.source))?;
-            let reader = UserSlice::new(user_ptr(first.source)?, len).reader();
-            self.bytes.read_in(reader, region)?;
+            let len = end.saturating_sub(first.source);
+            self.bytes
+                .read_in(Source::new(first.source, len)?, region)?;
         }
         Ok(())
     }
@@ -144,8 +145,8 @@ impl Stage {
     /// Adds a span whose bytes start at `start`. There is room for as many as
     /// there are segments.
     pub(crate) fn push_span(&mut self, span: Span, start: usize) -> Result {
-        self.spans.push(span, ffi::CHARGED)?;
-        Ok(self.starts.push(start, ffi::CHARGED)?)
+        self.spans.push_within_capacity(span).map_err(|_| ENOMEM)?;
+        self.starts.push_within_capacity(start).map_err(|_| ENOMEM)
     }
 
     /// Forgets where the bytes go.
@@ -246,10 +247,10 @@ impl Bytes {
         self.len
     }
 
-    /// Adds all that `reader` has. Fails with `EFAULT`, `ENOMEM`, `EDQUOT` or
+    /// Adds all that `source` has. Fails with `EFAULT`, `ENOMEM`, `EDQUOT` or
     /// `EINTR`.
-    fn read_in(&mut self, mut reader: UserSliceReader, region: &Region) -> Result {
-        while !reader.is_empty() {
+    fn read_in(&mut self, mut source: Source, region: &Region) -> Result {
+        while source.left() != 0 {
             let at = self.len / PAGE_SIZE;
             if at == self.pages.len() {
                 ffi::check_alive()?;
@@ -258,7 +259,7 @@ impl Bytes {
             let Some(page) = self.pages.get_mut(at) else {
                 return Err(ENOMEM);
             };
-            self.len += page.read_in(&mut reader)?;
+            self.len += page.read_in(&mut source)?;
         }
         Ok(())
     }
@@ -316,9 +317,4 @@ impl Bytes {
             page.reset();
         }
     }
-}
-
-/// A user address.
-pub(crate) fn user_ptr(addr: u64) -> Result<UserPtr> {
-    Ok(UserPtr::from_addr(usize::try_from(addr)?))
 }
