@@ -452,10 +452,8 @@ impl Write<'_> {
         let mut swapped = pte::swap_everywhere(&space.lock(), pgoff, &new, &mut state.stale.now);
         // A TLB may have kept a version from before the last one.
         swapped.outdated = !swapped.accessed && self.region.waiting.is_outdated(replaced);
-        new.set_replaced(match swapped.accessed {
-            true => self.region.waiting.next(),
-            false => replaced,
-        });
+        let next = self.region.waiting.next();
+        new.set_replaced(ledger::replaced_under(replaced, swapped.accessed, next));
         self.region.counters.swaps.add(u64::from(swapped.entries));
         if let Some(old) = old {
             old.give_up(&self.region.account);

@@ -147,6 +147,18 @@ impl Wait {
     }
 }
 
+/// The ticket that a new version carries, in place of one that carried `before`.
+/// If a CPU may have used that one, it is `next`, which the publication under way
+/// will draw. If none has, it was never cached, but those before it may be still:
+/// what is known of them stays (rule R11).
+pub const fn replaced_under(before: Ticket, accessed: bool, next: Ticket) -> Ticket {
+    if accessed {
+        next
+    } else {
+        before
+    }
+}
+
 /// Whether a TLB may still hold an old version of a page (rules R11, R13).
 /// `replaced` is the ticket of the last publication that replaced a version of
 /// it which a CPU had used, 0 if none has; `oldest` the lowest ticket of the

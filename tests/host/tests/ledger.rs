@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use jitfd_plan::ledger::{
     CpuSet, CpuView, Flushed, Patience, Wait, is_clean, is_outdated, must_flush, patience,
+    replaced_under,
 };
 use proptest::prelude::*;
 
@@ -116,6 +117,14 @@ proptest! {
             .collect();
         let expected = open.iter().any(|&ticket| ticket <= replaced);
         prop_assert_eq!(is_outdated(replaced, open.first().copied()), expected);
+    }
+
+    #[test]
+    fn a_page_is_marked_by_who_replaced_a_used_version_of_it(used in prop::collection::vec(any::<bool>(), 0..12)) {
+        let drawn = (1..).zip(&used);
+        let last = drawn.clone().filter(|&(_, &used)| used).map(|(ticket, _)| ticket).last();
+        let marked = drawn.fold(0, |before, (ticket, &used)| replaced_under(before, used, ticket));
+        prop_assert_eq!(marked, last.unwrap_or(0));
     }
 
     #[test]
