@@ -4,7 +4,7 @@
 //! that all of its states can be visited. Page 0 has cells 0 to 3, page 1 has
 //! cells 4 to 7.
 
-use crate::scenario::{Freedom, Instr, Publication, Scenario};
+use crate::scenario::{Accessed, Freedom, Instr, Publication, Scenario};
 
 /// May be executed at any time.
 fn any_time(at: usize, bytes: &[u8]) -> Instr {
@@ -43,6 +43,9 @@ pub fn append() -> Scenario {
         name: "append",
         cpus: 2,
         mappings: vec![0],
+        others: 0,
+        accessed: Accessed::default(),
+        bound: usize::MAX,
         code: vec![
             any_time(0, &[0x11]),
             any_time(1, &[0x21, 0x22]),
@@ -75,6 +78,97 @@ pub fn straddle() -> Scenario {
             publication(&[(3, 2)]),
         ],
         ..append()
+    }
+}
+
+/// Two live pages, of which the first was replaced and waits, when an instruction
+/// is published across both.
+pub fn first_page_waits() -> Scenario {
+    Scenario {
+        name: "first page waits",
+        code: vec![
+            any_time(0, &[0x11]),
+            any_time(5, &[0x12]),
+            any_time(1, &[0x21]),
+            any_time(3, &[0x31, 0x32]),
+        ],
+        publications: vec![
+            publication(&[(0, 1), (5, 1)]),
+            publication(&[(1, 1)]),
+            publication(&[(3, 2)]),
+        ],
+        ..append()
+    }
+}
+
+/// The same, and both wait, under one ticket; another instruction is published
+/// across both before.
+pub fn both_pages_wait() -> Scenario {
+    Scenario {
+        name: "both pages wait",
+        code: vec![
+            any_time(0, &[0x11]),
+            any_time(6, &[0x12]),
+            any_time(1, &[0x21]),
+            any_time(5, &[0x22]),
+            any_time(3, &[0x31, 0x32]),
+        ],
+        publications: vec![
+            publication(&[(0, 1), (6, 1)]),
+            publication(&[(1, 1), (5, 1)]),
+            publication(&[(3, 2)]),
+        ],
+        ..append()
+    }
+}
+
+/// A publication with `PUBLISH_SYNC` on one page while the other waits.
+pub fn other_page_waits() -> Scenario {
+    Scenario {
+        name: "other page waits",
+        code: vec![
+            any_time(0, &[0x11]),
+            any_time(5, &[0x12]),
+            any_time(1, &[0x21]),
+            returned(6, &[0x31]),
+        ],
+        publications: vec![
+            publication(&[(0, 1), (5, 1)]),
+            publication(&[(1, 1)]),
+            sync(&[(6, 1)]),
+        ],
+        ..append()
+    }
+}
+
+/// As [`straddle`], with one version more of the second page, which no CPU may
+/// have used: the one before is what a TLB holds.
+pub fn unused_version() -> Scenario {
+    Scenario {
+        name: "unused version",
+        code: vec![
+            any_time(0, &[0x11]),
+            any_time(5, &[0x12]),
+            any_time(6, &[0x21]),
+            any_time(7, &[0x31]),
+            any_time(3, &[0x41, 0x42]),
+        ],
+        publications: vec![
+            publication(&[(0, 1), (5, 1)]),
+            publication(&[(6, 1)]),
+            publication(&[(7, 1)]),
+            publication(&[(3, 2)]),
+        ],
+        ..append()
+    }
+}
+
+/// More pages wait than may: they are flushed for.
+pub fn full_queue() -> Scenario {
+    Scenario {
+        name: "full queue",
+        bound: 1,
+        ..versions()
     }
 }
 
@@ -154,6 +248,25 @@ pub fn int3() -> Scenario {
     }
 }
 
+/// A `CD` in front of a `03` that was published before, and of which a TLB may
+/// hold the 0xCC.
+pub fn int3_of_two() -> Scenario {
+    Scenario {
+        name: "int3 of two",
+        code: vec![
+            any_time(3, &[0x11]),
+            any_time(2, &[0x03]),
+            any_time(0, &[0x31, 0xcd]),
+        ],
+        publications: vec![
+            publication(&[(3, 1)]),
+            publication(&[(2, 1)]),
+            publication(&[(0, 2)]),
+        ],
+        ..append()
+    }
+}
+
 /// Three versions of one page.
 pub fn versions() -> Scenario {
     Scenario {
@@ -200,6 +313,52 @@ pub fn processes() -> Scenario {
             ..Freedom::default()
         },
         ..versions()
+    }
+}
+
+/// CPUs that go to an address space without the region, where they are spared,
+/// and come back; lazily, too.
+pub fn spared() -> Scenario {
+    Scenario {
+        name: "spared",
+        others: 1,
+        freedom: Freedom {
+            switch: true,
+            lazy: true,
+            ..Freedom::default()
+        },
+        ..versions()
+    }
+}
+
+/// The same, when an instruction is published across live pages.
+pub fn spared_straddle() -> Scenario {
+    Scenario {
+        name: "spared, straddle",
+        others: 1,
+        freedom: Freedom {
+            switch: true,
+            ..Freedom::default()
+        },
+        ..straddle()
+    }
+}
+
+/// The same with `PUBLISH_SYNC`.
+pub fn spared_synchronous() -> Scenario {
+    Scenario {
+        name: "spared, synchronous",
+        others: 1,
+        ..synchronous()
+    }
+}
+
+/// The same, and the kernel takes CPUs that are away out of the mask.
+pub fn spared_and_forgotten() -> Scenario {
+    Scenario {
+        name: "spared and forgotten",
+        others: 1,
+        ..switches()
     }
 }
 
@@ -284,6 +443,29 @@ pub fn remap_switches() -> Scenario {
 pub fn with_one_more_cpu(scenario: Scenario) -> Scenario {
     Scenario {
         cpus: scenario.cpus + 1,
+        ..scenario
+    }
+}
+
+/// Any scenario in which each CPU caches what it likes and has its number.
+pub fn reluctant(scenario: Scenario) -> Scenario {
+    Scenario {
+        freedom: Freedom {
+            reluctant: true,
+            ..scenario.freedom
+        },
+        ..scenario
+    }
+}
+
+/// Any scenario on a processor that sets the Accessed bit late or never, with
+/// `accessed_bit` as it says.
+pub fn sets_accessed_late(scenario: Scenario, is_trusted: bool) -> Scenario {
+    Scenario {
+        accessed: Accessed {
+            is_set_first: false,
+            is_trusted,
+        },
         ..scenario
     }
 }

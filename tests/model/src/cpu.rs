@@ -8,11 +8,12 @@
 //! not flushed, and a fetch uses any of them. That an entry is dropped at some
 //! time needs no step of its own: nothing depends on an entry being there, a
 //! walk and a fault may always happen, so dropping one only removes outcomes.
+//! For the same reason a CPU caches at once all that it may ([`crate::reduce`]).
 
 use crate::scenario::PAGES;
 
 /// What a CPU does, as far as address spaces go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mode {
     /// Executes user code of an address space.
     User(u8),
@@ -43,7 +44,7 @@ impl Mode {
 }
 
 /// One CPU.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cpu {
     /// What it does.
     pub mode: Mode,
@@ -52,8 +53,8 @@ pub struct Cpu {
     /// Address spaces whose generation is newer than what the CPU last flushed
     /// for: a set of bits.
     pub behind: u8,
-    /// The last epoch in which its ticker flushed.
-    pub flushed: u8,
+    /// Its timer has run in the epoch in flight.
+    pub has_ticked: bool,
 }
 
 impl Cpu {
@@ -63,7 +64,7 @@ impl Cpu {
             mode,
             tlb: vec![[0; PAGES]; mappings],
             behind: 0,
-            flushed: 0,
+            has_ticked: false,
         }
     }
 
@@ -76,12 +77,21 @@ impl Cpu {
         }
     }
 
-    /// `flush_tlb_user()`: of the address space that is loaded. The generation
-    /// that the kernel keeps for the CPU is not touched.
-    pub fn flush_loaded(&mut self, mappings: &[usize]) {
-        if let Some(mm) = self.mode.loaded() {
+    /// `flush_tlb_user()` of the address space that is loaded, if it is one of
+    /// `mms`. The generation that the kernel keeps for the CPU is not touched.
+    /// A CPU that runs something else is spared.
+    pub fn flush_one_of(&mut self, mms: u8, mappings: &[usize]) {
+        if let Some(mm) = self.mode.loaded().filter(|mm| mms & (1 << mm) != 0) {
             self.flush(mm, mappings);
         }
+    }
+
+    /// Whether nothing of the mappings of `mm` is cached.
+    pub fn is_empty_of(&self, mm: usize, mappings: &[usize]) -> bool {
+        let owned = self.tlb.iter().zip(mappings);
+        owned
+            .filter(|&(_, &owner)| owner == mm)
+            .all(|(entries, _)| *entries == [0; PAGES])
     }
 
     /// The second half of `switch_mm_irqs_off()`.

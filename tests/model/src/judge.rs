@@ -36,6 +36,8 @@ pub enum Wrong {
     Lost = 32,
     /// `PUBLISH_SYNC` has returned and old bytes can still be read.
     NotSync = 64,
+    /// A publication interrupts CPUs though no old version of its pages waits.
+    Needless = 128,
 }
 
 /// One way to look at an instruction: a mapping on a CPU.

@@ -1,22 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! What happens beside publications: walks of the page tables, faults, address
-//! space switches, mappings that go and come back, and the reclaim thread with
-//! its tickers.
+//! space switches, and mappings that go and come back.
 
-use jitfd_plan::{
-    ledger::is_clean,
-    lifecycle::{FaultAction, on_fault},
-};
+use jitfd_plan::lifecycle::{FaultAction, on_fault};
 
 use crate::{
     cpu::{Cpu, Mode},
     memory::{Cell, Pte},
     model::Machine,
-    publisher::view,
     rules::Drop,
     scenario::CELLS,
-    state::{Phase, State},
+    state::State,
 };
 
 impl Machine {
@@ -24,14 +19,20 @@ impl Machine {
     /// finds. It sets the Accessed bit first. False if that changes nothing.
     pub fn walk(&self, state: &mut State, cpu: usize, mapping: usize, page: usize) -> bool {
         let mm = self.scenario.mappings[mapping] as u8;
-        if state.cpus[cpu].mode.loaded() != Some(mm) {
-            return false;
-        }
+        let uses = |cpu: &Cpu| cpu.mode.loaded() == Some(mm);
         let Some(entry) = &mut state.memory.entries[mapping][page] else {
             return false;
         };
+        let all_do = !self.scenario.freedom.reluctant;
+        if all_do && (entry.accessed || state.cpus.iter().position(uses) != Some(cpu)) {
+            return false;
+        }
+        let one = &mut state.cpus[cpu];
+        if !uses(one) {
+            return false;
+        }
         entry.accessed = true;
-        state.cpus[cpu].tlb[mapping][page] |= 1 << entry.frame;
+        one.tlb[mapping][page] |= 1 << entry.frame;
         true
     }
 
@@ -43,14 +44,13 @@ impl Machine {
         }
         let frame = match (on_fault(memory.state(page), false), memory.slots[page]) {
             (FaultAction::Install, Some(frame)) => frame,
-            _ if !self.rules.keep(Drop::AbsentNotMapped) => memory.allocate([Cell::Fill; CELLS]),
+            _ if !self.rules.keep(Drop::AbsentNotMapped) => {
+                memory.allocate(page, [Cell::Fill; CELLS])
+            }
             _ => return false,
         };
         memory.frames[frame as usize].seen = true;
-        memory.entries[mapping][page] = Some(Pte {
-            frame,
-            accessed: false,
-        });
+        memory.entries[mapping][page] = Some(Pte::fresh(frame));
         true
     }
 
@@ -81,23 +81,43 @@ impl Machine {
         true
     }
 
-    /// A CPU changes what it does. False if it can't.
+    /// What a CPU may do next. It enters an address space without the region in
+    /// one step: that it does not serve interrupts meanwhile only delays them.
+    pub fn ways(&self, now: Mode) -> Vec<Mode> {
+        let freedom = self.scenario.freedom;
+        let mut ways = match now {
+            Mode::Entering(mm) => return vec![Mode::User(mm)],
+            Mode::Offline => return vec![Mode::Kernel],
+            Mode::User(mm) if freedom.lazy => vec![Mode::Lazy(mm)],
+            Mode::User(_) | Mode::Lazy(_) | Mode::Kernel => Vec::new(),
+        };
+        if freedom.switch {
+            let others = (0..self.scenario.mms() as u8).filter(|&mm| now != Mode::User(mm));
+            ways.extend(others.map(|mm| match self.scenario.maps(mm) {
+                true => Mode::Entering(mm),
+                false => Mode::User(mm),
+            }));
+        }
+        match now {
+            Mode::Kernel if freedom.hotplug => ways.push(Mode::Offline),
+            Mode::User(_) | Mode::Lazy(_) if freedom.kernel => ways.push(Mode::Kernel),
+            _ => {}
+        }
+        ways
+    }
+
+    /// A CPU changes what it does.
     pub fn go(&self, state: &mut State, cpu: usize, to: Mode) -> bool {
-        let now = state.cpus[cpu].mode;
-        match (now, to) {
-            (Mode::User(old), Mode::Lazy(new)) if old == new => {}
-            (Mode::User(_) | Mode::Lazy(_), Mode::Kernel) | (Mode::Kernel, Mode::Offline) => {}
+        let one = &mut state.cpus[cpu];
+        match (one.mode, to) {
             (Mode::Offline, Mode::Kernel) => {
-                let flushed = state.cpus[cpu].flushed;
-                state.cpus[cpu] = Cpu::new(to, self.scenario.mappings.len());
-                state.cpus[cpu].flushed = flushed;
+                let has_ticked = one.has_ticked;
+                *one = Cpu::new(to, self.scenario.mappings.len());
+                one.has_ticked = has_ticked;
             }
-            (Mode::User(old), Mode::Entering(new)) if old != new => set_mask(state, cpu, new),
-            (Mode::Lazy(_) | Mode::Kernel, Mode::Entering(new)) => set_mask(state, cpu, new),
-            (Mode::Entering(old), Mode::User(new)) if old == new => {
-                state.cpus[cpu].enter(new, &self.scenario.mappings);
-            }
-            _ => return false,
+            (Mode::Entering(_), Mode::User(mm)) => one.enter(mm, &self.scenario.mappings),
+            (_, Mode::Entering(mm)) => state.masks[usize::from(mm)] |= 1 << cpu,
+            _ => {}
         }
         state.cpus[cpu].mode = to;
         true
@@ -113,87 +133,4 @@ impl Machine {
         state.masks[mm] &= !(1 << cpu);
         true
     }
-
-    /// A CPU that the publication interrupted flushes.
-    pub fn interrupt(&self, state: &mut State, cpu: usize) -> bool {
-        let (Phase::FlushBefore(_, waits) | Phase::FlushAfter(waits)) = &mut state.turn.phase
-        else {
-            return false;
-        };
-        let mode = state.cpus[cpu].mode;
-        if *waits & (1 << cpu) == 0 || mode == Mode::Offline {
-            // One that has gone offline is not waited for.
-            *waits &= !(u8::from(mode == Mode::Offline) << cpu);
-            return false;
-        }
-        if !mode.takes_interrupts() {
-            return false;
-        }
-        *waits &= !(1 << cpu);
-        state.cpus[cpu].flush_loaded(&self.scenario.mappings);
-        true
-    }
-
-    /// The tick of a CPU that is waited for.
-    pub fn tick(&self, state: &mut State, cpu: usize) -> bool {
-        let epoch = state.reclaim.epoch;
-        let waits = state.reclaim.closing.cpus.iter().any(|one| one == cpu);
-        let one = &mut state.cpus[cpu];
-        if !waits || one.flushed == epoch || !one.mode.takes_interrupts() {
-            return false;
-        }
-        if self.rules.keep(Drop::FlushAtTick) {
-            one.flush_loaded(&self.scenario.mappings);
-        }
-        one.flushed = epoch;
-        true
-    }
-
-    /// The reclaim thread starts an epoch.
-    pub fn begin(&self, state: &mut State) -> bool {
-        let is_locked = matches!(
-            state.turn.phase,
-            Phase::FlushBefore(..) | Phase::FlushAfter(_)
-        );
-        let reclaim = &mut state.reclaim;
-        if is_locked || reclaim.closing.frames != 0 || reclaim.open.frames == 0 {
-            return false;
-        }
-        core::mem::swap(&mut reclaim.open, &mut reclaim.closing);
-        reclaim.epoch += 1;
-        free_if_clean(state);
-        true
-    }
-
-    /// The reclaim thread looks at one CPU.
-    pub fn poll(&self, state: &mut State, cpu: usize) -> bool {
-        let epoch = match self.rules.keep(Drop::Epoch) {
-            true => state.reclaim.epoch,
-            false => 1,
-        };
-        let view = view(state, cpu, state.cpus[cpu].flushed >= epoch);
-        let waits = state.reclaim.closing.cpus.iter().any(|one| one == cpu);
-        if !waits || !is_clean(view) {
-            return false;
-        }
-        state.reclaim.closing.cpus.remove(cpu);
-        free_if_clean(state);
-        true
-    }
-}
-
-fn set_mask(state: &mut State, cpu: usize, mm: u8) {
-    state.masks[usize::from(mm)] |= 1 << cpu;
-}
-
-/// Frees the closing batch if no CPU is waited for.
-pub fn free_if_clean(state: &mut State) {
-    let closing = &mut state.reclaim.closing;
-    if !closing.cpus.is_empty() {
-        return;
-    }
-    for frame in (0..8).filter(|frame| closing.frames & (1 << frame) != 0) {
-        state.memory.free(frame);
-    }
-    closing.frames = 0;
 }

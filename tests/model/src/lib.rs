@@ -5,8 +5,9 @@
 //! x86 and of the parts of Linux that matter.
 //!
 //! In reading order: [`scenario`] (the bounds) → [`rules`] (what a mutation
-//! drops) → [`memory`] and [`cpu`] (the machine) → [`state`] → [`publisher`]
-//! and [`kernel`] (its steps) → [`judge`] (what must never be) → [`model`]
+//! drops) → [`memory`] and [`cpu`] (the machine) → [`tlb`] and [`state`] →
+//! [`publisher`], [`swap`], [`retire`] and [`kernel`] (its steps) → [`judge`]
+//! (what must never be) → [`reduce`] (what need not be told apart) → [`model`]
 //! (the whole, for `stateright`) → [`cases`] (the scenarios) → [`run`].
 //!
 //! What the model assumes of hardware, beside the architecture's promises: an
@@ -24,7 +25,11 @@ pub mod kernel;
 pub mod memory;
 pub mod model;
 pub mod publisher;
+pub mod reduce;
+pub mod retire;
 pub mod rules;
 pub mod run;
 pub mod scenario;
 pub mod state;
+pub mod swap;
+pub mod tlb;

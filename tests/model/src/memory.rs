@@ -3,7 +3,7 @@
 //! Page frames and what is in them, the authoritative slots, and the page-table
 //! entries of each mapping.
 
-use jitfd_plan::lifecycle::PageState;
+use jitfd_plan::{ledger::Ticket, lifecycle::PageState};
 
 use crate::scenario::{CELLS, Instr, PAGES, Scenario};
 
@@ -34,12 +34,17 @@ pub fn byte(code: &[Instr], cell: Cell) -> u8 {
 /// that whoever executes it then is seen.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Frame {
+    /// Which page of the region it is a version of.
+    pub page: usize,
     /// Its content.
     pub cells: [Cell; CELLS],
     /// A page-table entry has pointed to it.
     pub seen: bool,
     /// It belongs to somebody else now.
     pub freed: bool,
+    /// The module's `Version::replaced`: of the last publication that replaced a
+    /// version of this page which a CPU had used. Kept for the newest only.
+    pub replaced: Ticket,
 }
 
 /// A frame's number. At most eight, so that a set of them is a byte.
@@ -52,6 +57,16 @@ pub struct Pte {
     pub frame: FrameId,
     /// A CPU has used it.
     pub accessed: bool,
+}
+
+impl Pte {
+    /// One that nobody has used.
+    pub fn fresh(frame: FrameId) -> Self {
+        Pte {
+            frame,
+            accessed: false,
+        }
+    }
 }
 
 /// All of memory.
@@ -78,13 +93,15 @@ impl Memory {
         }
     }
 
-    /// A new frame with this content.
-    pub fn allocate(&mut self, cells: [Cell; CELLS]) -> FrameId {
+    /// A new version of `page` with this content.
+    pub fn allocate(&mut self, page: usize, cells: [Cell; CELLS]) -> FrameId {
         assert!(self.frames.len() < 8, "the scenario needs too many frames");
         self.frames.push(Frame {
+            page,
             cells,
             seen: false,
             freed: false,
+            replaced: 0,
         });
         (self.frames.len() - 1) as FrameId
     }
@@ -92,6 +109,18 @@ impl Memory {
     /// A frame.
     pub fn frame(&self, id: FrameId) -> &Frame {
         &self.frames[id as usize]
+    }
+
+    /// Where there are entries: mapping and page.
+    pub fn mapped(&self) -> impl Iterator<Item = (usize, usize)> {
+        let mappings = self.entries.iter().enumerate();
+        mappings.flat_map(|(mapping, entries)| {
+            let present = entries
+                .iter()
+                .enumerate()
+                .filter(|(_, entry)| entry.is_some());
+            present.map(move |(page, _)| (mapping, page))
+        })
     }
 
     /// What the world can have seen of a page: as the module's `state_of`.
@@ -107,6 +136,12 @@ impl Memory {
     pub fn authoritative(&self, at: usize) -> Option<Cell> {
         let frame = (*self.slots.get(at / CELLS)?)?;
         Some(self.frame(frame).cells[at % CELLS])
+    }
+
+    /// The ticket of the newest version of a page.
+    pub fn replaced(&self, page: usize) -> Ticket {
+        let newest = self.slots.get(page).copied().flatten();
+        newest.map_or(0, |frame| self.frame(frame).replaced)
     }
 
     /// Gives a frame to somebody else.

@@ -8,8 +8,8 @@ use crate::{
     cpu::Mode,
     judge::Wrong,
     rules::Rules,
-    scenario::{PAGES, Scenario},
-    state::State,
+    scenario::Scenario,
+    state::{Phase, State},
 };
 
 /// A scenario under some rules.
@@ -49,30 +49,34 @@ pub enum Step {
 }
 
 impl Machine {
-    fn steps_of_cpu(&self, cpu: usize, steps: &mut Vec<Step>) {
-        let mms = self.scenario.mms();
-        for mapping in 0..self.scenario.mappings.len() {
-            steps.extend((0..PAGES).map(|page| Step::Walk(cpu, mapping, page)));
+    /// Steps that a CPU may have: those that it surely has not are left out.
+    fn steps_of_cpu(&self, state: &State, cpu: usize, steps: &mut Vec<Step>) {
+        let mode = state.cpus[cpu].mode;
+        if mode.loaded().is_some() {
+            let mapped = state.memory.mapped();
+            steps.extend(mapped.map(|(mapping, page)| Step::Walk(cpu, mapping, page)));
         }
-        steps.extend([Step::Interrupt(cpu), Step::Tick(cpu), Step::Poll(cpu)]);
-        let freedom = self.scenario.freedom;
-        for mm in 0..mms as u8 {
-            if freedom.switch {
-                steps.extend([Mode::User(mm), Mode::Entering(mm)].map(|to| Step::Go(cpu, to)));
-            }
-            if freedom.lazy {
-                steps.push(Step::Go(cpu, Mode::Lazy(mm)));
-            }
-            if freedom.kernel {
-                steps.push(Step::Trim(cpu, usize::from(mm)));
-            }
+        if matches!(state.turn.phase, Phase::Flush(_)) {
+            steps.push(Step::Interrupt(cpu));
         }
-        if freedom.kernel {
-            steps.push(Step::Go(cpu, Mode::Kernel));
+        if state.reclaim.flight.is_some() {
+            steps.extend([Step::Tick(cpu), Step::Poll(cpu)]);
         }
-        if freedom.hotplug {
-            steps.push(Step::Go(cpu, Mode::Offline));
+        steps.extend(self.ways(mode).into_iter().map(|to| Step::Go(cpu, to)));
+        if self.scenario.freedom.kernel {
+            steps.extend((0..state.masks.len()).map(|mm| Step::Trim(cpu, mm)));
         }
+    }
+
+    fn steps_of_mapping(&self, state: &State, mapping: usize, steps: &mut Vec<Step>) {
+        let entries = state.memory.entries[mapping].iter().enumerate();
+        let absent = entries.filter(|(_, entry)| entry.is_none());
+        steps.extend(absent.map(|(page, _)| Step::Fault(mapping, page)));
+        steps.push(match state.memory.zapped[mapping] {
+            true => Step::FlushZapped(mapping),
+            false if state.remaps != 0 => Step::Zap(mapping),
+            false => return,
+        });
     }
 
     fn take(&self, state: &mut State, step: Step) -> bool {
@@ -92,7 +96,7 @@ impl Machine {
     }
 
     fn is_finished(&self, state: &State) -> bool {
-        state.turn.publication == self.scenario.publications.len() && !state.reclaim.is_pending()
+        state.turn.publication == self.scenario.publications.len() && state.reclaim.queue.is_empty()
     }
 }
 
@@ -104,23 +108,28 @@ impl Model for Machine {
         vec![State::new(&self.scenario)]
     }
 
-    fn actions(&self, _: &State, steps: &mut Vec<Step>) {
-        steps.extend([Step::Publish, Step::Begin]);
+    fn actions(&self, state: &State, steps: &mut Vec<Step>) {
+        steps.push(Step::Publish);
+        if state.reclaim.is_wanted {
+            steps.push(Step::Begin);
+        }
         for cpu in 0..self.scenario.cpus {
-            self.steps_of_cpu(cpu, steps);
+            self.steps_of_cpu(state, cpu, steps);
         }
         for mapping in 0..self.scenario.mappings.len() {
-            steps.extend((0..PAGES).map(|page| Step::Fault(mapping, page)));
-            steps.extend([Step::Zap(mapping), Step::FlushZapped(mapping)]);
+            self.steps_of_mapping(state, mapping, steps);
         }
     }
 
     fn next_state(&self, last: &State, step: Step) -> Option<State> {
         let mut state = last.clone();
+        state.wrong = 0;
         if !self.take(&mut state, step) {
             return None;
         }
-        state.wrong = self.judge(&state);
+        self.fill(&mut state);
+        state.wrong |= self.judge(&state);
+        self.reduce(&mut state);
         Some(state)
     }
 
@@ -136,6 +145,10 @@ impl Model for Machine {
             Property::always("every retry ends", never::<{ Wrong::Endless as u8 }>),
             Property::always("no lost publication", never::<{ Wrong::Lost as u8 }>),
             Property::always("sync is sync", never::<{ Wrong::NotSync as u8 }>),
+            Property::always(
+                "no flush for another page's sake",
+                never::<{ Wrong::Needless as u8 }>,
+            ),
             Property::sometimes("all published, all freed", Machine::is_finished),
         ]
     }

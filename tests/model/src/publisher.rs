@@ -1,23 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One publication, step by step: the module's `publish.rs` and `pte.rs`. Every
-//! decision is made by a function of `plan`; what is here are the actions.
+//! One publication, step by step: the module's `publish.rs`. Every decision is
+//! made by a function of `plan`; what is here are the actions.
 
 use jitfd_plan::{
-    ledger::{CpuView, is_clean},
+    ledger::must_flush,
     lifecycle::{Change, PageState, Swapped, change, must_flush_after, must_flush_before},
     span::{Descending, Span, Touched},
-    stale::looks_like_int_3,
+    stale::{INT_IMM8, looks_like_int_3, wants_after},
 };
 
 use crate::{
-    cpu::Mode,
-    kernel::free_if_clean,
-    memory::{Cell, FrameId, Pte, byte},
+    memory::{Cell, FrameId, byte},
     model::Machine,
     rules::Drop,
     scenario::{CELL, CELLS, PAGES, Publication},
-    state::{Phase, State, Swap},
+    state::{Next, Phase, State, Swap},
 };
 
 impl Machine {
@@ -25,23 +23,13 @@ impl Machine {
     pub fn publish(&self, state: &mut State) -> bool {
         match state.turn.phase {
             Phase::Start => return self.start(state),
-            Phase::Page(index) => self.page(state, index),
-            Phase::FlushBefore(index, 0) => {
-                free_if_clean(state);
-                self.look(state, index);
-            }
-            Phase::FlushAfter(0) => {
-                free_if_clean(state);
-                state.turn.phase = Phase::Retire;
-            }
-            Phase::FlushBefore(..) | Phase::FlushAfter(_) => return false,
+            Phase::Flush(_) => return false,
             Phase::Write(index, seen) => self.write(state, index, seen),
             Phase::Scribble(index, cell) => self.scribble(state, index, cell),
             Phase::Exchange(index, swap) => self.exchange(state, index, swap),
             Phase::Bump(index, swap) => self.bump(state, index, swap),
             Phase::Mask(index, swap) => self.mask(state, index, swap),
             Phase::GiveUp(index, swap) => self.give_up(state, index, swap),
-            Phase::End => self.end(state),
             Phase::Retire => self.retire(state),
         }
         true
@@ -65,23 +53,50 @@ impl Machine {
         order
     }
 
+    /// The page with this index.
+    pub fn page_at(&self, state: &State, index: usize) -> usize {
+        self.order(state)[index].page as usize
+    }
+
     fn start(&self, state: &mut State) -> bool {
         if state.turn.publication == self.scenario.publications.len() {
             return false;
         }
-        let turn = &mut state.turn;
-        turn.cpus.clear();
-        turn.stale = false;
-        turn.next = None;
-        turn.phase = Phase::Page(0);
+        if self.is_full(state) {
+            self.flush(state, Next::First, None);
+        } else if let Some(page) = self.makes_old_ambiguous(state) {
+            self.flush(state, Next::First, Some(&[page]));
+        } else {
+            self.go_on(state, Next::First);
+        }
         true
+    }
+
+    /// As `is_full()` of the module: what replaced pages there may be beyond the
+    /// bound. What waits is flushed first.
+    fn is_full(&self, state: &State) -> bool {
+        let queue = state.reclaim.queue.iter();
+        let waiting = queue.map(|one| one.frames.count_ones() as usize).sum();
+        let spans = self.publication(state).spans.len();
+        let replaced = self.order(state).len().min(2 * spans);
+        waiting != 0 && must_flush(self.scenario.bound, waiting, replaced)
+    }
+
+    /// After a flush, or without one.
+    pub fn go_on(&self, state: &mut State, next: Next) {
+        match next {
+            Next::First => self.page(state, 0),
+            Next::Write(index) => self.look(state, index),
+            // Nobody sees the end of a publication that has replaced nothing.
+            Next::Retire if state.turn.retired == 0 => self.finish(state),
+            Next::Retire => state.turn.phase = Phase::Retire,
+        }
     }
 
     /// The top of the loop in `commit()`.
     fn page(&self, state: &mut State, index: usize) {
         let Some(&touched) = self.order(state).get(index) else {
-            state.turn.phase = Phase::End;
-            return;
+            return self.end(state);
         };
         let after = match state.turn.next {
             Some((page, swapped)) if page == touched.page + 1 => swapped,
@@ -89,19 +104,22 @@ impl Machine {
         };
         let crosses = self.spans(state)[touched.to - 1].crosses_after(touched.page);
         if self.rules.keep(Drop::StraddleFlush) && must_flush_before(crosses, after) {
-            state.turn.phase = Phase::FlushBefore(index, interrupt(state));
-            return;
+            state.turn.stale = false;
+            let after = touched.page as usize + 1;
+            return self.flush(state, Next::Write(index), Some(&[after]));
         }
         self.look(state, index);
     }
 
+    /// The look at the page's state belongs to the step before: what it says
+    /// of a page that a fault maps later is looked at again.
     fn look(&self, state: &mut State, index: usize) {
-        let page = self.order(state)[index].page as usize;
+        let page = self.page_at(state, index);
         state.turn.phase = Phase::Write(index, state.memory.state(page));
     }
 
     fn write(&self, state: &mut State, index: usize, seen: PageState) {
-        let page = self.order(state)[index].page as usize;
+        let page = self.page_at(state, index);
         let replaces = self.rules.keep(Drop::ReplaceMapped);
         match change(seen) {
             Change::Create => self.create(state, index, page),
@@ -134,17 +152,10 @@ impl Machine {
 
     fn create(&self, state: &mut State, index: usize, page: usize) {
         let cells = self.content(state, page, None);
-        let new = state.memory.allocate(cells);
+        let new = state.memory.allocate(page, cells);
         state.memory.slots[page] = Some(new);
         if !self.rules.keep(Drop::AbsentNotMapped) {
-            // Mapped empty pages are swapped, without a thought of who has
-            // cached them: they held no code.
-            for entries in &mut state.memory.entries {
-                if let Some(entry) = &mut entries[page] {
-                    *entry = fresh(new);
-                    state.memory.frames[new as usize].seen = true;
-                }
-            }
+            self.swap_empty(state, page, new);
         }
         self.next_page(state, index, Swapped::default());
     }
@@ -163,7 +174,7 @@ impl Machine {
     }
 
     fn scribble(&self, state: &mut State, index: usize, cell: usize) {
-        let page = self.order(state)[index].page as usize;
+        let page = self.page_at(state, index);
         if cell == CELLS {
             self.next_page(state, index, Swapped::default());
             return;
@@ -181,152 +192,107 @@ impl Machine {
             return;
         };
         let cells = self.content(state, page, Some(old));
-        let new = state.memory.allocate(cells);
+        let new = state.memory.allocate(page, cells);
         state.memory.frames[new as usize].seen = true;
         if self.rules.keep(Drop::SlotFirst) {
             state.memory.slots[page] = Some(new);
         }
-        let found = Swapped::default();
-        let mapping = 0;
-        state.turn.phase = Phase::Exchange(
-            index,
-            Swap {
-                new,
-                old,
-                mapping,
-                found,
-            },
-        );
-    }
-
-    fn exchange(&self, state: &mut State, index: usize, mut swap: Swap) {
-        if swap.mapping == self.scenario.mappings.len() {
-            state.turn.phase = Phase::GiveUp(index, swap);
-            return;
+        if !self.rules.keep(Drop::EpochAfterSwap) {
+            state.turn.early = Some(state.reclaim.started + 1);
         }
-        let page = self.order(state)[index].page as usize;
-        if !self.exchange_one(state, page, &mut swap) {
-            swap.mapping += 1;
-            state.turn.phase = Phase::Exchange(index, swap);
-            return;
-        }
-        swap.found.accessed = true;
-        state.turn.phase = if self.rules.keep(Drop::BumpBeforeMask) {
-            Phase::Bump(index, swap)
-        } else {
-            Phase::Mask(index, swap)
+        let swap = Swap {
+            new,
+            old,
+            mapping: 0,
+            found: Swapped::default(),
         };
+        state.turn.phase = Phase::Exchange(index, swap);
     }
 
-    /// The module's `swap_one()`, under the page table lock. Says whether a TLB
-    /// may hold what was there.
-    fn exchange_one(&self, state: &mut State, page: usize, swap: &mut Swap) -> bool {
-        let memory = &mut state.memory;
-        match &mut memory.entries[swap.mapping][page] {
-            Some(entry) if entry.frame == swap.new && self.rules.keep(Drop::KeepAccessed) => false,
-            Some(entry) => {
-                let accessed = entry.accessed;
-                *entry = fresh(swap.new);
-                swap.found.entries += 1;
-                accessed
-            }
-            None => memory.zapped[swap.mapping] && self.rules.keep(Drop::PendingFlush),
-        }
-    }
-
-    fn bump(&self, state: &mut State, index: usize, mut swap: Swap) {
-        let mm = self.scenario.mappings[swap.mapping];
-        if self.rules.keep(Drop::Bump) {
-            for cpu in &mut state.cpus {
-                cpu.behind |= 1 << mm;
-            }
-        }
-        state.turn.phase = if self.rules.keep(Drop::BumpBeforeMask) {
-            Phase::Mask(index, swap)
-        } else {
-            swap.mapping += 1;
-            Phase::Exchange(index, swap)
-        };
-    }
-
-    fn mask(&self, state: &mut State, index: usize, mut swap: Swap) {
-        let mm = self.scenario.mappings[swap.mapping];
-        for cpu in 0..self.scenario.cpus {
-            if state.masks[mm] & (1 << cpu) != 0 {
-                state.turn.cpus.insert(cpu);
-            }
-        }
-        state.turn.phase = if self.rules.keep(Drop::BumpBeforeMask) {
-            swap.mapping += 1;
-            Phase::Exchange(index, swap)
-        } else {
-            Phase::Bump(index, swap)
-        };
-    }
-
-    fn give_up(&self, state: &mut State, index: usize, mut swap: Swap) {
-        let page = self.order(state)[index].page as usize;
-        state.memory.slots[page] = Some(swap.new);
-        swap.found.outdated = self.rules.keep(Drop::Outdated) && state.reclaim.is_pending();
-        if swap.found.accessed && self.rules.keep(Drop::WaitForCpus) {
-            state.turn.retired |= 1 << swap.old;
-        } else {
-            state.memory.free(swap.old);
-        }
-        self.next_page(state, index, swap.found);
-    }
-
-    fn next_page(&self, state: &mut State, index: usize, swapped: Swapped) {
-        let page = self.order(state)[index].page;
+    /// The bottom of the loop in `commit()`.
+    pub fn next_page(&self, state: &mut State, index: usize, swapped: Swapped) {
+        let page = self.page_at(state, index);
         state.turn.stale |= swapped.may_be_stale();
-        state.turn.next = Some((page, swapped));
-        state.turn.phase = Phase::Page(index + 1);
+        state.turn.next = Some((page as u64, swapped));
+        self.page(state, index + 1);
     }
 
     fn end(&self, state: &mut State) {
-        let flush = match self.is_ambiguous(state) {
+        let sync = match self.is_ambiguous(state) {
             true => self.rules.keep(Drop::AmbiguousFlush),
             false => self.publication(state).sync && self.rules.keep(Drop::SyncFlush),
         };
-        state.turn.phase = if must_flush_after(flush, state.turn.stale) {
-            Phase::FlushAfter(interrupt(state))
-        } else {
-            Phase::Retire
-        };
+        if must_flush_after(sync, state.turn.stale) {
+            let order = self.order(state);
+            let pages: Vec<usize> = order.iter().map(|touched| touched.page as usize).collect();
+            return self.flush(state, Next::Retire, Some(&pages));
+        }
+        self.go_on(state, Next::Retire);
     }
 
-    /// As `is_ambiguous()` of the module.
-    fn is_ambiguous(&self, state: &State) -> bool {
-        let byte_at = |at: usize| {
-            let cell = state.memory.authoritative(at);
-            cell.map(|cell| byte(&self.scenario.code, cell))
+    /// The publication returns. The next one has begun where it does so without a
+    /// look at what others change.
+    pub fn finish(&self, state: &mut State) {
+        let turn = &mut state.turn;
+        turn.retired = 0;
+        turn.early = None;
+        turn.next = None;
+        turn.stale = false;
+        turn.publication += 1;
+        turn.phase = Phase::Start;
+        let next = self.scenario.publications.get(state.turn.publication);
+        let looks = |next: &Publication| {
+            self.scenario.bound != usize::MAX || next.ends_in(INT_IMM8, |at| self.byte_at(at))
         };
+        if next.is_some_and(|next| !looks(next)) {
+            self.start(state);
+        }
+    }
+
+    /// The byte of a cell that is published.
+    fn byte_at(&self, at: usize) -> u8 {
+        byte(&self.scenario.code, self.code_at(at))
+    }
+
+    /// As `is_ambiguous()` of the module. A mapping may start with any page: what
+    /// lies before that can be anything.
+    fn is_ambiguous(&self, state: &State) -> bool {
         let one = |&(start, len): &(usize, usize)| {
-            let bytes: Vec<u8> = (start..start + len)
-                .map(|at| byte(&self.scenario.code, self.code_at(at)))
-                .collect();
-            let before = start.checked_sub(1).and_then(byte_at);
-            looks_like_int_3(before, [&bytes[..]], byte_at(start + len))
+            let bytes: Vec<u8> = (start..start + len).map(|at| self.byte_at(at)).collect();
+            let before = match start % CELLS {
+                0 => Some(INT_IMM8),
+                _ => self.authoritative(state, start - 1),
+            };
+            looks_like_int_3(before, [&bytes[..]], None)
         };
         self.publication(state).spans.iter().any(one)
     }
 
-    fn retire(&self, state: &mut State) {
-        let turn = &mut state.turn;
-        if turn.retired != 0 {
-            state.reclaim.open.frames |= turn.retired;
-            state.reclaim.open.cpus.union(&turn.cpus);
-        }
-        turn.retired = 0;
-        turn.publication += 1;
-        turn.phase = Phase::Start;
+    /// As `makes_old_ambiguous()` of the module. Says which page holds the byte
+    /// that was published earlier.
+    fn makes_old_ambiguous(&self, state: &State) -> Option<usize> {
+        let spans = self.publication(state).spans.iter();
+        let ends = spans.map(|&(start, len)| start + len);
+        let is_ambiguous = |&end: &usize| {
+            let last = [self.byte_at(end - 1)];
+            self.rules.keep(Drop::AmbiguousBefore)
+                && wants_after(&last)
+                && looks_like_int_3(None, [&last[..]], self.authoritative(state, end))
+                && self.is_outdated(state, state.memory.replaced(end / CELLS))
+        };
+        ends.filter(is_ambiguous).map(|end| end / CELLS).next()
+    }
+
+    fn authoritative(&self, state: &State, at: usize) -> Option<u8> {
+        let cell = state.memory.authoritative(at)?;
+        Some(byte(&self.scenario.code, cell))
     }
 
     /// Whether a publication is between the slot and the entries of `page`.
     pub fn is_between(&self, state: &State, page: usize) -> bool {
         match state.turn.phase {
             Phase::Exchange(index, _) | Phase::Bump(index, _) | Phase::Mask(index, _) => {
-                self.order(state)[index].page as usize == page
+                self.page_at(state, index) == page
             }
             _ => false,
         }
@@ -343,40 +309,6 @@ impl Machine {
         }
         // Published, and no instruction: a gap that was asked for.
         Cell::Fill
-    }
-}
-
-fn fresh(frame: FrameId) -> Pte {
-    Pte {
-        frame,
-        accessed: false,
-    }
-}
-
-/// The module's `retire::flush()`: for all CPUs that may hold anything stale,
-/// those that are clean left out. Says which are interrupted. The reclaim
-/// thread is locked out until they have flushed.
-fn interrupt(state: &mut State) -> u8 {
-    let reclaim = &mut state.reclaim;
-    let mut cpus = state.turn.cpus.clone();
-    for batch in [&mut reclaim.open, &mut reclaim.closing] {
-        cpus.union(&batch.cpus);
-        batch.cpus.clear();
-    }
-    reclaim.closing.frames |= core::mem::take(&mut reclaim.open.frames);
-    cpus.retain(|cpu| !is_clean(view(state, cpu, false)));
-    state.turn.cpus.clear();
-    state.turn.stale = false;
-    cpus.iter().fold(0, |set, cpu| set | (1 << cpu))
-}
-
-/// What the module sees of a CPU.
-pub fn view(state: &State, cpu: usize, flushed: bool) -> CpuView {
-    let mode = state.cpus[cpu].mode;
-    CpuView {
-        online: mode != Mode::Offline,
-        lazy: matches!(mode, Mode::Lazy(_)),
-        flushed,
     }
 }
 

@@ -26,10 +26,18 @@ pub enum Drop {
     FlushBeforeRetry,
     /// R5: code that looks like `CD 03` is published without a flush.
     AmbiguousFlush,
+    /// R5: the same where the `03` was there before.
+    AmbiguousBefore,
     /// R6: a replaced page is freed when its entries are swapped.
     WaitForCpus,
-    /// R6: a tick counts though it flushes nothing, as an RCU grace period.
+    /// R6: at its tick each CPU is taken for one that runs something else: it
+    /// counts, and flushes nothing.
     FlushAtTick,
+    /// R6: the same at an interrupt.
+    FlushAtInterrupt,
+    /// R6: only the last address space is noted, so CPUs that run another one
+    /// of those concerned are spared.
+    AllMms,
     /// R6: the generation is not bumped, so a switch does not flush.
     Bump,
     /// R6: the CPU mask is read before the generation is bumped.
@@ -44,8 +52,24 @@ pub enum Drop {
     KeepAccessed,
     /// Fill: nothing is flushed before an instruction crosses into a live page.
     StraddleFlush,
-    /// Only the version just replaced is thought of, not those before it.
+    /// R11: only the version just replaced is thought of, not those before it.
     Outdated,
+    /// R12: the epoch is drawn before the entries are swapped.
+    EpochAfterSwap,
+    /// R12: an epoch counts as over when it starts.
+    DoneAtEnd,
+    /// R13: every page is outdated as long as some page of the region waits.
+    PerPage,
+    /// R13: a page's ticket is forgotten when a version is replaced that nobody
+    /// has used.
+    KeepTicket,
+    /// R13: a page is marked with the ticket of the publication before.
+    OwnTicket,
+    /// A flush of the region's own is only for what the publication under way
+    /// has replaced.
+    FlushEarlier,
+    /// It also ends the wait of what that publication has yet to replace.
+    EndEarlierOnly,
     /// `PUBLISH_SYNC` ends without a flush.
     SyncFlush,
 }
@@ -54,6 +78,42 @@ pub enum Drop {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rules {
     dropped: Option<Drop>,
+}
+
+impl Drop {
+    /// All of them.
+    pub const ALL: [Drop; 30] = [
+        Drop::ReplaceMapped,
+        Drop::RecheckSeen,
+        Drop::AbsentNotMapped,
+        Drop::Descending,
+        Drop::SlotFirst,
+        Drop::Resume,
+        Drop::Deliver,
+        Drop::TellInt3,
+        Drop::FlushBeforeRetry,
+        Drop::AmbiguousFlush,
+        Drop::AmbiguousBefore,
+        Drop::WaitForCpus,
+        Drop::FlushAtTick,
+        Drop::FlushAtInterrupt,
+        Drop::AllMms,
+        Drop::Bump,
+        Drop::BumpBeforeMask,
+        Drop::Epoch,
+        Drop::PendingFlush,
+        Drop::KeepAccessed,
+        Drop::StraddleFlush,
+        Drop::Outdated,
+        Drop::EpochAfterSwap,
+        Drop::DoneAtEnd,
+        Drop::PerPage,
+        Drop::KeepTicket,
+        Drop::OwnTicket,
+        Drop::FlushEarlier,
+        Drop::EndEarlierOnly,
+        Drop::SyncFlush,
+    ];
 }
 
 impl Rules {

@@ -2,15 +2,11 @@
 
 //! Runs the explorer and says what it found.
 
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 
 use stateright::{Checker, Expectation, HasDiscoveries, Model};
 
-use crate::{
-    model::Machine,
-    rules::{Drop, Rules},
-    scenario::Scenario,
-};
+use crate::{model::Machine, rules::Rules, scenario::Scenario};
 
 /// What an exploration found.
 #[derive(Debug)]
@@ -28,18 +24,27 @@ pub struct Found {
 /// Two cores are what a developer has.
 const THREADS: usize = 2;
 
-/// Explores all states.
-pub fn explore(scenario: Scenario) -> Found {
-    let found = search(scenario, Rules::default(), HasDiscoveries::AnyFailures);
-    for (property, steps) in &found.broken {
-        println!("    broken: {property}, in {steps} steps");
+impl Found {
+    /// Whether this property is broken.
+    pub fn breaks(&self, property: &str) -> bool {
+        self.broken.iter().any(|&(name, _)| name == property)
     }
-    found
 }
 
-/// Explores until the first broken property. Prints the way there.
-pub fn find_counterexample(scenario: Scenario, rule: Drop) -> Found {
-    search(scenario, Rules::without(rule), HasDiscoveries::AnyFailures)
+/// Explores all states, or until the first broken property.
+pub fn explore(scenario: Scenario) -> Found {
+    search(scenario, Rules::default(), HasDiscoveries::AnyFailures)
+}
+
+/// Explores until this property is broken.
+pub fn find_counterexample(scenario: Scenario, rules: Rules, property: &'static str) -> Found {
+    let until = HasDiscoveries::AnyOf(BTreeSet::from([property]));
+    search(scenario, rules, until)
+}
+
+/// Explores all states, whatever is broken.
+pub fn explore_all(scenario: Scenario, rules: Rules) -> Found {
+    search(scenario, rules, HasDiscoveries::All)
 }
 
 fn search(scenario: Scenario, rules: Rules, until: HasDiscoveries) -> Found {
@@ -71,6 +76,9 @@ fn search(scenario: Scenario, rules: Rules, until: HasDiscoveries) -> Found {
         broken,
         finished,
     };
+    for (property, steps) in &found.broken {
+        println!("    broken: {property}, in {steps} steps");
+    }
     println!(
         "{name}: {} states, depth {}, {:.1} s ({cpus} CPUs, {mappings} mappings, {publications} publications)",
         found.states,

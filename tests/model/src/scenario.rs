@@ -56,6 +56,13 @@ impl Publication {
         self.spans.iter().map(span).collect()
     }
 
+    /// Whether a byte `wanted` ends one of its spans, by `byte_at`.
+    pub fn ends_in(&self, wanted: u8, byte_at: impl Fn(usize) -> u8) -> bool {
+        self.spans
+            .iter()
+            .any(|&(start, len)| byte_at(start + len - 1) == wanted)
+    }
+
     /// Whether cell `at` is one of its.
     pub fn covers(&self, at: usize) -> bool {
         self.spans
@@ -80,6 +87,29 @@ pub struct Freedom {
     pub remaps: u8,
     /// An instruction inside one page may be fetched by two translations.
     pub split_fetch: bool,
+    /// Each CPU caches what it likes, not all that it may ([`crate::reduce`]).
+    pub reluctant: bool,
+}
+
+/// The Accessed bit: what the processor does, and what the module thinks.
+#[derive(Clone, Copy, Debug)]
+pub struct Accessed {
+    /// A CPU sets it before it caches an entry. If not, it may set it later, in
+    /// whatever the entry is by then, or never.
+    pub is_set_first: bool,
+    /// The module's parameter `accessed_bit`: whether an entry with a clear bit
+    /// was never cached.
+    pub is_trusted: bool,
+}
+
+impl Default for Accessed {
+    /// What Intel promises, and the module relies on there.
+    fn default() -> Self {
+        Accessed {
+            is_set_first: true,
+            is_trusted: true,
+        }
+    }
 }
 
 /// The bounds of one run.
@@ -91,6 +121,8 @@ pub struct Scenario {
     pub cpus: usize,
     /// The address space of each mapping.
     pub mappings: Vec<usize>,
+    /// Address spaces beside these, which map nothing of the region.
+    pub others: usize,
     /// All instructions.
     pub code: Vec<Instr>,
     /// All publications, in the order of their turns. Publishers are
@@ -98,12 +130,26 @@ pub struct Scenario {
     pub publications: Vec<Publication>,
     /// What else happens.
     pub freedom: Freedom,
+    /// What there is to know from a clear Accessed bit.
+    pub accessed: Accessed,
+    /// The module's parameter `retired_region`: pages that may wait.
+    pub bound: usize,
 }
 
 impl Scenario {
     /// Number of address spaces.
     pub fn mms(&self) -> usize {
-        self.mappings.iter().max().map_or(0, |last| last + 1)
+        self.mappings.iter().max().map_or(0, |last| last + 1) + self.others
+    }
+
+    /// Whether the region is mapped in `mm`.
+    pub fn maps(&self, mm: u8) -> bool {
+        self.mappings.contains(&usize::from(mm))
+    }
+
+    /// Whether a CPU can be anywhere but in the address space that it began in.
+    pub fn cpus_move(&self) -> bool {
+        self.freedom.switch || self.freedom.kernel
     }
 
     /// The publication of an instruction.

@@ -24,6 +24,23 @@ fn straddle() {
 }
 
 #[test]
+fn straddle_over_pages_that_wait() {
+    holds(cases::first_page_waits());
+    holds(cases::both_pages_wait());
+    holds(cases::unused_version());
+}
+
+#[test]
+fn other_page_waits() {
+    holds(cases::other_page_waits());
+}
+
+#[test]
+fn full_queue() {
+    holds(cases::full_queue());
+}
+
+#[test]
 fn synchronous() {
     holds(cases::synchronous());
 }
@@ -36,6 +53,7 @@ fn fresh() {
 #[test]
 fn int3() {
     holds(cases::int3());
+    holds(cases::int3_of_two());
 }
 
 #[test]
@@ -46,6 +64,18 @@ fn switches() {
 #[test]
 fn processes() {
     holds(cases::processes());
+}
+
+#[test]
+fn spared() {
+    holds(cases::spared());
+    holds(cases::spared_and_forgotten());
+}
+
+#[test]
+fn spared_when_it_is_flushed() {
+    holds(cases::spared_straddle());
+    holds(cases::spared_synchronous());
 }
 
 #[test]
