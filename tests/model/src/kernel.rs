@@ -10,19 +10,28 @@ use crate::{
     memory::{Cell, Pte},
     model::Machine,
     rules::Drop,
-    scenario::CELLS,
+    scenario::{Accessed, CELLS},
     state::State,
 };
 
 impl Machine {
     /// A CPU walks the page tables, for whatever reason, and caches what it
-    /// finds. It sets the Accessed bit first. False if that changes nothing.
+    /// finds. It sets the Accessed bit first, unless the scenario says otherwise:
+    /// then this is when it sets the bit, and it caches at any time. False if
+    /// that changes nothing that anybody looks at.
     pub fn walk(&self, state: &mut State, cpu: usize, mapping: usize, page: usize) -> bool {
         let mm = self.scenario.mappings[mapping] as u8;
         let uses = |cpu: &Cpu| cpu.mode.loaded() == Some(mm);
         let Some(entry) = &mut state.memory.entries[mapping][page] else {
             return false;
         };
+        let Accessed {
+            is_set_first,
+            is_trusted,
+        } = self.scenario.accessed;
+        if !is_set_first && !is_trusted {
+            return false;
+        }
         let all_do = !self.scenario.freedom.reluctant;
         if all_do && (entry.accessed || state.cpus.iter().position(uses) != Some(cpu)) {
             return false;
