@@ -23,7 +23,7 @@ use kernel::{
 
 use crate::{
     ffi,
-    tlb::{Mms, MM_WORDS},
+    plan::mms::{Mms, MM_WORDS},
 };
 
 /// The epoch in flight.
@@ -92,7 +92,7 @@ impl Tickers {
 
     /// Starts an epoch that is about `mms`. The one before has ended.
     pub(crate) fn start_epoch(&self, epoch: i64, mms: Mms) {
-        for (word, bits) in MMS.iter().zip(mms.0) {
+        for (word, bits) in MMS.iter().zip(mms.words()) {
             word.store(bits, Relaxed);
         }
         FLUSHES.store(0, Relaxed);

@@ -11,46 +11,11 @@ use kernel::{bindings, prelude::*};
 
 use crate::{
     ffi,
-    plan::ledger::{is_clean, CpuSet, CpuView},
+    plan::{
+        ledger::{is_clean, CpuSet, CpuView},
+        mms::Mms,
+    },
 };
-
-/// Words of [`Mms`].
-pub(crate) const MM_WORDS: usize = 4;
-
-/// Some address spaces, by a hash: it may hold others too.
-#[derive(Clone, Copy)]
-pub(crate) struct Mms(pub(crate) [u64; MM_WORDS]);
-
-impl Mms {
-    /// None.
-    pub(crate) const fn none() -> Self {
-        Mms([0; MM_WORDS])
-    }
-
-    /// The word and the bit of an address space.
-    pub(crate) const fn place(mm: usize) -> (usize, u64) {
-        // Address spaces are objects of some kilobytes; the top bits of the
-        // product depend on all of the address.
-        let hash = (mm >> 6).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
-        (hash / 64 % MM_WORDS, 1 << (hash % 64))
-    }
-
-    fn add(&mut self, mm: usize) {
-        let (word, bit) = Mms::place(mm);
-        self.0[word] |= bit;
-    }
-
-    fn union(&mut self, other: &Mms) {
-        for (word, more) in self.0.iter_mut().zip(other.0) {
-            *word |= more;
-        }
-    }
-
-    fn may_hold(&self, mm: usize) -> bool {
-        let (word, bit) = Mms::place(mm);
-        self.0[word] & bit != 0
-    }
-}
 
 /// Words of a `struct cpumask` on this kernel.
 const WORDS: usize = size_of::<bindings::cpumask>() / size_of::<u64>();

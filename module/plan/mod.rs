@@ -12,7 +12,7 @@
 //! [`abi`] (what userspace says) → [`request`] (what it means, or why it is
 //! refused) → [`span`] (which bytes of which pages, in which order) →
 //! [`lifecycle`] (what is done to one page) → [`stale`] (what a #BP means) →
-//! [`ledger`] (when a replaced page may be freed).
+//! [`ledger`] (when a replaced page may be freed), [`mms`] (whom a flush concerns).
 
 #![cfg_attr(not(MODULE), no_std)]
 #![cfg_attr(not(MODULE), forbid(unsafe_code))]
@@ -21,6 +21,7 @@
 pub mod abi;
 pub mod ledger;
 pub mod lifecycle;
+pub mod mms;
 pub mod refusal;
 pub mod request;
 pub mod span;

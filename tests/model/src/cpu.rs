@@ -10,7 +10,9 @@
 //! walk and a fault may always happen, so dropping one only removes outcomes.
 //! For the same reason a CPU caches at once all that it may ([`crate::reduce`]).
 
-use crate::scenario::PAGES;
+use jitfd_plan::mms::Mms;
+
+use crate::{scenario::PAGES, tlb::address};
 
 /// What a CPU does, as far as address spaces go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,8 +82,9 @@ impl Cpu {
     /// `flush_tlb_user()` of the address space that is loaded, if it is one of
     /// `mms`. The generation that the kernel keeps for the CPU is not touched.
     /// A CPU that runs something else is spared.
-    pub fn flush_one_of(&mut self, mms: u8, mappings: &[usize]) {
-        if let Some(mm) = self.mode.loaded().filter(|mm| mms & (1 << mm) != 0) {
+    pub fn flush_one_of(&mut self, mms: Mms, mappings: &[usize]) {
+        let is_meant = |mm: &u8| mms.may_hold(address(usize::from(*mm)));
+        if let Some(mm) = self.mode.loaded().filter(is_meant) {
             self.flush(mm, mappings);
         }
     }

@@ -3,7 +3,10 @@
 //! The swap of one page's entries, mapping after mapping: the module's `pte.rs`,
 //! and what `publish.rs` makes of it.
 
-use jitfd_plan::ledger::{Ticket, replaced_under};
+use jitfd_plan::{
+    ledger::{Ticket, replaced_under},
+    mms::Mms,
+};
 
 use crate::{
     memory::{FrameId, Pte},
@@ -97,7 +100,7 @@ impl Machine {
     fn mask_now(&self, state: &mut State, swap: &mut Swap) {
         let mm = self.scenario.mappings[swap.mapping];
         if !self.rules.keep(Drop::AllMms) {
-            state.turn.now.mms = 0;
+            state.turn.now.mms = Mms::none();
         }
         swap.found.accessed |= state.turn.now.add_mm(mm, state.masks[mm]);
     }

@@ -1,20 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Which CPUs may hold stale translations, and of which address spaces: the
-//! module's `tlb.rs`. There the address spaces are a hash that may hold others
-//! too, whose CPUs then flush for nothing; here they are exact.
+//! module's `tlb.rs`.
 
-use jitfd_plan::ledger::{CpuSet, CpuView};
+use jitfd_plan::{
+    ledger::{CpuSet, CpuView},
+    mms::Mms,
+};
 
 use crate::{cpu::Mode, state::State};
+
+/// Where the object of an address space is: no two of the model are taken for each
+/// other.
+pub const fn address(mm: usize) -> usize {
+    (mm + 1) << 12
+}
 
 /// CPUs that may hold stale translations.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Cpus {
     /// The CPUs.
     pub set: CpuSet<1>,
-    /// The address spaces: a set of bits.
-    pub mms: u8,
+    /// The address spaces.
+    pub mms: Mms,
 }
 
 impl Cpus {
@@ -22,13 +30,13 @@ impl Cpus {
     pub fn none(cpus: usize) -> Self {
         Cpus {
             set: CpuSet::new(cpus),
-            mms: 0,
+            mms: Mms::none(),
         }
     }
 
     /// Adds the CPUs in `mask` for `mm`. Says whether there are any.
     pub fn add_mm(&mut self, mm: usize, mask: u8) -> bool {
-        self.mms |= 1 << mm;
+        self.mms.add(address(mm));
         for cpu in (0..8).filter(|cpu| mask & (1 << cpu) != 0) {
             self.set.insert(cpu);
         }
@@ -38,13 +46,13 @@ impl Cpus {
     /// Adds all of `other`.
     pub fn union(&mut self, other: &Cpus) {
         self.set.union(&other.set);
-        self.mms |= other.mms;
+        self.mms.union(&other.mms);
     }
 
     /// Takes all out.
     pub fn clear(&mut self) {
         self.set.clear();
-        self.mms = 0;
+        self.mms = Mms::none();
     }
 
     /// Whether `cpu` is one of them.
