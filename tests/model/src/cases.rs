@@ -172,6 +172,18 @@ pub fn full_queue() -> Scenario {
     }
 }
 
+/// Epochs that other regions ask for begin and end at any time.
+pub fn other_regions() -> Scenario {
+    Scenario {
+        name: "other regions",
+        freedom: Freedom {
+            epochs: 2,
+            ..Freedom::default()
+        },
+        ..straddle()
+    }
+}
+
 /// An instruction that is fetched by two translations inside one page, of a
 /// publication with `PUBLISH_SYNC`, after two others on the page.
 pub fn synchronous() -> Scenario {
@@ -328,6 +340,19 @@ pub fn spared() -> Scenario {
             ..Freedom::default()
         },
         ..versions()
+    }
+}
+
+/// The same by exec, which is spared a moment before it has left.
+pub fn spared_by_exec() -> Scenario {
+    Scenario {
+        name: "spared by exec",
+        freedom: Freedom {
+            switch: true,
+            exec: true,
+            ..Freedom::default()
+        },
+        ..spared()
     }
 }
 

@@ -21,6 +21,9 @@ pub enum Mode {
     User(u8),
     /// A kernel thread runs in an address space that is still loaded.
     Lazy(u8),
+    /// `exec_mmap()`: still loaded, and not `active_mm` any more. The CPU loads
+    /// another one before it runs user code.
+    Leaving(u8),
     /// `switch_mm_irqs_off()` has set the CPU's bit in the mask and cleared
     /// `is_lazy`, and has not compared generations yet. Interrupts are off.
     Entering(u8),
@@ -34,9 +37,14 @@ impl Mode {
     /// The address space in CR3.
     pub fn loaded(self) -> Option<u8> {
         match self {
-            Mode::User(mm) | Mode::Lazy(mm) => Some(mm),
+            Mode::User(mm) | Mode::Lazy(mm) | Mode::Leaving(mm) => Some(mm),
             Mode::Entering(_) | Mode::Kernel | Mode::Offline => None,
         }
+    }
+
+    /// `current->active_mm`, if it is loaded.
+    fn active(self) -> Option<u8> {
+        self.loaded().filter(|_| !matches!(self, Mode::Leaving(_)))
     }
 
     /// Whether an interrupt is served now.
@@ -57,6 +65,8 @@ pub struct Cpu {
     pub behind: u8,
     /// Its timer has run in the epoch in flight.
     pub has_ticked: bool,
+    /// A mutation only: its timer has flushed, and not yet read the epoch.
+    pub is_ticking: bool,
 }
 
 impl Cpu {
@@ -67,6 +77,7 @@ impl Cpu {
             tlb: vec![[0; PAGES]; mappings],
             behind: 0,
             has_ticked: false,
+            is_ticking: false,
         }
     }
 
@@ -84,7 +95,7 @@ impl Cpu {
     /// A CPU that runs something else is spared.
     pub fn flush_one_of(&mut self, mms: Mms, mappings: &[usize]) {
         let is_meant = |mm: &u8| mms.may_hold(address(usize::from(*mm)));
-        if let Some(mm) = self.mode.loaded().filter(is_meant) {
+        if let Some(mm) = self.mode.active().filter(is_meant) {
             self.flush(mm, mappings);
         }
     }

@@ -97,8 +97,8 @@ impl Machine {
         let mut ways = match now {
             Mode::Entering(mm) => return vec![Mode::User(mm)],
             Mode::Offline => return vec![Mode::Kernel],
-            Mode::User(mm) if freedom.lazy => vec![Mode::Lazy(mm)],
-            Mode::User(_) | Mode::Lazy(_) | Mode::Kernel => Vec::new(),
+            Mode::User(mm) => self.ways_of_user(mm),
+            Mode::Lazy(_) | Mode::Leaving(_) | Mode::Kernel => Vec::new(),
         };
         if freedom.switch {
             let others = (0..self.scenario.mms() as u8).filter(|&mm| now != Mode::User(mm));
@@ -113,6 +113,13 @@ impl Machine {
             _ => {}
         }
         ways
+    }
+
+    fn ways_of_user(&self, mm: u8) -> Vec<Mode> {
+        let freedom = self.scenario.freedom;
+        let lazy = freedom.lazy.then_some(Mode::Lazy(mm));
+        let leaving = freedom.exec.then_some(Mode::Leaving(mm));
+        lazy.into_iter().chain(leaving).collect()
     }
 
     /// A CPU changes what it does.

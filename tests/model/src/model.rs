@@ -7,7 +7,7 @@ use stateright::{Model, Property};
 use crate::{
     cpu::Mode,
     judge::Wrong,
-    rules::Rules,
+    rules::{Drop, Rules},
     scenario::Scenario,
     state::{Phase, State},
 };
@@ -42,10 +42,14 @@ pub enum Step {
     Interrupt(usize),
     /// A CPU ticks.
     Tick(usize),
+    /// Another region asks for an epoch.
+    Ask,
     /// The reclaim thread starts an epoch.
     Begin,
     /// It looks at a CPU.
     Poll(usize),
+    /// A mutation only: a timer that has flushed reads the epoch and notes it.
+    Note(usize),
 }
 
 impl Machine {
@@ -61,6 +65,9 @@ impl Machine {
         }
         if state.reclaim.flight.is_some() {
             steps.extend([Step::Tick(cpu), Step::Poll(cpu)]);
+            if !self.rules.keep(Drop::EpochFirst) {
+                steps.push(Step::Note(cpu));
+            }
         }
         steps.extend(self.ways(mode).into_iter().map(|to| Step::Go(cpu, to)));
         if self.scenario.freedom.kernel {
@@ -90,8 +97,10 @@ impl Machine {
             Step::Trim(cpu, mm) => self.trim(state, cpu, mm),
             Step::Interrupt(cpu) => self.interrupt(state, cpu),
             Step::Tick(cpu) => self.tick(state, cpu),
+            Step::Ask => self.ask(state),
             Step::Begin => self.begin(state),
             Step::Poll(cpu) => self.poll(state, cpu),
+            Step::Note(cpu) => self.note(state, cpu),
         }
     }
 
@@ -112,6 +121,8 @@ impl Model for Machine {
         steps.push(Step::Publish);
         if state.reclaim.is_wanted {
             steps.push(Step::Begin);
+        } else if state.epochs != 0 {
+            steps.push(Step::Ask);
         }
         for cpu in 0..self.scenario.cpus {
             self.steps_of_cpu(state, cpu, steps);

@@ -116,6 +116,14 @@ impl Machine {
         self.go_on(state, next);
     }
 
+    /// Another region retires something. Its CPUs make no difference here: they
+    /// may have flushed at once.
+    pub fn ask(&self, state: &mut State) -> bool {
+        state.epochs -= 1;
+        state.reclaim.is_wanted = true;
+        true
+    }
+
     /// The reclaim thread starts an epoch.
     pub fn begin(&self, state: &mut State) -> bool {
         let reclaim = &mut state.reclaim;
@@ -134,7 +142,22 @@ impl Machine {
             state.reclaim.completed = state.reclaim.started;
             self.harvest(state);
         }
+        self.end_epoch(state);
         true
+    }
+
+    /// Ends the epoch in flight if all its CPUs are clean.
+    fn end_epoch(&self, state: &mut State) {
+        let reclaim = &mut state.reclaim;
+        if reclaim
+            .flight
+            .as_ref()
+            .is_some_and(|flight| flight.set.is_empty())
+        {
+            reclaim.flight = None;
+            reclaim.completed = reclaim.started;
+            self.harvest(state);
+        }
     }
 
     /// The timer of a CPU that is waited for. (The epoch is read first, then the
@@ -152,7 +175,11 @@ impl Machine {
         if self.rules.keep(Drop::FlushAtTick) {
             one.flush_one_of(flight.mms, &self.scenario.mappings);
         }
-        one.has_ticked = true;
+        if !self.rules.keep(Drop::EpochFirst) && !one.is_ticking {
+            one.is_ticking = true;
+        } else {
+            one.has_ticked = true;
+        }
         true
     }
 
@@ -166,12 +193,15 @@ impl Machine {
             return false;
         }
         flight.set.remove(cpu);
-        if flight.set.is_empty() {
-            state.reclaim.flight = None;
-            state.reclaim.completed = state.reclaim.started;
-            self.harvest(state);
-        }
+        self.end_epoch(state);
         true
+    }
+
+    /// A mutation only: the epoch is read and noted after the flush.
+    pub fn note(&self, state: &mut State, cpu: usize) -> bool {
+        let one = &mut state.cpus[cpu];
+        one.has_ticked |= one.is_ticking;
+        core::mem::take(&mut one.is_ticking)
     }
 }
 

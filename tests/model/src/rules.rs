@@ -56,6 +56,8 @@ pub enum Drop {
     Outdated,
     /// R12: the epoch is drawn before the entries are swapped.
     EpochAfterSwap,
+    /// R12: a timer reads the epoch that it notes after it has flushed.
+    EpochFirst,
     /// R12: an epoch counts as over when it starts.
     DoneAtEnd,
     /// R13: every page is outdated as long as some page of the region waits.
@@ -82,7 +84,7 @@ pub struct Rules {
 
 impl Drop {
     /// All of them.
-    pub const ALL: [Drop; 30] = [
+    pub const ALL: [Drop; 31] = [
         Drop::ReplaceMapped,
         Drop::RecheckSeen,
         Drop::AbsentNotMapped,
@@ -106,6 +108,7 @@ impl Drop {
         Drop::StraddleFlush,
         Drop::Outdated,
         Drop::EpochAfterSwap,
+        Drop::EpochFirst,
         Drop::DoneAtEnd,
         Drop::PerPage,
         Drop::KeepTicket,

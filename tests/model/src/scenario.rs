@@ -83,8 +83,13 @@ pub struct Freedom {
     pub kernel: bool,
     /// Go offline and come back.
     pub hotplug: bool,
+    /// Execute another program: for a moment the old address space is still loaded
+    /// and the new one is `active_mm`, by which CPUs are spared.
+    pub exec: bool,
     /// How often a mapping may be removed and made again.
     pub remaps: u8,
+    /// How many epochs other regions may ask for.
+    pub epochs: u8,
     /// An instruction inside one page may be fetched by two translations.
     pub split_fetch: bool,
     /// Each CPU caches what it likes, not all that it may ([`crate::reduce`]).

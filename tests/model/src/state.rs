@@ -131,6 +131,8 @@ pub struct State {
     pub reclaim: Reclaim,
     /// How often a mapping may yet be removed and made again.
     pub remaps: u8,
+    /// How many epochs other regions may yet ask for.
+    pub epochs: u8,
     /// What is wrong with this state: a set of [`crate::judge::Wrong`].
     pub wrong: u8,
 }
@@ -185,6 +187,7 @@ impl State {
             turn: Turn::new(&none),
             reclaim: Reclaim::new(&none),
             remaps: scenario.freedom.remaps,
+            epochs: scenario.freedom.epochs,
             wrong: 0,
         }
     }

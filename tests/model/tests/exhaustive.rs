@@ -36,6 +36,11 @@ fn other_page_waits() {
 }
 
 #[test]
+fn other_regions() {
+    holds(cases::other_regions());
+}
+
+#[test]
 fn full_queue() {
     holds(cases::full_queue());
 }
@@ -70,6 +75,7 @@ fn processes() {
 fn spared() {
     holds(cases::spared());
     holds(cases::spared_and_forgotten());
+    holds(cases::spared_by_exec());
 }
 
 #[test]

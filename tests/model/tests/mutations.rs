@@ -5,8 +5,9 @@
 use jitfd_model::{
     cases::{
         append, first_page_waits, full_queue, int3, int3_of_two, mappings, other_page_waits,
-        processes, remap, spared, spared_and_forgotten, spared_straddle, spared_synchronous,
-        straddle, switches, synchronous, unprotected, unused_version, versions,
+        other_regions, processes, remap, spared, spared_and_forgotten, spared_by_exec,
+        spared_straddle, spared_synchronous, straddle, switches, synchronous, unprotected,
+        unused_version, versions,
     },
     rules::{Drop, Rules},
     run::{explore, find_counterexample},
@@ -86,6 +87,7 @@ fn r6_a_cpu_is_spared_only_if_it_runs_something_else() {
 #[test]
 fn r6_a_spared_cpu_flushes_when_it_comes_back() {
     breaks(Drop::Bump, spared(), FREED);
+    breaks(Drop::Bump, spared_by_exec(), FREED);
     breaks(Drop::Bump, spared_straddle(), TORN);
     breaks(Drop::Bump, spared_synchronous(), SYNC);
     breaks(Drop::BumpBeforeMask, spared_and_forgotten(), FREED);
@@ -100,6 +102,8 @@ fn r11_older_versions_count() {
 #[test]
 fn r12_tickets_are_drawn_late_and_over_late() {
     breaks(Drop::EpochAfterSwap, versions(), FREED);
+    breaks(Drop::EpochAfterSwap, other_regions(), FREED);
+    breaks(Drop::EpochFirst, other_regions(), FREED);
     breaks(Drop::DoneAtEnd, versions(), FREED);
     breaks(Drop::DoneAtEnd, straddle(), FREED);
     breaks(Drop::DoneAtEnd, synchronous(), SYNC);
