@@ -369,6 +369,15 @@ pub fn spared_straddle() -> Scenario {
     }
 }
 
+/// The same, lazily too.
+pub fn spared_lazy_straddle() -> Scenario {
+    Scenario {
+        name: "spared lazily, straddle",
+        freedom: spared().freedom,
+        ..spared_straddle()
+    }
+}
+
 /// The same with `PUBLISH_SYNC`.
 pub fn spared_synchronous() -> Scenario {
     Scenario {

@@ -95,27 +95,20 @@ fn remap() {
 }
 
 #[test]
-#[ignore = "larger bounds: minutes"]
-fn large_append_on_three_cpus() {
+fn on_three_cpus() {
     holds(cases::with_one_more_cpu(cases::append()));
-}
-
-#[test]
-#[ignore = "larger bounds: minutes"]
-fn large_straddle_on_three_cpus() {
     holds(cases::with_one_more_cpu(cases::straddle()));
-}
-
-#[test]
-#[ignore = "larger bounds: more than five minutes and gigabytes"]
-fn large_mappings_on_three_cpus() {
     holds(cases::with_one_more_cpu(cases::mappings()));
 }
 
 #[test]
-#[ignore = "larger bounds: minutes"]
-fn large_straddle_and_remap() {
+fn straddle_and_remap() {
     holds(cases::straddle_remap());
+}
+
+#[test]
+fn remap_and_switches() {
+    holds(cases::remap_switches());
 }
 
 #[test]
@@ -125,19 +118,25 @@ fn large_straddle_in_two_processes() {
 }
 
 #[test]
-#[ignore = "larger bounds: minutes"]
-fn large_remap_and_switches() {
-    holds(cases::remap_switches());
-}
-
-#[test]
-#[ignore = "larger bounds: minutes"]
+#[ignore = "larger bounds: many seconds"]
 fn large_switches_and_versions() {
     holds(cases::switches_and_versions());
 }
 
 #[test]
-#[ignore = "larger bounds: minutes"]
+#[ignore = "larger bounds: many seconds"]
 fn large_lazy_processes() {
     holds(cases::lazy_processes());
+}
+
+#[test]
+#[ignore = "larger bounds: a minute"]
+fn large_spared_lazily_when_it_is_flushed() {
+    holds(cases::spared_lazy_straddle());
+}
+
+#[test]
+#[ignore = "larger bounds: a minute"]
+fn large_spared_on_three_cpus() {
+    holds(cases::with_one_more_cpu(cases::spared()));
 }
