@@ -172,6 +172,28 @@ pub fn full_queue() -> Scenario {
     }
 }
 
+/// The same where each version may have been used in another address space.
+pub fn full_queue_of_two() -> Scenario {
+    Scenario {
+        name: "full queue of two processes",
+        mappings: vec![0, 1],
+        bound: 2,
+        code: vec![
+            any_time(0, &[0x11]),
+            any_time(1, &[0x21]),
+            any_time(2, &[0x31]),
+            any_time(3, &[0x41]),
+        ],
+        publications: vec![
+            publication(&[(0, 1)]),
+            publication(&[(1, 1)]),
+            publication(&[(2, 1)]),
+            publication(&[(3, 1)]),
+        ],
+        ..append()
+    }
+}
+
 /// Epochs that other regions ask for begin and end at any time.
 pub fn other_regions() -> Scenario {
     Scenario {

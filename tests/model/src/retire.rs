@@ -37,6 +37,9 @@ impl Machine {
             let epoch = turn.early.unwrap_or(reclaim.started + 1);
             reclaim.open.union(&turn.now);
             reclaim.is_wanted = true;
+            if !self.rules.keep(Drop::KeepBefore) {
+                turn.before.clear();
+            }
             turn.before.union(&turn.now);
             turn.now.clear();
             let wait = Wait {

@@ -70,6 +70,8 @@ pub enum Drop {
     /// A flush of the region's own is only for what the publication under way
     /// has replaced.
     FlushEarlier,
+    /// It forgets CPUs of pages that wait when the next page begins to wait.
+    KeepBefore,
     /// It also ends the wait of what that publication has yet to replace.
     EndEarlierOnly,
     /// `PUBLISH_SYNC` ends without a flush.
@@ -84,7 +86,7 @@ pub struct Rules {
 
 impl Drop {
     /// All of them.
-    pub const ALL: [Drop; 31] = [
+    pub const ALL: [Drop; 32] = [
         Drop::ReplaceMapped,
         Drop::RecheckSeen,
         Drop::AbsentNotMapped,
@@ -114,6 +116,7 @@ impl Drop {
         Drop::KeepTicket,
         Drop::OwnTicket,
         Drop::FlushEarlier,
+        Drop::KeepBefore,
         Drop::EndEarlierOnly,
         Drop::SyncFlush,
     ];

@@ -43,6 +43,7 @@ fn other_regions() {
 #[test]
 fn full_queue() {
     holds(cases::full_queue());
+    holds(cases::full_queue_of_two());
 }
 
 #[test]

@@ -4,10 +4,10 @@
 
 use jitfd_model::{
     cases::{
-        append, first_page_waits, full_queue, int3, int3_of_two, mappings, other_page_waits,
-        other_regions, processes, remap, spared, spared_and_forgotten, spared_by_exec,
-        spared_straddle, spared_synchronous, straddle, switches, synchronous, unprotected,
-        unused_version, versions,
+        append, first_page_waits, full_queue, full_queue_of_two, int3, int3_of_two, mappings,
+        other_page_waits, other_regions, processes, remap, spared, spared_and_forgotten,
+        spared_by_exec, spared_straddle, spared_synchronous, straddle, switches, synchronous,
+        unprotected, unused_version, versions,
     },
     rules::{Drop, Rules},
     run::{explore, find_counterexample},
@@ -134,6 +134,7 @@ fn a_synchronous_publication_flushes() {
 fn a_flush_is_for_all_that_waits_and_nothing_else() {
     breaks(Drop::FlushEarlier, straddle(), FREED);
     breaks(Drop::FlushEarlier, full_queue(), FREED);
+    breaks(Drop::KeepBefore, full_queue_of_two(), FREED);
     breaks(Drop::EndEarlierOnly, straddle(), FREED);
 }
 
