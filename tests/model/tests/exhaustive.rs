@@ -113,8 +113,7 @@ fn remap_and_switches() {
 }
 
 #[test]
-#[ignore = "larger bounds: more than five minutes and gigabytes"]
-fn large_straddle_in_two_processes() {
+fn straddle_in_two_processes() {
     holds(cases::straddle_processes());
 }
 
