@@ -108,10 +108,7 @@ impl Handle {
     /// `vma` is being set up for this file.
     unsafe fn mmap(&self, vma: *mut bindings::vm_area_struct) -> Result {
         // SAFETY: The VMA is being set up: nobody else changes it.
-        let (first, count) = unsafe {
-            vma::check_new(&*vma)?;
-            vma::file_pages(&*vma)
-        };
+        let (first, count) = unsafe { vma::check_new(vma)? };
         let region = match self.codes.take(first, count) {
             Some(region) => region,
             None => self.region()?,

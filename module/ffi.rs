@@ -33,6 +33,11 @@ pub(crate) const CHARGED_RAW: u32 = bindings::GFP_KERNEL_ACCOUNT
 pub(crate) const CHARGED_LIGHTLY_RAW: u32 =
     bindings::GFP_KERNEL_ACCOUNT | bindings::__GFP_NOWARN | (1 << bindings::___GFP_NORETRY_BIT);
 
+/// A few bytes that are always there, charged to the caller's cgroup: for what can't
+/// be refused.
+pub(crate) const SURELY: Flags =
+    flags(bindings::GFP_KERNEL_ACCOUNT | (1 << bindings::___GFP_NOFAIL_BIT));
+
 /// Flags that the kernel crate has no name for.
 const fn flags(raw: u32) -> Flags {
     // SAFETY: `Flags` is a plain number in a struct, which is checked below.
@@ -99,7 +104,7 @@ unsafe extern "C" {
         mapping: *mut bindings::address_space,
         host: *mut bindings::inode,
     );
-    pub(crate) fn jit_vm_flags_set(vma: *mut bindings::vm_area_struct);
+    pub(crate) fn jit_vm_flags_set(vma: *mut bindings::vm_area_struct, is_inherited: bool);
     pub(crate) fn jit_kthread_run(
         func: unsafe extern "C" fn(*mut c_void) -> c_int,
         data: *mut c_void,
@@ -125,6 +130,7 @@ unsafe extern "C" {
     safe fn jit_unsupported() -> *const c_char;
     safe fn jit_active_mm() -> c_ulong;
     safe fn jit_accountable_uid() -> c_uint;
+    safe fn jit_may_exceed_totals() -> bool;
     safe fn jit_accessed_is_promised() -> bool;
     safe fn jit_user_regs() -> *mut bindings::pt_regs;
     safe fn jit_has_uprobes() -> bool;
@@ -201,6 +207,11 @@ pub(crate) fn active_mm() -> usize {
 /// The user that the caller's pages count for.
 pub(crate) fn accountable_uid() -> u32 {
     jit_accountable_uid()
+}
+
+/// Whether the caller may go beyond the bounds of all users together.
+pub(crate) fn may_exceed_totals() -> bool {
+    jit_may_exceed_totals()
 }
 
 /// Whether an entry that was never accessed was never cached.

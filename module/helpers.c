@@ -5,6 +5,7 @@
  * must hold. Declared once, in ffi.rs.
  */
 #include <linux/anon_inodes.h>
+#include <linux/capability.h>
 #include <linux/cred.h>
 #include <linux/fs.h>
 #include <linux/kdebug.h>
@@ -321,6 +322,13 @@ unsigned int jit_accountable_uid(void)
 	return __kuid_val(uid);
 }
 
+/* Not audited: who lacks it is refused by a bound, not by a policy. */
+bool jit_may_exceed_totals(void);
+bool jit_may_exceed_totals(void)
+{
+	return capable_noaudit(CAP_SYS_RESOURCE);
+}
+
 /*
  * Has the pages of code count in @mm, where the OOM killer and
  * /proc/pid/status look. Not add_mm_counter(), whose trace point modules can't
@@ -559,11 +567,11 @@ void jit_mapping_init(struct address_space *mapping, struct inode *host)
 	init_rwsem(&mapping->invalidate_lock);
 }
 
-void jit_vm_flags_set(struct vm_area_struct *vma);
-void jit_vm_flags_set(struct vm_area_struct *vma)
+void jit_vm_flags_set(struct vm_area_struct *vma, bool is_inherited);
+void jit_vm_flags_set(struct vm_area_struct *vma, bool is_inherited)
 {
-	vm_flags_mod(vma, VM_PFNMAP | VM_IO | VM_DONTEXPAND | VM_DONTDUMP,
-		     VM_MAYWRITE);
+	vm_flags_mod(vma, VM_PFNMAP | VM_IO | VM_DONTEXPAND | VM_DONTDUMP |
+		     (is_inherited ? 0 : VM_DONTCOPY), VM_MAYWRITE);
 }
 
 struct task_struct *jit_kthread_run(int (*fn)(void *data), void *data);

@@ -81,10 +81,10 @@ impl Spare {
         self.0.len()
     }
 
-    /// Gives up what is beyond a few.
+    /// Gives up what is beyond a few, and a large array.
     pub(crate) fn trim(&mut self) {
         const FEW: usize = 4;
-        if self.0.len() > FEW {
+        if self.0.len() > FEW || self.0.capacity() > 4 * FEW {
             *self = Spare::new();
         }
     }

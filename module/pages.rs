@@ -227,9 +227,13 @@ impl Pages {
 
     /// The region with `account` gives all its pages up. Nobody else uses it.
     pub(crate) fn give_up(&self, account: &Arc<Account>) {
-        let book = self.book.lock();
-        let versions = book.slots.iter().filter_map(Option::as_ref);
-        versions.for_each(|version| version.give_up(account));
+        let count = self.book.lock().slots.len();
+        for first in (0..count).step_by(GROUP) {
+            // Taken anew, so that this CPU does something else meanwhile.
+            let book = self.book.lock();
+            let group = book.slots.iter().skip(first).take(GROUP);
+            group.flatten().for_each(|version| version.give_up(account));
+        }
     }
 
     /// Unfilled reserved ranges.

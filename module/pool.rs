@@ -215,11 +215,16 @@ pub(crate) fn kept() -> *const c_long {
     KEPT.as_ptr().cast()
 }
 
-/// Frees up to `most` pages that pools keep for `user`, of those `from` picks.
-fn free(user: &User, most: usize, from: impl Fn(&Shelf) -> bool) -> usize {
+/// Pools of one user that are looked at in one go, where others wait for the end: who
+/// has many, empty ones too, is looked at in several goes, for the list goes round.
+const LOOKS: usize = 1024;
+
+/// Frees up to `most` pages that pools keep for `user`, of those `from` picks, and looks
+/// at `looks` pools at most.
+fn free(user: &User, most: usize, looks: usize, from: impl Fn(&Shelf) -> bool) -> usize {
     let mut freed = 0;
     // Each is met once, unless others come and go meanwhile.
-    for _ in 0..user.shelf_count() {
+    for _ in 0..user.shelf_count().min(looks) {
         match user.next_shelf() {
             Some(shelf) if freed < most => {
                 if from(&shelf) {
@@ -245,13 +250,13 @@ fn for_each_user(mut visit: impl FnMut(&User) -> bool) {
 
 /// Frees the pages that pools keep for `user`.
 pub(crate) fn trim(user: &User) {
-    free(user, usize::MAX, |_| true);
+    free(user, usize::MAX, usize::MAX, |_| true);
 }
 
 /// Frees the pages of the pools that were not used since the last call.
 pub(crate) fn trim_idle() {
     for_each_user(|user| {
-        free(user, usize::MAX, |shelf| {
+        free(user, usize::MAX, LOOKS, |shelf| {
             let is_idle = !shelf.in_use.xchg(false, Relaxed);
             if is_idle {
                 shelf.free(usize::MAX);
@@ -316,8 +321,12 @@ unsafe extern "C" fn scan_objects(
     let most = unsafe { (*control).nr_to_scan } as usize;
     let mut freed = 0;
     for_each_user(|user| {
-        freed += free(user, most - freed, |_| true);
+        freed += free(user, most - freed, LOOKS, |_| true);
         freed < most
     });
-    freed as c_ulong
+    match freed {
+        // It is not called again at once.
+        0 => c_ulong::MAX, // SHRINK_STOP
+        freed => freed as c_ulong,
+    }
 }

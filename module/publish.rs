@@ -79,7 +79,7 @@ fn in_turns(region: &Arc<Region>, arg: &Publish, kind: Kind, stage: &mut Stage) 
         };
         match lack {
             Lack::Pages(touched) => stage.supply(region, touched)?,
-            Lack::Waiting(count) => region.waiting.make_room(count)?,
+            Lack::Waiting(count) => region.make_room(count)?,
             Lack::Ranges(count) => stage.spare.reserve(count)?,
         }
     }

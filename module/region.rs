@@ -85,6 +85,8 @@ pub(crate) struct State {
     holes_charge: Charge,
     /// For the pages that a clone shares with its source.
     shared_charge: Charge,
+    /// For the largest queue of replaced pages that there was.
+    waiting_charge: Charge,
     /// CPUs that may hold entries which were replaced.
     pub(crate) stale: Stale,
 }
@@ -170,8 +172,9 @@ impl PinnedDrop for Region {
     }
 }
 
-/// What a region takes beside its table and its code, in pages.
-const OVERHEAD: usize = 1;
+/// What a region takes beside its table and its code, in pages: itself, its files, and
+/// what it keeps of the arrays of a publication.
+const OVERHEAD: usize = 2;
 
 impl Region {
     /// An empty region of `capacity` bytes, whole pages, whose first page is
@@ -187,7 +190,7 @@ impl Region {
         let count = usize::try_from(capacity)? / PAGE_SIZE;
         let pages_charge = Charge::new(&account, What::Page, Pages::memory(count) + OVERHEAD)?;
         let nothing = || Charge::new(&account, What::Page, 0);
-        let (holes_charge, shared_charge) = (nothing()?, nothing()?);
+        let (holes_charge, shared_charge, waiting_charge) = (nothing()?, nothing()?, nothing()?);
         let pages = Pages::new(count)?;
         // Nothing is ever replaced where nobody publishes, or nothing is mapped.
         let replaces = space.is_some() && !matches!(publishers, Publishers::Nobody);
@@ -200,6 +203,7 @@ impl Region {
             cursor: 0,
             holes_charge,
             shared_charge,
+            waiting_charge,
             stale: Stale::none(),
         };
         Arc::pin_init(
@@ -336,6 +340,15 @@ impl Region {
         self.turn.lock()?.shared_charge.grow_to(pages)
     }
 
+    /// Makes room for `count` replaced pages more to wait. Fails with `ENOMEM`,
+    /// `EDQUOT` or `EINTR`.
+    pub(crate) fn make_room(&self, count: usize) -> Result {
+        let wanted = self.waiting.wanted(count);
+        let memory = Waiting::memory(wanted);
+        self.turn.lock()?.waiting_charge.grow_to(memory)?;
+        self.waiting.make_room(wanted)
+    }
+
     /// A blank page that is there: from the pool, or one that has waited long
     /// enough.
     pub(crate) fn spare_blank(&self) -> Option<Blank> {
@@ -384,25 +397,30 @@ impl Region {
             return;
         };
         if self.account.is_homeless() {
-            self.move_to_mapper(space);
+            self.move_to_mapper(space, |_| true);
         }
     }
 
-    /// The same, if they show up in `mm`, which has just given up a mapping.
+    /// The same, after `mm` has given up a mapping: also if that is where they show up,
+    /// for it may end without a mapping. But while it lives it can have nobody pay but
+    /// another process of its user.
     pub(crate) fn leave_home(&self, mm: *const bindings::mm_struct) {
-        if let Some(space) = &self.space {
-            if self.account.is_homeless() || self.account.lives_in(mm) {
-                self.move_to_mapper(space);
-            }
+        let Some(space) = &self.space else {
+            return;
+        };
+        if self.account.is_homeless() {
+            self.move_to_mapper(space, |_| true);
+        } else if self.account.lives_in(mm) {
+            self.move_to_mapper(space, |user| user == self.account.user().id());
         }
     }
 
-    fn move_to_mapper(&self, space: &Space) {
+    fn move_to_mapper(&self, space: &Space, may_pay: impl Fn(u32) -> bool) {
         let last = self.first_pgoff + self.capacity as usize / PAGE_SIZE - 1;
         // Held until it has moved: one that ends meanwhile calls this when its VMAs
         // have left the tree, and so finds itself the home.
         let space = space.lock();
-        if let Some(mm) = space.living_mm(self.first_pgoff, last) {
+        if let Some(mm) = space.living_mm(self.first_pgoff, last, may_pay) {
             self.account.move_to(mm);
         }
     }

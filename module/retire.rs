@@ -40,7 +40,7 @@ use crate::{
     parameters,
     percpu::Tickers,
     plan::{
-        abi::MAX_SEGMENTS,
+        abi::{MAX_SEGMENTS, PAGE_SIZE},
         ledger::{is_outdated, patience, Flushed, Patience, Ticket, Wait},
     },
     pool,
@@ -211,12 +211,7 @@ impl Queue {
             self.items.truncate(self.len());
             self.head = 0;
         }
-        if let Err(lost) = self.items.push_within_capacity(Some(item)) {
-            // Can't happen: room was made. A TLB may hold a translation to it,
-            // so it is never freed.
-            core::mem::forget(lost);
-            pr_warn!("a replaced page is lost\n");
-        }
+        keep(&mut self.items, Some(item));
     }
 
     /// Moves what waits to `larger`, if that has more room.
@@ -225,10 +220,20 @@ impl Queue {
             return;
         }
         for item in self.items.drain_all().filter(Option::is_some) {
-            let _ = larger.push_within_capacity(item);
+            keep(larger, item);
         }
         self.head = 0;
         core::mem::swap(&mut self.items, larger);
+    }
+}
+
+/// Adds an item where there is room for it.
+fn keep(items: &mut KVVec<Option<Item>>, item: Option<Item>) {
+    if let Err(lost) = items.push_within_capacity(item) {
+        // Can't happen: room was made. A TLB may hold a translation to it, so it
+        // is never freed.
+        core::mem::forget(lost);
+        pr_warn!("a replaced page is lost\n");
     }
 }
 
@@ -274,9 +279,18 @@ impl Waiting {
         self.capacity.load(Relaxed) >= self.len() + count
     }
 
-    /// Makes room for `count` more, some in advance. Fails with `ENOMEM`.
-    pub(crate) fn make_room(&self, count: usize) -> Result {
-        let wanted = (self.len() + count).next_power_of_two().max(AT_ONCE);
+    /// The room to make where `count` more are to wait: some in advance.
+    pub(crate) fn wanted(&self, count: usize) -> usize {
+        (self.len() + count).next_power_of_two().max(AT_ONCE)
+    }
+
+    /// The memory that room for `count` takes, in pages.
+    pub(crate) const fn memory(count: usize) -> usize {
+        count * size_of::<Option<Item>>() / PAGE_SIZE
+    }
+
+    /// Makes room for `wanted` in all. Fails with `ENOMEM`.
+    pub(crate) fn make_room(&self, wanted: usize) -> Result {
         let mut larger = KVVec::with_capacity(wanted, ffi::CHARGED)?;
         let mut queue = self.queue.lock();
         queue.enlarge(&mut larger);

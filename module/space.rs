@@ -26,7 +26,7 @@ use kernel::{
     types::Opaque,
 };
 
-use crate::{ffi, plan::abi::PAGE_SIZE};
+use crate::{ffi, plan::abi::PAGE_SIZE, vma};
 
 /// The `address_space` of one open file.
 ///
@@ -119,15 +119,22 @@ impl Locked<'_> {
     }
 
     /// An address space that maps one of the pages from `first` to `last` and in
-    /// which somebody runs.
-    pub(crate) fn living_mm(&self, first: usize, last: usize) -> Option<ARef<Mm>> {
+    /// which somebody runs, of a user that `is_wanted`.
+    pub(crate) fn living_mm(
+        &self,
+        first: usize,
+        last: usize,
+        is_wanted: impl Fn(u32) -> bool,
+    ) -> Option<ARef<Mm>> {
         let mut next = self.root().and_then(|root| root.first_of(first, last));
         while let Some(vma) = next {
             // SAFETY: The address space is valid while its VMA is in the tree,
             // and `Mm` asks no more of it than that.
             let mm = unsafe { Mm::from_raw(vma.mm()) };
             // SAFETY: As above.
-            if !unsafe { ffi::jit_mm_is_dead(vma.mm()) } {
+            let is_dead = unsafe { ffi::jit_mm_is_dead(vma.mm()) };
+            // SAFETY: The VMA is one of ours, and closed when it has left the tree.
+            if !is_dead && is_wanted(unsafe { vma::user_of(vma.as_ptr()) }) {
                 return Some(mm.into());
             }
             next = vma.next_of(first, last);

@@ -17,7 +17,7 @@
 //! second publication at the same time has one of its own.
 
 use kernel::{
-    alloc::{KVVec, KVec},
+    alloc::{Allocator, KVVec, KVec, Vec},
     prelude::*,
     sync::Arc,
     transmute::AsBytes,
@@ -60,8 +60,17 @@ pub(crate) struct Stage {
     pub(crate) placed: Option<(u64, u64)>,
 }
 
-/// What is kept of an array for the next publication, in elements.
-const KEEP: usize = 512;
+/// What is kept of an array for the next publication, in elements: no more than the
+/// region has paid for.
+const KEEP: usize = 64;
+
+/// Empties an array, and gives it back if it is large.
+fn empty<T, A: Allocator>(array: &mut Vec<T, A>) {
+    array.clear();
+    if array.capacity() > KEEP {
+        *array = Vec::new();
+    }
+}
 
 impl Stage {
     pub(crate) fn new() -> Self {
@@ -205,8 +214,10 @@ impl Stage {
 
     /// Makes it ready for the next publication of `region`.
     pub(crate) fn clear(&mut self, region: &Region) {
-        self.segments.clear();
-        self.clear_spans();
+        empty(&mut self.segments);
+        empty(&mut self.spans);
+        empty(&mut self.starts);
+        self.placed = None;
         region
             .pool
             .make_room(match core::mem::take(&mut self.replaces) {
@@ -216,14 +227,9 @@ impl Stage {
         for blank in self.blanks.drain_all() {
             region.pool.keep(blank);
         }
-        if self.blanks.capacity() > KEEP {
-            self.blanks = KVVec::new();
-        }
+        empty(&mut self.blanks);
         self.bytes.clear(region);
-        self.retired.clear();
-        if self.retired.capacity() > KEEP {
-            self.retired = KVVec::new();
-        }
+        empty(&mut self.retired);
         self.spare.trim();
     }
 }

@@ -11,6 +11,7 @@
 //! hold a [`Charge`] on it.
 
 use kernel::{
+    alloc::Flags,
     bindings, current,
     list::{List, ListArc},
     mm::Mm,
@@ -38,7 +39,8 @@ struct Listed {
 
 /// What all users together have.
 static TOTALS: Holdings = Holdings::new();
-/// Mappings of all users together.
+/// Mappings that all users together have made. Their parts and copies, which can't be
+/// refused, are not among them: so nobody takes more of this bound than of their own.
 static MAPPINGS: Atomic<i64> = Atomic::new(0);
 
 /// To be called once, before any region exists.
@@ -81,7 +83,7 @@ pub(crate) struct User {
 }
 
 impl User {
-    fn new(id: u32) -> Result<Arc<Self>> {
+    fn new(id: u32, flags: Flags) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(User {
                 id,
@@ -90,7 +92,7 @@ impl User {
                 shelves <- new_spinlock!(List::new(), "jit_shelves"),
                 shelf_count: Atomic::new(0),
             }),
-            ffi::CHARGED,
+            flags,
         )
     }
 
@@ -159,40 +161,40 @@ pub(crate) struct Membership(Arc<User>);
 impl Membership {
     /// The caller's user.
     pub(crate) fn of_caller() -> Result<Self> {
-        Membership::of(ffi::accountable_uid())
+        Membership::of(ffi::accountable_uid(), ffi::CHARGED)
+    }
+
+    /// Which user it is of.
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id
     }
 
     /// Counts one mapping more, or fails with `EDQUOT`.
     pub(crate) fn count_mapping(&self) -> Result {
-        let user = &self.0.mappings;
-        add_within(user, 1, parameters::user_mappings())?;
-        add_within(&MAPPINGS, 1, parameters::total_mappings()).inspect_err(|_| {
-            user.fetch_sub(1, Relaxed);
-        })
+        add_within(&self.0.mappings, 1, parameters::user_mappings())
     }
 
     /// Counts one that can't be refused: a part or a copy of another.
     pub(crate) fn count_mapping_copy(&self) {
         self.0.mappings.fetch_add(1, Relaxed);
-        MAPPINGS.fetch_add(1, Relaxed);
     }
 
     /// Counts one less.
     pub(crate) fn forget_mapping(&self) {
         self.0.mappings.fetch_sub(1, Relaxed);
-        MAPPINGS.fetch_sub(1, Relaxed);
     }
 
-    fn of(id: u32) -> Result<Self> {
+    /// The user `id`, in memory that is allocated with `flags`.
+    pub(crate) fn of(id: u32, flags: Flags) -> Result<Self> {
         if let Some(member) = Membership::join(id) {
             return Ok(member);
         }
-        let user = User::new(id)?;
+        let user = User::new(id, flags)?;
         let listed = Listed {
             user: user.clone(),
             accounts: 1,
         };
-        let node = RBTreeNode::new(id, listed, ffi::CHARGED)?;
+        let node = RBTreeNode::new(id, listed, flags)?;
         let mut users = USERS.lock();
         let tree = users.get_or_insert_with(RBTree::new);
         if let Some(listed) = tree.get_mut(&id) {
@@ -230,6 +232,28 @@ impl Drop for Membership {
         }
         drop(users);
         drop(gone);
+    }
+}
+
+/// A mapping that somebody has made, among those of all users.
+///
+/// # Invariants
+///
+/// Counted in [`MAPPINGS`].
+pub(crate) struct Made(());
+
+impl Made {
+    /// Counts one more, or fails with `EDQUOT`.
+    pub(crate) fn new() -> Result<Self> {
+        add_to_total(&MAPPINGS, 1, parameters::total_mappings())?;
+        // INVARIANT: Just counted.
+        Ok(Made(()))
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        MAPPINGS.fetch_sub(1, Relaxed);
     }
 }
 
@@ -348,6 +372,18 @@ fn add_within(counter: &Atomic<i64>, more: i64, bound: i64) -> Result {
     Ok(())
 }
 
+/// The same to what all users have together. A reserve is left for the administrator:
+/// `CAP_SYS_RESOURCE` goes beyond the bound.
+fn add_to_total(counter: &Atomic<i64>, more: i64, bound: i64) -> Result {
+    add_within(counter, more, bound).or_else(|error| match ffi::may_exceed_totals() {
+        true => {
+            counter.fetch_add(more, Relaxed);
+            Ok(())
+        }
+        false => Err(error),
+    })
+}
+
 /// Pages or regions on an account.
 ///
 /// # Invariants
@@ -381,7 +417,7 @@ impl Charge {
         let (of_user, of_all) = self.what.bounds();
         let user = self.account.user().has.of(self.what);
         add_within(user, more, of_user)?;
-        add_within(TOTALS.of(self.what), more, of_all).inspect_err(|_| {
+        add_to_total(TOTALS.of(self.what), more, of_all).inspect_err(|_| {
             user.fetch_sub(more, Relaxed);
         })?;
         // INVARIANT: Counted just above, and here.

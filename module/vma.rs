@@ -8,6 +8,8 @@
 //! a region's publication lock.
 //! Owner: each VMA holds one reference to its [`Mapping`] in `vm_private_data`.
 
+use core::ptr::addr_of;
+
 use kernel::{
     bindings,
     mm::Mm,
@@ -16,7 +18,7 @@ use kernel::{
 };
 
 use crate::{
-    fixup,
+    ffi, fixup,
     holder::Mapping,
     plan::{
         abi::PAGE_SIZE,
@@ -40,34 +42,52 @@ static VM_OPS: VmOps = VmOps(bindings::vm_operations_struct {
     ..pin_init::zeroed()
 });
 
-fn flags(vma: &bindings::vm_area_struct) -> bindings::vm_flags_t {
-    // SAFETY: Both members of the union are the same plain integers.
-    unsafe { vma.__bindgen_anon_2.vm_flags }
+/// What of a VMA its lock keeps as it is. Read field by field: others change the
+/// rest of it meanwhile, the lock itself for one.
+struct Fields {
+    ops: *const bindings::vm_operations_struct,
+    flags: bindings::vm_flags_t,
+    start: usize,
+    end: usize,
+    pgoff: usize,
 }
 
-fn range(vma: &bindings::vm_area_struct) -> (usize, usize) {
-    // SAFETY: The other member is used only after a VMA was freed.
-    let range = unsafe { vma.__bindgen_anon_1.__bindgen_anon_1 };
-    (range.vm_start, range.vm_end)
+/// # Safety
+///
+/// `vma` is valid, and is being set up by the caller, or its mm's mmap_lock or its own
+/// lock is held.
+unsafe fn fields(vma: *const bindings::vm_area_struct) -> Fields {
+    // SAFETY: By this function's contract. The members of the one union are the same
+    // plain integers; of the other, this is the one in use until a VMA is freed.
+    unsafe {
+        let range = addr_of!((*vma).__bindgen_anon_1.__bindgen_anon_1).read();
+        Fields {
+            ops: addr_of!((*vma).vm_ops).read(),
+            flags: addr_of!((*vma).__bindgen_anon_2.vm_flags).read(),
+            start: range.vm_start,
+            end: range.vm_end,
+            pgoff: addr_of!((*vma).vm_pgoff).read(),
+        }
+    }
 }
 
 /// What a mapping of a `/dev/jit` file must look like: shared (uprobes, which
-/// write breakpoints into private copies, stay out) and not writable.
-/// Fails with `EINVAL` or `EACCES`.
-pub(crate) fn check_new(vma: &bindings::vm_area_struct) -> Result {
-    if flags(vma) & bindings::VM_MAYSHARE == 0 {
+/// write breakpoints into private copies, stay out) and not writable. Returns the part
+/// of the file that it asks for, first page and count. Fails with `EINVAL` or `EACCES`.
+///
+/// # Safety
+///
+/// `vma` is being set up by the caller.
+pub(crate) unsafe fn check_new(vma: *const bindings::vm_area_struct) -> Result<(usize, usize)> {
+    // SAFETY: By this function's contract.
+    let vma = unsafe { fields(vma) };
+    if vma.flags & bindings::VM_MAYSHARE == 0 {
         return Err(EINVAL);
     }
-    if flags(vma) & bindings::VM_WRITE != 0 {
+    if vma.flags & bindings::VM_WRITE != 0 {
         return Err(EACCES);
     }
-    Ok(())
-}
-
-/// The part of the file that a new mapping asks for, in pages.
-pub(crate) fn file_pages(vma: &bindings::vm_area_struct) -> (usize, usize) {
-    let (start, end) = range(vma);
-    (vma.vm_pgoff, (end - start) / PAGE_SIZE)
+    Ok((vma.pgoff, (vma.end - vma.start) / PAGE_SIZE))
 }
 
 /// Makes a new VMA one of `region`. Fails with `ENOMEM` or `EDQUOT`.
@@ -80,7 +100,7 @@ pub(crate) unsafe fn set_up(vma: *mut bindings::vm_area_struct, region: Arc<Regi
     let mapping = Mapping::new(region)?;
     // SAFETY: The VMA is being set up, so it is ours to change.
     unsafe {
-        crate::ffi::jit_vm_flags_set(vma);
+        ffi::jit_vm_flags_set(vma, mapping.is_inherited());
         (*vma).vm_ops = &VM_OPS.0;
         (*vma).vm_private_data = Arc::into_raw(mapping).cast_mut().cast();
         fixup::watch((*vma).vm_mm);
@@ -96,6 +116,16 @@ unsafe fn mapping<'a>(vma: *const bindings::vm_area_struct) -> &'a Mapping {
     unsafe { &*(*vma).vm_private_data.cast::<Mapping>() }
 }
 
+/// The user for which a VMA counts.
+///
+/// # Safety
+///
+/// `vma` has [`VM_OPS`] and is valid.
+pub(crate) unsafe fn user_of(vma: *const bindings::vm_area_struct) -> u32 {
+    // SAFETY: By this function's contract.
+    unsafe { mapping(vma) }.user()
+}
+
 /// The region of a VMA, and the offset of `addr` in it, if the VMA is ours.
 ///
 /// # Safety
@@ -106,18 +136,16 @@ unsafe fn region_at<'a>(
     addr: usize,
 ) -> Option<(ArcBorrow<'a, Region>, u64)> {
     // SAFETY: By this function's contract.
-    let vma = unsafe { &*vma };
-    if !core::ptr::eq(vma.vm_ops, &VM_OPS.0) {
-        return None;
-    }
-    let (start, end) = range(vma);
-    if addr < start || addr >= end {
+    let fields = unsafe { fields(vma) };
+    if !core::ptr::eq(fields.ops, &VM_OPS.0) || addr < fields.start || addr >= fields.end {
         return None;
     }
     // SAFETY: The VMA is ours, and valid.
     let region = unsafe { mapping::<'a>(vma) }.region().as_arc_borrow();
-    let pages = (vma.vm_pgoff).checked_sub(region.first_pgoff())?;
-    let offset = pages.checked_mul(PAGE_SIZE)?.checked_add(addr - start)?;
+    let pages = fields.pgoff.checked_sub(region.first_pgoff())?;
+    let offset = pages
+        .checked_mul(PAGE_SIZE)?
+        .checked_add(addr - fields.start)?;
     Some((region, offset as u64))
 }
 
@@ -134,15 +162,18 @@ pub(crate) fn lookup(
 ///
 /// # Safety
 ///
-/// Called by the kernel for a VMA with [`VM_OPS`], under mmap_lock.
+/// Called by the kernel for a VMA with [`VM_OPS`], under mmap_lock, before the VMA is
+/// in the tree of its file.
 unsafe extern "C" fn open(vma: *mut bindings::vm_area_struct) {
     // SAFETY: The VMA that this one is a copy of holds a reference.
-    let mapping =
+    let original =
         unsafe { ArcBorrow::from_raw((*vma).vm_private_data.cast_const().cast::<Mapping>()) };
-    mapping.count_copy();
-    let _ = Arc::into_raw(Arc::from(mapping));
-    // SAFETY: The VMA is valid.
-    fixup::watch(unsafe { (*vma).vm_mm });
+    // SAFETY: The VMA is valid, and so is its address space; nobody else knows the one.
+    unsafe {
+        let mapping = Mapping::of_copy(original, Mm::from_raw((*vma).vm_mm));
+        (*vma).vm_private_data = Arc::into_raw(mapping).cast_mut().cast();
+        fixup::watch((*vma).vm_mm);
+    }
 }
 
 /// A VMA goes away; its page-table entries are gone already.
@@ -233,9 +264,8 @@ unsafe extern "C" fn access(
     let Ok(wanted) = usize::try_from(len) else {
         return EINVAL.to_errno();
     };
-    // SAFETY: The VMA is valid.
-    let (_, end) = range(unsafe { &*vma });
-    let len = wanted.min(end - addr);
+    // SAFETY: The VMA is valid and mmap_lock is held.
+    let len = wanted.min(unsafe { fields(vma) }.end - addr);
     // SAFETY: The kernel passes a buffer of at least `len` bytes.
     let out = unsafe { core::slice::from_raw_parts_mut(buf.cast::<u8>(), len) };
     region.pages.read(offset, out);

@@ -17,7 +17,8 @@ use crate::suite::region::Region;
 use crate::suite::sys::{self, PAGE};
 
 use super::bounds::{
-    ATTACKER, LARGEST_SHARE, MIB, SMALLEST_SHARE, USER_PAGES, USER_REGIONS, VICTIM,
+    ATTACKER, LARGEST_SHARE, MIB, SMALLEST_SHARE, TOTAL_MAPPINGS, TOTAL_REGIONS, USER_PAGES,
+    USER_REGIONS, VICTIM,
 };
 
 pub fn tests() -> Vec<Test> {
@@ -28,6 +29,8 @@ pub fn tests() -> Vec<Test> {
         ids_and_the_owner_are_one,
         ids_of_a_namespace_within_are_one,
         pages_of_a_namespace_are_one,
+        forks_take_nothing_of_all_users_bound,
+        the_administrator_goes_beyond_all_users_bound,
     ]
 }
 
@@ -116,6 +119,51 @@ fn has_region_while(user: u32, test: impl FnOnce() -> Outcome) -> Outcome {
     let outcome = test();
     end.open()?;
     outcome.and(child.join())
+}
+
+/// A fork can't be refused: the copies of mappings count for its user, and not among
+/// what all users have, of which it would leave nothing.
+fn forks_take_nothing_of_all_users_bound() -> Outcome {
+    with_parameters(&format!("{TOTAL_MAPPINGS}=4"), || {
+        let (ready, end) = (Gate::new()?, Gate::new()?);
+        let attacker = Child::of_user(ATTACKER, || {
+            has_region("the attacker")?;
+            for _ in 0..8 {
+                std::mem::forget(Child::start(|| end.wait())?);
+            }
+            ready.open()?;
+            end.wait()
+        })?;
+        ready.wait_for(&attacker)?;
+        let outcome = in_child(|| {
+            become_user(VICTIM)?;
+            (0..3).try_for_each(|_| has_region("the victim"))?;
+            let device = calls::open_device()?;
+            let size = PAGE as u64;
+            let argument = Create {
+                size,
+                ..Default::default()
+            };
+            let _append = calls::create(device.as_raw_fd(), &argument).or_fail("JIT_CREATE")?;
+            let map = Mapping::of_file(device.as_raw_fd(), PAGE, sys::RX, 0);
+            refused("a mapping more than all may have", map, libc::EDQUOT)
+        });
+        // Each waits for one byte.
+        (0..9).try_for_each(|_| end.open())?;
+        outcome.and(attacker.join())
+    })
+}
+
+fn the_administrator_goes_beyond_all_users_bound() -> Outcome {
+    with_parameters(&format!("{TOTAL_REGIONS}=1"), || {
+        has_region_while(ATTACKER, || {
+            in_child(|| {
+                become_user(VICTIM)?;
+                has_none("another user")
+            })?;
+            in_child(|| has_region("the administrator"))
+        })
+    })
 }
 
 /// The ids of a namespace: as the kernel counts them, from this one on.

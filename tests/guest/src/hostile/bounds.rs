@@ -13,8 +13,11 @@ pub const MIB: u64 = 1 << 20;
 /// The parameter that bounds the pages of a user, and that of its regions.
 pub const USER_PAGES: &str = "user_pages";
 pub const USER_REGIONS: &str = "user_regions";
-/// The parameter that bounds the mappings of a region that is not sealed, by one
-/// address space and the children that inherited them; and its default.
+/// The parameters that bound what all users together have.
+pub const TOTAL_REGIONS: &str = "total_regions";
+pub const TOTAL_MAPPINGS: &str = "total_mappings";
+/// The parameter that bounds the mappings of a region that is not sealed: by one
+/// address space of its own user, or by another user; and its default.
 pub const HOLDER_MAPPINGS: &str = "holder_mappings";
 pub const DEFAULT_MAPPINGS: usize = 256;
 /// The parameter that bounds the replaced pages of a region, and the least that it
@@ -30,6 +33,8 @@ pub const SMALLEST_SHARE: u64 = 64;
 /// pages for each call under way, what describes pages, and what the kernel keeps
 /// for each CPU.
 pub const BESIDE_QUOTA: u64 = 2 * MIB;
+/// What a region that has published nothing may take, in bytes.
+pub const A_REGION: u64 = 20 << 10;
 /// What a publication may take beside the code that it publishes.
 pub const BESIDE_CODE: u64 = 2 * MIB;
 

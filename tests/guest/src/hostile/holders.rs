@@ -2,6 +2,7 @@
 //! Whoever may only map a region can't slow its owner down, however often it maps;
 //! and gets EDQUOT where it is too often.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -9,10 +10,10 @@ use std::time::{Duration, Instant};
 use crate::suite::calls;
 use crate::suite::harness::{Test, tests};
 use crate::suite::kmod::with_parameters;
-use crate::suite::memory::{Mapping, load};
+use crate::suite::memory::{self, Mapping, load};
 use crate::suite::outcome::{Checked, OrFail, Outcome, equal, holds, refused};
 use crate::suite::passing::Socket;
-use crate::suite::process::{Child, Gate};
+use crate::suite::process::{Child, Gate, in_child};
 use crate::suite::region::Region;
 use crate::suite::sys::{self, PAGE, RX};
 
@@ -29,7 +30,10 @@ pub fn tests() -> Vec<Test> {
         the_default_is_as_documented,
         mappings_are_bounded,
         unmapping_gives_back,
-        children_share_the_bound,
+        children_have_a_bound_of_their_own,
+        another_users_processes_share_the_bound,
+        another_users_mappings_are_not_inherited,
+        a_worker_that_gives_up_its_rights_counts_for_itself,
         a_sealed_region_has_no_bound,
         others_have_bounds_of_their_own,
     ]
@@ -106,7 +110,7 @@ fn mappings_of_another_page_cost_nothing() -> Outcome {
     })
 }
 
-/// A fork can't be refused, so it multiplies what there is.
+/// A fork can't be refused, so it would multiply what there is.
 fn mappings_of_another_page_in_children_cost_nothing() -> Outcome {
     const CHILDREN: usize = 10;
     costs_no_more(SLOWER_BY_OTHER_PAGES, |device| {
@@ -199,25 +203,116 @@ fn unmapping_gives_back() -> Outcome {
     })
 }
 
-fn children_share_the_bound() -> Outcome {
+/// Of the region's own user: what a child inherits counts for the child.
+fn children_have_a_bound_of_their_own() -> Outcome {
     with_bound(4, || {
         let region = region()?;
-        let mappings = map_often(&region.device, 0, 1)?;
+        let _mapping = map_often(&region.device, 0, 1)?;
         let (ready, end) = (Gate::new()?, Gate::new()?);
-        // It has copies of both, which count for its parent.
         let child = Child::start(|| {
+            let more = map_often(&region.device, 0, 100)?;
+            equal("mappings of the child", more.len(), 2)?;
             ready.open()?;
             end.wait()
         })?;
         ready.wait_for(&child)?;
-        refused("mmap beside a child", map(&region.device, 0), libc::EDQUOT)?;
+        let more = map_often(&region.device, 0, 100)?;
         end.open()?;
         child.join()?;
-        // What the child had is given back by its end.
-        let more = map_often(&region.device, 0, 3)?;
-        equal("mappings that are allowed", more.len(), 2)?;
-        drop(mappings);
-        Ok(())
+        equal("mappings of the parent", more.len(), 2)
+    })
+}
+
+/// Runs `attack` in a process of another user that has the descriptor of a region, and
+/// `look` while that one still has what it has.
+fn beside(
+    attack: impl FnOnce(&OwnedFd) -> Outcome,
+    look: impl FnOnce(&Region) -> Outcome,
+) -> Outcome {
+    let (here, there) = Socket::pair().or_fail("a socket")?;
+    let (ready, end) = (Gate::new()?, Gate::new()?);
+    let attacker = Child::of_user(ATTACKER, || {
+        let device = there.receive().or_fail("receive the device")?;
+        attack(&device)?;
+        ready.open()?;
+        end.wait()
+    })?;
+    let region = region()?;
+    here.send(region.device.as_raw_fd()).or_fail("pass on")?;
+    ready.wait_for(&attacker)?;
+    let outcome = look(&region);
+    end.open()?;
+    outcome.and(attacker.join())
+}
+
+fn another_users_processes_share_the_bound() -> Outcome {
+    with_bound(8, || {
+        beside(
+            |device| {
+                let mappings = map_often(device, 0, 5)?;
+                equal("mappings of the first", mappings.len(), 5)?;
+                in_child(|| {
+                    let more = map_often(device, 0, 100)?;
+                    equal("mappings of the second", more.len(), 3)
+                })?;
+                std::mem::forget(mappings);
+                Ok(())
+            },
+            |_| Ok(()),
+        )
+    })
+}
+
+fn another_users_mappings_are_not_inherited() -> Outcome {
+    beside(
+        |device| {
+            let mapping = map(device, 0).or_fail("mmap")?;
+            let addr = mapping.addr();
+            equal("the byte", load(addr, 1), vec![0x90])?;
+            in_child(|| {
+                equal("mappings of a child", memory::jit_mappings()?.len(), 0)?;
+                let again = map(device, 0).or_fail("mmap in the child")?;
+                equal("the byte", load(again.addr(), 1), vec![0x90])
+            })?;
+            let advice = sys::madvise(addr, PAGE, libc::MADV_DOFORK);
+            refused("MADV_DOFORK", advice, libc::EINVAL)
+        },
+        |_| Ok(()),
+    )
+}
+
+/// A child has its parent's mappings and becomes another user: its parts of them count
+/// for that one, and its parent can map as before.
+fn a_worker_that_gives_up_its_rights_counts_for_itself() -> Outcome {
+    with_bound(4, || {
+        let region = Region::new(64)?;
+        region.append(&[0x90; 16])?;
+        let (ready, end) = (Gate::new()?, Gate::new()?);
+        let worker = Child::of_user(ATTACKER, || {
+            for page in (0..64).step_by(2) {
+                sys::mprotect(region.at(0) + page * PAGE, PAGE, libc::PROT_READ)
+                    .or_fail("mprotect of one page")?;
+            }
+            ready.open()?;
+            end.wait()
+        })?;
+        ready.wait_for(&worker)?;
+        let users = fs::read_to_string("/sys/kernel/debug/jit/users").or_fail("read users");
+        let own = map_often(&region.device, 0, 100)?;
+        end.open()?;
+        worker.join()?;
+        equal("mappings of the parent", own.len(), 3)?;
+        // Its own one, and the first part of the child's.
+        let users = users?;
+        let of = |user: u32| {
+            let line = users
+                .lines()
+                .find(|line| line.starts_with(&format!("{user} ")));
+            line.and_then(|line| line.split(' ').nth(3)?.parse::<u64>().ok())
+        };
+        let (own, workers) = (of(0).unwrap_or(0), of(ATTACKER).unwrap_or(0));
+        let what = format!("mappings: {own} of the parent's user, {workers} of the worker's");
+        holds(own <= 3 && workers >= 60, what)
     })
 }
 

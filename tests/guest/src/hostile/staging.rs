@@ -13,12 +13,12 @@ use crate::suite::cgroup::Group;
 use crate::suite::harness::{Test, tests};
 use crate::suite::kmod::with_parameters;
 use crate::suite::memory::Mapping;
-use crate::suite::outcome::{Checked, OrFail, Outcome, all_hold, equal, refused};
+use crate::suite::outcome::{Checked, OrFail, Outcome, all_hold, equal, holds, refused};
 use crate::suite::process::{Child, Gate, become_user};
 use crate::suite::region::Region;
 use crate::suite::sys::PAGE;
 
-use super::bounds::{ATTACKER, BESIDE_CODE, BESIDE_QUOTA, MIB, USER_PAGES};
+use super::bounds::{A_REGION, ATTACKER, BESIDE_CODE, BESIDE_QUOTA, MIB, USER_PAGES};
 use super::innocent::Innocent;
 
 pub fn tests() -> Vec<Test> {
@@ -31,6 +31,7 @@ pub fn tests() -> Vec<Test> {
         an_append_takes_the_code_once,
         a_fill_takes_the_code_once,
         created_code_takes_the_code_once,
+        a_failed_call_leaves_no_memory,
     ]
 }
 
@@ -206,6 +207,42 @@ fn measured(group: &Group, call: Call) -> Checked<(u64, u64)> {
     })?
     .join()?;
     Ok((taken.receive()?, kept.receive()?))
+}
+
+/// Regions that the attacker has for the next test: many, so that what one of them takes
+/// is more than what is not exact.
+const REGIONS: usize = 500;
+
+/// A call of many segments that is refused leaves nothing of its arrays with the region,
+/// which has paid for little.
+fn a_failed_call_leaves_no_memory() -> Outcome {
+    let group = Group::new("jit-staging")?;
+    let gauge = group.gauge()?;
+    let kept = Gate::new()?;
+    Child::start(|| {
+        group.enter()?;
+        become_user(ATTACKER)?;
+        let nothing = vec![calls::segment(&[]); MAX_SEGMENTS as usize];
+        let before = gauge.read()?;
+        let regions = (0..REGIONS).map(|_| {
+            let region = Region::new(1)?;
+            let argument = calls::publication(&nothing);
+            let result = calls::publish(region.fd(), JIT_APPEND, &argument);
+            refused("empty segments", result, libc::EINVAL)?;
+            // Its number is needed for the next; its mapping keeps it.
+            Ok(region.map)
+        });
+        let regions = regions.collect::<Checked<Vec<_>>>()?;
+        kept.send(gauge.read()?.saturating_sub(before))?;
+        drop(regions);
+        Ok(())
+    })?
+    .join()?;
+    let each = kept.receive()? / REGIONS as u64;
+    holds(
+        each <= A_REGION,
+        format!("{each} bytes are kept by each region"),
+    )
 }
 
 const _: () = assert!(ASKED as u64 <= abi::MAX_REGION);

@@ -353,9 +353,9 @@ fn while_it_opens_its_account() -> Outcome {
 fn while_it_is_at_its_quota() -> Outcome {
     const REGIONS: usize = 300;
     const HANDLES: usize = 3000;
-    // Each region has a page of code, one for itself and one to work with; there is one
+    // Each region has a page of code, two for itself and one to work with; there is one
     // more region.
-    with_parameters(&format!("{USER_PAGES}={}", 3 * REGIONS + 1), || {
+    with_parameters(&format!("{USER_PAGES}={}", 4 * REGIONS + 2), || {
         sys::set_limit(libc::RLIMIT_NOFILE, 4096).or_fail("setrlimit")?;
         nobody_waits(
             4,

@@ -30,6 +30,7 @@ pub fn tests() -> Vec<Test> {
         replaced_pages_are_seen_until_they_are_freed,
         a_child_has_not_what_it_inherits,
         a_region_outlives_its_owner,
+        who_unmaps_has_nobody_else_pay,
         the_hog_is_killed_for_appended_code,
         the_hog_is_killed_for_filled_code,
         the_hog_is_killed_for_created_code,
@@ -234,6 +235,36 @@ fn a_region_outlives_its_owner() -> Outcome {
     let after = resident()?;
     let what = format!("{} KiB are resident, {} before", after >> 10, before >> 10);
     holds(after <= before + BLUR, what)
+}
+
+/// The owner passes its region on, unmaps it and goes on publishing: its pages stay
+/// with it, not with who has mapped the region.
+fn who_unmaps_has_nobody_else_pay() -> Outcome {
+    let (here, there) = Socket::pair().or_fail("a socket")?;
+    let (mapped, end) = (Gate::new()?, Gate::new()?);
+    let owner = Child::of_user(ATTACKER, || {
+        let region = Region::new(CODE / PAGE)?;
+        there.send(region.device.as_raw_fd()).or_fail("pass on")?;
+        mapped.wait()?;
+        drop(region.map);
+        let before = resident()?;
+        let zeros = Mapping::sparse(CODE)?;
+        let result = calls::append(region.append.as_raw_fd(), zeros.bytes());
+        result.or_fail("JIT_APPEND")?;
+        there.send(region.device.as_raw_fd()).or_fail("say so")?;
+        let outcome = has_more("published", before, CODE);
+        end.wait()?;
+        outcome
+    })?;
+    let device = here.receive().or_fail("receive the device")?;
+    let before = resident()?;
+    let map = Mapping::of_file(device.as_raw_fd(), CODE, sys::RX, 0).or_fail("mmap")?;
+    mapped.open()?;
+    drop(here.receive().or_fail("the owner has published")?);
+    let outcome = has_more("while the owner lives", before, 0);
+    end.open()?;
+    drop(map);
+    outcome.and(owner.join())
 }
 
 /// What the group of hog and innocent may take, what the hog has in code, and what

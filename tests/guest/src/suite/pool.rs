@@ -151,7 +151,7 @@ fn a_busy_region_does_not_spare_others() -> Outcome {
 }
 
 fn kept_pages_refuse_nobody() -> Outcome {
-    with_parameters("user_pages=60", || {
+    with_parameters("user_pages=62", || {
         let (_region, _) = with_pool(40)?;
         // All that the user may have, but for the one page of the first region's
         // code, and for what each of the two regions needs beside.

@@ -100,7 +100,7 @@ fn created_codes_count_as_regions() -> Outcome {
 }
 
 fn pages_of_a_region_are_bounded() -> Outcome {
-    with_parameters("user_pages=12", || {
+    with_parameters("user_pages=13", || {
         let region = Region::new(40)?;
         region.append(&asm::long_answer(1, 8 * PAGE))?;
         region.unchanged_by(|| {
@@ -114,7 +114,7 @@ fn pages_of_a_region_are_bounded() -> Outcome {
 }
 
 fn pages_of_created_code_are_bounded() -> Outcome {
-    with_parameters("user_pages=11", || {
+    with_parameters("user_pages=12", || {
         let device = calls::open_device()?;
         let code = asm::long_answer(1, 11 * PAGE);
         let before = memory::jit_mappings()?;
@@ -149,7 +149,7 @@ fn tables_of_large_regions_count_as_pages() -> Outcome {
 
 /// 64 of them take a page of memory.
 fn reserved_ranges_count_as_pages() -> Outcome {
-    with_parameters("user_pages=5", || {
+    with_parameters("user_pages=6", || {
         let region = Region::new(4)?;
         for _ in 0..5 * 64 - 1 {
             calls::reserve(region.fd(), 8, 0).or_fail("JIT_RESERVE")?;
@@ -167,7 +167,7 @@ fn reserved_ranges_count_as_pages() -> Outcome {
 
 /// Replaced pages count until they are freed, then make room.
 fn room_comes_back() -> Outcome {
-    with_parameters("user_pages=8", || {
+    with_parameters("user_pages=9", || {
         let region = Region::new(4)?;
         for value in 0..100 {
             let offset = match calls::append(region.fd(), &asm::answer(value)) {
@@ -184,7 +184,7 @@ fn room_comes_back() -> Outcome {
 }
 
 fn users_are_apart() -> Outcome {
-    with_parameters("user_regions=1 user_pages=5", || {
+    with_parameters("user_regions=1 user_pages=6", || {
         let region = Region::new(4)?;
         region.append(&asm::long_answer(1, 3 * PAGE))?;
         in_child(|| {

@@ -57,9 +57,11 @@ fn of_the_maker() -> Outcome {
         format!("a region of {PAGES} pages shows as {grown} KiB"),
     )?;
     drop(region);
+    let left = shared_kib()?.saturating_sub(before);
+    // Two readings of a counter that each CPU adds to in steps of 32 pages.
     holds(
-        shared_kib()? < before + PAGES,
-        "what is gone does not show any more",
+        left * 1024 <= PAGES * PAGE / 2,
+        format!("{left} KiB of what is gone still show"),
     )
 }
 
