@@ -7,7 +7,7 @@ cd "$TOP"
 
 say "formatting"
 cargo fmt --all --check
-[ ! -f userlib/Cargo.toml ] || cargo fmt --manifest-path userlib/Cargo.toml --check
+[ ! -f userlib/jitfd/Cargo.toml ] || cargo fmt --manifest-path userlib/jitfd/Cargo.toml --check
 [ ! -f tests/demo/Cargo.toml ] || cargo fmt --manifest-path tests/demo/Cargo.toml --all --check
 for crate in benches/decoders benches/trampolines tests/exceptions tests/ffi tests/peers userlib/fuzz; do
     cargo fmt --manifest-path "$crate/Cargo.toml" --all --check

@@ -4,7 +4,7 @@
 //! and the tolerated branches.
 #![no_main]
 
-#[path = "../../tests/support/mod.rs"]
+#[path = "../../jitfd/tests/support/mod.rs"]
 mod support;
 
 use jitfd::{LockSkips, Options, validate};
