@@ -7,12 +7,13 @@ use crate::abi;
 use crate::backend::Backend;
 use crate::error::{Call, Error, Unsupported};
 use crate::ioctl;
-use crate::layout::Align;
 use crate::own::OwnRegion;
 use crate::piece::Piece;
 use crate::region::RegionOptions;
 use crate::space::{Window, near};
 use crate::sys::{self, Mapped};
+use jitfd_code::Align;
+use jitfd_code::internal::Mode;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -118,17 +119,17 @@ impl Access {
         &self,
         pieces: &[Piece<'_>],
         expect: Option<usize>,
-        flags: u32,
+        mode: Mode,
     ) -> Result<usize, Error> {
         match self {
-            Self::Kernel(fd) => ioctl::append(fd.as_fd(), pieces, expect, flags),
-            Self::Own(region) => region.append(pieces, expect, flags),
+            Self::Kernel(fd) => ioctl::append(fd.as_fd(), pieces, expect, mode),
+            Self::Own(region) => region.append(pieces, expect, mode),
         }
     }
 
-    pub(crate) fn fill(&self, pieces: &[Piece<'_>], flags: u32) -> Result<(), Error> {
+    pub(crate) fn fill(&self, pieces: &[Piece<'_>], mode: Mode) -> Result<(), Error> {
         match self {
-            Self::Kernel(fd) => ioctl::fill(fd.as_fd(), pieces, flags),
+            Self::Kernel(fd) => ioctl::fill(fd.as_fd(), pieces, mode),
             Self::Own(region) => region.fill(pieces),
         }
     }

@@ -8,7 +8,7 @@ use crate::error::{Call, Error};
 use crate::ioctl;
 use crate::own;
 use crate::sys::{self, Mapped};
-use crate::validated::Validated;
+use jitfd_code::Validated;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 

@@ -4,9 +4,9 @@
 //! cause and what to do about it.
 
 use crate::backend::Backend;
-use crate::boundary::BoundaryError;
-use crate::fault::ValidationError;
-use crate::space::{ItemError, RelocError};
+use jitfd_code::BoundaryError;
+use jitfd_code::ValidationError;
+use jitfd_code::{ItemError, RelocError};
 use std::{fmt, io};
 
 /// What can go wrong.
@@ -668,6 +668,17 @@ impl std::error::Error for Error {
     }
 }
 
+impl From<jitfd_code::Error> for Error {
+    fn from(error: jitfd_code::Error) -> Self {
+        match error {
+            jitfd_code::Error::Validation(error) => Self::Validation(error),
+            jitfd_code::Error::Argument(text) => Self::Argument(text),
+            // NoMemory, and what the other crate may add.
+            _ => Self::no_memory(),
+        }
+    }
+}
+
 impl From<ValidationError> for Error {
     fn from(error: ValidationError) -> Self {
         Self::Validation(error)
@@ -821,7 +832,7 @@ mod tests {
 
     #[test]
     fn what_the_library_refuses_has_an_errno_too() {
-        let whole = ValidationError::whole(crate::fault::Reason::Empty);
+        let whole = ValidationError::whole(jitfd_code::Reason::Empty);
         assert_eq!(Error::from(whole).errno(), libc::EILSEQ);
         assert_eq!(Error::Argument("").errno(), libc::EINVAL);
         let full = SystemError::new(Call::Append, libc::ENOSPC);

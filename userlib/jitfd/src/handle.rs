@@ -7,17 +7,18 @@
 use crate::abi;
 use crate::access::{self, Access};
 use crate::backend::Backend;
-use crate::boundary::Placed;
-use crate::cast::to_usize;
 use crate::code::NO_ENTRY;
 use crate::error::{Call, Error};
-use crate::layout::{Align, Mode, aligns, place};
+use crate::num::to_usize;
 use crate::piece::Piece;
 use crate::region::RegionOptions;
 use crate::space::{Window, near};
 use crate::stats::Stats;
 use crate::sys::Mapped;
-use crate::validated::Validated;
+use jitfd_code::Align;
+use jitfd_code::Validated;
+use jitfd_code::internal::Placed;
+use jitfd_code::internal::{Mode, aligns, place};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// Creates a region: its two handles.
@@ -257,7 +258,7 @@ impl AppendHandle {
             .collect();
         check_count(&pieces)?;
         check_expected(chunks, expect)?;
-        let first = self.access.append(&pieces, expect, flags(mode))?;
+        let first = self.access.append(&pieces, expect, told(mode))?;
         let (offsets, _) = place(first, usize::MAX, chunks, None, Mode::Lazy).unwrap_or_default();
         Ok(offsets)
     }
@@ -293,7 +294,7 @@ impl AppendHandle {
         let pieces: Vec<_> = batch.iter().map(at_offset).collect();
         check_count(&pieces)?;
         let mode = Mode::for_places(batch.iter().map(|placed| placed.chunk));
-        self.access.fill(&pieces, flags(mode))
+        self.access.fill(&pieces, told(mode))
     }
 
     /// No publication, ever again, by any handle. What is mapped stays.
@@ -348,11 +349,11 @@ impl AppendHandle {
     }
 }
 
-/// What the kernel is told, and the tests.
-fn flags(mode: Mode) -> u32 {
+/// The mode, which the tests are told too.
+fn told(mode: Mode) -> Mode {
     #[cfg(test)]
     tests::LAST.set(Some(mode));
-    mode.flags()
+    mode
 }
 
 fn at_cursor(chunk: &Validated, align: Align) -> Piece<'_> {

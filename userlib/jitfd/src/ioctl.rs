@@ -4,13 +4,19 @@
 //! No policy.
 
 use crate::abi;
-use crate::cast::to_u64;
 use crate::error::{Call, Error};
-use crate::layout::Align;
+use crate::num::to_u64;
 use crate::piece::Piece;
 use crate::sys;
+use jitfd_code::Align;
+use jitfd_code::internal::{LONGEST_CHUNK, Mode, PAGE_SIZE};
 use std::ffi::c_int;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+// `jitfd_code` knows nothing of the kernel, but has the same limits.
+const _: () = assert!(PAGE_SIZE == abi::PAGE_SIZE);
+const _: () = assert!(to_u64(LONGEST_CHUNK) == abi::MAX_CODE);
+const _: () = assert!(Align::PAGE.log2() == abi::MAX_ALIGN_LOG2);
 
 fn segment(piece: &Piece<'_>) -> abi::Segment {
     abi::Segment {
@@ -19,6 +25,15 @@ fn segment(piece: &Piece<'_>) -> abi::Segment {
         offset: to_u64(piece.offset),
         align_log2: piece.align.log2(),
         reserved: 0,
+    }
+}
+
+/// A mode as the ABI has it.
+const fn flags(mode: Mode) -> u32 {
+    match mode {
+        Mode::Lazy => 0,
+        Mode::Sync => abi::PUBLISH_SYNC,
+        Mode::Fresh => abi::PUBLISH_FRESH,
     }
 }
 
@@ -66,7 +81,7 @@ pub(crate) fn append(
     handle: BorrowedFd<'_>,
     pieces: &[Piece<'_>],
     expect: Option<usize>,
-    flags: u32,
+    mode: Mode,
 ) -> Result<usize, Error> {
     let beyond = |offset: &usize| to_u64(*offset) >= abi::MAX_REGION;
     if let Some(expected) = expect.filter(beyond) {
@@ -74,7 +89,7 @@ pub(crate) fn append(
         return Err(Error::Stale { expected });
     }
     let expected = expect.map_or(abi::ANY_OFFSET, to_u64);
-    let value = publish(handle, abi::JIT_APPEND, pieces, expected, flags);
+    let value = publish(handle, abi::JIT_APPEND, pieces, expected, flags(mode));
     value
         .map(offset)
         .map_err(|error| match (error.raw_os_error(), expect) {
@@ -84,8 +99,9 @@ pub(crate) fn append(
 }
 
 /// `JIT_FILL`.
-pub(crate) fn fill(handle: BorrowedFd<'_>, pieces: &[Piece<'_>], flags: u32) -> Result<(), Error> {
-    publish(handle, abi::JIT_FILL, pieces, abi::ANY_OFFSET, flags).map_err(failed(Call::Fill))?;
+pub(crate) fn fill(handle: BorrowedFd<'_>, pieces: &[Piece<'_>], mode: Mode) -> Result<(), Error> {
+    let value = publish(handle, abi::JIT_FILL, pieces, abi::ANY_OFFSET, flags(mode));
+    value.map_err(failed(Call::Fill))?;
     Ok(())
 }
 
@@ -134,14 +150,21 @@ pub(crate) fn stats(handle: BorrowedFd<'_>) -> Result<abi::Stats, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mode_is_its_flag() {
+        let modes = [Mode::Lazy, Mode::Sync, Mode::Fresh];
+        assert_eq!(modes.map(flags), [0, 1, 2]);
+    }
+
     use std::fs::File;
     use std::os::fd::AsFd;
 
     #[test]
     fn no_place_beyond_every_region_is_asked_for() {
         let file = File::open("/dev/null").unwrap();
-        let asked = |expect| append(file.as_fd(), &[], expect, 0);
-        for expected in [crate::cast::to_usize(abi::MAX_REGION), usize::MAX] {
+        let asked = |expect| append(file.as_fd(), &[], expect, Mode::Lazy);
+        for expected in [crate::num::to_usize(abi::MAX_REGION), usize::MAX] {
             assert_eq!(asked(Some(expected)), Err(Error::Stale { expected }));
         }
         let calls = [None, Some(0), Some(4096)].map(asked);

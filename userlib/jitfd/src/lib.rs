@@ -110,21 +110,7 @@
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 compile_error!("jitfd supports Linux on x86-64 only");
 
-// In the order in which code passes through them.
-mod bitmap;
-mod fault;
-mod options;
-mod parallel;
-mod plain;
-mod policy;
-mod scan;
-mod validate;
-mod validated;
-
-mod boundary;
-mod layout;
-mod lines;
-
+// In the order in which code passes through them, after `jitfd_code`.
 mod code;
 mod handle;
 mod region;
@@ -146,7 +132,6 @@ pub mod trampoline;
 mod abi;
 #[cfg(test)]
 mod abi_pinned;
-mod cast;
 mod error;
 mod fork_sys;
 mod ioctl;
@@ -154,20 +139,18 @@ mod piece;
 mod room;
 mod sys;
 
+use jitfd_code::internal::num;
+
 pub use backend::{Backend, Fallback};
-pub use boundary::BoundaryError;
 pub use code::{Code, CodeOptions, Device, jit_create_code, jit_create_code_at};
 pub use error::{Call, Error, Kind, NoBackend, SystemError, Unsupported};
-pub use fault::{Reason, ValidationError};
 pub use handle::{AppendHandle, MapHandle, Mapping};
-pub use layout::Align;
-pub use lines::LineWriter;
-pub use options::{LockSkips, Options};
-pub use policy::Class;
+pub use jitfd_code::{
+    Align, BoundaryError, Class, LineWriter, LockSkips, Options, Reason, Validated,
+    ValidationError, Validator, validate,
+};
 pub use probe::{Finding, Probe, Subject, Trial, Verdict, probe};
 pub use region::{JitFd, Place, Published, RegionOptions, Reservation};
 pub use report::{FallbackHook, FallbackReport, set_fallback_hook};
 pub use space::{CodeSpace, Window};
 pub use stats::Stats;
-pub use validate::{Validator, validate};
-pub use validated::Validated;

@@ -2,7 +2,7 @@
 
 //! What every backend is given.
 
-use crate::layout::Align;
+use jitfd_code::Align;
 
 /// One piece of a publication: the bytes, and for an append their alignment, for
 /// a fill their offset.

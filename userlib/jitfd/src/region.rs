@@ -9,16 +9,17 @@
 
 use crate::abi;
 use crate::backend::{Backend, Fallback};
-use crate::boundary::{BoundaryMap, Placed};
-use crate::cast::to_u64;
 use crate::error::{Call, Error, Kind, SystemError, Unsupported};
 use crate::fork_sys::{Owner, PerProcess};
 use crate::handle::{AppendHandle, MapHandle, Mapping, OFF_LINE, create};
-use crate::layout::{Align, Mode, place};
+use crate::num::to_u64;
 use crate::room::{list, no_memory, room};
 use crate::space::Window;
 use crate::stats::Stats;
-use crate::validated::Validated;
+use jitfd_code::Align;
+use jitfd_code::Validated;
+use jitfd_code::internal::{BranchMap, Placed};
+use jitfd_code::internal::{Mode, place};
 use std::borrow::Borrow;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
@@ -361,7 +362,7 @@ pub struct JitFd {
 pub(crate) struct State {
     /// Where the kernel's cursor was last seen. It only grows.
     cursor: usize,
-    boundaries: Option<BoundaryMap>,
+    boundaries: Option<BranchMap>,
 }
 
 impl JitFd {
@@ -950,7 +951,7 @@ impl State {
     fn new(options: RegionOptions, capacity: usize) -> Self {
         Self {
             cursor: 0,
-            boundaries: options.boundary_map.then(|| BoundaryMap::new(capacity)),
+            boundaries: options.boundary_map.then(|| BranchMap::new(capacity)),
         }
     }
 

@@ -3,7 +3,7 @@
 //! The counters of a region, as the kernel keeps them.
 
 use crate::abi;
-use crate::cast::to_usize;
+use crate::num::to_usize;
 
 /// The counters of one region since it was created.
 ///

@@ -15,7 +15,7 @@
 #![expect(unsafe_code, reason = "this is the file for it")]
 
 use crate::abi;
-use crate::cast::{to_u64, to_usize};
+use crate::num::{to_u64, to_usize};
 use std::ffi::{CStr, c_int};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};

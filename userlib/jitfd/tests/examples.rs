@@ -21,12 +21,15 @@ mod source;
 #[path = "examples/text.rs"]
 mod text;
 
-use source::{Kind, Module, Public, makers_of_items, parse, public_items, read};
+use source::{Kind, Module, Public, makers_of_items, parse, public_items, read, together};
 use std::path::Path;
 use text::{Example, examples};
 
 /// Items that need no example, and why.
 const EXCEPTIONS: [(&str, &str); 0] = [];
+
+/// The crates with the library's items, and their folders, the lower ones first.
+const CRATES: [(&str, &str); 2] = [("jitfd_code", "code"), ("jitfd", "jitfd")];
 
 /// Macros of other crates that make no public item.
 const HARMLESS: [&str; 3] = ["compile_error", "global_asm", "thread_local"];
@@ -82,7 +85,9 @@ fn without_example(root: &Module) -> Vec<String> {
 }
 
 fn userlib() -> Module {
-    read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs"))
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let of = |(name, at)| (name, read(&folder.join(at).join("src/lib.rs")));
+    together(CRATES.map(of).into())
 }
 
 fn parsed(text: &str) -> Module {

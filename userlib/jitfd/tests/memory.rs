@@ -208,13 +208,17 @@ fn what_grows_without_memory() {
     };
     fresh(|| {
         let mut lines = LineWriter::new();
-        (0..1_000_000).try_for_each(|_| lines.push(&[0xb8, 42, 0, 0, 0]).map(drop))
+        (0..1_000_000).try_for_each(|_| {
+            lines.push(&[0xb8, 42, 0, 0, 0])?;
+            Ok(())
+        })
     });
     fresh(|| {
         let mut lines = LineWriter::new();
         (0..2000).try_for_each(|_| {
             lines.push(&[0xc3])?;
-            lines.align(Align::PAGE).map(drop)
+            lines.align(Align::PAGE)?;
+            Ok(())
         })
     });
     fresh(|| {

@@ -3,6 +3,7 @@
 //! Real code, moved: every branch and every memory operand relative to `rip` goes
 //! where it went, or along with its target, and everything else is as it was.
 
+#[path = "../../code/tests/support/mod.rs"]
 mod support;
 
 use iced_x86::{Decoder, DecoderOptions, Instruction, OpKind};

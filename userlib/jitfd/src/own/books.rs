@@ -5,10 +5,10 @@
 //! (Documentation/userspace-api/jit.rst). Pure.
 
 use crate::abi;
-use crate::cast::to_u64;
-use crate::layout::Align;
+use crate::num::to_u64;
 use crate::own::memory::{Effects, Write};
 use crate::piece::Piece;
+use jitfd_code::Align;
 use std::collections::BTreeMap;
 use std::iter::once;
 use std::ops::Range;

@@ -28,9 +28,9 @@ use super::memory::{Effects, Memory, Write};
 use super::sys::{Alias, MemoryFile, barrier, may_become, register_barrier};
 use crate::abi;
 use crate::error::{Call, Error};
-use crate::layout::Align;
 use crate::space::{Window, near};
 use crate::sys::{Mapped, map_code};
+use jitfd_code::Align;
 use std::ops::Range;
 
 /// The memory of one region.
@@ -115,7 +115,7 @@ impl Memory for Dual {
         self.write(writes).inspect_err(|_| self.erase(writes))?;
         let pages: usize = writes.iter().map(|write| write.pages().len()).sum();
         Ok(Effects {
-            in_place: crate::cast::to_u64(pages),
+            in_place: crate::num::to_u64(pages),
             flushes: 2,
             swaps: 0,
         })

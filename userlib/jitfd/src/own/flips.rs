@@ -157,8 +157,8 @@ impl Memory for Flips {
                 self.take_back(runs.get(..number).unwrap_or_default(), writes);
                 return Err(error);
             }
-            effects.swaps += crate::cast::to_u64(live);
-            effects.in_place += crate::cast::to_u64(pages - live);
+            effects.swaps += crate::num::to_u64(live);
+            effects.in_place += crate::num::to_u64(pages - live);
             effects.flushes += u64::from(live > 0);
         }
         Ok(effects)

@@ -28,12 +28,13 @@ use crate::abi;
 use crate::backend::Backend;
 use crate::error::{Call, Error, SystemError};
 use crate::fork_sys::Owner;
-use crate::layout::Align;
 use crate::piece::Piece;
 use crate::region::FORKED_MEANWHILE;
 use crate::space::Window;
 use crate::sys::Mapped;
 use books::Books;
+use jitfd_code::Align;
+use jitfd_code::internal::Mode;
 use memory::{Memory, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
@@ -110,7 +111,7 @@ impl OwnRegion {
         &self,
         pieces: &[Piece<'_>],
         expect: Option<usize>,
-        flags: u32,
+        mode: Mode,
     ) -> Result<usize, Error> {
         let refused = |errno| match (errno, expect) {
             (libc::ESTALE, Some(expected)) => Error::Stale { expected },
@@ -118,7 +119,7 @@ impl OwnRegion {
         };
         books::check_pieces(pieces, self.capacity).map_err(refused)?;
         let mut turn = self.turn(Call::Append)?;
-        let fresh = flags & abi::PUBLISH_FRESH != 0;
+        let fresh = mode == Mode::Fresh;
         let plan = turn.books.plan_append(pieces, expect, fresh);
         let plan = plan.map_err(refused)?;
         let writes = placed(&plan.offsets, pieces);

@@ -96,13 +96,12 @@ impl MemoryFile {
     }
 
     pub(crate) fn write(&self, bytes: &[u8], offset: usize) -> io::Result<()> {
-        self.file()?
-            .write_all_at(bytes, crate::cast::to_u64(offset))
+        self.file()?.write_all_at(bytes, crate::num::to_u64(offset))
     }
 
     pub(crate) fn read(&self, bytes: &mut [u8], offset: usize) -> io::Result<()> {
         self.file()?
-            .read_exact_at(bytes, crate::cast::to_u64(offset))
+            .read_exact_at(bytes, crate::num::to_u64(offset))
     }
 
     /// Gets memory for `range`, which starts at the end of the file.
@@ -151,7 +150,7 @@ pub(crate) fn may_become(len: usize) -> io::Result<()> {
     // SAFETY: the limit is valid for writes.
     let known = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) } == 0;
     // A filter of system calls that hides the limit is no reason to give up.
-    if known && limit.rlim_cur < crate::cast::to_u64(len) {
+    if known && limit.rlim_cur < crate::num::to_u64(len) {
         return Err(io::Error::from_raw_os_error(libc::EFBIG));
     }
     Ok(())

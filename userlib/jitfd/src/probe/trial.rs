@@ -8,9 +8,9 @@ use crate::abi::PAGE_SIZE;
 use crate::backend::Backend;
 use crate::error::{Call, Error, SystemError};
 use crate::handle::create;
-use crate::options::Options;
 use crate::region::RegionOptions;
-use crate::validate::validate;
+use jitfd_code::Options;
+use jitfd_code::validate;
 use std::io;
 use std::sync::atomic::Ordering;
 

@@ -11,10 +11,10 @@ use super::index::{Entry, Index};
 use super::slot::{Function, Home, Slot, Symbol};
 use super::stats::{Counts, SpaceStats};
 use crate::error::{Call, Error};
-use crate::layout::Align;
 use crate::region::{JitFd, RegionOptions};
 use crate::room::{list, no_memory, room, text};
-use crate::validated::Validated;
+use jitfd_code::Align;
+use jitfd_code::Validated;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// One function inside a range that is reserved as a whole.

@@ -9,15 +9,15 @@
 //! ```
 
 use super::area::Part;
-use super::item_error::{ItemError, ItemReason};
-use super::reloc::{Reloc, RelocError, RelocKind, RelocReason, STUB, Target, resolve, stub};
 use super::window::Window;
 use crate::abi;
 use crate::error::{Call, Error};
-use crate::layout::Align;
-use crate::options::Options;
 use crate::room::{list, no_memory, room};
-use crate::validated::Validated;
+use jitfd_code::Align;
+use jitfd_code::Options;
+use jitfd_code::Validated;
+use jitfd_code::internal::{STUB, resolve, stub};
+use jitfd_code::{ItemError, ItemReason, Reloc, RelocError, RelocKind, RelocReason, Target};
 use std::ops::Range;
 
 /// A function, or data, that is part of an [`Image`].
@@ -122,12 +122,7 @@ impl Item {
     }
 
     fn error(&self, reloc: &Reloc, reason: RelocReason) -> Error {
-        Error::Relocation(Box::new(RelocError {
-            item: self.name.clone(),
-            at: reloc.at,
-            kind: reloc.kind,
-            reason,
-        }))
+        Error::Relocation(Box::new(RelocError::new(self.name.clone(), reloc, reason)))
     }
 }
 
@@ -233,7 +228,7 @@ impl Image {
             stubs.saturating_add(far.len().saturating_mul(STUB))
         };
         let empty = self.items.is_empty() || self.items.iter().any(|item| item.bytes.is_empty());
-        if empty || crate::cast::to_u64(len) > abi::MAX_CODE {
+        if empty || crate::num::to_u64(len) > abi::MAX_CODE {
             return Err(TOO_LARGE);
         }
         Ok(Layout {
@@ -272,11 +267,11 @@ impl Image {
 
     fn error(&self, number: usize, reason: ItemReason) -> Error {
         let item = self.items.get(number);
-        Error::Item(Box::new(ItemError {
-            item: item.map_or_else(String::new, |item| item.name.clone()),
+        Error::Item(Box::new(ItemError::new(
+            item.map_or_else(String::new, |item| item.name.clone()),
             number,
             reason,
-        }))
+        )))
     }
 
     fn align(&self) -> Align {
@@ -310,29 +305,24 @@ impl Image {
     /// entered, with the start of each item that is code.
     pub(super) fn options(&self, layout: &Layout, options: &Options) -> Result<Options, Error> {
         let mut options = self.with_data(layout, options)?;
-        if options.entries.is_none() && !options.endbr64 {
-            return Ok(options);
-        }
-        let entries = options.entries.get_or_insert_default();
-        let room = entries.try_reserve(self.items.len());
-        room.map_err(|_| NO_MEMORY)?;
         let pairs = self.items.iter().zip(&layout.offsets);
         let code = pairs.filter(|(item, _)| !item.data.iter().any(|data| data.contains(&0)));
-        entries.extend(code.map(|(_, &offset)| offset));
-        // Without any, that would be asked of the first byte, which is data.
-        options.endbr64 &= !entries.is_empty();
+        let starts = code.map(|(_, &offset)| offset);
+        let room = options.add_starts(self.items.len(), starts);
+        room.map_err(|_| NO_MEMORY)?;
         Ok(options)
     }
 
     fn with_data(&self, layout: &Layout, options: &Options) -> Result<Options, Error> {
         let mut options = options.clone();
         let count = self.items.iter().map(|item| item.data.len()).sum();
-        let room = options.data.try_reserve(count);
+        let pairs = self.items.iter().zip(&layout.offsets);
+        let ranges = pairs.flat_map(|(item, offset)| {
+            let moved = move |data: &Range<usize>| data.start + offset..data.end + offset;
+            item.data.iter().map(moved)
+        });
+        let room = options.add_data(count, ranges);
         room.map_err(|_| NO_MEMORY)?;
-        for (item, offset) in self.items.iter().zip(&layout.offsets) {
-            let moved = |data: &Range<usize>| data.start + offset..data.end + offset;
-            options.data.extend(item.data.iter().map(moved));
-        }
         Ok(options)
     }
 
@@ -378,9 +368,9 @@ impl Layout {
         address: usize,
     ) -> Result<([u8; 16], Option<Detour>), Error> {
         let field = item.field(reloc, address)?;
-        let target = match reloc.target {
-            Target::Address(address) => address,
-            Target::Item(number) => {
+        let target = match reloc.target.item() {
+            Err(address) => address,
+            Ok(number) => {
                 let offset = self.offsets.get(number);
                 let none = || item.error(reloc, RelocReason::NoItem(number));
                 base + offset.ok_or_else(none)?

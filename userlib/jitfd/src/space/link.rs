@@ -7,9 +7,9 @@ use super::area::Part;
 use super::image::{Image, Layout};
 use super::slot::{Function, Slot};
 use crate::error::{Call, Error};
-use crate::layout::Align;
 use crate::room::{no_memory, room};
-use crate::validate::Validator;
+use jitfd_code::Align;
+use jitfd_code::Validator;
 
 impl CodeSpace {
     /// Publishes the items of an image as one, relocated for the addresses they
@@ -106,7 +106,7 @@ impl CodeSpace {
 
     /// What the rules ask of code in this space.
     pub(super) const fn least_align(&self) -> Align {
-        if self.options.validation.rules.within_lines {
+        if self.options.validation.keeps_within_lines() {
             Align::LINE
         } else {
             Align::NONE

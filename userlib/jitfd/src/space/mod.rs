@@ -20,25 +20,23 @@ mod area;
 mod code_space;
 mod image;
 mod index;
-mod item_error;
 mod link;
 mod listener;
 mod moved;
 pub(crate) mod near;
 mod options;
-mod reloc;
 mod slot;
 mod stats;
 mod table;
 mod window;
 
+pub use jitfd_code::{ItemError, ItemReason, Reloc, RelocError, RelocKind, RelocReason, Target};
+
 pub use code_space::CodeSpace;
 pub use image::{Image, Item};
-pub use item_error::{ItemError, ItemReason};
 pub use listener::{Listener, NewCode};
 pub use moved::{MovedCode, move_code};
 pub use options::SpaceOptions;
-pub use reloc::{Reloc, RelocError, RelocKind, RelocReason, Target};
 pub use slot::{Function, Request, Slot, Symbol};
 pub use stats::SpaceStats;
 pub use window::Window;

@@ -6,14 +6,15 @@
 use super::CodeSpace;
 use super::slot::{Function, Request};
 use crate::error::Error;
-use crate::fault::{Reason, ValidationError};
 use crate::room::{list, room};
-use crate::scan::{is_vendor_dependent, no_memory, pushed};
-use crate::validate::{LOCK, Options, Validator};
 use iced_x86::{
     BlockEncoder, BlockEncoderOptions, BlockEncoderResult, Decoder, DecoderOptions, Instruction,
     InstructionBlock, Mnemonic, OpKind,
 };
+use jitfd_code::internal::LOCK;
+use jitfd_code::internal::{is_vendor_dependent, pushed};
+use jitfd_code::{Options, Validator};
+use jitfd_code::{Reason, ValidationError};
 use std::ops::Range;
 
 /// Code that was moved to another address, by [`move_code`].
@@ -99,13 +100,13 @@ pub fn move_code(code: &[u8], from: usize, to: usize) -> Result<MovedCode, Error
 }
 
 fn decode(code: &[u8], from: usize) -> Result<Vec<Instruction>, Error> {
-    let ip = crate::cast::to_u64(from);
+    let ip = crate::num::to_u64(from);
     let mut decoder = Decoder::with_ip(64, code, ip, DecoderOptions::NONE);
     let mut instructions = Vec::new();
     for one in &mut decoder {
         pushed(&mut instructions, one)
             .then_some(())
-            .ok_or_else(no_memory)?;
+            .ok_or_else(ValidationError::no_memory)?;
     }
     let valid = instructions.iter().all(|one| !one.is_invalid());
     if !valid || code.is_empty() {
@@ -135,8 +136,9 @@ fn check_targets(
     from: usize,
     instructions: Vec<Instruction>,
 ) -> Result<Vec<Instruction>, Error> {
-    let offset = |address: u64| crate::cast::to_usize(address).wrapping_sub(from);
-    let starts = list(instructions.iter().map(|one| offset(one.ip()))).ok_or_else(no_memory)?;
+    let offset = |address: u64| crate::num::to_usize(address).wrapping_sub(from);
+    let starts = list(instructions.iter().map(|one| offset(one.ip())))
+        .ok_or_else(ValidationError::no_memory)?;
     let mut skips = Vec::new();
     for one in instructions.iter().filter(|one| is_branch(one)) {
         let target = offset(one.near_branch_target());
@@ -150,7 +152,7 @@ fn check_targets(
             1 if code.get(start) == Some(&LOCK) => {
                 pushed(&mut skips, start)
                     .then_some(())
-                    .ok_or_else(no_memory)?;
+                    .ok_or_else(ValidationError::no_memory)?;
             }
             _ => {
                 let reason = Reason::IntoInstruction { target, start };
@@ -163,7 +165,7 @@ fn check_targets(
     }
     skips.sort_unstable();
     let most = instructions.len() + skips.len();
-    let mut parts = room(most).ok_or_else(no_memory)?;
+    let mut parts = room(most).ok_or_else(ValidationError::no_memory)?;
     for (one, start) in instructions.into_iter().zip(starts) {
         if skips.binary_search(&start).is_ok() {
             parts.extend(split(one, code.get(start..).unwrap_or_default()));
@@ -192,8 +194,8 @@ fn is_branch(one: &Instruction) -> bool {
 
 fn encode(instructions: &[Instruction], to: usize) -> Result<MovedCode, Error> {
     to.checked_add(bound(instructions)).ok_or(NO_ADDRESSES)?;
-    ask_for_memory(instructions).ok_or_else(no_memory)?;
-    let block = InstructionBlock::new(instructions, crate::cast::to_u64(to));
+    ask_for_memory(instructions).ok_or_else(ValidationError::no_memory)?;
+    let block = InstructionBlock::new(instructions, crate::num::to_u64(to));
     let options = BlockEncoderOptions::RETURN_RELOC_INFOS;
     let done = BlockEncoder::encode(64, block, options).map_err(|_| TOO_FAR)?;
     let data = addresses(&done);
@@ -221,7 +223,7 @@ fn addresses(done: &BlockEncoderResult) -> Range<usize> {
     let first = done.reloc_infos.iter().map(|info| info.address).min();
     let end = done.code_buffer.len();
     first.map_or(end..end, |first| {
-        crate::cast::to_usize(first - done.rip)..end
+        crate::num::to_usize(first - done.rip)..end
     })
 }
 
@@ -272,7 +274,7 @@ impl CodeSpace {
         self.emit(&request, |address| {
             let moved = encode(&instructions, address)?;
             let mut options = Options::clone(&self.options.validation);
-            if options.entries.is_some() {
+            if options.has_entries() {
                 options = options.entry(0);
             }
             if !moved.data.is_empty() {

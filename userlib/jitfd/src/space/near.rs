@@ -5,7 +5,7 @@
 
 use super::window::Window;
 use crate::error::{Call, Error};
-use crate::layout::Align;
+use jitfd_code::Align;
 use std::{fs, io};
 
 /// How often a gap is looked for, because another thread mapped something there.

@@ -6,8 +6,8 @@ use super::CodeSpace;
 use super::listener::Listener;
 use super::window::Window;
 use crate::error::Error;
-use crate::options::Options;
 use crate::region::RegionOptions;
+use jitfd_code::Options;
 use std::fmt;
 use std::sync::Arc;
 

@@ -3,8 +3,8 @@
 //! What a code space is asked for and what it gives.
 
 use super::window::Window;
-use crate::layout::Align;
 use crate::region::Reservation;
+use jitfd_code::Align;
 
 /// Room for one function, before its code is there.
 ///

@@ -6,8 +6,8 @@
 //! addresses are absolute, so the table can lie anywhere. Numbers and names are
 //! those of the DWARF standard, version 5, section 6.4, and of the x86-64 ABI.
 
-use crate::cast::to_u64;
 use crate::error::Error;
+use crate::num::to_u64;
 
 /// A register whose value a caller gets back, or that frames are found by.
 ///

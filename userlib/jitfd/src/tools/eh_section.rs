@@ -5,8 +5,8 @@
 //! They go from record to record and from a function's record to its common one
 //! without knowing where the section ends, so one wrong number sends them anywhere.
 
-use crate::cast::to_u64;
 use crate::error::Error;
+use crate::num::to_u64;
 
 /// One record.
 struct Record {

@@ -10,7 +10,7 @@
 //! The section with the code has an address and a length but no bytes: the
 //! debugger reads those from the program.
 
-use crate::cast::to_u64;
+use crate::num::to_u64;
 use crate::space::NewCode;
 use std::ops::Range;
 

@@ -19,8 +19,8 @@
 //!   interface: add at the head, take off what it has added.
 #![expect(unsafe_code, reason = "this is the file for it")]
 
-use crate::cast::to_u64;
 use crate::fork_sys::PerProcess;
+use crate::num::to_u64;
 use std::arch::global_asm;
 use std::io;
 use std::ptr::{NonNull, null_mut};

@@ -10,8 +10,8 @@
 //! record.
 
 use super::own_file::{OwnFile, OwnFiles};
-use crate::cast::to_u64;
 use crate::fork_sys::PerProcess;
+use crate::num::to_u64;
 use crate::space::{Listener, NewCode};
 use crate::sys::{self, Mapped};
 use std::fs::File;

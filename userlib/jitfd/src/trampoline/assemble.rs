@@ -4,15 +4,15 @@
 //! wrote is checked like the code of anybody else.
 
 use crate::abi::FILL;
-use crate::cast::to_u64;
 use crate::error::Error;
-use crate::layout::Align;
-use crate::lines::LineWriter;
-use crate::options::Options;
-use crate::policy::Class;
-use crate::validate::Validator;
-use crate::validated::Validated;
+use crate::num::to_u64;
 use iced_x86::{Code, Encoder, IcedError, Instruction, MemoryOperand, Register};
+use jitfd_code::Align;
+use jitfd_code::Class;
+use jitfd_code::LineWriter;
+use jitfd_code::Options;
+use jitfd_code::Validated;
+use jitfd_code::Validator;
 use std::ops::Range;
 
 /// A chunk that is being written, none of its instructions in two lines. Addresses
@@ -33,7 +33,7 @@ fn wrong(_: IcedError) -> Error {
 
 /// The quadword at `offset` of the chunk.
 pub(super) fn quadword_at(offset: usize) -> MemoryOperand {
-    MemoryOperand::with_base_displ(Register::RIP, crate::cast::to_i64(to_u64(offset)))
+    MemoryOperand::with_base_displ(Register::RIP, crate::num::to_i64(to_u64(offset)))
 }
 
 impl Assembly {
@@ -67,7 +67,7 @@ impl Assembly {
         if place != next {
             bytes = self.encode(&instruction, place)?;
         }
-        self.lines.push(&bytes)
+        Ok(self.lines.push(&bytes)?)
     }
 
     fn encode(&mut self, instruction: &Instruction, at: usize) -> Result<Vec<u8>, Error> {

@@ -11,7 +11,7 @@ use super::register::Carrier;
 use super::stub::{STUB, TRAP};
 use super::{marshal, return_body};
 use crate::backend::{Backend, Fallback};
-use crate::cast::{to_u64, to_usize};
+use crate::num::{to_u64, to_usize};
 use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, Register};
 use std::ops::Range;
 

@@ -52,7 +52,7 @@ impl Cache {
     #[inline]
     fn line(&self, table: u64) -> &OnceCell<Box<Line>> {
         // The remainder is below the number of lines.
-        &self.lines[crate::cast::to_usize(table) % LINES]
+        &self.lines[crate::num::to_usize(table) % LINES]
     }
 
     /// The line that this table has.

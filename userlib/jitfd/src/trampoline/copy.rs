@@ -19,7 +19,7 @@ use crate::handle::{self, MapHandle};
 use crate::own::{self, MemoryFile};
 use crate::region::RegionOptions;
 use crate::sys::{self, Span};
-use crate::validated::Validated;
+use jitfd_code::Validated;
 use std::ffi::c_void;
 use std::ptr::{NonNull, without_provenance_mut};
 use std::sync::atomic::{AtomicPtr, Ordering};

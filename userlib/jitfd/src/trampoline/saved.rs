@@ -187,7 +187,7 @@ impl<'call> SavedRegisters<'call> {
     /// The address of the first argument that is passed on the stack, if any is.
     #[must_use]
     pub fn stack(&self) -> *const u64 {
-        with_exposed_provenance::<u64>(crate::cast::to_usize(self.get(Gpr::Rsp))).wrapping_add(1)
+        with_exposed_provenance::<u64>(crate::num::to_usize(self.get(Gpr::Rsp))).wrapping_add(1)
     }
 
     /// Has the trampoline go to `target` instead of returning: with these registers,

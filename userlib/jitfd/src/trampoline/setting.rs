@@ -5,11 +5,11 @@
 
 use super::assemble::{Assembly, quadword_at};
 use super::register::Gpr;
-use crate::cast::to_u64;
 use crate::error::Error;
+use crate::num::to_u64;
 use crate::tools::{Frame, Register};
-use crate::validated::Validated;
 use iced_x86::{Code, IcedError, Instruction};
+use jitfd_code::Validated;
 
 /// What a trampoline does: set any of the general registers, push values on the
 /// stack, and go to a target. All else, the flags included, is as the caller left
@@ -251,7 +251,7 @@ const UNSTEADY: Error = Error::Argument("the length of the code depends on its p
 
 /// The 32-bit number that it is the sign extension of.
 fn short(value: u64) -> Option<i32> {
-    i32::try_from(crate::cast::to_i64(value)).ok()
+    i32::try_from(crate::num::to_i64(value)).ok()
 }
 
 /// In the shortest way that leaves the flags alone.

@@ -168,14 +168,14 @@ macro_rules! pointers {
             const INTEGER: bool = true;
 
             unsafe fn from_bits(bits: u64) -> Self {
-                std::ptr::with_exposed_provenance::<T>(crate::cast::to_usize(bits)) as Self
+                std::ptr::with_exposed_provenance::<T>(crate::num::to_usize(bits)) as Self
             }
         }
 
         // SAFETY: of the class INTEGER.
         unsafe impl<T> Return for *$kind T {
             fn store(self, registers: &mut Registers) {
-                registers.set_integer(crate::cast::to_u64(self.expose_provenance()));
+                registers.set_integer(crate::num::to_u64(self.expose_provenance()));
             }
         }
     )*};
@@ -221,7 +221,7 @@ unsafe impl<P: CodePointer> Argument for Option<P> {
     const INTEGER: bool = true;
 
     unsafe fn from_bits(bits: u64) -> Self {
-        let address = std::ptr::with_exposed_provenance(crate::cast::to_usize(bits));
+        let address = std::ptr::with_exposed_provenance(crate::num::to_usize(bits));
         // SAFETY: the caller vouches for the value; one that is not null is a
         // function of that type.
         (bits != 0).then(|| unsafe { P::from_address(address) })
@@ -235,7 +235,7 @@ unsafe impl<P: CodePointer> Return for Option<P> {
             // SAFETY: a function pointer has the size of an address.
             unsafe { std::mem::transmute_copy::<P, *const c_void>(&code) }.expose_provenance()
         });
-        registers.set_integer(crate::cast::to_u64(address));
+        registers.set_integer(crate::num::to_u64(address));
     }
 }
 

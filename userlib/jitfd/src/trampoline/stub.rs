@@ -21,8 +21,8 @@ use super::assemble::{Assembly, quadword_at};
 use super::register::Carrier;
 use crate::abi::PAGE_SIZE;
 use crate::error::Error;
-use crate::validated::Validated;
 use iced_x86::{Code, Instruction};
+use jitfd_code::Validated;
 
 /// The bytes of a stub: two to a line, none in two lines.
 pub(super) const STUB: usize = 32;
@@ -147,13 +147,13 @@ mod tests {
             assert!(!chunk.holds_data());
             for stub in (0..shape.code_len()).step_by(STUB) {
                 let bytes = &chunk.bytes()[stub..stub + STUB];
-                let at = crate::cast::to_u64(stub);
+                let at = crate::num::to_u64(stub);
                 let mut decoder = Decoder::with_ip(64, bytes, at, DecoderOptions::NONE);
                 assert_eq!(decoder.decode().mnemonic(), Mnemonic::Endbr64);
                 let load = decoder.decode();
                 assert_eq!(load.code(), Code::Mov_r64_rm64);
                 assert_eq!(load.op0_register(), carrier.register().encoded());
-                let slot = crate::cast::to_u64(shape.slot(stub));
+                let slot = crate::num::to_u64(shape.slot(stub));
                 assert!(load.is_ip_rel_memory_operand());
                 assert_eq!(load.ip_rel_memory_address(), slot);
                 let jump = decoder.decode();

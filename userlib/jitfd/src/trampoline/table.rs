@@ -13,7 +13,7 @@ use crate::backend::{Backend, Fallback};
 use crate::code::NO_ENTRY;
 use crate::error::Error;
 use crate::tools::Frame;
-use crate::validated::Validated;
+use jitfd_code::Validated;
 use std::ffi::c_void;
 use std::sync::Arc;
 

@@ -13,6 +13,8 @@ pub struct Module {
     docs: String,
     items: Vec<Item>,
     inner: Vec<(String, bool, Module)>,
+    /// Whether `inner` are crates.
+    several: bool,
 }
 
 /// How an example shows that an item is used.
@@ -61,6 +63,17 @@ pub fn read(root: &Path) -> Module {
     read_file(root, folder)
 }
 
+/// Several crates, the lower ones first, as one: each is a module of its name.
+pub fn together(crates: Vec<(&str, Module)>) -> Module {
+    let named = |(name, module): (&str, Module)| (name.to_owned(), true, module);
+    Module {
+        docs: String::new(),
+        items: Vec::new(),
+        inner: crates.into_iter().map(named).collect(),
+        several: true,
+    }
+}
+
 fn read_file(file: &Path, folder: &Path) -> Module {
     let text = fs::read_to_string(file)
         .unwrap_or_else(|error| panic!("cannot read {}: {error}", file.display()));
@@ -94,7 +107,12 @@ fn module(docs: String, items: Vec<Item>, find: &dyn Fn(&str) -> Module) -> Modu
         };
         inner.push((name, is_public(&found.vis), content));
     }
-    Module { docs, items, inner }
+    Module {
+        docs,
+        items,
+        inner,
+        several: false,
+    }
 }
 
 /// Not for tests only, and not hidden.
@@ -350,6 +368,10 @@ impl<'a> Collector<'a> {
         })
     }
 
+    fn is_crate(&self, name: &str) -> bool {
+        self.root.several && self.root.inner.iter().any(|(known, ..)| known == name)
+    }
+
     /// Where the item is written that is called `path` in the module at `at`.
     fn resolve(&self, at: &[String], path: &[String], depth: usize) -> Option<Home> {
         // `use` declarations may go round in a circle.
@@ -360,7 +382,8 @@ impl<'a> Collector<'a> {
         let mut at = at.to_vec();
         for (number, folder) in folders.iter().enumerate() {
             match folder.as_str() {
-                "crate" => at.clear(),
+                "crate" => at.truncate(usize::from(self.root.several)),
+                _ if number == 0 && self.is_crate(folder) => at = vec![folder.clone()],
                 "self" => {}
                 "super" => drop(at.pop()?),
                 _ if number == 0 && self.find(&joined(&at, folder)).is_none() => {

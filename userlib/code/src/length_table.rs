@@ -370,7 +370,7 @@ fn modrm_len(window: &Window, at: usize) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Class;
+    use crate::forbid::Class;
     use iced_x86::{Decoder, DecoderOptions, OpKind};
 
     /// What iced-x86 makes of the window, in the same terms.
@@ -381,7 +381,7 @@ mod tests {
             return None;
         }
         let len = instruction.len();
-        let target = crate::cast::to_i64(instruction.near_branch_target());
+        let target = crate::num::to_i64(instruction.near_branch_target());
         let near = instruction.op0_kind() == OpKind::NearBranch64;
         let displacement = near.then(|| i32::try_from(target - len as i64).unwrap());
         Some(Plain { len, displacement })

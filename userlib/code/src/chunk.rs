@@ -3,11 +3,10 @@
 //! Code that may be published, as a type: the bytes cannot be reached for
 //! writing, and there is no other safe way to make one than to validate.
 
+use crate::align::Align;
 use crate::bitmap::Bitmap;
-use crate::fault::ValidationError;
-use crate::layout::Align;
-use crate::scan::Outside;
-use crate::validate::{checked_data, in_data};
+use crate::data::{checked_data, in_data};
+use crate::error::ValidationError;
 use std::ops::Range;
 
 /// One chunk of code that passed [`validate`](crate::validate), and the only
@@ -41,6 +40,15 @@ use std::ops::Range;
 pub struct Validated {
     parts: Parts,
     align: Align,
+}
+
+/// A direct branch that leaves its chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outside {
+    /// Where the branch begins, in bytes from the start of the chunk.
+    pub at: usize,
+    /// Where it goes, in bytes from the start of the chunk: negative if before.
+    pub target: i64,
 }
 
 /// What validation has found out about a chunk.
@@ -120,7 +128,7 @@ impl Validated {
     }
 
     /// Whether some of the bytes are data. Such a chunk is published in a more
-    /// expensive way (see [`JitFd::append`](crate::JitFd::append)), because a
+    /// expensive way (see `JitFd::append`), because a
     /// load, unlike a jump, cannot find out that it read an old page.
     #[must_use]
     pub fn holds_data(&self) -> bool {
@@ -138,7 +146,9 @@ impl Validated {
     }
 
     /// Whether `offset` is a byte of an instruction, but not its first.
-    pub(crate) fn is_inside_instruction(&self, offset: usize) -> bool {
+    #[doc(hidden)]
+    #[must_use]
+    pub fn is_inside_instruction(&self, offset: usize) -> bool {
         let inside = offset < self.len() && !in_data(&self.parts.data, offset);
         inside && !self.is_boundary(offset)
     }
@@ -155,7 +165,9 @@ impl Validated {
     }
 
     /// The entries among the 64 bytes from `offset` on, as bits.
-    pub(crate) fn entries_at(&self, offset: usize) -> u64 {
+    #[doc(hidden)]
+    #[must_use]
+    pub fn entries_at(&self, offset: usize) -> u64 {
         let known = self.parts.entries.as_ref().or(self.parts.starts.as_ref());
         known.map_or_else(
             || {
@@ -169,7 +181,9 @@ impl Validated {
 
     /// Whether the chunk has to start with a line of 64 bytes wherever it is
     /// put: [`Options::within_lines`](crate::Options::within_lines) was asked for.
-    pub(crate) const fn within_lines(&self) -> bool {
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn within_lines(&self) -> bool {
         self.parts.within_lines
     }
 
@@ -182,14 +196,14 @@ impl Validated {
         &self.parts.lock_skips
     }
 
-    /// The alignment at which [`append`](crate::JitFd::append) puts the chunk;
+    /// The alignment at which `JitFd::append` puts the chunk;
     /// 16 bytes unless set.
     #[must_use]
     pub const fn align(&self) -> Align {
         self.align
     }
 
-    /// Sets the alignment at which [`append`](crate::JitFd::append) puts the
+    /// Sets the alignment at which `JitFd::append` puts the
     /// chunk. It stays at least 64 bytes if
     /// [`Options::within_lines`](crate::Options::within_lines) was asked for.
     ///
@@ -207,7 +221,9 @@ impl Validated {
     }
 
     /// The direct branches that leave the chunk.
-    pub(crate) fn outside(&self) -> &[Outside] {
+    #[doc(hidden)]
+    #[must_use]
+    pub fn outside(&self) -> &[Outside] {
         &self.parts.outside
     }
 }

@@ -5,7 +5,7 @@
 
 mod support;
 
-use jitfd::{LockSkips, Options, Reason, Validator, validate};
+use jitfd_code::{LockSkips, Options, Reason, Validator, validate};
 use proptest::{collection::vec, prelude::*};
 use std::ops::Range;
 use support::{Verdict, judge, text_of};

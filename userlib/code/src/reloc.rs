@@ -61,7 +61,7 @@ pub enum RelocKind {
     /// jumps there and changes `r11`. For that the addend must be -4. Room for stubs
     /// lies behind the last item and is no part of it; a stub is there only if a branch
     /// goes by it:
-    /// [`lookup`](super::CodeSpace::lookup) does not find them.
+    /// `CodeSpace::lookup` does not find them.
     Call32,
     /// The distance from the field, 8 bits.
     Rel8,
@@ -114,9 +114,23 @@ pub enum Target {
     /// An address that is known already: of published code, of a function or of
     /// a variable of the program.
     Address(usize),
-    /// The start of an item of the same [`Image`](super::Image), by the number
-    /// that [`Image::add`](super::Image::add) has returned.
+    /// The start of an item of the same `Image`, by the number
+    /// that `Image::add` has returned.
     Item(usize),
+}
+
+impl Target {
+    /// The number of the item.
+    ///
+    /// # Errors
+    /// The address, if it is none.
+    #[doc(hidden)]
+    pub const fn item(self) -> Result<usize, usize> {
+        match self {
+            Self::Item(number) => Ok(number),
+            Self::Address(address) => Err(address),
+        }
+    }
 }
 
 /// One place in an item that depends on addresses.
@@ -129,10 +143,15 @@ pub enum Target {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reloc {
-    pub(super) at: usize,
-    pub(super) kind: RelocKind,
-    pub(super) target: Target,
-    pub(super) addend: i64,
+    // For the images of the crate `jitfd`.
+    #[doc(hidden)]
+    pub at: usize,
+    #[doc(hidden)]
+    pub kind: RelocKind,
+    #[doc(hidden)]
+    pub target: Target,
+    #[doc(hidden)]
+    pub addend: i64,
 }
 
 impl Reloc {
@@ -216,6 +235,20 @@ pub enum RelocReason {
     NoItem(usize),
 }
 
+impl RelocError {
+    /// What is wrong with `reloc` of the item with this name.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn new(item: String, reloc: &Reloc, reason: RelocReason) -> Self {
+        Self {
+            item,
+            at: reloc.at,
+            kind: reloc.kind,
+            reason,
+        }
+    }
+}
+
 impl fmt::Display for RelocError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { item, at, kind, .. } = self;
@@ -242,13 +275,13 @@ impl std::error::Error for RelocError {}
 
 /// The bytes of a field of `kind` at address `field` for the target at `target`;
 /// only the first [`width`](RelocKind::width) count. `None` if it is too far.
-pub(super) fn resolve(kind: RelocKind, target: i128, field: usize) -> Option<[u8; 16]> {
+pub fn resolve(kind: RelocKind, target: i128, field: usize) -> Option<[u8; 16]> {
     let (value, least, greatest) = kind.value(target, field as i128);
     (least <= value && value <= greatest).then(|| value.to_le_bytes())
 }
 
 /// `mov r11, target; jmp r11`: how code goes to an address that is too far.
-pub(super) fn stub(target: usize) -> [u8; STUB] {
+pub fn stub(target: usize) -> [u8; STUB] {
     let mut code = [0xcc; STUB];
     code[..2].copy_from_slice(&[0x49, 0xbb]);
     code[2..10].copy_from_slice(&target.to_le_bytes());
@@ -257,7 +290,7 @@ pub(super) fn stub(target: usize) -> [u8; STUB] {
 }
 
 /// The length of a stub in bytes; the last are trap bytes.
-pub(super) const STUB: usize = 16;
+pub const STUB: usize = 16;
 
 #[cfg(test)]
 mod tests {

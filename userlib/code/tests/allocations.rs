@@ -3,7 +3,7 @@
 //! Validation allocates a fixed number of times per chunk, however many
 //! instructions that has. Alone in its program: the allocator counts for all.
 
-use jitfd::{Class, Options, validate};
+use jitfd_code::{Class, Options, validate};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -6,7 +6,7 @@
 const _: () = assert!(usize::BITS == u64::BITS);
 
 /// A size or address as the ABI wants it.
-pub(crate) const fn to_u64(value: usize) -> u64 {
+pub const fn to_u64(value: usize) -> u64 {
     value as u64
 }
 
@@ -15,12 +15,12 @@ pub(crate) const fn to_u64(value: usize) -> u64 {
     clippy::cast_possible_truncation,
     reason = "both have 64 bits, asserted above"
 )]
-pub(crate) const fn to_usize(value: u64) -> usize {
+pub const fn to_usize(value: u64) -> usize {
     value as usize
 }
 
 /// A wrapped difference of offsets as the signed number that it stands for.
 #[expect(clippy::cast_possible_wrap, reason = "this is what it is for")]
-pub(crate) const fn to_i64(value: u64) -> i64 {
+pub const fn to_i64(value: u64) -> i64 {
     value as i64
 }

@@ -2,14 +2,14 @@
 
 //! What a chunk must be to become [`Validated`].
 
-use crate::abi;
 use crate::bitmap::Bitmap;
-use crate::cast::to_u64;
-use crate::fault::{LONGEST, Reason, ValidationError};
-pub use crate::options::{LockSkips, Options};
+use crate::chunk::{Parts, Validated};
+use crate::data::{check_len, checked_data, in_data};
+use crate::error::{LONGEST, Reason, ValidationError};
 use crate::parallel;
-use crate::scan::{Job, Scan, find_branch, no_memory, pushed};
-use crate::validated::{Parts, Validated};
+use crate::pushed::pushed;
+use crate::rules::{LockSkips, Options};
+use crate::sweep::{Job, Sweep, find_branch};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -47,13 +47,7 @@ impl Validator {
     /// assert_eq!(error.reason(), &Reason::TooLong { len: usize::MAX });
     /// ```
     pub fn check_len(len: usize) -> Result<(), ValidationError> {
-        match len {
-            0 => Err(ValidationError::whole(Reason::Empty)),
-            _ if to_u64(len) > abi::MAX_CODE => {
-                Err(ValidationError::whole(Reason::TooLong { len }))
-            }
-            _ => Ok(()),
-        }
+        check_len(len)
     }
 
     /// Checks a copy of `code`. See [`validate`].
@@ -119,7 +113,7 @@ impl Validator {
 /// [`Options`] can tighten that: declared entries, `endbr64`, forbidden
 /// instructions, lines of 64 bytes.
 ///
-/// Branches that leave the chunk pass here; a [`JitFd`](crate::JitFd) checks
+/// Branches that leave the chunk pass here; a `JitFd` checks
 /// those that stay in its region. Indirect branches and returns are not
 /// checked, nor is what an instruction does.
 ///
@@ -152,9 +146,10 @@ pub fn validate(code: &[u8], options: &Options) -> Result<Validated, ValidationE
 
 /// A vector that takes a copy of `len` bytes of code without getting more memory.
 fn room_for(len: usize) -> Result<Vec<u8>, ValidationError> {
-    Validator::check_len(len)?;
+    check_len(len)?;
     let mut copy = Vec::new();
-    copy.try_reserve_exact(len).map_err(|_| no_memory())?;
+    copy.try_reserve_exact(len)
+        .map_err(|_| ValidationError::no_memory())?;
     Ok(copy)
 }
 
@@ -163,19 +158,19 @@ fn check(code: Vec<u8>, options: &Options) -> Result<Validated, ValidationError>
     let job = Job {
         chunk: &code,
         data: &data,
-        rules: &options.rules,
+        rules: &options.each,
     };
-    let scan = parallel::scan(job, options.threads)?;
-    let lock_skips = check_targets(&code, &data, &scan, options.lock_skips)?;
-    let entries = check_entries(&code, &scan.starts, options)?;
+    let sweep = parallel::sweep(job, options.threads)?;
+    let lock_skips = check_targets(&code, &data, &sweep, options.lock_skips)?;
+    let entries = check_entries(&code, &sweep.starts, options)?;
     Ok(Validated::from_parts(Parts {
         code,
         data,
-        starts: Some(scan.starts),
+        starts: Some(sweep.starts),
         entries,
-        outside: scan.outside,
+        outside: sweep.outside,
         lock_skips,
-        within_lines: options.rules.within_lines,
+        within_lines: options.each.within_lines,
     }))
 }
 
@@ -192,7 +187,7 @@ fn check_entries(
         (Some(entries), true) if !entries.is_empty() => &entries[..],
         (_, true) => &[0],
     };
-    let mut bits = Bitmap::new(code.len()).ok_or_else(no_memory)?;
+    let mut bits = Bitmap::new(code.len()).ok_or_else(ValidationError::no_memory)?;
     for &entry in entries {
         check_entry(code, starts, entry, options.endbr64)?;
         bits.set(entry);
@@ -218,58 +213,24 @@ fn check_entry(
 
 const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 
-/// Checks the length of a chunk and its data ranges; returns these in
-/// ascending order, those that touch or overlap as one.
-pub(crate) fn checked_data(
-    ranges: &[Range<usize>],
-    len: usize,
-) -> Result<Vec<Range<usize>>, ValidationError> {
-    Validator::check_len(len)?;
-    if let Some(range) = ranges
-        .iter()
-        .find(|range| range.is_empty() || range.end > len)
-    {
-        return Err(ValidationError::whole(Reason::DataRange {
-            range: range.clone(),
-        }));
-    }
-    let mut copy = Vec::new();
-    copy.try_reserve_exact(ranges.len())
-        .map_err(|_| no_memory())?;
-    copy.extend_from_slice(ranges);
-    Ok(merged(copy))
-}
-
-fn merged(mut sorted: Vec<Range<usize>>) -> Vec<Range<usize>> {
-    sorted.sort_unstable_by_key(|range| range.start);
-    sorted.dedup_by(|next, kept| {
-        let touches = next.start <= kept.end;
-        if touches {
-            kept.end = kept.end.max(next.end);
-        }
-        touches
-    });
-    sorted
-}
-
 /// Judges every target that is not the start of an instruction. Returns those
 /// that are tolerated.
 fn check_targets(
     code: &[u8],
     data: &[Range<usize>],
-    scan: &Scan,
+    sweep: &Sweep,
     rule: LockSkips,
 ) -> Result<Vec<usize>, ValidationError> {
     let mut tolerated = Vec::new();
-    for target in scan.targets.missing_in(&scan.starts) {
-        match judge(code, data, &scan.starts, target) {
+    for target in sweep.targets.missing_in(&sweep.starts) {
+        match judge(code, data, &sweep.starts, target) {
             Reason::SkipsLock { .. } if rule == LockSkips::Tolerate => {
                 if !pushed(&mut tolerated, target) {
-                    return Err(no_memory());
+                    return Err(ValidationError::no_memory());
                 }
             }
             reason => {
-                let branch = find_branch(code, &scan.starts, target).unwrap_or(target);
+                let branch = find_branch(code, &sweep.starts, target).unwrap_or(target);
                 return Err(ValidationError::at(code, branch, reason));
             }
         }
@@ -291,10 +252,4 @@ fn judge(code: &[u8], data: &[Range<usize>], starts: &Bitmap, target: usize) -> 
 
 /// The `lock` prefix. Without it the rest of a valid instruction is a valid
 /// instruction of the same end.
-pub(crate) const LOCK: u8 = 0xf0;
-
-/// Whether `at` is inside one of the ascending `data` ranges.
-pub(crate) fn in_data(data: &[Range<usize>], at: usize) -> bool {
-    let next = data.partition_point(|range| range.end <= at);
-    data.get(next).is_some_and(|range| range.contains(&at))
-}
+pub const LOCK: u8 = 0xf0;

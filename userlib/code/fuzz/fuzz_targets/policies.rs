@@ -4,7 +4,7 @@
 //! it was.
 #![no_main]
 
-use jitfd::{Class, LockSkips, Options, Reason, validate};
+use jitfd_code::{Class, LockSkips, Options, Reason, validate};
 use libfuzzer_sys::fuzz_target;
 
 #[derive(arbitrary::Arbitrary, Debug)]

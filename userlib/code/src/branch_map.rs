@@ -16,7 +16,7 @@
 //! after it has succeeded.
 
 use crate::bitmap::Ones;
-use crate::validated::Validated;
+use crate::chunk::Validated;
 use std::fmt;
 
 /// A branch between two chunks of a region does not go to the start of an
@@ -79,9 +79,11 @@ impl std::error::Error for BoundaryError {}
 
 /// A chunk and the offset in the region that it gets.
 #[derive(Clone, Copy)]
-pub(crate) struct Placed<'a> {
-    pub(crate) offset: usize,
-    pub(crate) chunk: &'a Validated,
+pub struct Placed<'a> {
+    /// In bytes from the start of the region.
+    pub offset: usize,
+    /// The chunk.
+    pub chunk: &'a Validated,
 }
 
 impl Placed<'_> {
@@ -113,23 +115,23 @@ struct Word {
 type Block = Box<[Word; WORDS]>;
 
 /// The map of one region.
-pub(crate) struct BoundaryMap {
+pub struct BranchMap {
     capacity: usize,
     blocks: Vec<Option<Block>>,
 }
 
-impl fmt::Debug for BoundaryMap {
+impl fmt::Debug for BranchMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let used = self.blocks.iter().flatten().count();
-        f.debug_struct("BoundaryMap")
+        f.debug_struct("BranchMap")
             .field("blocks", &used)
             .finish_non_exhaustive()
     }
 }
 
-impl BoundaryMap {
+impl BranchMap {
     /// The map of an empty region of `capacity` bytes.
-    pub(crate) const fn new(capacity: usize) -> Self {
+    pub const fn new(capacity: usize) -> Self {
         Self {
             capacity,
             blocks: Vec::new(),
@@ -137,7 +139,10 @@ impl BoundaryMap {
     }
 
     /// Whether `batch` may be published as it is placed.
-    pub(crate) fn check(&self, batch: &[Placed<'_>]) -> Result<(), BoundaryError> {
+    ///
+    /// # Errors
+    /// [`BoundaryError`] if not.
+    pub fn check(&self, batch: &[Placed<'_>]) -> Result<(), BoundaryError> {
         batch.iter().try_for_each(|placed| {
             self.check_expected(placed)?;
             self.check_branches(batch, placed)
@@ -146,7 +151,7 @@ impl BoundaryMap {
 
     /// Gets the memory that [`note`](Self::note) needs for `batch`, so that this can't
     /// fail any more; returns whether there was enough.
-    pub(crate) fn make_room(&mut self, batch: &[Placed<'_>]) -> bool {
+    pub fn make_room(&mut self, batch: &[Placed<'_>]) -> bool {
         let capacity = self.capacity;
         let ends = batch
             .iter()
@@ -179,7 +184,7 @@ impl BoundaryMap {
 
     /// Notes that `batch`, which was checked and for which there is room, is
     /// published.
-    pub(crate) fn note(&mut self, batch: &[Placed<'_>]) {
+    pub fn note(&mut self, batch: &[Placed<'_>]) {
         for placed in batch {
             self.cover(placed);
         }
@@ -313,14 +318,14 @@ mod tests {
         chunk(&code)
     }
 
-    fn publish(map: &mut BoundaryMap, batch: &[(usize, &Validated)]) -> Result<(), BoundaryError> {
+    fn publish(map: &mut BranchMap, batch: &[(usize, &Validated)]) -> Result<(), BoundaryError> {
         let batch: Vec<_> = batch
             .iter()
             .map(|&(offset, chunk)| Placed { offset, chunk })
             .collect();
         map.check(&batch)?;
         assert!(map.make_room(&batch));
-        let blocks = |map: &BoundaryMap| map.blocks.iter().flatten().count();
+        let blocks = |map: &BranchMap| map.blocks.iter().flatten().count();
         let before = (blocks(map), map.blocks.len());
         map.note(&batch);
         assert_eq!(
@@ -333,7 +338,7 @@ mod tests {
 
     #[test]
     fn backward_branches_go_to_instructions() {
-        let mut map = BoundaryMap::new(CAPACITY);
+        let mut map = BranchMap::new(CAPACITY);
         publish(&mut map, &[(64, &jump(1 << 20))]).unwrap();
         for (target, good) in [(64, true), (65, false), (69, true), (73, false)] {
             let result = publish(&mut map, &[(100, &jump(target - 105))]);
@@ -348,7 +353,7 @@ mod tests {
 
     #[test]
     fn forward_branches_are_checked_when_their_target_comes() {
-        let mut map = BoundaryMap::new(CAPACITY);
+        let mut map = BranchMap::new(CAPACITY);
         publish(&mut map, &[(0, &jump(200 - 5))]).unwrap();
         let wrong = publish(&mut map, &[(198, &jump(1 << 20))]);
         assert_eq!(wrong, Err(BoundaryError::Expected { target: 200 }));
@@ -358,10 +363,10 @@ mod tests {
     #[test]
     fn chunks_of_one_batch_know_each_other() {
         let (first, last) = (jump(64 - 5), jump(-69));
-        let mut map = BoundaryMap::new(CAPACITY);
+        let mut map = BranchMap::new(CAPACITY);
         publish(&mut map, &[(0, &first), (64, &last)]).unwrap();
         let into = jump(66 - 5);
-        let mut map = BoundaryMap::new(CAPACITY);
+        let mut map = BranchMap::new(CAPACITY);
         let result = publish(&mut map, &[(0, &into), (64, &last)]);
         assert_eq!(
             result,
@@ -376,7 +381,7 @@ mod tests {
     fn declared_entries_are_the_only_ones() {
         let options = Options::new().entry(0);
         let callee = validate(&[0x90, 0x90, 0xc3], &options).unwrap();
-        let mut map = BoundaryMap::new(CAPACITY);
+        let mut map = BranchMap::new(CAPACITY);
         publish(&mut map, &[(64, &callee)]).unwrap();
         for (target, good) in [(64, true), (65, false), (66, false)] {
             let result = publish(&mut map, &[(100, &jump(target - 105))]);
@@ -384,10 +389,10 @@ mod tests {
         }
         let (first, last) = (jump(64 - 5), jump(65 - 5));
         for (jump, good) in [(&first, true), (&last, false)] {
-            let mut map = BoundaryMap::new(CAPACITY);
+            let mut map = BranchMap::new(CAPACITY);
             let batch = [(0, jump), (64, &callee)];
             assert_eq!(publish(&mut map, &batch).is_ok(), good);
-            let mut map = BoundaryMap::new(CAPACITY);
+            let mut map = BranchMap::new(CAPACITY);
             publish(&mut map, &batch[..1]).unwrap();
             assert_eq!(publish(&mut map, &batch[1..]).is_ok(), good);
         }
@@ -395,7 +400,7 @@ mod tests {
 
     #[test]
     fn a_refused_batch_leaves_no_trace() {
-        let mut map = BoundaryMap::new(CAPACITY);
+        let mut map = BranchMap::new(CAPACITY);
         publish(&mut map, &[(64, &jump(1 << 20))]).unwrap();
         let (pending, wrong) = (jump(5000), jump(65 - 205));
         assert!(publish(&mut map, &[(100, &pending), (200, &wrong)]).is_err());
@@ -405,7 +410,7 @@ mod tests {
 
     #[test]
     fn branches_out_of_the_region_are_not_its_business() {
-        let mut map = BoundaryMap::new(CAPACITY);
+        let mut map = BranchMap::new(CAPACITY);
         publish(&mut map, &[(0, &jump(-1000)), (64, &jump(i32::MAX))]).unwrap();
     }
 
@@ -462,7 +467,7 @@ mod tests {
         fn the_map_is_its_shadow(
             steps in prop::collection::vec((0_usize..6, -400_i32..400), 1..60),
         ) {
-            let (mut map, mut shadow) = (BoundaryMap::new(CAPACITY), Shadow::default());
+            let (mut map, mut shadow) = (BranchMap::new(CAPACITY), Shadow::default());
             // Across the border of two blocks.
             let mut offset = 65_536 - 300;
             for (gap, distance) in steps {

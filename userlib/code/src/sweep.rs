@@ -8,22 +8,16 @@
 //! The pass allocates two bitmaps and nothing per instruction; only branches
 //! that leave the section are listed.
 
+use crate::align::LINE;
 use crate::bitmap::Bitmap;
-use crate::cast::{to_i64, to_u64, to_usize};
-use crate::fault::{LONGEST, Reason, ValidationError};
-use crate::options::{LINE, Rules};
-use crate::plain::{Plain, plain};
+use crate::chunk::Outside;
+use crate::error::{LONGEST, Reason, ValidationError};
+use crate::length_table::{Plain, plain};
+use crate::num::{to_i64, to_u64, to_usize};
+use crate::pushed::pushed;
+use crate::rules::EachInstruction;
 use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, Instruction, OpKind};
 use std::ops::Range;
-
-/// A direct branch that leaves its chunk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Outside {
-    /// Where the branch begins, in bytes from the start of the chunk.
-    pub(crate) at: usize,
-    /// Where it goes, in bytes from the start of the chunk: negative if before.
-    pub(crate) target: i64,
-}
 
 /// What is to be checked.
 #[derive(Clone, Copy)]
@@ -31,14 +25,14 @@ pub(crate) struct Job<'a> {
     pub(crate) chunk: &'a [u8],
     /// Ascending, not empty, not touching, inside the chunk.
     pub(crate) data: &'a [Range<usize>],
-    pub(crate) rules: &'a Rules,
+    pub(crate) rules: &'a EachInstruction,
 }
 
 /// What the pass has found in a section of a chunk.
 #[derive(Debug)]
-pub(crate) struct Scan {
+pub(crate) struct Sweep {
     /// What the bitmaps begin with, in bytes from the start of the chunk: 0 if
-    /// all of it was scanned, else a multiple of 64.
+    /// all of it was swept, else a multiple of 64.
     pub(crate) base: usize,
     /// How many bytes they stand for.
     span: u64,
@@ -47,7 +41,7 @@ pub(crate) struct Scan {
     /// Where direct branches inside the section go.
     pub(crate) targets: Bitmap,
     /// Where direct branches to the rest of the chunk go. Empty if all of it
-    /// was scanned.
+    /// was swept.
     pub(crate) far: Vec<usize>,
     /// The direct branches out of the chunk, in ascending order.
     pub(crate) outside: Vec<Outside>,
@@ -55,13 +49,15 @@ pub(crate) struct Scan {
     starved: bool,
 }
 
-impl Scan {
+impl Sweep {
     /// Decodes all of the chunk but its data.
     pub(crate) fn new(job: Job<'_>) -> Result<Self, ValidationError> {
         let all = 0..job.chunk.len();
-        let mut scan = Self::empty(0, job.chunk.len()).ok_or_else(no_memory)?;
-        scan.section(job, all)?;
-        Some(scan).filter(Self::is_whole).ok_or_else(no_memory)
+        let mut sweep = Self::empty(0, job.chunk.len()).ok_or_else(ValidationError::no_memory)?;
+        sweep.section(job, all)?;
+        Some(sweep)
+            .filter(Self::is_whole)
+            .ok_or_else(ValidationError::no_memory)
     }
 
     /// Nothing found, with room for the bits of `base..end`; `None` if there is no
@@ -173,20 +169,6 @@ impl Scan {
     }
 }
 
-/// Adds to a list that may have as many elements as the chunk has branches;
-/// returns whether there was memory for it.
-pub(crate) fn pushed<T>(list: &mut Vec<T>, element: T) -> bool {
-    let room = list.try_reserve(1).is_ok();
-    if room {
-        list.push(element);
-    }
-    room
-}
-
-pub(crate) fn no_memory() -> ValidationError {
-    ValidationError::whole(Reason::NoMemory)
-}
-
 /// The full decoder, for what is not plain.
 struct Full<'a> {
     job: Job<'a>,
@@ -261,7 +243,7 @@ fn is_direct_branch(instruction: &Instruction) -> bool {
 /// Whether `instruction`, of these bytes, is a near branch, call or return with a 66
 /// prefix that counts. AMD processors then take a displacement, an operand or a
 /// return address of 16 bits, unless REX.W overrules it.
-pub(crate) fn is_vendor_dependent(instruction: &Instruction, bytes: &[u8]) -> bool {
+pub fn is_vendor_dependent(instruction: &Instruction, bytes: &[u8]) -> bool {
     let near = matches!(
         instruction.code(),
         Code::Jmp_rm64 | Code::Call_rm64 | Code::Retnq | Code::Retnq_imm16

@@ -2,10 +2,8 @@
 
 //! What an author may ask of validation, and what holds if nothing is asked.
 
-use crate::error::Error;
-use crate::fault::ValidationError;
-use crate::policy::{Class, Forbidden};
-use crate::scan::no_memory;
+use crate::error::{Error, ValidationError};
+use crate::forbid::{Class, Forbidden};
 use std::ops::Range;
 
 /// What to do with a direct branch that goes behind the `lock` prefix of an
@@ -54,21 +52,18 @@ pub struct Options {
     /// `None` if every instruction is one.
     pub(crate) entries: Option<Vec<usize>>,
     pub(crate) endbr64: bool,
-    pub(crate) rules: Rules,
+    pub(crate) each: EachInstruction,
     /// `None` for as many as the process may use.
     pub(crate) threads: Option<usize>,
 }
 
 /// What each single instruction has to follow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Rules {
+pub(crate) struct EachInstruction {
     pub(crate) forbidden: Forbidden,
-    /// Whether none may cross a [`LINE`].
+    /// Whether none may cross a line of 64 bytes.
     pub(crate) within_lines: bool,
 }
-
-/// The bytes that a CPU fetches by one translation: a cache line.
-pub(crate) const LINE: usize = 64;
 
 impl Options {
     /// No data, and branches behind a `lock` prefix are refused. Everything else
@@ -80,7 +75,7 @@ impl Options {
             data: Vec::new(),
             entries: None,
             endbr64: false,
-            rules: Rules {
+            each: EachInstruction {
                 forbidden: Forbidden::NOTHING,
                 within_lines: false,
             },
@@ -129,7 +124,7 @@ impl Options {
             let all = self.entries.get_or_insert_default();
             room &= all.try_reserve(entries).is_ok();
         }
-        room.then_some(self).ok_or_else(no_memory)
+        room.then_some(self).ok_or_else(ValidationError::no_memory)
     }
 
     /// Declares that the instruction at `offset`, in bytes from the start of the
@@ -192,7 +187,7 @@ impl Options {
     /// ```
     #[must_use]
     pub const fn forbid(mut self, class: Class) -> Self {
-        self.rules.forbidden.class(class);
+        self.each.forbidden.class(class);
         self
     }
 
@@ -215,8 +210,9 @@ impl Options {
     /// # }
     /// ```
     pub fn forbid_mnemonic(mut self, name: &str) -> Result<Self, Error> {
-        self.rules.forbidden.name(name)?;
-        Ok(self)
+        let known = self.each.forbidden.name(name);
+        let unknown = Error::Argument("no instruction has this mnemonic");
+        known.then_some(self).ok_or(unknown)
     }
 
     /// Requires that no instruction crosses a border of 64 bytes, so that one
@@ -235,7 +231,7 @@ impl Options {
     /// ```
     #[must_use]
     pub const fn within_lines(mut self) -> Self {
-        self.rules.within_lines = true;
+        self.each.within_lines = true;
         self
     }
 
@@ -253,5 +249,58 @@ impl Options {
     pub const fn threads(mut self, most: usize) -> Self {
         self.threads = Some(most);
         self
+    }
+
+    /// Whether no instruction may cross a line.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn keeps_within_lines(&self) -> bool {
+        self.each.within_lines
+    }
+
+    /// Whether only declared entries may be entered.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn has_entries(&self) -> bool {
+        self.entries.is_some()
+    }
+
+    /// Declares `count` further data ranges.
+    ///
+    /// # Errors
+    /// [`Reason::NoMemory`](crate::Reason::NoMemory).
+    #[doc(hidden)]
+    pub fn add_data(
+        &mut self,
+        count: usize,
+        ranges: impl Iterator<Item = Range<usize>>,
+    ) -> Result<(), ValidationError> {
+        let room = self.data.try_reserve(count);
+        room.map_err(|_| ValidationError::no_memory())?;
+        self.data.extend(ranges.take(count));
+        Ok(())
+    }
+
+    /// Declares `starts`, of which there are at most `count`, as further entries: if
+    /// entries are asked for at all.
+    ///
+    /// # Errors
+    /// [`Reason::NoMemory`](crate::Reason::NoMemory).
+    #[doc(hidden)]
+    pub fn add_starts(
+        &mut self,
+        count: usize,
+        starts: impl Iterator<Item = usize>,
+    ) -> Result<(), ValidationError> {
+        if self.entries.is_none() && !self.endbr64 {
+            return Ok(());
+        }
+        let entries = self.entries.get_or_insert_default();
+        let room = entries.try_reserve(count);
+        room.map_err(|_| ValidationError::no_memory())?;
+        entries.extend(starts.take(count));
+        // Without any, that would be asked of the first byte, which is data.
+        self.endbr64 &= !entries.is_empty();
+        Ok(())
     }
 }

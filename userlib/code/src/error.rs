@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! Why a chunk was refused: the reason, the place, and the text a compiler
-//! author reads.
+//! author reads. And what else can be wrong with what this crate is given.
 
-use crate::policy::Class;
+use crate::forbid::Class;
 use iced_x86::{Decoder, DecoderOptions, FastFormatter};
 use std::{fmt, ops::Range};
 
@@ -112,7 +112,9 @@ pub(crate) const LONGEST: usize = 15;
 
 impl ValidationError {
     /// A fault of the chunk as a whole.
-    pub(crate) fn whole(reason: Reason) -> Self {
+    #[doc(hidden)]
+    #[must_use]
+    pub fn whole(reason: Reason) -> Self {
         Self {
             offset: 0,
             bytes: Vec::new(),
@@ -121,8 +123,17 @@ impl ValidationError {
         }
     }
 
+    /// There is no memory for the check.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn no_memory() -> Self {
+        Self::whole(Reason::NoMemory)
+    }
+
     /// A fault of the instruction at `offset`.
-    pub(crate) fn at(chunk: &[u8], offset: usize, reason: Reason) -> Self {
+    #[doc(hidden)]
+    #[must_use]
+    pub fn at(chunk: &[u8], offset: usize, reason: Reason) -> Self {
         let rest = chunk.get(offset..).unwrap_or_default();
         let rest = rest.get(..LONGEST).unwrap_or(rest);
         let (len, disassembly) = disassemble(rest, offset);
@@ -164,7 +175,9 @@ impl ValidationError {
     }
 
     /// Whether it says nothing about the code.
-    pub(crate) const fn is_no_memory(&self) -> bool {
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn is_no_memory(&self) -> bool {
         matches!(self.reason, Reason::NoMemory)
     }
 
@@ -193,7 +206,7 @@ impl ValidationError {
 
 /// Length and text of the first instruction of `bytes`.
 fn disassemble(bytes: &[u8], offset: usize) -> (usize, String) {
-    let ip = crate::cast::to_u64(offset);
+    let ip = crate::num::to_u64(offset);
     let mut decoder = Decoder::with_ip(64, bytes, ip, DecoderOptions::NONE);
     let instruction = decoder.decode();
     let mut text = String::new();
@@ -262,3 +275,49 @@ impl fmt::Display for ValidationError {
 }
 
 impl std::error::Error for ValidationError {}
+
+/// What can go wrong in this crate.
+///
+/// ```
+/// use jitfd_code::{Align, Error};
+///
+/// match Align::new(48) {
+///     Err(Error::Argument(text)) => println!("{text}"),
+///     other => panic!("48 is no power of two: {other:?}"),
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// The code was refused.
+    Validation(ValidationError),
+    /// An argument was refused; says which.
+    Argument(&'static str),
+    /// The allocator has no memory.
+    NoMemory,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Validation(error) => write!(f, "{error}"),
+            Self::Argument(text) => f.write_str(text),
+            Self::NoMemory => f.write_str("there is no memory for it; free some, or ask for less"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Validation(error) => Some(error),
+            Self::Argument(_) | Self::NoMemory => None,
+        }
+    }
+}
+
+impl From<ValidationError> for Error {
+    fn from(error: ValidationError) -> Self {
+        Self::Validation(error)
+    }
+}

@@ -4,10 +4,10 @@
 //! and the tolerated branches.
 #![no_main]
 
-#[path = "../../jitfd/tests/support/mod.rs"]
+#[path = "../../tests/support/mod.rs"]
 mod support;
 
-use jitfd::{LockSkips, Options, validate};
+use jitfd_code::{LockSkips, Options, validate};
 use libfuzzer_sys::fuzz_target;
 use support::{Verdict, judge};
 

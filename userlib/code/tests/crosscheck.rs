@@ -14,7 +14,7 @@
 mod support;
 
 use iced_x86::{Code, DecoderOptions, Instruction};
-use jitfd::{LockSkips, Options, Reason, Validator, validate};
+use jitfd_code::{LockSkips, Options, Reason, Validator, validate};
 use std::collections::BTreeMap;
 use support::{length, programs, text_of};
 use yaxpeax_arch::LengthedInstruction;

@@ -2,78 +2,12 @@
 
 //! Where chunks come to lie, and how they must be published. Pure.
 
-use crate::abi;
-use crate::error::Error;
-use crate::options::LINE;
-use crate::validated::Validated;
-
-/// An alignment: a power of two from 1 byte to a page.
-///
-/// ```
-/// use jitfd::Align;
-///
-/// assert_eq!(Align::new(32).unwrap().bytes(), 32);
-/// assert!(Align::new(48).is_err());
-/// let named = [Align::NONE, Align::FUNCTION, Align::LINE, Align::PAGE];
-/// assert_eq!(named.map(Align::bytes), [1, 16, 64, 4096]);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Align(u32);
-
-impl Align {
-    /// No alignment.
-    pub const NONE: Self = Self(0);
-    /// 16 bytes: what compilers give functions.
-    pub const FUNCTION: Self = Self(4);
-    /// 64 bytes: a cache line.
-    pub const LINE: Self = Self(LINE.trailing_zeros());
-    /// 4096 bytes.
-    pub const PAGE: Self = Self(abi::MAX_ALIGN_LOG2);
-
-    /// An alignment of `bytes`.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] if that is not a power of two from 1 to 4096.
-    pub const fn new(bytes: usize) -> Result<Self, Error> {
-        if bytes.is_power_of_two() && bytes.trailing_zeros() <= abi::MAX_ALIGN_LOG2 {
-            Ok(Self(bytes.trailing_zeros()))
-        } else {
-            Err(Error::Argument(
-                "an alignment is a power of two from 1 to 4096 bytes",
-            ))
-        }
-    }
-
-    /// The alignment in bytes.
-    #[must_use]
-    pub const fn bytes(self) -> usize {
-        1 << self.0
-    }
-
-    /// The most that `offset` is a multiple of.
-    pub(crate) const fn of(offset: usize) -> Self {
-        let log2 = offset.trailing_zeros();
-        Self(if log2 < Self::PAGE.0 {
-            log2
-        } else {
-            Self::PAGE.0
-        })
-    }
-
-    /// The alignment as the ABI has it.
-    pub(crate) const fn log2(self) -> u32 {
-        self.0
-    }
-
-    /// The first multiple that is not below `offset`; `None` on overflow.
-    pub(crate) const fn up(self, offset: usize) -> Option<usize> {
-        offset.checked_next_multiple_of(self.bytes())
-    }
-}
+use crate::align::{Align, PAGE_SIZE};
+use crate::chunk::Validated;
 
 /// How a publication is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
+pub enum Mode {
     /// Code only: no flush; a CPU that sees the old bytes traps and goes on.
     Lazy,
     /// With data: no CPU sees the old bytes once the call returns.
@@ -84,16 +18,16 @@ pub(crate) enum Mode {
 
 /// From here on fresh pages are used for data: they cost at most a page on
 /// either side, but no flush.
-pub(crate) const FRESH_FROM: usize = 16 * abi::PAGE_SIZE;
+pub const FRESH_FROM: usize = 16 * PAGE_SIZE;
 
 impl Mode {
     /// The mode in which `chunks` are appended.
-    pub(crate) fn for_append(chunks: &[&Validated]) -> Self {
+    pub fn for_append(chunks: &[&Validated]) -> Self {
         Self::for_cursor(chunks.iter().copied())
     }
 
     /// The same.
-    pub(crate) fn for_cursor<'a>(chunks: impl Iterator<Item = &'a Validated> + Clone) -> Self {
+    pub fn for_cursor<'a>(chunks: impl Iterator<Item = &'a Validated> + Clone) -> Self {
         if !chunks.clone().any(Validated::holds_data) {
             return Self::Lazy;
         }
@@ -107,19 +41,11 @@ impl Mode {
 
     /// The mode in which chunks are put at given places, where they cannot have
     /// pages of their own.
-    pub(crate) fn for_places<'a>(mut chunks: impl Iterator<Item = &'a Validated>) -> Self {
+    pub fn for_places<'a>(mut chunks: impl Iterator<Item = &'a Validated>) -> Self {
         if chunks.any(Validated::holds_data) {
             Self::Sync
         } else {
             Self::Lazy
-        }
-    }
-
-    pub(crate) const fn flags(self) -> u32 {
-        match self {
-            Self::Lazy => 0,
-            Self::Sync => abi::PUBLISH_SYNC,
-            Self::Fresh => abi::PUBLISH_FRESH,
         }
     }
 }
@@ -129,7 +55,7 @@ impl Mode {
 ///
 /// A place that somebody asked for was found by an alignment that may not be the
 /// chunk's. Whatever it was: with [`Align::of`] it the cursor gets there too.
-pub(crate) fn aligns(chunks: &[&Validated], first: Option<Align>) -> impl Iterator<Item = Align> {
+pub fn aligns(chunks: &[&Validated], first: Option<Align>) -> impl Iterator<Item = Align> {
     let mut first = first;
     chunks
         .iter()
@@ -138,7 +64,7 @@ pub(crate) fn aligns(chunks: &[&Validated], first: Option<Align>) -> impl Iterat
 
 /// The offsets that `chunks` get if they are appended at `cursor`, at these
 /// [`aligns`], and the cursor after that; `None` if they do not fit `capacity`.
-pub(crate) fn place(
+pub fn place(
     cursor: usize,
     capacity: usize,
     chunks: &[&Validated],
@@ -158,7 +84,7 @@ pub(crate) fn place(
 
 /// The cursor after `chunks` are appended at `cursor`, each at its alignment; `None`
 /// on overflow.
-pub(crate) fn end<'a>(
+pub fn end<'a>(
     cursor: usize,
     mut chunks: impl Iterator<Item = &'a Validated>,
     mode: Mode,
@@ -193,18 +119,6 @@ mod tests {
     }
 
     #[test]
-    fn alignments_are_powers_of_two_up_to_a_page() {
-        for bytes in [0, 3, 48, 8192, usize::MAX] {
-            assert!(Align::new(bytes).is_err(), "{bytes}");
-        }
-        for log2 in 0..=12 {
-            let align = Align::new(1 << log2).unwrap();
-            assert_eq!((align.log2(), align.bytes()), (log2, 1 << log2));
-        }
-        assert_eq!(Align::PAGE.up(usize::MAX), None);
-    }
-
-    #[test]
     fn data_decides_the_mode() {
         let (code, data) = (chunk(8, 1, false), chunk(8, 1, true));
         let large = chunk(FRESH_FROM, 1, true);
@@ -215,10 +129,6 @@ mod tests {
         assert_eq!(Mode::for_append(&[&large, &code]), Mode::Fresh);
         assert_eq!(Mode::for_places([&code, &code].into_iter()), Mode::Lazy);
         assert_eq!(Mode::for_places([&code, &large].into_iter()), Mode::Sync);
-        assert_eq!(
-            [Mode::Lazy, Mode::Sync, Mode::Fresh].map(Mode::flags),
-            [0, 1, 2]
-        );
     }
 
     #[test]
@@ -268,7 +178,7 @@ mod tests {
             asked in 0_u32..=12,
             own in 0_u32..=12,
         ) {
-            let place_of = Align(asked).up(cursor).unwrap();
+            let place_of = Align::new(1 << asked).unwrap().up(cursor).unwrap();
             let own = own.min(Align::of(place_of).log2());
             let one = chunk(5, 1 << own, false);
             let first = Some(Align::of(place_of));

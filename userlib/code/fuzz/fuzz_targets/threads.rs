@@ -5,7 +5,7 @@
 //! with `cfg(fuzzing)` that does not take much.
 #![no_main]
 
-use jitfd::{Options, Validated, validate};
+use jitfd_code::{Options, Validated, validate};
 use libfuzzer_sys::fuzz_target;
 
 #[derive(arbitrary::Arbitrary, Debug)]

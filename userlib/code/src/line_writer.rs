@@ -2,10 +2,8 @@
 
 //! Laying code out so that no instruction crosses a line of 64 bytes.
 
-use crate::error::Error;
-use crate::fault::LONGEST;
-use crate::layout::Align;
-use crate::options::LINE;
+use crate::align::{Align, LINE};
+use crate::error::{Error, LONGEST};
 
 /// Takes instructions one by one and puts NOPs before those that would cross a
 /// border of 64 bytes: what [`Options::within_lines`](crate::Options::within_lines)
@@ -83,7 +81,7 @@ impl LineWriter {
     ///
     /// # Errors
     /// [`Error::Argument`] if it has no bytes or more than 15;
-    /// [`Kind::NoMemory`](crate::Kind::NoMemory). Nothing is written then.
+    /// [`Error::NoMemory`]. Nothing is written then.
     pub fn push(&mut self, instruction: &[u8]) -> Result<usize, Error> {
         if instruction.is_empty() || instruction.len() > LONGEST {
             return Err(Error::Argument("an instruction has 1 to 15 bytes"));
@@ -99,7 +97,7 @@ impl LineWriter {
     /// from the start.
     ///
     /// # Errors
-    /// [`Kind::NoMemory`](crate::Kind::NoMemory). Nothing is written then.
+    /// [`Error::NoMemory`]. Nothing is written then.
     pub fn align(&mut self, align: Align) -> Result<usize, Error> {
         let at = self.bytes.len().next_multiple_of(align.bytes());
         self.make_room(at)?;
@@ -146,7 +144,7 @@ impl LineWriter {
     /// Gets the memory for as many bytes as there are before `end`.
     fn make_room(&mut self, end: usize) -> Result<(), Error> {
         let more = end.saturating_sub(self.bytes.len());
-        self.bytes.try_reserve(more).map_err(|_| Error::no_memory())
+        self.bytes.try_reserve(more).map_err(|_| Error::NoMemory)
     }
 
     /// Writes NOPs up to `end`, none of which crosses a line either.

@@ -4,7 +4,7 @@
 //! each where it said.
 #![no_main]
 
-use jitfd::{Align, LineWriter, Options, validate};
+use jitfd_code::{Align, LineWriter, Options, validate};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|steps: Vec<(u8, u8)>| {

@@ -57,6 +57,19 @@ pub enum ItemReason {
     Truncated,
 }
 
+impl ItemError {
+    /// What is wrong with the item of this name and number.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn new(item: String, number: usize, reason: ItemReason) -> Self {
+        Self {
+            item,
+            number,
+            reason,
+        }
+    }
+}
+
 impl fmt::Display for ItemError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "item {} {:?}: ", self.number, self.item)?;

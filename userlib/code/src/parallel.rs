@@ -11,8 +11,8 @@
 //! by one thread. So this path says "yes" or nothing, and verdicts and first
 //! errors are those of the plain pass.
 
-use crate::fault::ValidationError;
-use crate::scan::{Job, Scan};
+use crate::error::ValidationError;
+use crate::sweep::{Job, Sweep};
 use iced_x86::{Decoder, DecoderOptions};
 use std::num::NonZero;
 use std::ops::Range;
@@ -28,12 +28,12 @@ const SECTION: usize = LARGE / 2;
 /// step within 30, as a rule.
 const RUN_UP: usize = if cfg!(fuzzing) { 24 } else { 512 };
 
-/// Scans the chunk, with at most `threads` threads if it is large.
-pub(crate) fn scan(job: Job<'_>, threads: Option<usize>) -> Result<Scan, ValidationError> {
+/// Sweeps the chunk, with at most `threads` threads if it is large.
+pub(crate) fn sweep(job: Job<'_>, threads: Option<usize>) -> Result<Sweep, ValidationError> {
     let sections = sections(job.chunk.len(), threads);
     match by_threads(job, sections) {
-        Some(scan) => Ok(scan),
-        None => Scan::new(job),
+        Some(sweep) => Ok(sweep),
+        None => Sweep::new(job),
     }
 }
 
@@ -45,9 +45,9 @@ fn sections(len: usize, threads: Option<usize>) -> usize {
     threads.unwrap_or_else(usable).min(len / SECTION)
 }
 
-/// Scans with one thread for each of `sections`; `None` if there is nothing to
+/// Sweeps with one thread for each of `sections`; `None` if there is nothing to
 /// divide, a section has a fault, two do not meet, or memory is short.
-fn by_threads(job: Job<'_>, sections: usize) -> Option<Scan> {
+fn by_threads(job: Job<'_>, sections: usize) -> Option<Sweep> {
     let seams = seams(job, sections);
     let ranges = seams.windows(2).map(|pair| pair[0]..pair[1]);
     if ranges.len() < 2 {
@@ -69,14 +69,14 @@ fn by_threads(job: Job<'_>, sections: usize) -> Option<Scan> {
 }
 
 /// Scans `range`; `None` if that has a fault or does not end where `range` does.
-fn section(job: Job<'_>, range: Range<usize>) -> Option<Scan> {
-    let mut scan = Scan::empty(range.start & !63, range.end)?;
+fn section(job: Job<'_>, range: Range<usize>) -> Option<Sweep> {
+    let mut scan = Sweep::empty(range.start & !63, range.end)?;
     let end = scan.section(job, range.clone()).ok()?;
     (end == range.end && scan.is_whole()).then_some(scan)
 }
 
-fn merged(len: usize, parts: Vec<Scan>) -> Option<Scan> {
-    let mut all = Scan::empty(0, len)?;
+fn merged(len: usize, parts: Vec<Sweep>) -> Option<Sweep> {
+    let mut all = Sweep::empty(0, len)?;
     let outside = parts.iter().map(|part| part.outside.len()).sum();
     all.outside.try_reserve_exact(outside).ok()?;
     for part in parts {
@@ -135,28 +135,28 @@ fn in_step(code: &[u8], near: usize) -> usize {
 mod tests {
     use super::*;
     use crate::bitmap::Bitmap;
-    use crate::options::Options;
-    use crate::scan::Outside;
+    use crate::chunk::Outside;
+    use crate::rules::Options;
     use object::{Object, ObjectSection};
     use proptest::prelude::*;
 
     type Found = (Vec<usize>, Vec<usize>, Vec<Outside>);
 
-    fn found(scan: Scan) -> Found {
+    fn found(scan: Sweep) -> Found {
         let list = |bits: &Bitmap| bits.missing_in(&Bitmap::new(0).unwrap()).collect();
         (list(&scan.starts), list(&scan.targets), scan.outside)
     }
 
     /// What one thread and what several find.
     fn both(code: &[u8], data: &[Range<usize>], sections: usize) -> (Option<Found>, Option<Found>) {
-        let rules = &Options::new().rules;
+        let rules = &Options::new().each;
         let job = Job {
             chunk: code,
             data,
             rules,
         };
         (
-            Scan::new(job).ok().map(found),
+            Sweep::new(job).ok().map(found),
             by_threads(job, sections).map(found),
         )
     }
