@@ -7,7 +7,6 @@ cd "$TOP"
 
 say "formatting"
 cargo fmt --all --check
-
 [ ! -f tests/demo/Cargo.toml ] || cargo fmt --manifest-path tests/demo/Cargo.toml --all --check
 for crate in benches/decoders benches/trampolines tests/exceptions tests/ffi tests/peers userlib/code/fuzz; do
     cargo fmt --manifest-path "$crate/Cargo.toml" --all --check
@@ -31,7 +30,7 @@ say "lints"
 cargo clippy --quiet --workspace --all-targets -- -D warnings
 
 say "the library's reference"
-RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps -p jitfd-code -p jitfd
+RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps -p jitfd-code -p jitfd -p jitfd-trampoline
 
 say "host tests"
 cargo test --quiet --workspace

@@ -7,7 +7,7 @@
 //! exceptions [--kernel]   over /dev/jit and under PR_SET_MDWE; else over the fallbacks
 //! ```
 
-use jitfd::trampoline::{
+use jitfd_trampoline::{
     Carrier, ClosureOptions, Gpr, ReturnOptions, SavedRegisters, TableOptions, Unwinding,
 };
 use jitfd::{Backend, Error, Fallback};

@@ -5,7 +5,7 @@
 use crate::guard::{self, Failure};
 use crate::options::Choice;
 use crate::pointer;
-use rust::trampoline::LibffiClosures;
+use jitfd_trampoline::LibffiClosures;
 use std::ffi::c_void;
 use std::sync::OnceLock;
 

@@ -14,8 +14,8 @@
 #![deny(missing_docs)]
 #![deny(clippy::undocumented_unsafe_blocks, clippy::missing_safety_doc)]
 
-use jitfd::trampoline::LibffiClosures;
 use jitfd::{Error, Fallback};
+use jitfd_trampoline::LibffiClosures;
 use std::ffi::c_void;
 use std::ptr::null_mut;
 use std::sync::OnceLock;

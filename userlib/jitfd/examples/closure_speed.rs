@@ -6,8 +6,8 @@
 //! cargo run --release -p jitfd --example closure_speed
 //! ```
 
-use jitfd::trampoline::{ClosureOptions, ReturnOptions};
 use jitfd::{Error, Fallback};
+use jitfd_trampoline::{ClosureOptions, ReturnOptions};
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -65,7 +65,7 @@ fn main() -> Result<(), Error> {
     });
     // SAFETY: the caller expects an integer.
     let trampoline = returning.create(move |saved| unsafe {
-        use jitfd::trampoline::Gpr;
+        use jitfd_trampoline::Gpr;
         saved.set(Gpr::Rax, saved.get(Gpr::Rdi) + by);
     })?;
     // SAFETY: what is above is such a function.

@@ -8,8 +8,8 @@
 //! cargo run --release -p jitfd --example trampoline_speed
 //! ```
 
-use jitfd::trampoline::{Carrier, Entry, Table, TableOptions};
 use jitfd::{Error, Fallback};
+use jitfd_trampoline::{Carrier, Entry, Table, TableOptions};
 use std::ffi::c_void;
 use std::hint::black_box;
 use std::ptr::{null_mut, without_provenance_mut};

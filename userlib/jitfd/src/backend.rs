@@ -105,6 +105,22 @@ pub enum Fallback {
 }
 
 impl Fallback {
+    /// How many different ones there are.
+    #[doc(hidden)]
+    pub const COUNT: usize = 3 + Backend::ALL.len();
+
+    /// A number of its own, below [`COUNT`](Self::COUNT).
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn number(self) -> usize {
+        match self {
+            Self::Never => 0,
+            Self::DualMapping => 1,
+            Self::Any => 2,
+            Self::Only(backend) => 3 + backend as usize,
+        }
+    }
+
     pub(crate) fn order(&self) -> &[Backend] {
         match self {
             Self::Never => &Backend::ALL[..1],
@@ -115,10 +131,11 @@ impl Fallback {
     }
 
     /// What `make` makes with the first backend that this system allows.
-    pub(crate) fn choose<T>(
-        self,
-        mut make: impl FnMut(Backend) -> Result<T, Error>,
-    ) -> Result<T, Error> {
+    ///
+    /// # Errors
+    /// That of `make`; of several backends all of theirs.
+    #[doc(hidden)]
+    pub fn choose<T>(self, mut make: impl FnMut(Backend) -> Result<T, Error>) -> Result<T, Error> {
         let mut tried = Vec::new();
         for &backend in self.order() {
             match make(backend) {

@@ -432,7 +432,8 @@ impl Code {
 }
 
 /// Why there is no function pointer.
-pub(crate) const NO_ENTRY: Error = Error::Argument(
+/// What is refused instead of a pointer to a function.
+pub const NO_ENTRY: Error = Error::Argument(
     "an entry is an offset inside the code, taken as a type of a function pointer's size",
 );
 

@@ -180,7 +180,10 @@ impl Error {
         }
     }
 
-    pub(crate) fn system(call: Call, error: &io::Error) -> Self {
+    /// The refusal of `call` with this error of the system.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn system(call: Call, error: &io::Error) -> Self {
         Self::System(SystemError {
             call,
             errno: error.raw_os_error().unwrap_or(libc::EIO),
@@ -188,7 +191,9 @@ impl Error {
     }
 
     /// The allocator has none.
-    pub(crate) fn no_memory() -> Self {
+    #[doc(hidden)]
+    #[must_use]
+    pub fn no_memory() -> Self {
         Self::system(Call::Allocate, &io::Error::from_raw_os_error(libc::ENOMEM))
     }
 }

@@ -48,7 +48,7 @@
 //! | the address before the code is emitted | [`JitFd::reserve`] and [`JitFd::fill`], or [`JitFd::append_with`] |
 //! | a process that may run code but not add any | [`JitFd::split`] |
 //! | a forked child that goes on compiling on its own | [`JitFd::adopt`] |
-//! | a function pointer that carries a pointer | [`trampoline`] |
+//! | a function pointer that carries a pointer | the crate `jitfd-trampoline` |
 //! | to know what a system allows, and why not | [`probe`](fn@probe) |
 //! | to work where there is no `/dev/jit`, too | [`RegionOptions::fallback`], [`CodeOptions`] |
 //!
@@ -121,9 +121,9 @@ mod backend;
 mod own;
 mod probe;
 mod report;
+mod shared_code;
 pub mod space;
 pub mod tools;
-pub mod trampoline;
 
 #[expect(
     clippy::cast_possible_truncation,
@@ -140,6 +140,16 @@ mod room;
 mod sys;
 
 use jitfd_code::internal::num;
+
+/// What the other crates of this project use of this one. Not for others: it
+/// changes without notice.
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::abi::FILL;
+    pub use crate::code::NO_ENTRY;
+    pub use crate::shared_code::SharedCode;
+    pub use crate::sys::Span;
+}
 
 pub use backend::{Backend, Fallback};
 pub use code::{Code, CodeOptions, Device, jit_create_code, jit_create_code_at};

@@ -235,7 +235,7 @@ pub(crate) fn replace_fd(old: BorrowedFd<'_>, new: OwnedFd) -> io::Result<()> {
 /// `base` and the `len` bytes after it are mapped, or were, by this value's
 /// maker, and are this value's: they are unmapped when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Span {
+pub struct Span {
     base: NonNull<u8>,
     len: usize,
 }
@@ -277,7 +277,10 @@ impl Span {
     /// A new mapping of memory for data, private to the process: `len` bytes, whole
     /// pages, and so many around them that `align`, a multiple of the page size, is
     /// kept. Returns the offset of the first of the `len` bytes.
-    pub(crate) fn aligned_data(len: usize, align: usize) -> io::Result<(Self, usize)> {
+    ///
+    /// # Errors
+    /// That of `mmap`; `ENOMEM` for more than there are addresses.
+    pub fn aligned_data(len: usize, align: usize) -> io::Result<(Self, usize)> {
         let all = len.checked_add(align - abi::PAGE_SIZE);
         let all = all.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))?;
         let access = libc::PROT_READ | libc::PROT_WRITE;
@@ -321,7 +324,9 @@ impl Span {
         }
     }
 
-    pub(crate) const fn base(&self) -> *mut u8 {
+    /// The first address.
+    #[must_use]
+    pub const fn base(&self) -> *mut u8 {
         self.base.as_ptr()
     }
 

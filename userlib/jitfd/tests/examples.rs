@@ -29,7 +29,11 @@ use text::{Example, examples};
 const EXCEPTIONS: [(&str, &str); 0] = [];
 
 /// The crates with the library's items, and their folders, the lower ones first.
-const CRATES: [(&str, &str); 2] = [("jitfd_code", "code"), ("jitfd", "jitfd")];
+const CRATES: [(&str, &str); 3] = [
+    ("jitfd_code", "code"),
+    ("jitfd", "jitfd"),
+    ("jitfd_trampoline", "trampoline"),
+];
 
 /// Macros of other crates that make no public item.
 const HARMLESS: [&str; 3] = ["compile_error", "global_asm", "thread_local"];

@@ -4,11 +4,11 @@
 //! error or to the hook. Both are of the whole process, so each is tried in a
 //! process of its own.
 
-use jitfd::trampoline::ClosureOptions;
 use jitfd::{
     Backend, CodeOptions, Error, Fallback, JitFd, Options, RegionOptions, set_fallback_hook,
     validate,
 };
+use jitfd_trampoline::ClosureOptions;
 use std::fs::File;
 use std::path::Path;
 use std::process::Command;

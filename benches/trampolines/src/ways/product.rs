@@ -4,7 +4,7 @@
 
 use std::ffi::c_void;
 
-use jitfd::trampoline::{Carrier, Entry, Table, TableOptions};
+use jitfd_trampoline::{Carrier, Entry, Table, TableOptions};
 use jitfd_peers::target;
 
 use super::{Maker, Start, Way, of};

@@ -3,8 +3,8 @@
 //! The callers of a handler, found through what called it.
 
 use super::closure::options;
-use jitfd::trampoline::ReturnOptions;
 use jitfd::{Backend, Fallback};
+use jitfd_trampoline::ReturnOptions;
 use std::cell::RefCell;
 use std::ffi::c_void;
 

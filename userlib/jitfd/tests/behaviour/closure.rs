@@ -3,8 +3,8 @@
 //! Rust closures that are called as C functions are.
 
 use super::process::{End, child};
-use jitfd::trampoline::{Carrier, Closure, ClosureOptions, Signature, Table, TableOptions};
 use jitfd::{Backend, Error, Fallback};
+use jitfd_trampoline::{Carrier, Closure, ClosureOptions, Signature, Table, TableOptions};
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

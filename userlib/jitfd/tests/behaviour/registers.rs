@@ -4,7 +4,7 @@
 
 use super::closure::options;
 use jitfd::Backend;
-use jitfd::trampoline::{RegisterClosure, Registers};
+use jitfd_trampoline::{RegisterClosure, Registers};
 use std::ffi::c_char;
 use std::mem::transmute;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

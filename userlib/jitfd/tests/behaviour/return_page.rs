@@ -3,8 +3,8 @@
 //! Return trampolines: all registers, seen and changed.
 
 use super::process::{End, child};
-use jitfd::trampoline::{Gpr, ReturnOptions, ReturnPage, ReturnTrampoline, SavedRegisters};
 use jitfd::{Backend, Fallback};
+use jitfd_trampoline::{Gpr, ReturnOptions, ReturnPage, ReturnTrampoline, SavedRegisters};
 use std::arch::asm;
 use std::collections::HashSet;
 use std::ffi::c_void;

@@ -4,8 +4,8 @@
 
 use super::process::{End, child};
 use jitfd::space::SpaceOptions;
-use jitfd::trampoline::{Gpr, Setting};
 use jitfd::{Backend, Code, CodeOptions, CodeSpace, Fallback, RegionOptions, Window};
+use jitfd_trampoline::{Gpr, Setting};
 use std::arch::global_asm;
 use std::sync::{Mutex, PoisonError};
 

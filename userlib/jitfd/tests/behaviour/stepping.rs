@@ -7,8 +7,8 @@
 use super::closure::options;
 use jitfd::space::SpaceOptions;
 use jitfd::tools::EhFrame;
-use jitfd::trampoline::{Gpr, ReturnOptions, Setting};
 use jitfd::{Backend, Fallback, RegionOptions};
+use jitfd_trampoline::{Gpr, ReturnOptions, Setting};
 use std::arch::global_asm;
 use std::cell::RefCell;
 use std::collections::BTreeSet;

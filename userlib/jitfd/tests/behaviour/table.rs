@@ -3,8 +3,8 @@
 //! Tables of trampolines: each entry goes to its own target with its own context.
 
 use super::process::{End, accesses, child};
-use jitfd::trampoline::{Carrier, Entry, Table, TableOptions};
 use jitfd::{Backend, Code, CodeOptions, Error, Fallback, Kind, Options, validate};
+use jitfd_trampoline::{Carrier, Entry, Table, TableOptions};
 use std::collections::HashSet;
 use std::ffi::c_void;
 use std::ptr::without_provenance_mut;

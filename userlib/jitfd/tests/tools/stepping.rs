@@ -3,7 +3,7 @@
 //! gdb, in the middle of trampolines.
 
 use crate::run::{Folder, fallback, has, skip, text, tool};
-use jitfd::trampoline::{Carrier, ClosureOptions, ReturnOptions, ReturnPage, Table, TableOptions};
+use jitfd_trampoline::{Carrier, ClosureOptions, ReturnOptions, ReturnPage, Table, TableOptions};
 use std::ffi::c_void;
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@ use iced_x86::Register;
 /// A general register.
 ///
 /// ```
-/// use jitfd::trampoline::Gpr;
+/// use jitfd_trampoline::Gpr;
 ///
 /// assert_eq!(Gpr::R10.number(), 10);
 /// assert!(Gpr::ALL.iter().all(|&register| Gpr::ALL[register.number()] == register));
@@ -64,7 +64,7 @@ impl Gpr {
     }
 
     /// As iced-x86 calls it.
-    pub(super) const fn encoded(self) -> Register {
+    pub(crate) const fn encoded(self) -> Register {
         match self {
             Self::Rax => Register::RAX,
             Self::Rcx => Register::RCX,
@@ -86,7 +86,7 @@ impl Gpr {
     }
 }
 
-/// The register in which the trampolines of a [`Table`](super::Table) carry their
+/// The register in which the trampolines of a [`Table`](crate::Table) carry their
 /// context to the target: one that a function of the System V ABI takes an integer
 /// argument in, or `r10`.
 ///
@@ -94,7 +94,7 @@ impl Gpr {
 /// what it is called with leaves that register free:
 ///
 /// ```
-/// use jitfd::trampoline::Carrier;
+/// use jitfd_trampoline::Carrier;
 ///
 /// // Called as f(int, int), the target is f(int, int, void *context).
 /// assert_eq!(Carrier::argument(2), Some(Carrier::Rdx));
@@ -148,7 +148,7 @@ impl Carrier {
     /// The general register that it is.
     ///
     /// ```
-    /// use jitfd::trampoline::{Carrier, Gpr};
+    /// use jitfd_trampoline::{Carrier, Gpr};
     ///
     /// assert_eq!(Carrier::R10.register(), Gpr::R10);
     /// ```

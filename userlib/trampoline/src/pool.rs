@@ -6,22 +6,23 @@
 //! of them at a time, and while a copy is mapped. Copies are unmapped outside of
 //! it. Nothing of the caller runs under it.
 
-use super::copy::{Copy, Source, Stub};
-use super::frame::Cover;
-use super::slots::{Given, Slots};
-use super::stub::Shape;
-use crate::backend::Backend;
-use crate::error::Error;
+use crate::copy::{Copy, Stub};
+use crate::frame::Cover;
+use crate::slots::{Given, Slots};
+use crate::stub::Shape;
+use jitfd::Backend;
+use jitfd::Error;
+use jitfd::internal::SharedCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(crate) struct Pool {
     /// No other table of the process has it, ever. Not 0.
     id: u64,
     shape: Shape,
     backend: Backend,
-    source: Source,
+    source: SharedCode,
     cover: Cover,
     state: Mutex<State>,
 }
@@ -37,18 +38,18 @@ struct State {
 
 /// What a table has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Count {
-    pub(super) copies: usize,
-    pub(super) taken: usize,
+pub(crate) struct Count {
+    pub(crate) copies: usize,
+    pub(crate) taken: usize,
 }
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 impl Pool {
     /// With one copy, so that it is known now whether code can be mapped.
-    pub(super) fn new(
+    pub(crate) fn new(
         backend: Backend,
-        source: Source,
+        source: SharedCode,
         shape: Shape,
         cover: Cover,
     ) -> Result<Self, Error> {
@@ -67,15 +68,15 @@ impl Pool {
         })
     }
 
-    pub(super) const fn id(&self) -> u64 {
+    pub(crate) const fn id(&self) -> u64 {
         self.id
     }
 
-    pub(super) const fn shape(&self) -> Shape {
+    pub(crate) const fn shape(&self) -> Shape {
         self.shape
     }
 
-    pub(super) const fn backend(&self) -> Backend {
+    pub(crate) const fn backend(&self) -> Backend {
         self.backend
     }
 
@@ -84,7 +85,7 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn count(&self) -> Count {
+    pub(crate) fn count(&self) -> Count {
         let state = self.state();
         Count {
             copies: state.copies.iter().flatten().count(),
@@ -94,7 +95,7 @@ impl Pool {
 
     /// Takes one to `most` free slots, and has each put away. Nothing is taken if
     /// it fails.
-    pub(super) fn take(&self, most: usize, put: impl FnMut(Stub)) -> Result<(), Error> {
+    pub(crate) fn take(&self, most: usize, put: impl FnMut(Stub)) -> Result<(), Error> {
         let mut state = self.state();
         let run = match state.slots.take(most) {
             Some(run) => Some(run),
@@ -112,7 +113,7 @@ impl Pool {
     }
 
     /// Gives slots back that were taken from here, and are cleared.
-    pub(super) fn give(&self, stubs: impl Iterator<Item = Stub>) {
+    pub(crate) fn give(&self, stubs: impl Iterator<Item = Stub>) {
         let mut emptied = Vec::new();
         let mut state = self.state();
         for stub in stubs {
@@ -129,7 +130,7 @@ impl Pool {
 }
 
 impl State {
-    fn grow(&mut self, source: &Source, shape: Shape, cover: &Cover) -> Result<(), Error> {
+    fn grow(&mut self, source: &SharedCode, shape: Shape, cover: &Cover) -> Result<(), Error> {
         self.copies.try_reserve(1).map_err(|_| Error::no_memory())?;
         let copy = Copy::new(source, shape, cover, self.slots.next_copy())?;
         let number = self.slots.add().ok_or_else(Error::no_memory)?;

@@ -3,7 +3,7 @@
 //! What a function was called with, whatever its type: all registers that the System
 //! V ABI passes arguments in, where the others are on the stack, and what it returns.
 
-use super::signature::{Argument, Return};
+use crate::signature::{Argument, Return};
 use std::marker::PhantomData;
 
 /// The registers that a function was called with, and those that it returns.
@@ -13,8 +13,9 @@ use std::marker::PhantomData;
 /// result.)
 ///
 /// ```
-/// # use jitfd::{Fallback, trampoline::ClosureOptions};
-/// use jitfd::trampoline::Registers;
+/// # use jitfd::Fallback;
+/// # use jitfd_trampoline::ClosureOptions;
+/// use jitfd_trampoline::Registers;
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// /// What came in a register or on the stack, and something for every result.
@@ -48,7 +49,7 @@ use std::marker::PhantomData;
 /// arguments relies on whose they are.
 ///
 /// ```compile_fail
-/// # use jitfd::trampoline::Registers;
+/// # use jitfd_trampoline::Registers;
 /// fn exchange(inner: &mut Registers, outer: &mut Registers) {
 ///     std::mem::swap(inner, outer);
 /// }
@@ -63,7 +64,7 @@ pub struct Registers<'call> {
 /// `stack` is where the caller put what it passes on the stack, and nobody else
 /// accesses that meanwhile.
 #[repr(C, align(16))]
-pub(super) struct Call {
+pub(crate) struct Call {
     integers: [u64; 6],
     rax: u64,
     r10: u64,
@@ -75,7 +76,7 @@ pub(super) struct Call {
 }
 
 /// Where the body of `marshal.rs` puts them.
-pub(super) mod layout {
+pub(crate) mod layout {
     use super::Call;
     use std::mem::offset_of;
 
@@ -92,7 +93,7 @@ pub(super) mod layout {
 
 impl<'call> Registers<'call> {
     /// What a closure gets. Its type must hold for a call with every `'call`.
-    pub(super) const fn of(call: &'call mut Call) -> Self {
+    pub(crate) const fn of(call: &'call mut Call) -> Self {
         let of = PhantomData;
         Self { call, of }
     }
@@ -191,7 +192,7 @@ impl std::fmt::Debug for Registers<'_> {
 /// Reads arguments in order, as the System V ABI passes them.
 ///
 /// ```
-/// # use jitfd::trampoline::Registers;
+/// # use jitfd_trampoline::Registers;
 /// /// What `printf("%d %g", ...)` does with its arguments.
 /// fn shown(registers: &Registers) -> String {
 ///     let mut arguments = registers.arguments();

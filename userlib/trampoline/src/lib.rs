@@ -39,6 +39,15 @@
 //! middle of a trampoline (profilers, signal handlers) each mapped copy of the stubs
 //! has an unwind table of one entry, registered as long as it is mapped.
 
+#![deny(missing_docs, unsafe_code)]
+#![deny(clippy::undocumented_unsafe_blocks, clippy::missing_safety_doc)]
+#![deny(unsafe_op_in_unsafe_fn, rustdoc::broken_intra_doc_links)]
+#![warn(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+#![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+compile_error!("jitfd-trampoline supports Linux on x86-64 only");
+
 // In the order in which a trampoline is made.
 mod assemble;
 mod register;

@@ -3,22 +3,22 @@
 //! From instructions to a validated chunk. The opcodes are iced-x86's, and what it
 //! wrote is checked like the code of anybody else.
 
-use crate::abi::FILL;
-use crate::error::Error;
-use crate::num::to_u64;
 use iced_x86::{Code, Encoder, IcedError, Instruction, MemoryOperand, Register};
+use jitfd::Error;
+use jitfd::internal::FILL;
 use jitfd_code::Align;
 use jitfd_code::Class;
 use jitfd_code::LineWriter;
 use jitfd_code::Options;
 use jitfd_code::Validated;
 use jitfd_code::Validator;
+use jitfd_code::internal::num::to_u64;
 use std::ops::Range;
 
 /// A chunk that is being written, none of its instructions in two lines. Addresses
 /// are offsets in it: only operands relative to the instruction pointer may refer
 /// to one, and only inside of it or to what lies at a fixed distance from it.
-pub(super) struct Assembly {
+pub(crate) struct Assembly {
     encoder: Encoder,
     lines: LineWriter,
     entries: Vec<usize>,
@@ -32,12 +32,15 @@ fn wrong(_: IcedError) -> Error {
 }
 
 /// The quadword at `offset` of the chunk.
-pub(super) fn quadword_at(offset: usize) -> MemoryOperand {
-    MemoryOperand::with_base_displ(Register::RIP, crate::num::to_i64(to_u64(offset)))
+pub(crate) fn quadword_at(offset: usize) -> MemoryOperand {
+    MemoryOperand::with_base_displ(
+        Register::RIP,
+        jitfd_code::internal::num::to_i64(to_u64(offset)),
+    )
 }
 
 impl Assembly {
-    pub(super) fn new() -> Result<Self, Error> {
+    pub(crate) fn new() -> Result<Self, Error> {
         Ok(Self {
             encoder: Encoder::try_new(64).map_err(wrong)?,
             lines: LineWriter::new(),
@@ -46,19 +49,19 @@ impl Assembly {
         })
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.lines.bytes().len()
     }
 
     /// A place at which calls and jumps may land.
-    pub(super) fn entry(&mut self) -> Result<(), Error> {
+    pub(crate) fn entry(&mut self) -> Result<(), Error> {
         let at = self.push(Ok(Instruction::with(Code::Endbr64)))?;
         self.entries.push(at);
         Ok(())
     }
 
     /// Returns where the instruction came to lie.
-    pub(super) fn push(&mut self, made: Result<Instruction, IcedError>) -> Result<usize, Error> {
+    pub(crate) fn push(&mut self, made: Result<Instruction, IcedError>) -> Result<usize, Error> {
         let instruction = made.map_err(wrong)?;
         let next = self.len();
         let mut bytes = self.encode(&instruction, next)?;
@@ -77,7 +80,7 @@ impl Assembly {
     }
 
     /// Fills up with traps.
-    pub(super) fn pad_to(&mut self, offset: usize) -> Result<(), Error> {
+    pub(crate) fn pad_to(&mut self, offset: usize) -> Result<(), Error> {
         while self.len() < offset {
             self.lines.push(&[FILL])?;
         }
@@ -85,7 +88,7 @@ impl Assembly {
     }
 
     /// Declared data: a constant.
-    pub(super) fn quadword(&mut self, value: u64) -> Result<(), Error> {
+    pub(crate) fn quadword(&mut self, value: u64) -> Result<(), Error> {
         self.pad_to(self.len().next_multiple_of(8))?;
         let at = self.lines.push(&value.to_le_bytes())?;
         self.data.push(at..self.len());
@@ -95,7 +98,7 @@ impl Assembly {
     /// Checks it: it is entered where it says so and with `endbr64`, and does
     /// nothing that code of a program may not want to have around. If it fits into
     /// a line it is aligned so that it does wherever it is put.
-    pub(super) fn finish(self) -> Result<Validated, Error> {
+    pub(crate) fn finish(self) -> Result<Validated, Error> {
         let len = self.len();
         let options = Class::FIXED
             .into_iter()

@@ -6,15 +6,15 @@
 //! Locks: none. Two threads that both need a table first may both create it; one of
 //! the two is dropped again.
 
-use super::register::Carrier;
-use super::table::{Stubs, Table, TableOptions};
-use crate::backend::{Backend, Fallback};
-use crate::error::Error;
+use crate::register::Carrier;
+use crate::table::{Stubs, Table, TableOptions};
+use jitfd::Error;
+use jitfd::{Backend, Fallback};
 use std::sync::OnceLock;
 
 /// What the tables of a kind have in common.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Kind {
+pub(crate) struct Kind {
     number: usize,
     stubs: fn(Carrier) -> Result<Stubs, Error>,
     carrier: Carrier,
@@ -22,7 +22,7 @@ pub(super) struct Kind {
 
 impl Kind {
     /// Tables that carry the context in this register.
-    pub(super) fn carrying(carrier: Carrier) -> Self {
+    pub(crate) fn carrying(carrier: Carrier) -> Self {
         Self {
             number: carrier as usize,
             stubs: |carrier| TableOptions::new(carrier).stubs(),
@@ -31,20 +31,20 @@ impl Kind {
     }
 
     /// Return trampolines.
-    pub(super) fn returning() -> Self {
+    pub(crate) fn returning() -> Self {
         Self {
             number: Carrier::ALL.len(),
-            stubs: |_| super::return_page::stubs(false),
+            stubs: |_| crate::return_page::stubs(false),
             carrier: Carrier::R10,
         }
     }
 
     /// The table that these backends lead to. It is looked for once; a failure is not
     /// kept, so the next call tries again.
-    pub(super) fn table(self, accepted: Fallback) -> Result<&'static Table, Error> {
-        static FOUND: [[OnceLock<&'static Table>; FALLBACKS]; KINDS] =
-            [const { [const { OnceLock::new() }; FALLBACKS] }; KINDS];
-        let found = &FOUND[self.number][number(accepted)];
+    pub(crate) fn table(self, accepted: Fallback) -> Result<&'static Table, Error> {
+        static FOUND: [[OnceLock<&'static Table>; Fallback::COUNT]; KINDS] =
+            [const { [const { OnceLock::new() }; Fallback::COUNT] }; KINDS];
+        let found = &FOUND[self.number][accepted.number()];
         if let Some(table) = found.get() {
             return Ok(table);
         }
@@ -67,16 +67,6 @@ impl Kind {
 
 const KINDS: usize = Carrier::ALL.len() + 1;
 const BACKENDS: usize = Backend::ALL.len();
-const FALLBACKS: usize = 3 + BACKENDS;
-
-const fn number(accepted: Fallback) -> usize {
-    match accepted {
-        Fallback::Never => 0,
-        Fallback::DualMapping => 1,
-        Fallback::Any => 2,
-        Fallback::Only(backend) => 3 + backend as usize,
-    }
-}
 
 #[cfg(test)]
 mod tests {

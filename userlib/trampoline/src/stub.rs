@@ -17,38 +17,38 @@
 //! where its slot is. The distance is the same in all copies, so they can share
 //! the pages of the code.
 
-use super::assemble::{Assembly, quadword_at};
-use super::register::Carrier;
-use crate::abi::PAGE_SIZE;
-use crate::error::Error;
+use crate::assemble::{Assembly, quadword_at};
+use crate::register::Carrier;
 use iced_x86::{Code, Instruction};
+use jitfd::Error;
 use jitfd_code::Validated;
+use jitfd_code::internal::PAGE_SIZE;
 
 /// The bytes of a stub: two to a line, none in two lines.
-pub(super) const STUB: usize = 32;
+pub(crate) const STUB: usize = 32;
 /// The bytes of a slot: the context, then the target.
-pub(super) const SLOT: usize = 16;
+pub(crate) const SLOT: usize = 16;
 /// Where in a stub its trap is. A stale call ends there: the address of the trap
 /// says which stub it was.
-pub(super) const TRAP: usize = 24;
+pub(crate) const TRAP: usize = 24;
 
 /// How many slots a copy has, and so where everything is.
 ///
 /// # Invariants
 /// A power of two, and the slots are whole pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Shape {
+pub(crate) struct Shape {
     capacity: usize,
 }
 
 impl Shape {
     /// The fewest slots: a page of them.
-    pub(super) const LEAST: usize = PAGE_SIZE / SLOT;
+    pub(crate) const LEAST: usize = PAGE_SIZE / SLOT;
     /// The most: 2 MiB of code.
-    pub(super) const MOST: usize = 1 << 16;
+    pub(crate) const MOST: usize = 1 << 16;
 
     /// At least `capacity` slots, inside of the bounds.
-    pub(super) const fn new(capacity: usize) -> Self {
+    pub(crate) const fn new(capacity: usize) -> Self {
         let capacity = match capacity {
             ..Self::LEAST => Self::LEAST,
             Self::LEAST..=Self::MOST => capacity.next_power_of_two(),
@@ -58,38 +58,38 @@ impl Shape {
         Self { capacity }
     }
 
-    pub(super) const fn capacity(self) -> usize {
+    pub(crate) const fn capacity(self) -> usize {
         self.capacity
     }
 
     /// The bytes of the code, and the offset of the data.
-    pub(super) const fn code_len(self) -> usize {
+    pub(crate) const fn code_len(self) -> usize {
         self.capacity * STUB
     }
 
     /// The bytes of a copy.
-    pub(super) const fn len(self) -> usize {
+    pub(crate) const fn len(self) -> usize {
         self.capacity * (STUB + SLOT)
     }
 
     /// What the address of a copy is a multiple of: the next power of two.
-    pub(super) const fn align(self) -> usize {
+    pub(crate) const fn align(self) -> usize {
         self.capacity * 2 * STUB
     }
 
     /// The offset in its copy of the address of a stub.
-    pub(super) const fn offset(self, address: usize) -> usize {
+    pub(crate) const fn offset(self, address: usize) -> usize {
         address & (self.align() - 1)
     }
 
     /// From the offset of a stub to that of its slot.
-    pub(super) const fn slot(self, stub: usize) -> usize {
+    pub(crate) const fn slot(self, stub: usize) -> usize {
         self.code_len() + stub / (STUB / SLOT)
     }
 }
 
 /// The code of a copy.
-pub(super) fn assemble(carrier: Carrier, shape: Shape) -> Result<Validated, Error> {
+pub(crate) fn assemble(carrier: Carrier, shape: Shape) -> Result<Validated, Error> {
     let mut code = Assembly::new()?;
     let carrier = carrier.register().encoded();
     for number in 0..shape.capacity {
@@ -147,13 +147,13 @@ mod tests {
             assert!(!chunk.holds_data());
             for stub in (0..shape.code_len()).step_by(STUB) {
                 let bytes = &chunk.bytes()[stub..stub + STUB];
-                let at = crate::num::to_u64(stub);
+                let at = jitfd_code::internal::num::to_u64(stub);
                 let mut decoder = Decoder::with_ip(64, bytes, at, DecoderOptions::NONE);
                 assert_eq!(decoder.decode().mnemonic(), Mnemonic::Endbr64);
                 let load = decoder.decode();
                 assert_eq!(load.code(), Code::Mov_r64_rm64);
                 assert_eq!(load.op0_register(), carrier.register().encoded());
-                let slot = crate::num::to_u64(shape.slot(stub));
+                let slot = jitfd_code::internal::num::to_u64(shape.slot(stub));
                 assert!(load.is_ip_rel_memory_operand());
                 assert_eq!(load.ip_rel_memory_address(), slot);
                 let jump = decoder.decode();

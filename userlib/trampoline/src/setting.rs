@@ -3,20 +3,20 @@
 //! Code from a declarative description: registers, pushed values, and where to go.
 //! Pure.
 
-use super::assemble::{Assembly, quadword_at};
-use super::register::Gpr;
-use crate::error::Error;
-use crate::num::to_u64;
-use crate::tools::{Frame, Register};
+use crate::assemble::{Assembly, quadword_at};
+use crate::register::Gpr;
 use iced_x86::{Code, IcedError, Instruction};
+use jitfd::Error;
+use jitfd::tools::{Frame, Register};
 use jitfd_code::Validated;
+use jitfd_code::internal::num::to_u64;
 
 /// What a trampoline does: set any of the general registers, push values on the
 /// stack, and go to a target. All else, the flags included, is as the caller left
 /// it.
 ///
 /// ```
-/// use jitfd::trampoline::{Gpr, Setting};
+/// use jitfd_trampoline::{Gpr, Setting};
 /// use jitfd::{CodeOptions, Fallback};
 ///
 /// extern "C" fn add(first: u64, second: u64) -> u64 {
@@ -59,7 +59,7 @@ use jitfd_code::Validated;
 ///
 /// Nothing. Values and target are constants in the code or between code, which no
 /// part of the program can change. See [`publish`](Self::publish) for many of them;
-/// if they come and go, and may be data, a [`Table`](super::Table) is cheaper.
+/// if they come and go, and may be data, a [`Table`](crate::Table) is cheaper.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
     target: usize,
@@ -96,7 +96,7 @@ impl Setting {
     /// them leaves the stack aligned to 8 bytes only.
     ///
     /// ```
-    /// use jitfd::trampoline::{Gpr, Setting};
+    /// use jitfd_trampoline::{Gpr, Setting};
     ///
     /// let code = Setting::to(0x1234_5678_9abc).push(7).push(u64::MAX / 3).code().unwrap();
     /// // endbr64; push 7; push [constant]; jmp [constant]; int3...; two constants.
@@ -137,7 +137,7 @@ impl Setting {
     /// than that.
     ///
     /// ```
-    /// use jitfd::trampoline::Setting;
+    /// use jitfd_trampoline::Setting;
     ///
     /// let setting = Setting::to(0x1000_0000);
     /// assert!(setting.code().unwrap().holds_data());
@@ -157,7 +157,7 @@ impl Setting {
     }
 
     /// How the caller is found while this code, at the start of which it is meant
-    /// to be, is executed: for [`EhFrame`](crate::tools::EhFrame). `None` if it
+    /// to be, is executed: for [`EhFrame`](jitfd::tools::EhFrame). `None` if it
     /// sets `rsp`: nothing leads back from another stack.
     ///
     /// An exception that is thrown in the target does not need it: the trampoline
@@ -165,7 +165,7 @@ impl Setting {
     ///
     /// ```
     /// use jitfd::tools::{Frame, Register};
-    /// use jitfd::trampoline::{Gpr, Setting};
+    /// use jitfd_trampoline::{Gpr, Setting};
     ///
     /// let setting = Setting::to(0x1000_0000);
     /// assert_eq!(setting.frame(), Some(Frame::leaf()));
@@ -251,7 +251,7 @@ const UNSTEADY: Error = Error::Argument("the length of the code depends on its p
 
 /// The 32-bit number that it is the sign extension of.
 fn short(value: u64) -> Option<i32> {
-    i32::try_from(crate::num::to_i64(value)).ok()
+    i32::try_from(jitfd_code::internal::num::to_i64(value)).ok()
 }
 
 /// In the shortest way that leaves the flags alone.

@@ -18,10 +18,10 @@
 //! prepared, so an entry can't have it as its target.
 #![expect(unsafe_code, reason = "this is the file for it")]
 
-use super::register::Carrier;
-use super::table::{Table, TableOptions};
-use crate::backend::{Backend, Fallback};
-use crate::error::Error;
+use crate::register::Carrier;
+use crate::table::{Table, TableOptions};
+use jitfd::Error;
+use jitfd::{Backend, Fallback};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::arch::global_asm;
 use std::ffi::c_void;
@@ -68,7 +68,7 @@ struct Header {
 /// memory may become executable.
 ///
 /// ```
-/// use jitfd::trampoline::{LibffiClosure, LibffiClosures};
+/// use jitfd_trampoline::{LibffiClosure, LibffiClosures};
 /// # use jitfd::Fallback;
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
@@ -125,7 +125,7 @@ impl LibffiClosures {
     /// `/dev/jit` or an error.
     ///
     /// ```
-    /// use jitfd::trampoline::LibffiClosures;
+    /// use jitfd_trampoline::LibffiClosures;
     ///
     /// match LibffiClosures::new() {
     ///     Ok(closures) => println!("closures by {}", closures.backend()),

@@ -14,7 +14,7 @@
 //! panics and exceptions of the handler pass if that lets them.
 #![expect(unsafe_code, reason = "this is the file for it")]
 
-use super::registers::{Call, Registers, layout};
+use crate::registers::{Call, Registers, layout};
 use std::arch::global_asm;
 use std::ffi::c_void;
 
@@ -114,13 +114,13 @@ unsafe extern "C" {
 
 /// Where a trampoline of this form goes. Its context is the address of a
 /// [`Marshalled`].
-pub(super) fn body() -> *const c_void {
+pub(crate) fn body() -> *const c_void {
     jitfd_trampoline_registers as *const c_void
 }
 
 /// The addresses of the body's bytes.
 #[cfg(test)]
-pub(super) fn extent() -> std::ops::Range<usize> {
+pub(crate) fn extent() -> std::ops::Range<usize> {
     let end = jitfd_trampoline_registers_end as *const c_void;
     body().addr()..end.addr()
 }
@@ -137,12 +137,12 @@ unsafe impl Sync for Handler {}
 
 impl Handler {
     /// For a handler that ends the program if it panics.
-    pub(super) fn aborting(handler: unsafe extern "C" fn(*mut c_void, *const c_void)) -> Self {
+    pub(crate) fn aborting(handler: unsafe extern "C" fn(*mut c_void, *const c_void)) -> Self {
         Self(handler as *const c_void)
     }
 
     /// For a handler whose panics go on in the caller.
-    pub(super) fn unwinding(
+    pub(crate) fn unwinding(
         handler: unsafe extern "C-unwind" fn(*mut c_void, *const c_void),
     ) -> Self {
         Self(handler as *const c_void)
@@ -153,13 +153,13 @@ impl Handler {
 /// by that in the end.
 #[derive(Debug)]
 #[repr(C)]
-pub(super) struct Marshalled<H> {
-    pub(super) handler: Handler,
-    pub(super) value: H,
+pub(crate) struct Marshalled<H> {
+    pub(crate) handler: Handler,
+    pub(crate) value: H,
 }
 
 /// The handlers of closures that take the registers as they are.
-pub(super) fn whole<F: Fn(&mut Registers)>(unwinds: bool) -> Handler {
+pub(crate) fn whole<F: Fn(&mut Registers)>(unwinds: bool) -> Handler {
     /// # Safety
     /// As the body calls it, with a context that is a `Marshalled<F>`.
     unsafe fn call<F: Fn(&mut Registers)>(registers: *mut c_void, context: *const c_void) {

@@ -3,7 +3,7 @@
 //! What a return trampoline saves: every general register, the flags, and the
 //! floating point and vector state.
 
-use super::register::Gpr;
+use crate::register::Gpr;
 use std::ffi::c_void;
 use std::fmt;
 use std::marker::PhantomData;
@@ -17,7 +17,7 @@ use std::ptr::{null, with_exposed_provenance};
 /// trampoline jumps.
 ///
 /// ```
-/// # use jitfd::trampoline::{Gpr, SavedRegisters};
+/// # use jitfd_trampoline::{Gpr, SavedRegisters};
 /// /// Returns the sum of two arguments.
 /// fn add(saved: &mut SavedRegisters) {
 ///     let sum = saved.get(Gpr::Rdi).wrapping_add(saved.get(Gpr::Rsi));
@@ -43,7 +43,7 @@ use std::ptr::{null, with_exposed_provenance};
 /// return to is in them, too.
 ///
 /// ```compile_fail
-/// # use jitfd::trampoline::SavedRegisters;
+/// # use jitfd_trampoline::SavedRegisters;
 /// fn exchange(inner: &mut SavedRegisters, outer: &mut SavedRegisters) {
 ///     std::mem::swap(inner, outer);
 /// }
@@ -58,7 +58,7 @@ pub struct SavedRegisters<'call> {
 /// It is where the body of `return_body.rs` has put it, and `state` is where that has
 /// saved the floating point and vector registers.
 #[repr(C)]
-pub(super) struct Saved {
+pub(crate) struct Saved {
     general: [u64; 16],
     trampoline: *const c_void,
     target: *const c_void,
@@ -81,7 +81,7 @@ struct State {
 }
 
 /// Where the body puts them.
-pub(super) mod layout {
+pub(crate) mod layout {
     use super::{Saved, State};
     use std::mem::offset_of;
 
@@ -103,7 +103,7 @@ const VECTORS_PRESENT: u64 = 2;
 
 impl<'call> SavedRegisters<'call> {
     /// What a handler gets. Its type must hold for a call with every `'call`.
-    pub(super) const fn of(saved: &'call mut Saved) -> Self {
+    pub(crate) const fn of(saved: &'call mut Saved) -> Self {
         let of = PhantomData;
         Self { saved, of }
     }
@@ -187,7 +187,8 @@ impl<'call> SavedRegisters<'call> {
     /// The address of the first argument that is passed on the stack, if any is.
     #[must_use]
     pub fn stack(&self) -> *const u64 {
-        with_exposed_provenance::<u64>(crate::num::to_usize(self.get(Gpr::Rsp))).wrapping_add(1)
+        with_exposed_provenance::<u64>(jitfd_code::internal::num::to_usize(self.get(Gpr::Rsp)))
+            .wrapping_add(1)
     }
 
     /// Has the trampoline go to `target` instead of returning: with these registers,
@@ -195,7 +196,7 @@ impl<'call> SavedRegisters<'call> {
     /// caller. Null undoes it.
     ///
     /// ```
-    /// # use jitfd::trampoline::{Gpr, SavedRegisters};
+    /// # use jitfd_trampoline::{Gpr, SavedRegisters};
     /// # use std::ffi::c_void;
     /// extern "C" fn negate(value: i64) -> i64 {
     ///     -value

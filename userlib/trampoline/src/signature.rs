@@ -15,22 +15,22 @@
 //!   arguments are read from there in order.
 #![expect(unsafe_code, reason = "this is the file for it")]
 
-use super::callable::Invoke;
-use super::marshal::Marshalled;
-use super::register::Carrier;
-use super::registers::{Arguments, Call, Registers};
+use crate::callable::Invoke;
+use crate::marshal::Marshalled;
+use crate::register::Carrier;
+use crate::registers::{Arguments, Call, Registers};
 use std::ffi::c_void;
 
 mod sealed {
     pub trait Sealed {}
 }
-pub(super) use sealed::Sealed;
+pub(crate) use sealed::Sealed;
 
 /// A type that a closure can take: integers and `bool`, floating point numbers, raw
 /// pointers, and `Option`s of C function pointers.
 ///
 /// ```
-/// fn is<A: jitfd::trampoline::Argument>() {}
+/// fn is<A: jitfd_trampoline::Argument>() {}
 ///
 /// is::<i8>();
 /// is::<bool>();
@@ -58,7 +58,7 @@ pub unsafe trait Argument: Sealed + Copy {
 /// A type that a closure can return: what is an [`Argument`], and `()`.
 ///
 /// ```
-/// fn is<R: jitfd::trampoline::Return>() {}
+/// fn is<R: jitfd_trampoline::Return>() {}
 ///
 /// is::<()>();
 /// is::<f64>();
@@ -168,14 +168,14 @@ macro_rules! pointers {
             const INTEGER: bool = true;
 
             unsafe fn from_bits(bits: u64) -> Self {
-                std::ptr::with_exposed_provenance::<T>(crate::num::to_usize(bits)) as Self
+                std::ptr::with_exposed_provenance::<T>(jitfd_code::internal::num::to_usize(bits)) as Self
             }
         }
 
         // SAFETY: of the class INTEGER.
         unsafe impl<T> Return for *$kind T {
             fn store(self, registers: &mut Registers) {
-                registers.set_integer(crate::num::to_u64(self.expose_provenance()));
+                registers.set_integer(jitfd_code::internal::num::to_u64(self.expose_provenance()));
             }
         }
     )*};
@@ -193,7 +193,7 @@ unsafe impl Return for () {
 /// A function pointer of the C ABI, safe or not.
 ///
 /// ```
-/// fn is<P: jitfd::trampoline::CodePointer>() {}
+/// fn is<P: jitfd_trampoline::CodePointer>() {}
 ///
 /// is::<extern "C" fn(i32)>();
 /// is::<unsafe extern "C-unwind" fn() -> f64>();
@@ -221,7 +221,7 @@ unsafe impl<P: CodePointer> Argument for Option<P> {
     const INTEGER: bool = true;
 
     unsafe fn from_bits(bits: u64) -> Self {
-        let address = std::ptr::with_exposed_provenance(crate::num::to_usize(bits));
+        let address = std::ptr::with_exposed_provenance(jitfd_code::internal::num::to_usize(bits));
         // SAFETY: the caller vouches for the value; one that is not null is a
         // function of that type.
         (bits != 0).then(|| unsafe { P::from_address(address) })
@@ -235,7 +235,7 @@ unsafe impl<P: CodePointer> Return for Option<P> {
             // SAFETY: a function pointer has the size of an address.
             unsafe { std::mem::transmute_copy::<P, *const c_void>(&code) }.expose_provenance()
         });
-        registers.set_integer(crate::num::to_u64(address));
+        registers.set_integer(jitfd_code::internal::num::to_u64(address));
     }
 }
 
@@ -244,7 +244,7 @@ unsafe impl<P: CodePointer> Return for Option<P> {
 /// [`Return`].
 ///
 /// ```
-/// use jitfd::trampoline::{Closure, FnPointer};
+/// use jitfd_trampoline::{Closure, FnPointer};
 ///
 /// /// A callback of any type, and how to unregister it.
 /// struct Registered<'f, P: FnPointer> {
@@ -269,7 +269,7 @@ pub trait FnPointer: CodePointer {
 /// `extern "C" fn(A, ...) -> R` of [`FnPointer`].
 ///
 /// ```
-/// use jitfd::trampoline::{Carrier, Signature};
+/// use jitfd_trampoline::{Carrier, Signature};
 ///
 /// type Six = extern "C" fn(i32, i32, i32, i32, i32, i32);
 /// assert_eq!(Six::CARRIER, Carrier::R10);
@@ -286,7 +286,7 @@ pub trait Signature: FnPointer {
     /// address: the first that no argument is passed in, or `r10` if all are.
     ///
     /// ```
-    /// use jitfd::trampoline::{Carrier, Signature};
+    /// use jitfd_trampoline::{Carrier, Signature};
     /// use std::ffi::{c_int, c_void};
     ///
     /// type Compare = extern "C" fn(*const c_void, *const c_void) -> c_int;
@@ -304,8 +304,9 @@ pub trait Signature: FnPointer {
 /// the types of a closure's arguments.
 ///
 /// ```
-/// # use jitfd::{Fallback, trampoline::ClosureOptions};
-/// use jitfd::trampoline::{Closure, Handler, Shared, Signature};
+/// # use jitfd::Fallback;
+/// # use jitfd_trampoline::ClosureOptions;
+/// use jitfd_trampoline::{Closure, Handler, Shared, Signature};
 ///
 /// /// For closures of all types.
 /// fn logged<'f, F, S>(function: F) -> Result<Closure<'f, S>, jitfd::Error>
@@ -336,7 +337,7 @@ pub trait Handler<S: Signature> {
     /// The function that takes saved registers and the address of a
     /// `Marshalled<Self>`.
     #[doc(hidden)]
-    fn marshalled(unwinds: bool) -> super::marshal::Handler;
+    fn marshalled(unwinds: bool) -> crate::marshal::Handler;
 }
 
 /// All that depends on the number of arguments.
@@ -399,7 +400,7 @@ macro_rules! signature {
                 }
             }
 
-            fn marshalled(unwinds: bool) -> super::marshal::Handler {
+            fn marshalled(unwinds: bool) -> crate::marshal::Handler {
                 /// # Safety
                 /// `registers` has such arguments, and `context` is the address of
                 /// a `Marshalled<H>`.
@@ -443,9 +444,9 @@ macro_rules! signature {
                     unsafe { call::<H, $($A,)* R>(registers, context) }
                 }
                 if unwinds {
-                    super::marshal::Handler::unwinding(unwinding::<H, $($A,)* R>)
+                    crate::marshal::Handler::unwinding(unwinding::<H, $($A,)* R>)
                 } else {
-                    super::marshal::Handler::aborting(aborting::<H, $($A,)* R>)
+                    crate::marshal::Handler::aborting(aborting::<H, $($A,)* R>)
                 }
             }
         }

@@ -3,17 +3,17 @@
 //! Rust closures as C function pointers.
 #![expect(unsafe_code, reason = "binds trampolines to what they were made for")]
 
-use super::bound::{Bound, Held};
-use super::callable::{Exclusive, Once, Shared};
-use super::common::Kind;
-use super::marshal::{self, Marshalled};
-use super::register::Carrier;
-use super::registers::Registers;
-use super::signature::{CodePointer, FnPointer, Handler, Sealed, Signature};
-use super::table::Table;
-use crate::backend::Fallback;
-use crate::code::NO_ENTRY;
-use crate::error::Error;
+use crate::bound::{Bound, Held};
+use crate::callable::{Exclusive, Once, Shared};
+use crate::common::Kind;
+use crate::marshal::{self, Marshalled};
+use crate::register::Carrier;
+use crate::registers::Registers;
+use crate::signature::{CodePointer, FnPointer, Handler, Sealed, Signature};
+use crate::table::Table;
+use jitfd::Error;
+use jitfd::Fallback;
+use jitfd::internal::NO_ENTRY;
 use std::ffi::c_void;
 use std::fmt;
 use std::marker::PhantomData;
@@ -22,12 +22,13 @@ use std::sync::Arc;
 /// A Rust closure that C can call: it has the address of a function of the type `P`.
 ///
 /// The type of the function pointer is found from the closure's arguments, which must
-/// say their types: up to twelve [`Argument`](super::Argument)s, and a
-/// [`Return`](super::Return). One that never returns must say `-> ()`, as `!` is none.
+/// say their types: up to twelve [`Argument`](crate::Argument)s, and a
+/// [`Return`](crate::Return). One that never returns must say `-> ()`, as `!` is none.
 ///
 /// ```
-/// use jitfd::trampoline::Closure;
-/// # use jitfd::{Fallback, trampoline::ClosureOptions};
+/// use jitfd_trampoline::Closure;
+/// # use jitfd::Fallback;
+/// # use jitfd_trampoline::ClosureOptions;
 /// use std::ffi::{c_int, c_void};
 /// use std::sync::atomic::{AtomicUsize, Ordering};
 ///
@@ -110,7 +111,7 @@ impl<'f, P: Signature> Closure<'f, P> {
     ///
     /// # Example
     /// ```
-    /// use jitfd::trampoline::Closure;
+    /// use jitfd_trampoline::Closure;
     ///
     /// let times = 2.5;
     /// match Closure::new(move |number: f64| number * times) {
@@ -133,7 +134,7 @@ impl<'f, P: Signature> Closure<'f, P> {
     /// A closure that changes what it has captured.
     ///
     /// ```
-    /// use jitfd::trampoline::Closure;
+    /// use jitfd_trampoline::Closure;
     ///
     /// let mut calls = 0;
     /// match Closure::new_mut(|| calls += 1) {
@@ -157,7 +158,7 @@ impl<'f, P: Signature> Closure<'f, P> {
     /// A closure that is called once.
     ///
     /// ```
-    /// use jitfd::trampoline::Closure;
+    /// use jitfd_trampoline::Closure;
     ///
     /// let text = String::from("given away");
     /// match Closure::new_once(|| drop(text)) {
@@ -192,7 +193,8 @@ impl<P: FnPointer> Closure<'_, P> {
     /// C functions that take such a type.
     ///
     /// ```
-    /// # use jitfd::{Fallback, trampoline::ClosureOptions};
+    /// # use jitfd::Fallback;
+    /// # use jitfd_trampoline::ClosureOptions;
     /// # fn main() -> Result<(), jitfd::Error> {
     /// # let options = ClosureOptions::new().fallback(Fallback::Any);
     /// let add = options.create(|a: i32, b: i32| a + b)?;
@@ -225,7 +227,8 @@ impl<P: FnPointer> Closure<'static, P> {
     /// The function pointer, for ever: what it needs is never freed.
     ///
     /// ```
-    /// # use jitfd::{Fallback, trampoline::ClosureOptions};
+    /// # use jitfd::Fallback;
+    /// # use jitfd_trampoline::ClosureOptions;
     /// # fn main() -> Result<(), jitfd::Error> {
     /// # let options = ClosureOptions::new().fallback(Fallback::Any);
     /// // As `Closure::new(...)`:
@@ -253,7 +256,8 @@ impl<P: FnPointer> fmt::Debug for Closure<'_, P> {
 /// need not be `Send` nor `Sync`.
 ///
 /// ```
-/// # use jitfd::{Fallback, trampoline::ClosureOptions};
+/// # use jitfd::Fallback;
+/// # use jitfd_trampoline::ClosureOptions;
 /// use std::cell::RefCell;
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
@@ -300,8 +304,9 @@ impl<P: FnPointer> fmt::Debug for LocalClosure<'_, P> {
 /// what an interpreter needs whose functions get their types at run time.
 ///
 /// ```
-/// use jitfd::trampoline::{RegisterClosure, Registers};
-/// # use jitfd::{Fallback, trampoline::ClosureOptions};
+/// use jitfd_trampoline::{RegisterClosure, Registers};
+/// # use jitfd::Fallback;
+/// # use jitfd_trampoline::ClosureOptions;
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// let sum = |registers: &mut Registers| {
@@ -380,7 +385,7 @@ impl fmt::Debug for RegisterClosure<'_> {
 /// Closures that end the program if they panic.
 ///
 /// ```
-/// use jitfd::trampoline::{Aborting, ClosureOptions};
+/// use jitfd_trampoline::{Aborting, ClosureOptions};
 ///
 /// let options: ClosureOptions<'_, Aborting> = ClosureOptions::new();
 /// ```
@@ -390,7 +395,7 @@ pub struct Aborting(());
 /// Closures whose panics, and exceptions, go on in the caller.
 ///
 /// ```
-/// use jitfd::trampoline::{ClosureOptions, Unwinding};
+/// use jitfd_trampoline::{ClosureOptions, Unwinding};
 ///
 /// let options: ClosureOptions<'_, Unwinding> = ClosureOptions::new().unwinding();
 /// ```
@@ -400,7 +405,7 @@ pub struct Unwinding(());
 /// What a panic of a closure does: [`Aborting`] or [`Unwinding`].
 ///
 /// ```
-/// use jitfd::trampoline::{Aborting, OnPanic, Unwinding};
+/// use jitfd_trampoline::{Aborting, OnPanic, Unwinding};
 ///
 /// type Plain = extern "C" fn(i32);
 /// type Passing = extern "C-unwind" fn(i32);
@@ -417,7 +422,7 @@ pub trait OnPanic<S: Signature>: Passes {
 /// The part of [`OnPanic`] that does not depend on a type. Sealed.
 ///
 /// ```
-/// use jitfd::trampoline::{ClosureOptions, Passes};
+/// use jitfd_trampoline::{ClosureOptions, Passes};
 ///
 /// /// For both.
 /// fn options<M: Passes>(options: ClosureOptions<'_, M>) -> ClosureOptions<'_, M> {
@@ -455,7 +460,7 @@ impl<S: Signature> OnPanic<S> for Unwinding {
 ///
 /// ```
 /// use jitfd::Fallback;
-/// use jitfd::trampoline::ClosureOptions;
+/// use jitfd_trampoline::ClosureOptions;
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// let options = ClosureOptions::new().fallback(Fallback::Any);
@@ -511,7 +516,8 @@ impl<'t> ClosureOptions<'t> {
     /// was compiled with `-fno-asynchronous-unwind-tables`.
     ///
     /// ```
-    /// # use jitfd::{Fallback, trampoline::ClosureOptions};
+    /// # use jitfd::Fallback;
+    /// # use jitfd_trampoline::ClosureOptions;
     /// use std::panic::catch_unwind;
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
@@ -547,7 +553,7 @@ impl<'t, M: Passes> ClosureOptions<'t, M> {
     ///
     /// ```
     /// # use jitfd::Fallback;
-    /// use jitfd::trampoline::{Carrier, ClosureOptions, TableOptions};
+    /// use jitfd_trampoline::{Carrier, ClosureOptions, TableOptions};
     /// use std::sync::Arc;
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
@@ -604,7 +610,8 @@ impl<'t, M: Passes> ClosureOptions<'t, M> {
     /// As [`Closure::new_once`].
     ///
     /// ```
-    /// # use jitfd::{Fallback, trampoline::ClosureOptions};
+    /// # use jitfd::Fallback;
+    /// # use jitfd_trampoline::ClosureOptions;
     /// # fn main() -> Result<(), jitfd::Error> {
     /// # let options = ClosureOptions::new().fallback(Fallback::Any);
     /// let (send, receive) = std::sync::mpsc::channel();
@@ -633,7 +640,8 @@ impl<'t, M: Passes> ClosureOptions<'t, M> {
     /// A closure that only this thread may call.
     ///
     /// ```
-    /// # use jitfd::{Fallback, trampoline::ClosureOptions};
+    /// # use jitfd::Fallback;
+    /// # use jitfd_trampoline::ClosureOptions;
     /// use std::cell::Cell;
     ///
     /// # fn main() -> Result<(), jitfd::Error> {

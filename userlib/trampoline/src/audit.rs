@@ -6,13 +6,13 @@
 //! With shadow stacks a return must go where the last call came from; with indirect
 //! branch tracking an indirect call or jump must land on `endbr64`.
 
-use super::common::Kind;
-use super::register::Carrier;
-use super::stub::{STUB, TRAP};
-use super::{marshal, return_body};
-use crate::backend::{Backend, Fallback};
-use crate::num::{to_u64, to_usize};
+use crate::common::Kind;
+use crate::register::Carrier;
+use crate::stub::{STUB, TRAP};
+use crate::{marshal, return_body};
 use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, Register};
+use jitfd::{Backend, Fallback};
+use jitfd_code::internal::num::{to_u64, to_usize};
 use std::ops::Range;
 
 /// The instructions at these addresses, of code that is mapped.

@@ -3,16 +3,17 @@
 //! Trampolines without new code: stubs published once, each with a slot of data
 //! that says where it goes.
 
-use super::cache::{self, ROOM};
-use super::copy::{Source, Stub};
-use super::frame::Cover;
-use super::pool::Pool;
-use super::register::Carrier;
-use super::stub::{self, SLOT, Shape};
-use crate::backend::{Backend, Fallback};
-use crate::code::NO_ENTRY;
-use crate::error::Error;
-use crate::tools::Frame;
+use crate::cache::{self, ROOM};
+use crate::copy::Stub;
+use crate::frame::Cover;
+use crate::pool::Pool;
+use crate::register::Carrier;
+use crate::stub::{self, SLOT, Shape};
+use jitfd::Error;
+use jitfd::internal::NO_ENTRY;
+use jitfd::internal::SharedCode;
+use jitfd::tools::Frame;
+use jitfd::{Backend, Fallback};
 use jitfd_code::Validated;
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 ///
 /// ```
 /// use jitfd::Fallback;
-/// use jitfd::trampoline::{Carrier, TableOptions};
+/// use jitfd_trampoline::{Carrier, TableOptions};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// let options = TableOptions::new(Carrier::Rdx).fallback(Fallback::Any);
@@ -76,13 +77,13 @@ impl TableOptions {
         self
     }
 
-    /// Has debuggers told of each copy, as [`GdbJit`](crate::tools::GdbJit) does: gdb
+    /// Has debuggers told of each copy, as [`GdbJit`](jitfd::tools::GdbJit) does: gdb
     /// then knows the caller also of a thread that it stops in the middle of a
     /// trampoline. Unwinders inside of the program always do.
     ///
     /// ```
     /// # use jitfd::Fallback;
-    /// use jitfd::trampoline::{Carrier, TableOptions};
+    /// use jitfd_trampoline::{Carrier, TableOptions};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
     /// let options = TableOptions::new(Carrier::Rdi).debuggers(cfg!(debug_assertions));
@@ -101,15 +102,15 @@ impl TableOptions {
     /// Publishes the stubs and maps the first copy of them.
     ///
     /// # Errors
-    /// As [`RegionOptions::create`](crate::RegionOptions::create);
-    /// [`Error::System`] of kind [`NoMemory`](crate::Kind::NoMemory) if the data
+    /// As [`RegionOptions::create`](jitfd::RegionOptions::create);
+    /// [`Error::System`] of kind [`NoMemory`](jitfd::Kind::NoMemory) if the data
     /// can't be mapped.
     pub fn create(self) -> Result<Table, Error> {
         let stubs = self.stubs()?;
         self.fallback.choose(|backend| stubs.create(backend))
     }
 
-    pub(super) fn stubs(self) -> Result<Stubs, Error> {
+    pub(crate) fn stubs(self) -> Result<Stubs, Error> {
         let shape = Shape::new(self.copy_capacity);
         Ok(Stubs {
             code: stub::assemble(self.carrier, shape)?,
@@ -127,17 +128,17 @@ impl TableOptions {
 
 /// The stubs of a table.
 #[derive(Debug)]
-pub(super) struct Stubs {
-    pub(super) code: Validated,
-    pub(super) shape: Shape,
-    pub(super) carrier: Carrier,
-    pub(super) cover: Cover,
+pub(crate) struct Stubs {
+    pub(crate) code: Validated,
+    pub(crate) shape: Shape,
+    pub(crate) carrier: Carrier,
+    pub(crate) cover: Cover,
 }
 
 impl Stubs {
     /// A table of them, by this backend.
-    pub(super) fn create(&self, backend: Backend) -> Result<Table, Error> {
-        let source = Source::new(backend, &self.code)?;
+    pub(crate) fn create(&self, backend: Backend) -> Result<Table, Error> {
+        let source = SharedCode::new(backend, &self.code)?;
         let pool = Pool::new(backend, source, self.shape, self.cover.clone())?;
         Ok(Table {
             pool: Arc::new(pool),
@@ -150,8 +151,9 @@ impl Stubs {
 /// context, into a register and goes on to a target of its own.
 ///
 /// ```
-/// use jitfd::trampoline::{Carrier, Table};
-/// # use jitfd::{Fallback, trampoline::TableOptions};
+/// use jitfd_trampoline::{Carrier, Table};
+/// # use jitfd::Fallback;
+/// # use jitfd_trampoline::TableOptions;
 /// use std::ffi::c_void;
 ///
 /// /// Called as `extern "C" fn(u64) -> u64`.
@@ -308,7 +310,7 @@ impl Table {
     /// the entry is dropped.
     ///
     /// # Errors
-    /// [`Error::System`] of kind [`NoMemory`](crate::Kind::NoMemory) if a further
+    /// [`Error::System`] of kind [`NoMemory`](jitfd::Kind::NoMemory) if a further
     /// copy is needed and memory, address space or mappings are used up; another
     /// kind if the backend is not allowed any more. Nothing is changed then.
     ///

@@ -25,8 +25,8 @@
 //! handlers from writing (the red zone).
 #![expect(unsafe_code, reason = "this is the file for it")]
 
-use super::saved::layout;
-use super::stub::{SLOT, STUB, Shape};
+use crate::saved::layout;
+use crate::stub::{SLOT, STUB, Shape};
 use std::arch::global_asm;
 use std::arch::x86_64::{__cpuid_count, _xgetbv};
 use std::ffi::c_void;
@@ -34,7 +34,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The one shape of copies that the body knows.
-pub(super) const CAPACITY: usize = 4096;
+pub(crate) const CAPACITY: usize = 4096;
 const SHAPE: Shape = Shape::new(CAPACITY);
 
 /// Where the floating point and vector registers go: how many bytes they take, and
@@ -64,7 +64,7 @@ const HEADER_END: u64 = 576;
 
 /// Finds out what the CPU and the kernel have. To be called before anybody can get
 /// to the body.
-pub(super) fn prepare() {
+pub(crate) fn prepare() {
     static DONE: Once = Once::new();
     DONE.call_once(|| {
         if is_x86_feature_detected!("xsave") {
@@ -262,14 +262,14 @@ unsafe extern "C" {
 }
 
 /// Where the stubs go. The context is the address of a
-/// [`Marshalled`](super::marshal::Marshalled).
-pub(super) fn body() -> *const c_void {
+/// [`Marshalled`](crate::marshal::Marshalled).
+pub(crate) fn body() -> *const c_void {
     jitfd_trampoline_return as *const c_void
 }
 
 /// The addresses of the body's bytes.
 #[cfg(test)]
-pub(super) fn extent() -> std::ops::Range<usize> {
+pub(crate) fn extent() -> std::ops::Range<usize> {
     let end = jitfd_trampoline_return_end as *const c_void;
     body().addr()..end.addr()
 }

@@ -10,14 +10,14 @@
 //!
 //! Not for signal handlers: one could come in the middle of a change.
 
-use super::copy::Stub;
-use super::pool::Pool;
-use crate::error::Error;
+use crate::copy::Stub;
+use crate::pool::Pool;
+use jitfd::Error;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::sync::{Arc, Weak};
 
 /// The slots that a thread keeps of a table.
-pub(super) const ROOM: usize = 64;
+pub(crate) const ROOM: usize = 64;
 /// How many are moved at a time.
 const HALF: usize = ROOM / 2;
 /// How many tables a thread can use alternately and find its slots.
@@ -52,7 +52,7 @@ impl Cache {
     #[inline]
     fn line(&self, table: u64) -> &OnceCell<Box<Line>> {
         // The remainder is below the number of lines.
-        &self.lines[crate::num::to_usize(table) % LINES]
+        &self.lines[jitfd_code::internal::num::to_usize(table) % LINES]
     }
 
     /// The line that this table has.
@@ -146,7 +146,7 @@ impl Drop for Line {
 
 /// A free slot of the table.
 #[inline]
-pub(super) fn take(pool: &Arc<Pool>) -> Result<Stub, Error> {
+pub(crate) fn take(pool: &Arc<Pool>) -> Result<Stub, Error> {
     let cached = CACHE.try_with(|cache| cache.own_line(pool.id())?.pop());
     match cached {
         Ok(Some(stub)) => Ok(stub),
@@ -178,7 +178,7 @@ const NO_SLOT: Error = Error::Argument("a copy of a table has no slots");
 
 /// Gives a slot back that was taken from `pool`, and is cleared.
 #[inline]
-pub(super) fn give(pool: &Arc<Pool>, stub: Stub) {
+pub(crate) fn give(pool: &Arc<Pool>, stub: Stub) {
     let cached = CACHE.try_with(|cache| {
         let line = cache.own_line(pool.id());
         line.is_some_and(|line| line.push(stub))
@@ -204,7 +204,7 @@ fn give_more(pool: &Arc<Pool>, stub: Stub) {
 }
 
 /// Gives back what the thread keeps of `pool`.
-pub(super) fn trim(pool: &Arc<Pool>) {
+pub(crate) fn trim(pool: &Arc<Pool>) {
     // A thread that is about to end has given all back.
     let _ = CACHE.try_with(|cache| cache.own_line(pool.id()).map(|line| line.spill(ROOM)));
 }

@@ -2,9 +2,9 @@
 
 //! Settings as immutable code, in a code space.
 
-use super::setting::Setting;
-use crate::error::Error;
-use crate::space::{CodeSpace, Function, Request};
+use crate::setting::Setting;
+use jitfd::Error;
+use jitfd::space::{CodeSpace, Function, Request};
 
 impl Setting {
     /// Publishes the code under a name, where a direct jump reaches the target if
@@ -16,7 +16,7 @@ impl Setting {
     ///
     /// ```
     /// use jitfd::space::SpaceOptions;
-    /// use jitfd::trampoline::{Gpr, Setting};
+    /// use jitfd_trampoline::{Gpr, Setting};
     /// use jitfd::{Fallback, RegionOptions, Window};
     ///
     /// extern "C" fn multiply(first: u64, second: u64) -> u64 {
@@ -54,7 +54,7 @@ impl Setting {
     ///
     /// ```
     /// # use jitfd::{Fallback, RegionOptions, space::SpaceOptions};
-    /// use jitfd::trampoline::{Gpr, Setting};
+    /// use jitfd_trampoline::{Gpr, Setting};
     ///
     /// extern "C" fn add(first: u64, second: u64) -> u64 {
     ///     first + second

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError, TryLockError};
 /// What can be called through a shared reference.
 ///
 /// ```
-/// use jitfd::trampoline::{Invoke, Shared};
+/// use jitfd_trampoline::{Invoke, Shared};
 ///
 /// fn is<H: Invoke<(i32, f64), bool>>() {}
 /// is::<Shared<fn(i32, f64) -> bool>>();
@@ -19,21 +19,21 @@ pub trait Invoke<Arguments, Returned> {
     fn invoke(&self, arguments: Arguments) -> Returned;
 }
 
-/// An `Fn`. See the example of [`Handler`](super::Handler).
+/// An `Fn`. See the example of [`Handler`](crate::Handler).
 ///
 /// ```
-/// use jitfd::trampoline::{Handler, Shared};
+/// use jitfd_trampoline::{Handler, Shared};
 ///
 /// fn is<H: Handler<extern "C" fn(i32) -> i32>>() {}
 /// is::<Shared<fn(i32) -> i32>>();
 /// ```
 #[derive(Debug)]
-pub struct Shared<F>(pub(super) F);
+pub struct Shared<F>(pub(crate) F);
 
 /// An `FnMut`, and whether it is running.
 ///
 /// ```
-/// use jitfd::trampoline::{Exclusive, Handler};
+/// use jitfd_trampoline::{Exclusive, Handler};
 ///
 /// fn is<H: Handler<extern "C" fn(i32) -> i32>>() {}
 /// is::<Exclusive<fn(i32) -> i32>>();
@@ -44,7 +44,7 @@ pub struct Exclusive<F>(Mutex<F>);
 /// An `FnOnce` that was not called yet.
 ///
 /// ```
-/// use jitfd::trampoline::{Handler, Once};
+/// use jitfd_trampoline::{Handler, Once};
 ///
 /// fn is<H: Handler<extern "C" fn(i32) -> i32>>() {}
 /// is::<Once<fn(i32) -> i32>>();
@@ -53,7 +53,7 @@ pub struct Exclusive<F>(Mutex<F>);
 pub struct Once<F>(Mutex<Option<F>>);
 
 impl<F> Exclusive<F> {
-    pub(super) const fn new(function: F) -> Self {
+    pub(crate) const fn new(function: F) -> Self {
         Self(Mutex::new(function))
     }
 
@@ -68,7 +68,7 @@ impl<F> Exclusive<F> {
 }
 
 impl<F> Once<F> {
-    pub(super) const fn new(function: F) -> Self {
+    pub(crate) const fn new(function: F) -> Self {
         Self(Mutex::new(Some(function)))
     }
 

@@ -10,75 +10,18 @@
 //! copy has its own.
 #![expect(unsafe_code, reason = "this is the file for it")]
 
-use super::frame::{Cover, Known};
-use super::stub::{STUB, Shape, TRAP};
-use crate::abi;
-use crate::backend::Backend;
-use crate::error::{Call, Error};
-use crate::handle::{self, MapHandle};
-use crate::own::{self, MemoryFile};
-use crate::region::RegionOptions;
-use crate::sys::{self, Span};
-use jitfd_code::Validated;
+use crate::frame::{Cover, Known};
+use crate::stub::{STUB, Shape, TRAP};
+use jitfd::internal::{SharedCode, Span};
+use jitfd::{Call, Error};
 use std::ffi::c_void;
 use std::ptr::{NonNull, without_provenance_mut};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-/// Where the code of the copies comes from. Nothing can be added to it.
-#[derive(Debug)]
-pub(super) enum Source {
-    /// A sealed region of the kernel's.
-    Region(MapHandle),
-    /// A sealed memory file.
-    File(MemoryFile),
-    /// To be turned executable, for each copy anew.
-    Bytes(Validated),
-}
-
-impl Source {
-    pub(super) fn new(backend: Backend, code: &Validated) -> Result<Self, Error> {
-        match backend {
-            Backend::Kernel => region_of(code).map(Self::Region),
-            Backend::DualMapping => own::finished(code.bytes()).map(Self::File),
-            Backend::ProtectFlips => Ok(Self::Bytes(code.clone())),
-        }
-    }
-
-    /// Maps the first `len` bytes over what is at `at`.
-    ///
-    /// # Safety
-    /// As [`sys::map_code_over`]; the memory is private and of no file.
-    unsafe fn map_over(&self, at: *mut u8, len: usize) -> Result<(), Error> {
-        let failed = |call| move |error| Error::system(call, &error);
-        // SAFETY: as promised by the caller.
-        unsafe {
-            match self {
-                Self::Region(handle) => {
-                    sys::map_code_over(handle.fd()?, at, len).map_err(failed(Call::Map))
-                }
-                Self::File(file) => {
-                    let fd = file.as_fd().map_err(failed(Call::OwnMap))?;
-                    sys::map_code_over(fd, at, len).map_err(failed(Call::OwnMap))
-                }
-                Self::Bytes(code) => own::create_code_at(Backend::ProtectFlips, code.bytes(), at),
-            }
-        }
-    }
-}
-
-/// Nobody keeps the handle by which more could be published.
-fn region_of(code: &Validated) -> Result<MapHandle, Error> {
-    let len = code.len().next_multiple_of(abi::PAGE_SIZE);
-    let (map, append) = handle::create(Backend::Kernel, len, RegionOptions::new())?;
-    append.append(&[code], Some(0))?;
-    append.seal()?;
-    Ok(map)
-}
-
 /// What a stub loads.
 #[repr(C)]
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(crate) struct Slot {
     context: AtomicPtr<c_void>,
     target: AtomicPtr<c_void>,
 }
@@ -86,7 +29,7 @@ pub(super) struct Slot {
 impl Slot {
     /// The target comes last: who finds it there finds its context, too.
     #[inline]
-    pub(super) fn bind(&self, target: *const c_void, context: *mut c_void) {
+    pub(crate) fn bind(&self, target: *const c_void, context: *mut c_void) {
         self.context.store(context, Ordering::Relaxed);
         self.target.store(target.cast_mut(), Ordering::Release);
     }
@@ -103,7 +46,7 @@ impl Slot {
         true
     }
 
-    pub(super) fn context(&self) -> *mut c_void {
+    pub(crate) fn context(&self) -> *mut c_void {
         self.context.load(Ordering::Acquire)
     }
 }
@@ -113,27 +56,27 @@ impl Slot {
 /// # Invariants
 /// It was made by [`Copy::stub`], or somebody has promised so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stub(NonNull<u8>);
+pub(crate) struct Stub(NonNull<u8>);
 
 impl Stub {
     /// # Safety
     /// `address` is that of a stub, from [`as_ptr`](Self::as_ptr).
     #[inline]
-    pub(super) unsafe fn from_ptr(address: *const c_void) -> Self {
+    pub(crate) unsafe fn from_ptr(address: *const c_void) -> Self {
         // INVARIANT: as promised by the caller.
         // SAFETY: the address of a mapping is not null.
         Self(unsafe { NonNull::new_unchecked(address.cast_mut().cast()) })
     }
 
     #[inline]
-    pub(super) fn as_ptr(self) -> *const c_void {
+    pub(crate) fn as_ptr(self) -> *const c_void {
         self.0.as_ptr().cast()
     }
 
     /// # Safety
     /// Its copy has this shape, and is mapped for as long as the slot is used.
     #[inline]
-    pub(super) unsafe fn slot<'a>(self, shape: Shape) -> &'a Slot {
+    pub(crate) unsafe fn slot<'a>(self, shape: Shape) -> &'a Slot {
         let stub = shape.offset(self.0.as_ptr().addr());
         let slot = self.0.as_ptr().wrapping_sub(stub);
         let slot = slot.wrapping_add(shape.slot(stub)).cast();
@@ -149,7 +92,7 @@ impl Stub {
     /// # Safety
     /// As [`slot`](Self::slot).
     #[inline]
-    pub(super) unsafe fn clear(self, shape: Shape) -> bool {
+    pub(crate) unsafe fn clear(self, shape: Shape) -> bool {
         let trap = self.0.as_ptr().wrapping_add(TRAP);
         // SAFETY: as promised by the caller.
         unsafe { self.slot(shape) }.clear(trap.cast())
@@ -159,7 +102,7 @@ impl Stub {
     ///
     /// # Safety
     /// As [`slot`](Self::slot).
-    pub(super) unsafe fn numbers(self, shape: Shape) -> (usize, usize) {
+    pub(crate) unsafe fn numbers(self, shape: Shape) -> (usize, usize) {
         let offset = shape.offset(self.0.as_ptr().addr());
         let first = self.0.as_ptr().wrapping_sub(offset);
         // SAFETY: the copy starts with a stub, and is mapped.
@@ -171,7 +114,7 @@ impl Stub {
     ///
     /// # Safety
     /// `F` is a function pointer type.
-    pub(super) unsafe fn function<F: std::marker::Copy>(self) -> Option<F> {
+    pub(crate) unsafe fn function<F: std::marker::Copy>(self) -> Option<F> {
         let function = self.as_ptr();
         // SAFETY: the sizes are equal, and a non-null address is a value of a
         // function pointer type.
@@ -192,7 +135,7 @@ unsafe impl Sync for Stub {}
 ///   at a multiple of its alignment. Only atomics access the slots.
 /// * The context of slot 0 is the number of the copy.
 #[derive(Debug)]
-pub(super) struct Copy {
+pub(crate) struct Copy {
     /// Goes first: what is told of the code is true until it is unmapped.
     known: Option<Known>,
     span: Span,
@@ -201,8 +144,8 @@ pub(super) struct Copy {
 }
 
 impl Copy {
-    pub(super) fn new(
-        source: &Source,
+    pub(crate) fn new(
+        source: &SharedCode,
         shape: Shape,
         cover: &Cover,
         number: usize,
@@ -243,7 +186,7 @@ impl Copy {
     ///
     /// # Panics
     /// If there is no such slot.
-    pub(super) fn stub(&self, number: usize) -> Stub {
+    pub(crate) fn stub(&self, number: usize) -> Stub {
         assert!(number < self.shape.capacity(), "a slot of the copy");
         let stub = self.base().wrapping_add(number * STUB);
         // SAFETY: inside a mapping. INVARIANT: as the type says.

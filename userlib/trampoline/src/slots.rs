@@ -9,15 +9,15 @@
 
 /// Slots of one copy: bit `n` is slot `first + n`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Run {
-    pub(super) copy: usize,
-    pub(super) first: usize,
-    pub(super) bits: u64,
+pub(crate) struct Run {
+    pub(crate) copy: usize,
+    pub(crate) first: usize,
+    pub(crate) bits: u64,
 }
 
 impl Run {
     /// The numbers of the slots in their copy.
-    pub(super) fn slots(self) -> impl Iterator<Item = usize> {
+    pub(crate) fn slots(self) -> impl Iterator<Item = usize> {
         let set = move |bit: &usize| self.bits & (1 << bit) != 0;
         (0..BITS).filter(set).map(move |bit| self.first + bit)
     }
@@ -27,7 +27,7 @@ const BITS: usize = 64;
 
 /// What became of the copy of a slot that was given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Given {
+pub(crate) enum Given {
     /// It stays.
     Kept,
     /// It is known no more: everything in it was free, and there is a spare.
@@ -42,7 +42,7 @@ pub(super) enum Given {
 /// * All numbers below `vacant` have a copy.
 /// * If there is a spare, all its slots are free.
 #[derive(Debug)]
-pub(super) struct Slots {
+pub(crate) struct Slots {
     /// The slots of a copy, a multiple of 64.
     capacity: usize,
     copies: Vec<Option<Copy>>,
@@ -96,7 +96,7 @@ const fn count(bits: u64) -> usize {
 
 impl Slots {
     /// For copies of `capacity` slots, a multiple of 64. There is none yet.
-    pub(super) const fn new(capacity: usize) -> Self {
+    pub(crate) const fn new(capacity: usize) -> Self {
         Self {
             capacity,
             copies: Vec::new(),
@@ -113,12 +113,12 @@ impl Slots {
     }
 
     /// How many slots are taken.
-    pub(super) const fn taken(&self) -> usize {
+    pub(crate) const fn taken(&self) -> usize {
         self.taken
     }
 
     /// The number that the next copy will have.
-    pub(super) fn next_copy(&self) -> usize {
+    pub(crate) fn next_copy(&self) -> usize {
         let mut further = self.copies.iter().skip(self.vacant);
         let vacant = further.position(Option::is_none);
         vacant.map_or(self.copies.len(), |distance| self.vacant + distance)
@@ -126,7 +126,7 @@ impl Slots {
 
     /// One more copy, with everything free. Returns its number, the lowest that no
     /// copy has; `None` if there is no memory for it.
-    pub(super) fn add(&mut self) -> Option<usize> {
+    pub(crate) fn add(&mut self) -> Option<usize> {
         let number = self.next_copy();
         let mut words = Vec::new();
         words.try_reserve_exact(self.capacity / BITS).ok()?;
@@ -151,7 +151,7 @@ impl Slots {
     }
 
     /// Takes between one and `most` free slots; `None` if there is none.
-    pub(super) fn take(&mut self, most: usize) -> Option<Run> {
+    pub(crate) fn take(&mut self, most: usize) -> Option<Run> {
         let most = most.min(BITS);
         if most == 0 {
             return None;
@@ -182,7 +182,7 @@ impl Slots {
     }
 
     /// Gives a slot back.
-    pub(super) fn give(&mut self, copy: usize, slot: usize) -> Given {
+    pub(crate) fn give(&mut self, copy: usize, slot: usize) -> Given {
         let all = self.all();
         let Some(entry) = self.copies.get_mut(copy) else {
             return Given::NotTaken;

@@ -4,21 +4,21 @@
 //! and changes all registers, and then back to the caller or elsewhere.
 #![expect(unsafe_code, reason = "binds trampolines to what they were made for")]
 
-use super::assemble::{Assembly, quadword_at};
-use super::bound::{Bound, Held};
-use super::common::Kind;
-use super::frame::Cover;
-use super::marshal::{Handler, Marshalled};
-use super::register::Carrier;
-use super::return_body::{self, CAPACITY};
-use super::saved::{Saved, SavedRegisters};
-use super::stub::{SLOT, STUB, Shape, TRAP};
-use super::table::{Stubs, Table, TableStats};
-use crate::backend::{Backend, Fallback};
-use crate::code::NO_ENTRY;
-use crate::error::Error;
-use crate::tools::{Frame, Register};
+use crate::assemble::{Assembly, quadword_at};
+use crate::bound::{Bound, Held};
+use crate::common::Kind;
+use crate::frame::Cover;
+use crate::marshal::{Handler, Marshalled};
+use crate::register::Carrier;
+use crate::return_body::{self, CAPACITY};
+use crate::saved::{Saved, SavedRegisters};
+use crate::stub::{SLOT, STUB, Shape, TRAP};
+use crate::table::{Stubs, Table, TableStats};
 use iced_x86::{Code, Instruction, Register as Encoded};
+use jitfd::Error;
+use jitfd::internal::NO_ENTRY;
+use jitfd::tools::{Frame, Register};
+use jitfd::{Backend, Fallback};
 use jitfd_code::Validated;
 use std::ffi::c_void;
 use std::fmt;
@@ -55,7 +55,7 @@ fn frame() -> Frame {
 }
 
 /// The stubs of such a table. Their body can be entered from now on.
-pub(super) fn stubs(debuggers: bool) -> Result<Stubs, Error> {
+pub(crate) fn stubs(debuggers: bool) -> Result<Stubs, Error> {
     return_body::prepare();
     let shape = Shape::new(CAPACITY);
     Ok(Stubs {
@@ -85,7 +85,7 @@ fn table(fallback: Fallback, debuggers: bool) -> Result<Arc<Table>, Error> {
 ///
 /// ```
 /// use jitfd::Fallback;
-/// use jitfd::trampoline::{ReturnOptions, ReturnPage};
+/// use jitfd_trampoline::{ReturnOptions, ReturnPage};
 /// use std::sync::Arc;
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
@@ -107,17 +107,17 @@ impl ReturnPage {
     /// Publishes the page and maps it once.
     ///
     /// # Errors
-    /// As [`TableOptions::create`](super::TableOptions::create).
+    /// As [`TableOptions::create`](crate::TableOptions::create).
     pub fn create(fallback: Fallback) -> Result<Self, Error> {
         table(fallback, false).map(|table| Self { table })
     }
 
     /// The same, and debuggers are told of each copy, as with
-    /// [`TableOptions::debuggers`](super::TableOptions::debuggers).
+    /// [`TableOptions::debuggers`](crate::TableOptions::debuggers).
     ///
     /// ```
     /// use jitfd::Fallback;
-    /// use jitfd::trampoline::ReturnPage;
+    /// use jitfd_trampoline::ReturnPage;
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
     /// let page = ReturnPage::create_debuggable(Fallback::Any)?;
@@ -158,8 +158,9 @@ pub type ReturnHandler = unsafe extern "C-unwind" fn(*mut SavedRegisters, *mut c
 /// of a trampoline says where in them its handler is.
 ///
 /// ```
-/// use jitfd::trampoline::{Gpr, ReturnTrampoline, SavedRegisters};
-/// # use jitfd::{Fallback, trampoline::ReturnOptions};
+/// use jitfd_trampoline::{Gpr, ReturnTrampoline, SavedRegisters};
+/// # use jitfd::Fallback;
+/// # use jitfd_trampoline::ReturnOptions;
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// let add = |saved: &mut SavedRegisters| {
@@ -190,7 +191,7 @@ pub type ReturnHandler = unsafe extern "C-unwind" fn(*mut SavedRegisters, *mut c
 /// What the handler can't change is the stack: `rsp`, and where a return goes. A shadow
 /// stack has the way back, too, and would refuse another. A jump goes anywhere, on the
 /// same stack; another stack is for the code there to load, or for a
-/// [`Setting`](super::Setting).
+/// [`Setting`](crate::Setting).
 ///
 /// It takes about 3 KiB of the stack with AVX-512, 1 KiB without. It is entered as a
 /// function is, by a call or a jump: the 128 bytes below the stack pointer (the red
@@ -249,7 +250,7 @@ impl fmt::Debug for ReturnTrampoline<'_> {
 ///
 /// ```
 /// use jitfd::Fallback;
-/// use jitfd::trampoline::{ReturnOptions, ReturnPage};
+/// use jitfd_trampoline::{ReturnOptions, ReturnPage};
 /// use std::panic::catch_unwind;
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
@@ -334,7 +335,7 @@ impl<'p> ReturnOptions<'p> {
     ///
     /// ```
     /// # use jitfd::Fallback;
-    /// use jitfd::trampoline::{Gpr, ReturnHandler, ReturnOptions, SavedRegisters};
+    /// use jitfd_trampoline::{Gpr, ReturnHandler, ReturnOptions, SavedRegisters};
     /// use std::ffi::c_void;
     ///
     /// unsafe extern "C-unwind" fn handler(saved: *mut SavedRegisters, context: *mut c_void) {

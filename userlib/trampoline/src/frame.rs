@@ -7,24 +7,24 @@
 //! unwind table matters to those who look at a thread in the middle of one: signal
 //! handlers, profilers, debuggers.
 
-use crate::error::Error;
-use crate::space::NewCode;
-use crate::tools::{EhFrame, Frame, GdbJit, UnwindTable};
+use jitfd::Error;
+use jitfd::space::NewCode;
+use jitfd::tools::{EhFrame, Frame, GdbJit, UnwindTable};
 
 /// What is known of the code of a kind of trampolines.
 #[derive(Clone, Debug)]
-pub(super) struct Cover {
+pub(crate) struct Cover {
     /// For debuggers.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// True of each address in the code.
-    pub(super) frame: Frame,
+    pub(crate) frame: Frame,
     /// Whether debuggers are told, too.
-    pub(super) debuggers: bool,
+    pub(crate) debuggers: bool,
 }
 
 /// That the unwinder, and debuggers, know some code. They forget it on drop.
 #[derive(Debug)]
-pub(super) struct Known {
+pub(crate) struct Known {
     _unwinder: UnwindTable,
     _debuggers: Option<GdbJit>,
 }
@@ -33,7 +33,7 @@ pub(super) struct Known {
 /// function takes some and can't say that there was none; and a process whose mappings
 /// are used up, by the code perhaps, can't have its heap grow.
 #[derive(Debug)]
-pub(super) struct Room(Vec<u8>);
+pub(crate) struct Room(Vec<u8>);
 
 /// More than an entry of the unwinder's and a debugger's image of the code.
 const ROOM: usize = 16 << 10;
@@ -49,14 +49,14 @@ impl Room {
 
 impl Cover {
     /// What [`register`](Self::register) will need.
-    pub(super) fn prepare(&self) -> Result<Room, Error> {
+    pub(crate) fn prepare(&self) -> Result<Room, Error> {
         Room::new().ok_or_else(Error::no_memory)
     }
 
     /// # Safety
     /// The code is at its address, with this frame, as long as the result lives.
     #[expect(unsafe_code, reason = "the caller vouches for the table")]
-    pub(super) unsafe fn register(&self, Room(room): Room, code: &[u8]) -> Known {
+    pub(crate) unsafe fn register(&self, Room(room): Room, code: &[u8]) -> Known {
         drop(room);
         let (address, len) = (code.as_ptr().expose_provenance(), code.len());
         let mut table = EhFrame::new();

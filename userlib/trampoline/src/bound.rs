@@ -4,9 +4,9 @@
 //! value whose address it carries.
 #![expect(unsafe_code, reason = "this is the file for it")]
 
-use super::copy::Stub;
-use super::table::Table;
-use crate::error::Error;
+use crate::copy::Stub;
+use crate::table::Table;
+use jitfd::Error;
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// A table that is there as long as this.
 #[derive(Clone, Debug)]
-pub(super) enum Held {
+pub(crate) enum Held {
     /// One of the process.
     Common(&'static Table),
     /// One that somebody has made.
@@ -22,7 +22,7 @@ pub(super) enum Held {
 }
 
 impl Held {
-    pub(super) fn table(&self) -> &Table {
+    pub(crate) fn table(&self) -> &Table {
         match self {
             Self::Common(table) => table,
             Self::Own(table) => table,
@@ -34,7 +34,7 @@ impl Held {
 /// `entry` is an entry of the table, not released, whose context is the address of
 /// the value.
 #[derive(Debug)]
-pub(super) struct Bound<'f> {
+pub(crate) struct Bound<'f> {
     held: Held,
     entry: *const c_void,
     _value: Value<'f>,
@@ -44,7 +44,7 @@ impl<'f> Bound<'f> {
     /// # Safety
     /// `target`, entered as the callers of the entry will do that, takes the address
     /// of a `T` in the carrier of the table.
-    pub(super) unsafe fn new<T: 'f>(
+    pub(crate) unsafe fn new<T: 'f>(
         held: Held,
         target: *const c_void,
         value: T,
@@ -61,7 +61,7 @@ impl<'f> Bound<'f> {
         })
     }
 
-    pub(super) fn entry(&self) -> *const c_void {
+    pub(crate) fn entry(&self) -> *const c_void {
         self.entry
     }
 
@@ -70,13 +70,13 @@ impl<'f> Bound<'f> {
     ///
     /// # Safety
     /// `F` is a function pointer type.
-    pub(super) unsafe fn function<F: Copy>(&self) -> Option<F> {
+    pub(crate) unsafe fn function<F: Copy>(&self) -> Option<F> {
         // SAFETY: the entry is one of a table; the rest is promised by the caller.
         unsafe { Stub::from_ptr(self.entry).function() }
     }
 
     /// It and its table stay for ever.
-    pub(super) fn leak(self) -> *const c_void {
+    pub(crate) fn leak(self) -> *const c_void {
         std::mem::ManuallyDrop::new(self).entry
     }
 }
