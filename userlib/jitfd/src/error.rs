@@ -3,7 +3,7 @@
 //! What can go wrong, and the one table that turns an errno of a call into its
 //! cause and what to do about it.
 
-use crate::backend::Backend;
+use crate::backend_name::Backend;
 use jitfd_code::BoundaryError;
 use jitfd_code::ValidationError;
 use jitfd_code::{ItemError, RelocError};
@@ -196,6 +196,21 @@ impl Error {
     pub fn no_memory() -> Self {
         Self::system(Call::Allocate, &io::Error::from_raw_os_error(libc::ENOMEM))
     }
+}
+
+/// Why there is no function pointer.
+pub const NO_ENTRY: Error = Error::Argument(
+    "an entry is an offset inside the code, taken as a type of a function pointer's size",
+);
+
+/// What makes an error of one of `call`.
+pub(crate) fn failed(call: Call) -> impl Fn(io::Error) -> Error {
+    move |error| Error::system(call, &error)
+}
+
+/// What makes an error of the number by which `call` is refused.
+pub(crate) fn refused(call: Call) -> impl Fn(i32) -> Error {
+    move |errno| SystemError::new(call, errno).into()
 }
 
 /// The calls that can be refused.

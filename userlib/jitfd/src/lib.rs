@@ -111,19 +111,16 @@
 compile_error!("jitfd supports Linux on x86-64 only");
 
 // In the order in which code passes through them, after `jitfd_code`.
-mod code;
-mod handle;
-mod region;
-mod stats;
-
-mod access;
-mod backend;
-mod own;
-mod probe;
-mod report;
-mod shared_code;
 pub mod space;
 pub mod tools;
+
+mod region;
+
+mod backend;
+
+mod os;
+
+mod probe;
 
 #[expect(
     clippy::cast_possible_truncation,
@@ -132,12 +129,8 @@ pub mod tools;
 mod abi;
 #[cfg(test)]
 mod abi_pinned;
+mod backend_name;
 mod error;
-mod fork_sys;
-mod ioctl;
-mod piece;
-mod room;
-mod sys;
 
 use jitfd_code::internal::num;
 
@@ -146,21 +139,24 @@ use jitfd_code::internal::num;
 #[doc(hidden)]
 pub mod internal {
     pub use crate::abi::FILL;
-    pub use crate::code::NO_ENTRY;
-    pub use crate::shared_code::SharedCode;
-    pub use crate::sys::Span;
+    pub use crate::error::NO_ENTRY;
+    pub use crate::os::sys::Span;
+    pub use crate::region::shared_code::SharedCode;
 }
 
-pub use backend::{Backend, Fallback};
-pub use code::{Code, CodeOptions, Device, jit_create_code, jit_create_code_at};
+pub use backend::choice::Fallback;
+pub use backend::notice::{FallbackHook, FallbackReport, set_fallback_hook};
+pub use backend_name::Backend;
 pub use error::{Call, Error, Kind, NoBackend, SystemError, Unsupported};
-pub use handle::{AppendHandle, MapHandle, Mapping};
 pub use jitfd_code::{
     Align, BoundaryError, Class, LineWriter, LockSkips, Options, Reason, Validated,
     ValidationError, Validator, validate,
 };
+pub use os::window::Window;
 pub use probe::{Finding, Probe, Subject, Trial, Verdict, probe};
-pub use region::{JitFd, Place, Published, RegionOptions, Reservation};
-pub use report::{FallbackHook, FallbackReport, set_fallback_hook};
-pub use space::{CodeSpace, Window};
-pub use stats::Stats;
+pub use region::handle::{AppendHandle, MapHandle, Mapping};
+pub use region::image::{Code, CodeOptions, Device, jit_create_code, jit_create_code_at};
+pub use region::options::RegionOptions;
+pub use region::stats::Stats;
+pub use region::{JitFd, Place, Published, Reservation};
+pub use space::CodeSpace;

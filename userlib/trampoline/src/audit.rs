@@ -64,7 +64,7 @@ fn stubs_are_entered_at_endbr64_and_neither_call_nor_return() {
             assert_eq!(codes, [Code::Endbr64, Code::Mov_r64_rm64, Code::Jmp_rm64]);
             assert_eq!(stub[1].op0_register(), carrier.register().encoded());
         }
-        let stub = stub_of(Kind::returning(), backend);
+        let stub = stub_of(crate::return_page::kind(), backend);
         let codes: Vec<_> = stub.iter().map(Instruction::code).collect();
         let expected = [
             Code::Endbr64,

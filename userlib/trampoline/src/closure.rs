@@ -3,13 +3,14 @@
 //! Rust closures as C function pointers.
 #![expect(unsafe_code, reason = "binds trampolines to what they were made for")]
 
+use crate::argument::{CodePointer, Sealed};
 use crate::bound::{Bound, Held};
 use crate::callable::{Exclusive, Once, Shared};
 use crate::common::Kind;
 use crate::marshal::{self, Marshalled};
 use crate::register::Carrier;
 use crate::registers::Registers;
-use crate::signature::{CodePointer, FnPointer, Handler, Sealed, Signature};
+use crate::signature::{FnPointer, Handler, Signature};
 use crate::table::Table;
 use jitfd::Error;
 use jitfd::Fallback;

@@ -68,6 +68,7 @@ mod frame;
 mod bound;
 mod common;
 
+mod argument;
 mod callable;
 mod closure;
 mod marshal;
@@ -83,6 +84,7 @@ mod libffi;
 #[cfg(test)]
 mod audit;
 
+pub use argument::{Argument, CodePointer, Return};
 pub use callable::{Exclusive, Invoke, Once, Shared};
 pub use closure::{
     Aborting, Closure, ClosureOptions, LocalClosure, OnPanic, Passes, RegisterClosure, Unwinding,
@@ -93,5 +95,5 @@ pub use registers::{Arguments, Registers};
 pub use return_page::{ReturnHandler, ReturnOptions, ReturnPage, ReturnTrampoline};
 pub use saved::SavedRegisters;
 pub use setting::Setting;
-pub use signature::{Argument, CodePointer, FnPointer, Handler, Return, Signature};
+pub use signature::{FnPointer, Handler, Signature};
 pub use table::{Entry, Table, TableOptions, TableStats};

@@ -3,7 +3,7 @@
 //! What a function was called with, whatever its type: all registers that the System
 //! V ABI passes arguments in, where the others are on the stack, and what it returns.
 
-use crate::signature::{Argument, Return};
+use crate::argument::{Argument, Return, Returned};
 use std::marker::PhantomData;
 
 /// The registers that a function was called with, and those that it returns.
@@ -174,7 +174,12 @@ impl<'call> Registers<'call> {
 
     /// Returns a value as a function of that result does.
     pub fn set_result<R: Return>(&mut self, value: R) {
-        value.store(self);
+        match value.returned() {
+            Returned::Nothing => {}
+            Returned::Integer(value) => self.set_integer(value),
+            Returned::F32(value) => self.set_f32(value),
+            Returned::F64(value) => self.set_f64(value),
+        }
     }
 }
 

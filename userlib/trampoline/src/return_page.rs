@@ -54,8 +54,13 @@ fn frame() -> Frame {
     Frame::leaf().cfa_repeated(0, Register::Rsp, 8, STRIDE, PUSHED, 8)
 }
 
+/// The common tables of return trampolines.
+pub(crate) fn kind() -> Kind {
+    Kind::special(|_| stubs(false))
+}
+
 /// The stubs of such a table. Their body can be entered from now on.
-pub(crate) fn stubs(debuggers: bool) -> Result<Stubs, Error> {
+fn stubs(debuggers: bool) -> Result<Stubs, Error> {
     return_body::prepare();
     let shape = Shape::new(CAPACITY);
     Ok(Stubs {
@@ -318,7 +323,7 @@ impl<'p> ReturnOptions<'p> {
     {
         let held = match self.page {
             Some(page) => Held::Own(Arc::clone(&page.table)),
-            None => Held::Common(Kind::returning().table(self.fallback)?),
+            None => Held::Common(kind().table(self.fallback)?),
         };
         let value = Marshalled {
             handler: whole::<F>(self.unwinding),

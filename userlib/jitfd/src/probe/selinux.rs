@@ -4,11 +4,12 @@
 //! permissions that each backend needs, as `selinuxfs` answers them. It can't be asked
 //! whether it allows one `ioctl` and not another (`allowxperm`): a trial shows that.
 
-use super::system::System;
-use super::{Finding, Subject, Trial, Verdict, sys};
-use crate::backend::Backend;
+use super::files::Files;
+use super::finding::{Finding, Subject, Trial, Verdict};
+use super::sys;
+use crate::backend::dispatch::MemoryFile;
+use crate::backend_name::Backend;
 use crate::error::{Call, Error};
-use crate::own::MemoryFile;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -24,17 +25,17 @@ struct Need {
 }
 
 /// Nothing, if the kernel has no SELinux or no policy is loaded.
-pub(super) fn findings(system: &System) -> Vec<Finding> {
-    let Some(enforcing) = enforcing(system) else {
+pub(super) fn findings(files: &Files) -> Vec<Finding> {
+    let Some(enforcing) = enforcing(files) else {
         return Vec::new();
     };
-    let source = &source(system);
+    let source = &source(files);
     if !enforcing {
         return vec![allows(format!("permissive; this process is {source}"))];
     }
-    let denied: Vec<Finding> = needs(system, source)
+    let denied: Vec<Finding> = needs(files, source)
         .iter()
-        .filter_map(|need| judge(system, source, need))
+        .filter_map(|need| judge(files, source, need))
         .collect();
     if denied.is_empty() {
         return vec![allows(format!(
@@ -46,32 +47,32 @@ pub(super) fn findings(system: &System) -> Vec<Finding> {
 
 /// What the trial of the kernel's backend makes likely, though the policy was not asked:
 /// an `ioctl` was refused, as only a policy or a filter does.
-pub(super) fn suspicion(system: &System, trial: &Trial) -> Option<Finding> {
+pub(super) fn suspicion(files: &Files, trial: &Trial) -> Option<Finding> {
     let Trial::Refused(Error::System(error)) = trial else {
         return None;
     };
     let is_ioctl = matches!(error.call(), Call::Create | Call::Append);
-    let denied = is_ioctl && error.errno() == libc::EACCES && enforcing(system) == Some(true);
+    let denied = is_ioctl && error.errno() == libc::EACCES && enforcing(files) == Some(true);
     denied.then(|| Finding {
         subject: Subject::Selinux,
         verdict: Verdict::MayRefuse,
         backends: vec![Backend::Kernel],
         text: format!(
             "the policy may allow {} some ioctls of /dev/jit and not this one (allowxperm)",
-            source(system)
+            source(files)
         ),
     })
 }
 
 /// `None` if there is no SELinux, or no policy.
-fn enforcing(system: &System) -> Option<bool> {
-    let text = system.read("/sys/fs/selinux/enforce")?;
+fn enforcing(files: &Files) -> Option<bool> {
+    let text = files.read("/sys/fs/selinux/enforce")?;
     Some(text == "1")
 }
 
 /// The label of this process.
-fn source(system: &System) -> String {
-    let label = system.read("/proc/self/attr/current").unwrap_or_default();
+fn source(files: &Files) -> String {
+    let label = files.read("/proc/self/attr/current").unwrap_or_default();
     label.trim_end_matches('\0').to_owned()
 }
 
@@ -84,9 +85,9 @@ fn allows(text: String) -> Finding {
     }
 }
 
-fn needs(system: &System, source: &str) -> Vec<Need> {
+fn needs(files: &Files, source: &str) -> Vec<Need> {
     let own = || Some(source.to_owned());
-    let (class, permissions) = memory_file(system);
+    let (class, permissions) = memory_file(files);
     vec![
         Need {
             backend: Backend::Kernel,
@@ -104,7 +105,7 @@ fn needs(system: &System, source: &str) -> Vec<Need> {
             backend: Backend::DualMapping,
             class,
             permissions,
-            target: label_of_memory_file(system, class),
+            target: label_of_memory_file(files, class),
         },
         Need {
             backend: Backend::ProtectFlips,
@@ -117,8 +118,8 @@ fn needs(system: &System, source: &str) -> Vec<Need> {
 
 /// The class of memory files, and what a program does with one. A policy can ask for a
 /// class of their own.
-fn memory_file(system: &System) -> (&'static str, &'static [&'static str]) {
-    let capability = system.read("/sys/fs/selinux/policy_capabilities/memfd_class");
+fn memory_file(files: &Files) -> (&'static str, &'static [&'static str]) {
+    let capability = files.read("/sys/fs/selinux/policy_capabilities/memfd_class");
     if capability.as_deref() == Some("1") {
         let all = &["create", "read", "write", "map", "execute"];
         return ("memfd_file", all);
@@ -128,11 +129,11 @@ fn memory_file(system: &System) -> (&'static str, &'static [&'static str]) {
 
 /// One is made to look at its label; not if a seccomp filter might kill for that, nor if
 /// it has the label of its maker anyway.
-fn label_of_memory_file(system: &System, class: &str) -> Option<String> {
+fn label_of_memory_file(files: &Files, class: &str) -> Option<String> {
     if class == "memfd_file" {
-        return Some(source(system));
+        return Some(source(files));
     }
-    if system.is_filtered() {
+    if files.is_filtered() {
         return None;
     }
     let file = MemoryFile::new().ok()?;
@@ -141,16 +142,16 @@ fn label_of_memory_file(system: &System, class: &str) -> Option<String> {
 }
 
 /// What the policy denies, if anything.
-fn judge(system: &System, source: &str, need: &Need) -> Option<Finding> {
+fn judge(files: &Files, source: &str, need: &Need) -> Option<Finding> {
     let class = format!("/sys/fs/selinux/class/{}", need.class);
-    let index = system.read(&format!("{class}/index"))?;
+    let index = files.read(&format!("{class}/index"))?;
     let target = need.target.as_deref()?;
-    let (allowed, permissive) = ask(system, &format!("{source} {target} {index}"))?;
+    let (allowed, permissive) = ask(files, &format!("{source} {target} {index}"))?;
     if permissive {
         return None;
     }
     let bit =
-        |name: &str| -> Option<u32> { system.read(&format!("{class}/perms/{name}"))?.parse().ok() };
+        |name: &str| -> Option<u32> { files.read(&format!("{class}/perms/{name}"))?.parse().ok() };
     let is_denied = |name: &&&str| {
         bit(name)
             .and_then(|bit| bit.checked_sub(1))
@@ -170,8 +171,8 @@ fn judge(system: &System, source: &str, need: &Need) -> Option<Finding> {
 }
 
 /// The allowed permissions, as bits, and whether the domain is permissive.
-fn ask(system: &System, question: &str) -> Option<(u32, bool)> {
-    let path = system.path("/sys/fs/selinux/access");
+fn ask(files: &Files, question: &str) -> Option<(u32, bool)> {
+    let path = files.path("/sys/fs/selinux/access");
     let mut file = File::options().read(true).write(true).open(path).ok()?;
     file.write_all(question.as_bytes()).ok()?;
     let mut answer = String::new();

@@ -3,7 +3,7 @@
 //! System calls of the probe.
 #![expect(unsafe_code, reason = "this is the file for it")]
 
-use crate::sys::Span;
+use crate::os::sys::Span;
 use std::ffi::{CStr, c_long};
 use std::io;
 use std::ptr::null_mut;

@@ -3,9 +3,11 @@
 //! The system's rules, read from its files. Tests have a folder in the place of
 //! the root.
 
-use super::{Finding, Subject, Verdict, selinux, sys};
-use crate::backend::Backend::{self, DualMapping, Kernel, ProtectFlips};
-use crate::own::membarrier_works;
+use super::files::{Files, field};
+use super::finding::{Finding, Subject, Verdict};
+use super::{selinux, sys};
+use crate::backend::dispatch::membarrier_works;
+use crate::backend_name::Backend::{self, DualMapping, Kernel, ProtectFlips};
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -17,7 +19,7 @@ const OLDEST: (u32, u32) = (7, 2);
 
 /// Where the rules are read, and what is asked by system calls.
 pub(super) struct System {
-    pub(super) root: PathBuf,
+    pub(super) files: Files,
     /// Whether `PR_SET_MDWE` is set.
     pub(super) mdwe: Answer,
     /// Whether `membarrier` makes other threads see new code.
@@ -90,11 +92,13 @@ impl System {
     /// The one that this process runs on.
     pub(super) fn live() -> Self {
         let mut system = Self {
-            root: PathBuf::from("/"),
+            files: Files {
+                root: PathBuf::from("/"),
+            },
             mdwe: None,
             membarrier: None,
         };
-        let filtered = system.is_filtered();
+        let filtered = system.files.is_filtered();
         let ask = |question: fn() -> io::Result<bool>| match filtered {
             true => in_child(question),
             false => Some(question()),
@@ -102,29 +106,6 @@ impl System {
         system.mdwe = ask(sys::refuses_exec_gain);
         system.membarrier = ask(|| membarrier_works().map(|()| true));
         system
-    }
-
-    /// Whether a seccomp filter watches this process, or may.
-    pub(super) fn is_filtered(&self) -> bool {
-        let status = self.text("/proc/self/status");
-        status.map_or(true, |status| {
-            !matches!(field(&status, "Seccomp"), None | Some("0"))
-        })
-    }
-
-    /// A file as text, without the last line's end.
-    fn text(&self, path: &str) -> io::Result<String> {
-        let text = fs::read_to_string(self.path(path))?;
-        Ok(text.trim_end().to_owned())
-    }
-
-    /// The same of a file that need not be there.
-    pub(super) fn read(&self, path: &str) -> Option<String> {
-        self.text(path).ok()
-    }
-
-    pub(super) fn path(&self, path: &str) -> PathBuf {
-        self.root.join(path.trim_start_matches('/'))
     }
 
     pub(super) fn findings(&self) -> Vec<Finding> {
@@ -137,14 +118,14 @@ impl System {
             self.mdwe(),
             self.seccomp(),
         ];
-        all.extend(selinux::findings(self));
+        all.extend(selinux::findings(&self.files));
         all.extend([self.memfd_noexec(), self.membarrier()]);
         all
     }
 
     fn cpu(&self) -> Finding {
         let path = "/proc/cpuinfo";
-        let flags = match self.text(path) {
+        let flags = match self.files.text(path) {
             Ok(flags) => flags,
             Err(error) => return unknown(Subject::Cpu, &[Kernel], path, &error),
         };
@@ -158,7 +139,7 @@ impl System {
 
     fn kernel(&self) -> Finding {
         let path = "/proc/sys/kernel/osrelease";
-        let release = match self.text(path) {
+        let release = match self.files.text(path) {
             Ok(release) => release,
             Err(error) => return unknown(Subject::Kernel, &[Kernel], path, &error),
         };
@@ -166,7 +147,7 @@ impl System {
             let text = format!("Linux {release}: {why}");
             refuses(Subject::Kernel, &[Kernel], text)
         };
-        let is = |path, wanted: &str| self.read(path).as_deref() == Some(wanted);
+        let is = |path, wanted: &str| self.files.read(path).as_deref() == Some(wanted);
         if version(&release).is_none_or(|version| version < OLDEST) {
             return refused("the module needs 7.2 or newer");
         }
@@ -180,11 +161,11 @@ impl System {
     }
 
     fn module(&self) -> Finding {
-        if self.path("/sys/module/jit").exists() {
+        if self.files.path("/sys/module/jit").exists() {
             return allows(Subject::Module, "the jit module is loaded");
         }
         let all = "/sys/module";
-        if let Err(error) = fs::metadata(self.path(all)) {
+        if let Err(error) = fs::metadata(self.files.path(all)) {
             return unknown(Subject::Module, &[Kernel], all, &error);
         }
         let text = "the jit module is not loaded (modprobe jit)";
@@ -192,7 +173,7 @@ impl System {
     }
 
     fn device(&self) -> Finding {
-        let path = self.path("/dev/jit");
+        let path = self.files.path("/dev/jit");
         let metadata = match fs::metadata(&path) {
             Ok(metadata) => metadata,
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -220,7 +201,7 @@ impl System {
 
     fn mount(&self) -> Finding {
         let path = "/proc/self/mountinfo";
-        let mounts = match self.text(path) {
+        let mounts = match self.files.text(path) {
             Ok(mounts) => mounts,
             Err(error) => return unknown(Subject::Mount, &[Kernel], path, &error),
         };
@@ -257,11 +238,11 @@ impl System {
 
     fn seccomp(&self) -> Finding {
         let path = "/proc/self/status";
-        let status = match self.text(path) {
+        let status = match self.files.text(path) {
             Ok(status) => status,
             Err(error) => return unknown(Subject::Seccomp, &Backend::ALL, path, &error),
         };
-        if !self.is_filtered() {
+        if !self.files.is_filtered() {
             return allows(Subject::Seccomp, "no filter");
         }
         let filters = field(&status, "Seccomp_filters").unwrap_or("some");
@@ -276,9 +257,9 @@ impl System {
 
     fn memfd_noexec(&self) -> Finding {
         let missing = |error: &io::Error| {
-            error.kind() == io::ErrorKind::NotFound && self.path("/proc/sys/vm").exists()
+            error.kind() == io::ErrorKind::NotFound && self.files.path("/proc/sys/vm").exists()
         };
-        let text = match self.text("/proc/sys/vm/memfd_noexec").as_deref() {
+        let text = match self.files.text("/proc/sys/vm/memfd_noexec").as_deref() {
             Ok("0") => "vm.memfd_noexec is 0: no rule",
             Ok("1") => "vm.memfd_noexec is 1: memory files are no programs, as jitfd's are not",
             Ok(_) => "vm.memfd_noexec is 2: memory files must not be programs, as jitfd's are not",
@@ -324,14 +305,6 @@ fn version(release: &str) -> Option<(u32, u32)> {
     Some((next()?, next()?))
 }
 
-/// The value of a line "name:\tvalue".
-fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    text.lines().find_map(|line| {
-        let (key, value) = line.split_once(':')?;
-        (key == name).then(|| value.trim())
-    })
-}
-
 /// The mount point that has `path`, and its options. A later mount hides an
 /// earlier one.
 fn mount_of<'a>(mounts: &'a str, path: &str) -> Option<(&'a str, &'a str)> {
@@ -353,19 +326,19 @@ mod tests {
 
     impl Drop for Fake {
         fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0.root);
+            let _ = fs::remove_dir_all(&self.0.files.root);
         }
     }
 
     fn fake(name: &str, files: &[(&str, &str)]) -> Fake {
         let root = std::env::temp_dir().join(format!("jitfd-{name}-{}", std::process::id()));
         let system = System {
-            root,
+            files: Files { root },
             mdwe: Some(Ok(false)),
             membarrier: Some(Ok(true)),
         };
         for (path, text) in files {
-            let path = system.path(path);
+            let path = system.files.path(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
@@ -433,9 +406,9 @@ mod tests {
     #[test]
     fn rules_of_the_process_are_seen() {
         let mut fake = fake("rules", &GOOD);
-        fs::remove_dir_all(fake.0.path("/sys/module/jit")).unwrap();
+        fs::remove_dir_all(fake.0.files.path("/sys/module/jit")).unwrap();
         fs::write(
-            fake.0.path("/proc/self/status"),
+            fake.0.files.path("/proc/self/status"),
             "Seccomp:\t2\nSeccomp_filters:\t3",
         )
         .unwrap();
@@ -460,7 +433,7 @@ mod tests {
         let mut fake = fake("blind", &[("/dev/null", "")]);
         fake.0.mdwe = None;
         fake.0.membarrier = None;
-        assert!(fake.0.is_filtered());
+        assert!(fake.0.files.is_filtered());
         for finding in fake.0.findings() {
             let expected = match finding.subject {
                 Subject::Device => Verdict::Refuses,

@@ -2,13 +2,12 @@
 
 //! Tries a backend out, in a child.
 
-use super::Trial;
+use super::finding::Trial;
 use super::sys::{End, PATIENCE, Shared, in_child};
 use crate::abi::PAGE_SIZE;
-use crate::backend::Backend;
+use crate::backend_name::Backend;
 use crate::error::{Call, Error, SystemError};
-use crate::handle::create;
-use crate::region::RegionOptions;
+use crate::region::handle::create;
 use jitfd_code::Options;
 use jitfd_code::validate;
 use std::io;
@@ -64,14 +63,14 @@ pub(super) fn run(backend: Backend) -> Trial {
 fn publish_and_run(backend: Backend) -> Result<(), Error> {
     // mov eax, 42; ret
     let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?;
-    let (map, append) = create(backend, PAGE_SIZE, RegionOptions::new())?;
+    let (map, append) = create(backend, PAGE_SIZE, false, None)?;
     let mapping = map.map(PAGE_SIZE)?;
     append.append(&[&chunk], None)?;
     call(&mapping)
 }
 
 #[expect(unsafe_code, reason = "runs the code that it has published")]
-fn call(mapping: &crate::handle::Mapping) -> Result<(), Error> {
+fn call(mapping: &crate::region::handle::Mapping) -> Result<(), Error> {
     // SAFETY: such a function was published there, and the mapping outlives the
     // call.
     let answer = unsafe { mapping.entry::<extern "C" fn() -> i32>(0)? }();

@@ -6,16 +6,21 @@
 //! index", so that the index is in ascending order. The region's own lock is
 //! taken inside it. Filling takes only the latter.
 
-use super::code_space::FORKED_MEANWHILE;
 use super::index::{Entry, Index};
 use super::slot::{Function, Home, Slot, Symbol};
 use super::stats::{Counts, SpaceStats};
 use crate::error::{Call, Error};
-use crate::region::{JitFd, RegionOptions};
-use crate::room::{list, no_memory, room, text};
+use crate::os::fallible::{list, no_memory, room, text};
+use crate::region::JitFd;
+use crate::region::options::RegionOptions;
 use jitfd_code::Align;
 use jitfd_code::Validated;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+
+/// Why a child can't take a code space over.
+pub(super) const FORKED_MEANWHILE: Error = Error::Argument(
+    "another thread publishes in the code space, or did when the process was forked",
+);
 
 /// One function inside a range that is reserved as a whole.
 #[derive(Clone, Copy)]

@@ -7,17 +7,17 @@
 //! held at the same time. Lookups take none. A forked child waits for none of its
 //! parent's.
 
-use super::area::{Area, NOT_HERE, Part};
+use super::area::{Area, FORKED_MEANWHILE, NOT_HERE, Part};
 use super::listener::NewCode;
 use super::options::SpaceOptions;
 use super::slot::{Function, Home, Request, Slot, Symbol};
 use super::stats::SpaceStats;
 use super::table::Table;
-use super::window::Window;
 use crate::error::{Call, Error, Kind, SystemError};
-use crate::fork_sys::Owner;
+use crate::os::fallible::{no_memory, room};
+use crate::os::fork::Owner;
+use crate::os::window::Window;
 use crate::region::JitFd;
-use crate::room::{no_memory, room};
 use jitfd_code::Align;
 use jitfd_code::Validated;
 use jitfd_code::internal::{Mode, end};
@@ -99,9 +99,16 @@ const MOST: usize = crate::abi::MAX_SEGMENTS as usize;
 /// The largest region, in bytes.
 const LARGEST: usize = 1 << 30;
 const FOREIGN: Error = Error::Argument("the address is not in this code space");
-pub(super) const FORKED_MEANWHILE: Error = Error::Argument(
-    "another thread publishes in the code space, or did when the process was forked",
-);
+
+impl SpaceOptions {
+    /// Creates a code space with one region.
+    ///
+    /// # Errors
+    /// As [`RegionOptions::create`].
+    pub fn create(self) -> Result<CodeSpace, Error> {
+        CodeSpace::with_options(self)
+    }
+}
 
 impl CodeSpace {
     /// A code space that grows by regions of 16 MiB.
@@ -609,7 +616,7 @@ impl fmt::Debug for CodeSpace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fork_sys::tests::in_child;
+    use crate::os::fork::tests::in_child;
     use crate::{Backend, Fallback, Options, RegionOptions, validate};
 
     /// In a child that was forked while another thread held one of the locks.

@@ -9,10 +9,10 @@
 //! ```
 
 use super::area::Part;
-use super::window::Window;
 use crate::abi;
 use crate::error::{Call, Error};
-use crate::room::{list, no_memory, room};
+use crate::os::fallible::{list, no_memory, room};
+use crate::os::window::Window;
 use jitfd_code::Align;
 use jitfd_code::Options;
 use jitfd_code::Validated;

@@ -7,7 +7,7 @@ use super::area::Part;
 use super::image::{Image, Layout};
 use super::slot::{Function, Slot};
 use crate::error::{Call, Error};
-use crate::room::{no_memory, room};
+use crate::os::fallible::{no_memory, room};
 use jitfd_code::Align;
 use jitfd_code::Validator;
 

@@ -23,15 +23,14 @@ mod index;
 mod link;
 mod listener;
 mod moved;
-pub(crate) mod near;
 mod options;
 mod slot;
 mod stats;
 mod table;
-mod window;
 
 pub use jitfd_code::{ItemError, ItemReason, Reloc, RelocError, RelocKind, RelocReason, Target};
 
+pub use crate::os::window::Window;
 pub use code_space::CodeSpace;
 pub use image::{Image, Item};
 pub use listener::{Listener, NewCode};
@@ -39,4 +38,3 @@ pub use moved::{MovedCode, move_code};
 pub use options::SpaceOptions;
 pub use slot::{Function, Request, Slot, Symbol};
 pub use stats::SpaceStats;
-pub use window::Window;

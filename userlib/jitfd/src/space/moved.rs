@@ -6,7 +6,7 @@
 use super::CodeSpace;
 use super::slot::{Function, Request};
 use crate::error::Error;
-use crate::room::{list, room};
+use crate::os::fallible::{list, room};
 use iced_x86::{
     BlockEncoder, BlockEncoderOptions, BlockEncoderResult, Decoder, DecoderOptions, Instruction,
     InstructionBlock, Mnemonic, OpKind,

@@ -2,11 +2,9 @@
 
 //! How a code space is made.
 
-use super::CodeSpace;
 use super::listener::Listener;
-use super::window::Window;
-use crate::error::Error;
-use crate::region::RegionOptions;
+use crate::os::window::Window;
+use crate::region::options::RegionOptions;
 use jitfd_code::Options;
 use std::fmt;
 use std::sync::Arc;
@@ -138,14 +136,6 @@ impl SpaceOptions {
     pub fn listener(mut self, listener: Arc<dyn Listener>) -> Self {
         self.listeners.push(listener);
         self
-    }
-
-    /// Creates a code space with one region.
-    ///
-    /// # Errors
-    /// As [`RegionOptions::create`].
-    pub fn create(self) -> Result<CodeSpace, Error> {
-        CodeSpace::with_options(self)
     }
 }
 

@@ -2,7 +2,7 @@
 
 //! What a code space is asked for and what it gives.
 
-use super::window::Window;
+use crate::os::window::Window;
 use crate::region::Reservation;
 use jitfd_code::Align;
 

@@ -5,7 +5,7 @@
 //!
 //! Locks: writers take turns by a mutex of the table's own; readers take none.
 
-use crate::room::room;
+use crate::os::fallible::room;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 

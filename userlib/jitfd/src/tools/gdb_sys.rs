@@ -19,8 +19,8 @@
 //!   interface: add at the head, take off what it has added.
 #![expect(unsafe_code, reason = "this is the file for it")]
 
-use crate::fork_sys::PerProcess;
 use crate::num::to_u64;
+use crate::os::fork::PerProcess;
 use std::arch::global_asm;
 use std::io;
 use std::ptr::{NonNull, null_mut};
@@ -281,7 +281,7 @@ unsafe fn unlink(_list: &MutexGuard<'_, bool>, entry: NonNull<Entry>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fork_sys::tests::in_child;
+    use crate::os::fork::tests::in_child;
 
     fn is_listed(entry: NonNull<Entry>) -> bool {
         let _list = lock().unwrap();

@@ -10,10 +10,10 @@
 //! record.
 
 use super::own_file::{OwnFile, OwnFiles};
-use crate::fork_sys::PerProcess;
 use crate::num::to_u64;
+use crate::os::fork::PerProcess;
+use crate::os::sys::{self, Mapped};
 use crate::space::{Listener, NewCode};
-use crate::sys::{self, Mapped};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -272,7 +272,7 @@ fn load(bytes: &mut Vec<u8>, code: &NewCode<'_>, number: u64, time: u64, thread:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fork_sys::tests::in_child;
+    use crate::os::fork::tests::in_child;
     use std::fs;
 
     fn word(bytes: &[u8], at: usize) -> u32 {

@@ -7,7 +7,7 @@
 //! while it is written; the latter is never held when the former is taken. A
 //! forked child takes neither of its parent's.
 
-use crate::fork_sys::PerProcess;
+use crate::os::fork::PerProcess;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -90,7 +90,7 @@ impl<S> OwnFile<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fork_sys::tests::in_child;
+    use crate::os::fork::tests::in_child;
     use std::os::fd::{AsRawFd, RawFd};
 
     #[test]

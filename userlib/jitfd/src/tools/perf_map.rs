@@ -5,7 +5,7 @@
 //! Locks: those of `own_file.rs`.
 
 use super::own_file::{OwnFile, OwnFiles};
-use crate::fork_sys::PerProcess;
+use crate::os::fork::PerProcess;
 use crate::space::{Listener, NewCode};
 use std::fmt::Write as _;
 use std::fs::File;
@@ -157,7 +157,7 @@ pub(super) fn printable(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fork_sys::tests::in_child;
+    use crate::os::fork::tests::in_child;
     use std::fs;
 
     #[test]

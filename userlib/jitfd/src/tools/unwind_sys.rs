@@ -109,7 +109,7 @@ fn handles(table: &[u8]) -> Vec<*const u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fork_sys::tests::in_child;
+    use crate::os::fork::tests::in_child;
     use crate::tools::{EhFrame, Frame};
     use std::ffi::CString;
 

@@ -4,8 +4,8 @@
 
 use crate::abi;
 use crate::error::Error;
-use crate::space::Window;
-use crate::sys::Mapped;
+use crate::os::sys::Mapped;
+use crate::os::window::Window;
 use std::fmt::Debug;
 use std::ops::Range;
 

@@ -2,13 +2,13 @@
 
 //! Finished code in a mapping of its own: the mail's `jit_create_code`.
 
-use crate::abi;
-use crate::backend::{Backend, Fallback};
-use crate::error::{Call, Error};
-use crate::ioctl;
-use crate::own;
-use crate::sys::{self, Mapped};
+use crate::backend::choice::Fallback;
+use crate::backend::dispatch::{self, Maker};
+use crate::backend_name::Backend;
+use crate::error::{Error, NO_ENTRY};
+use crate::os::sys::Mapped;
 use jitfd_code::Validated;
+use jitfd_code::internal::PAGE_SIZE;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
@@ -47,7 +47,7 @@ impl Device {
     /// [`Error::System`] of kind [`NoModule`](crate::Kind::NoModule) if there
     /// is none, [`Denied`](crate::Kind::Denied) if this process may not open it.
     pub fn open() -> Result<Self, Error> {
-        ioctl::open_device().map(|fd| Self { fd })
+        dispatch::open_device().map(|fd| Self { fd })
     }
 
     /// As [`jit_create_code`], on this device.
@@ -55,8 +55,7 @@ impl Device {
     /// # Errors
     /// As [`jit_create_code`].
     pub fn create_code(&self, code: &Validated) -> Result<Code, Error> {
-        let mapped = sys::create_code(self.as_fd(), code.bytes())
-            .map_err(|error| Error::system(Call::CreateCode, &error))?;
+        let mapped = Maker::Kernel(self.as_fd()).create_code(code.bytes())?;
         Ok(Code {
             mapped,
             backend: Some(Backend::Kernel),
@@ -98,8 +97,7 @@ impl Device {
     pub unsafe fn create_code_at(&self, code: &Validated, at: *mut u8) -> Result<(), Error> {
         check_place(at)?;
         // SAFETY: as promised by the caller.
-        unsafe { sys::create_code_at(self.as_fd(), code.bytes(), at.expose_provenance()) }
-            .map_err(|error| Error::system(Call::CreateCode, &error))
+        unsafe { Maker::Kernel(self.as_fd()).create_code_at(code.bytes(), at) }
     }
 
     /// The device of [`jit_create_code`], opened on first use. A failure is not
@@ -252,7 +250,7 @@ impl CodeOptions {
             if backend == Backend::Kernel {
                 return jit_create_code(code);
             }
-            let mapped = own::create_code(backend, code.bytes())?;
+            let mapped = Maker::Process(backend).create_code(code.bytes())?;
             let backend = Some(backend);
             Ok(Code { mapped, backend })
         })
@@ -298,13 +296,13 @@ impl CodeOptions {
             // SAFETY: as promised by the caller.
             Backend::Kernel => unsafe { jit_create_code_at(code, at) },
             // SAFETY: as promised by the caller.
-            own => unsafe { own::create_code_at(own, code.bytes(), at) },
+            process => unsafe { Maker::Process(process).create_code_at(code.bytes(), at) },
         })
     }
 }
 
 fn check_place(at: *mut u8) -> Result<(), Error> {
-    if at.is_null() || at.addr() % abi::PAGE_SIZE != 0 {
+    if at.is_null() || at.addr() % PAGE_SIZE != 0 {
         return Err(Error::Argument("code is put at the start of a page"));
     }
     Ok(())
@@ -430,12 +428,6 @@ impl Code {
         mapped.map(|mapped| Self { mapped, backend }).ok_or(NOTHING)
     }
 }
-
-/// Why there is no function pointer.
-/// What is refused instead of a pointer to a function.
-pub const NO_ENTRY: Error = Error::Argument(
-    "an entry is an offset inside the code, taken as a type of a function pointer's size",
-);
 
 impl From<Device> for OwnedFd {
     fn from(device: Device) -> Self {

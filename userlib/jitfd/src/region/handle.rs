@@ -5,16 +5,16 @@
 //! `region.rs`.
 
 use crate::abi;
-use crate::access::{self, Access};
-use crate::backend::Backend;
-use crate::code::NO_ENTRY;
+use crate::backend::dispatch::{self, Access};
+use crate::backend::segment::Segment;
+use crate::backend_name::Backend;
+use crate::error::NO_ENTRY;
 use crate::error::{Call, Error};
 use crate::num::to_usize;
-use crate::piece::Piece;
-use crate::region::RegionOptions;
-use crate::space::{Window, near};
-use crate::stats::Stats;
-use crate::sys::Mapped;
+use crate::os::near;
+use crate::os::sys::Mapped;
+use crate::os::window::Window;
+use crate::region::stats::Stats;
 use jitfd_code::Align;
 use jitfd_code::Validated;
 use jitfd_code::internal::Placed;
@@ -25,9 +25,10 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 pub(crate) fn create(
     backend: Backend,
     capacity: usize,
-    options: RegionOptions,
+    any_process: bool,
+    window: Option<Window>,
 ) -> Result<(MapHandle, AppendHandle), Error> {
-    let (map, append) = access::create(backend, capacity, options)?;
+    let (map, append) = dispatch::create(backend, capacity, any_process, window)?;
     Ok((MapHandle { access: map }, AppendHandle { access: append }))
 }
 
@@ -356,16 +357,16 @@ fn told(mode: Mode) -> Mode {
     mode
 }
 
-fn at_cursor(chunk: &Validated, align: Align) -> Piece<'_> {
-    Piece {
+fn at_cursor(chunk: &Validated, align: Align) -> Segment<'_> {
+    Segment {
         bytes: chunk.bytes(),
         offset: 0,
         align,
     }
 }
 
-fn at_offset<'a>(placed: &Placed<'a>) -> Piece<'a> {
-    Piece {
+fn at_offset<'a>(placed: &Placed<'a>) -> Segment<'a> {
+    Segment {
         bytes: placed.chunk.bytes(),
         offset: placed.offset,
         align: Align::NONE,
@@ -392,7 +393,7 @@ fn check_expected(chunks: &[&Validated], expect: Option<usize>) -> Result<(), Er
     }
 }
 
-fn check_count(pieces: &[Piece<'_>]) -> Result<(), Error> {
+fn check_count(pieces: &[Segment<'_>]) -> Result<(), Error> {
     match u32::try_from(pieces.len()) {
         Ok(count) if count <= abi::MAX_SEGMENTS => Ok(()),
         _ => Err(Error::Argument("one publication takes at most 1024 chunks")),

@@ -5,12 +5,11 @@
 #![expect(unsafe_code, reason = "replaces memory of the caller's choice")]
 
 use crate::abi;
-use crate::backend::Backend;
+use crate::backend::dispatch::{self, Maker, MemoryFile};
+use crate::backend_name::Backend;
 use crate::error::{Call, Error};
-use crate::handle::{self, MapHandle};
-use crate::own::{self, MemoryFile};
-use crate::region::RegionOptions;
-use crate::sys;
+use crate::os::sys;
+use crate::region::handle::{self, MapHandle};
 use jitfd_code::Validated;
 
 /// Code that can be mapped over pages, any number of times. Nothing can be added to it.
@@ -35,7 +34,7 @@ impl SharedCode {
     pub fn new(backend: Backend, code: &Validated) -> Result<Self, Error> {
         let source = match backend {
             Backend::Kernel => region_of(code).map(Source::Region),
-            Backend::DualMapping => own::finished(code.bytes()).map(Source::File),
+            Backend::DualMapping => dispatch::finished(code.bytes()).map(Source::File),
             Backend::ProtectFlips => Ok(Source::Bytes(code.clone())),
         };
         source.map(Self)
@@ -61,7 +60,9 @@ impl SharedCode {
                     let fd = file.as_fd().map_err(failed(Call::OwnMap))?;
                     sys::map_code_over(fd, at, len).map_err(failed(Call::OwnMap))
                 }
-                Source::Bytes(code) => own::create_code_at(Backend::ProtectFlips, code.bytes(), at),
+                Source::Bytes(code) => {
+                    Maker::Process(Backend::ProtectFlips).create_code_at(code.bytes(), at)
+                }
             }
         }
     }
@@ -70,7 +71,7 @@ impl SharedCode {
 /// Nobody keeps the handle by which more could be published.
 fn region_of(code: &Validated) -> Result<MapHandle, Error> {
     let len = code.len().next_multiple_of(abi::PAGE_SIZE);
-    let (map, append) = handle::create(Backend::Kernel, len, RegionOptions::new())?;
+    let (map, append) = handle::create(Backend::Kernel, len, false, None)?;
     append.append(&[code], Some(0))?;
     append.seal()?;
     Ok(map)

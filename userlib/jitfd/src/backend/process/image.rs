@@ -3,12 +3,11 @@
 //! Finished code in the process's own memory. The pages are new to all CPUs, so
 //! none has to be told.
 
-use super::failed;
+use super::dual_mapping;
 use super::sys::Pages;
-use super::{dual, refused};
-use crate::backend::Backend;
-use crate::error::{Call, Error};
-use crate::sys::{self, Mapped};
+use crate::backend_name::Backend;
+use crate::error::{Call, Error, failed, refused};
+use crate::os::sys::{self, Mapped};
 
 /// A new mapping that holds `bytes`.
 pub(crate) fn create_code(backend: Backend, bytes: &[u8]) -> Result<Mapped, Error> {
@@ -17,7 +16,7 @@ pub(crate) fn create_code(backend: Backend, bytes: &[u8]) -> Result<Mapped, Erro
     }
     match backend {
         Backend::ProtectFlips => Ok(turned(bytes)?.into_mapped(bytes.len())),
-        _ => dual::create_code(bytes),
+        _ => dual_mapping::create_code(bytes),
     }
 }
 
@@ -37,7 +36,7 @@ pub(crate) unsafe fn create_code_at(
         // SAFETY: as promised by the caller.
         return unsafe { pages.move_to(at) }.map_err(failed(Call::Move));
     }
-    let file = dual::finished(bytes)?;
+    let file = dual_mapping::finished(bytes)?;
     let fd = file.as_fd().map_err(failed(Call::OwnMap))?;
     // SAFETY: as promised by the caller.
     unsafe { sys::map_code_over(fd, at, bytes.len()) }.map_err(failed(Call::OwnMap))

@@ -7,11 +7,16 @@
 //! released in the child.
 #![expect(unsafe_code, reason = "this is the file for it")]
 
-use crate::abi::PAGE_SIZE;
-use crate::sys::Span;
+use crate::error::Error;
+use crate::os::sys::Span;
+use jitfd_code::internal::PAGE_SIZE;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::{fmt, io};
+
+/// Why a child can't take a region over.
+pub(crate) const FORKED_MEANWHILE: Error =
+    Error::Argument("another thread publishes in the region, or did when the process was forked");
 
 /// Which address space this is: threads share it, a forked child has another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 //! Maps a region inside of a window: looks for a gap, and again if another
 //! thread was faster. Replaces nothing.
 
-use super::window::Window;
 use crate::error::{Call, Error};
+use crate::os::window::Window;
 use jitfd_code::Align;
 use std::{fs, io};
 

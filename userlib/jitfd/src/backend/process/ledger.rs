@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What the kernel's region keeps in its books, for regions in our own memory:
+//! What the kernel's region keeps in its ledger, for regions in our own memory:
 //! where pieces come to lie, and what is refused, in the kernel's order
 //! (Documentation/userspace-api/jit.rst). Pure.
 
 use crate::abi;
+use crate::backend::process::memory::{Effects, Write};
+use crate::backend::segment::Segment;
 use crate::num::to_u64;
-use crate::own::memory::{Effects, Write};
-use crate::piece::Piece;
 use jitfd_code::Align;
 use std::collections::BTreeMap;
 use std::iter::once;
@@ -16,13 +16,13 @@ use std::ops::Range;
 /// Why a call is refused.
 type Errno = i32;
 
-/// The books of one region.
+/// The ledger of one region.
 ///
 /// # Invariants
 /// The holes do not overlap and end at or before the cursor, which is not above
 /// the capacity.
 #[derive(Debug)]
-pub(crate) struct Books {
+pub(crate) struct Ledger {
     stats: abi::Stats,
     capacity: usize,
     cursor: usize,
@@ -39,7 +39,7 @@ pub(crate) struct Appending {
 }
 
 /// What is refused whatever the region is like.
-pub(crate) fn check_pieces(pieces: &[Piece<'_>], capacity: usize) -> Result<(), Errno> {
+pub(crate) fn check_pieces(pieces: &[Segment<'_>], capacity: usize) -> Result<(), Errno> {
     let count = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
     let empty = pieces.iter().any(|piece| piece.bytes.is_empty());
     if empty || count == 0 || count > abi::MAX_SEGMENTS {
@@ -55,7 +55,7 @@ pub(crate) fn check_pieces(pieces: &[Piece<'_>], capacity: usize) -> Result<(), 
 }
 
 /// Fills go upwards and do not overlap.
-pub(crate) fn check_order(pieces: &[Piece<'_>]) -> Result<(), Errno> {
+pub(crate) fn check_order(pieces: &[Segment<'_>]) -> Result<(), Errno> {
     let mut free = 0;
     for piece in pieces {
         let range = range_of(piece).ok_or(libc::EINVAL)?;
@@ -67,11 +67,11 @@ pub(crate) fn check_order(pieces: &[Piece<'_>]) -> Result<(), Errno> {
     Ok(())
 }
 
-fn range_of(piece: &Piece<'_>) -> Option<Range<usize>> {
+fn range_of(piece: &Segment<'_>) -> Option<Range<usize>> {
     Some(piece.offset..piece.offset.checked_add(piece.bytes.len())?)
 }
 
-impl Books {
+impl Ledger {
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
             stats: abi::Stats::default(),
@@ -97,7 +97,7 @@ impl Books {
     /// Where `pieces` go if they are appended now.
     pub(crate) fn plan_append(
         &self,
-        pieces: &[Piece<'_>],
+        pieces: &[Segment<'_>],
         expect: Option<usize>,
         fresh: bool,
     ) -> Result<Appending, Errno> {
@@ -130,7 +130,7 @@ impl Books {
     }
 
     /// Whether `pieces` can be filled in now.
-    pub(crate) fn plan_fill(&self, pieces: &[Piece<'_>]) -> Result<(), Errno> {
+    pub(crate) fn plan_fill(&self, pieces: &[Segment<'_>]) -> Result<(), Errno> {
         self.open()?;
         let free = |piece| range_of(piece).is_some_and(|range| self.hole(&range).is_some());
         if pieces.iter().all(free) {

@@ -7,7 +7,7 @@ use jitfd_code::Align;
 /// One piece of a publication: the bytes, and for an append their alignment, for
 /// a fill their offset.
 #[derive(Clone, Copy)]
-pub(crate) struct Piece<'a> {
+pub(crate) struct Segment<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) offset: usize,
     pub(crate) align: Align,

@@ -24,7 +24,7 @@
 //! A move needs no address space of its own, and so no limit on that (`RLIMIT_AS`)
 //! refuses it halfway. A kernel that has no memory for its tables can: it has
 //! unmapped the old version then, and the new one is copied to its place. If that
-//! fails as well (`Stage::lost`), the code of these pages is gone; nothing is published
+//! fails as well (`Staging::lost`), the code of these pages is gone; nothing is published
 //! in the region any more, and its addresses are left to whoever has got them.
 //!
 //! `stage` is as long as `code`, and a page is prepared at its own offset: the
@@ -32,29 +32,29 @@
 //! closed at once; if somebody else got the addresses, or if the limit is below what
 //! is mapped, the next publication begins with a new stage.
 
-use super::failed;
 use super::memory::{Effects, Memory, Write};
-use super::sys::Stage;
+use super::sys::Staging;
 use crate::abi;
-use crate::backend::Backend;
-use crate::error::{Call, Error, Unsupported};
-use crate::space::{Window, near};
-use crate::sys::Mapped;
+use crate::backend_name::Backend;
+use crate::error::{Call, Error, Unsupported, failed};
+use crate::os::near;
+use crate::os::sys::Mapped;
+use crate::os::window::Window;
 use std::ops::Range;
 
 /// The memory of one region.
 #[derive(Debug)]
-pub(crate) struct Flips {
-    stage: Stage,
+pub(crate) struct Mprotect {
+    stage: Staging,
     /// What is there but was not published: each on one page, in bytes from the
     /// start of the region.
     stray: Vec<Range<usize>>,
 }
 
-impl Flips {
+impl Mprotect {
     pub(crate) fn new(capacity: usize, window: Option<Window>) -> Result<Self, Error> {
         let stage = near::map(window, capacity, Call::OwnMap, |at| {
-            Stage::new(at, capacity)
+            Staging::new(at, capacity)
         })?;
         let mut flips = Self {
             stage,
@@ -140,7 +140,7 @@ fn runs(writes: &[Write<'_>]) -> Vec<Range<usize>> {
     runs
 }
 
-impl Memory for Flips {
+impl Memory for Mprotect {
     fn extend(&mut self, _: Range<usize>) -> Result<(), Error> {
         Ok(())
     }
@@ -179,13 +179,14 @@ impl Memory for Flips {
     }
 
     fn seal(&mut self) {
-        self.stage.give_up();
+        self.stage.abandon();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::refused;
     use std::cell::Cell;
     use std::fs::File;
     use std::os::unix::fs::FileExt;
@@ -203,14 +204,14 @@ mod tests {
             return Ok(());
         }
         REFUSED.set((0, count - 1));
-        Err(super::super::refused(Call::Move)(libc::ENOMEM))
+        Err(refused(Call::Move)(libc::ENOMEM))
     }
 
     fn write(offset: usize, bytes: &[u8]) -> Write<'_> {
         Write { offset, bytes }
     }
 
-    fn bytes(flips: &Flips, offset: usize) -> [u8; 4] {
+    fn bytes(flips: &Mprotect, offset: usize) -> [u8; 4] {
         let code = flips.map(None, 4 * abi::PAGE_SIZE).unwrap();
         let memory = File::open("/proc/self/mem").unwrap();
         let mut bytes = [0; 4];
@@ -223,7 +224,7 @@ mod tests {
     fn a_refused_batch_leaves_nothing() {
         const APART: usize = 2 * abi::PAGE_SIZE;
         for refused in [1, 2] {
-            let mut flips = Flips::new(4 * abi::PAGE_SIZE, None).unwrap();
+            let mut flips = Mprotect::new(4 * abi::PAGE_SIZE, None).unwrap();
             flips.publish(&[write(0, &[1])]).unwrap();
             // The second move is refused, and then the one that takes back the first.
             REFUSED.set((1, refused));

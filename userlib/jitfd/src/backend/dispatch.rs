@@ -4,26 +4,64 @@
 //! do, by the kernel or in the process's own memory. No policy.
 
 use crate::abi;
-use crate::backend::Backend;
+use crate::backend::kernel::ioctl;
+use crate::backend::process::{self, ProcessRegion};
+use crate::backend::segment::Segment;
+use crate::backend_name::Backend;
 use crate::error::{Call, Error, Unsupported};
-use crate::ioctl;
-use crate::own::OwnRegion;
-use crate::piece::Piece;
-use crate::region::RegionOptions;
-use crate::space::{Window, near};
-use crate::sys::{self, Mapped};
+use crate::os::near;
+use crate::os::sys::{self, Mapped};
+use crate::os::window::Window;
 use jitfd_code::Align;
 use jitfd_code::internal::Mode;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+pub(crate) use crate::backend::kernel::ioctl::open_device;
+pub(crate) use crate::backend::process::{MemoryFile, finished, membarrier_works};
+
+/// Who makes finished code.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Maker<'a> {
+    /// The kernel, by this device.
+    Kernel(BorrowedFd<'a>),
+    /// The process itself, by another backend.
+    Process(Backend),
+}
+
+impl Maker<'_> {
+    /// A new mapping that holds `bytes`.
+    pub(crate) fn create_code(self, bytes: &[u8]) -> Result<Mapped, Error> {
+        match self {
+            Self::Kernel(device) => ioctl::create_code(device, bytes),
+            Self::Process(backend) => process::create_code(backend, bytes),
+        }
+    }
+
+    /// Puts `bytes` in the place of the pages at `at`, in one step.
+    ///
+    /// # Safety
+    /// The pages are the caller's own private anonymous memory, and nothing that
+    /// Rust knows about is in them.
+    #[expect(unsafe_code, reason = "replaces memory of the caller's choice")]
+    pub(crate) unsafe fn create_code_at(self, bytes: &[u8], at: *mut u8) -> Result<(), Error> {
+        // SAFETY: as promised by the caller.
+        unsafe {
+            match self {
+                Self::Kernel(device) => ioctl::create_code_at(device, bytes, at),
+                Self::Process(backend) => process::create_code_at(backend, bytes, at),
+            }
+        }
+    }
+}
+
 /// One handle of a region. Of the kernel's two descriptors each knows only some
 /// of the calls (`ENOTTY`); a region in our own memory knows all.
 #[derive(Debug)]
 pub(crate) enum Access {
     Kernel(OwnedFd),
-    Own(Arc<OwnRegion>),
+    Process(Arc<ProcessRegion>),
 }
 
 /// Why there is no descriptor to give away.
@@ -33,24 +71,24 @@ const NO_DESCRIPTOR: &str = "a handle with rights of its own, that another proce
 pub(crate) fn create(
     backend: Backend,
     capacity: usize,
-    options: RegionOptions,
+    any_process: bool,
+    window: Option<Window>,
 ) -> Result<(Access, Access), Error> {
     if backend == Backend::Kernel {
-        let flags = if options.any_process {
-            abi::CREATE_ANY_MM
-        } else {
-            0
-        };
+        let flags = if any_process { abi::CREATE_ANY_MM } else { 0 };
         let device = ioctl::open_device()?;
         let append = ioctl::create(device.as_fd(), capacity, flags)?;
         return Ok((Access::Kernel(device), Access::Kernel(append)));
     }
-    if options.any_process {
+    if any_process {
         let what = "publishing from other processes";
         return Err(Unsupported::new(backend, what).into());
     }
-    let region = Arc::new(OwnRegion::new(backend, capacity, options.window)?);
-    Ok((Access::Own(Arc::clone(&region)), Access::Own(region)))
+    let region = Arc::new(ProcessRegion::new(backend, capacity, window)?);
+    Ok((
+        Access::Process(Arc::clone(&region)),
+        Access::Process(region),
+    ))
 }
 
 /// Where a region of our own memory can't be cloned to.
@@ -66,7 +104,7 @@ impl Access {
                 let append = ioctl::clone(device.as_fd(), source.as_fd(), flags)?;
                 Ok((Self::Kernel(device), Self::Kernel(append)))
             }
-            Self::Own(region) => Err(Unsupported::new(region.backend(), NO_COPY).into()),
+            Self::Process(region) => Err(Unsupported::new(region.backend(), NO_COPY).into()),
         }
     }
 
@@ -75,29 +113,29 @@ impl Access {
     pub(crate) fn adopt(&self, append: &Self, mapped: &Mapped) -> Result<(), Error> {
         match (self, append) {
             (Self::Kernel(map), Self::Kernel(append)) => adopt(map, append, mapped),
-            (Self::Own(region), _) => region.adopt(mapped),
-            (Self::Kernel(_), Self::Own(_)) => Err(Error::Argument(OF_TWO)),
+            (Self::Process(region), _) => region.adopt(mapped),
+            (Self::Kernel(_), Self::Process(_)) => Err(Error::Argument(OF_TWO)),
         }
     }
 
     pub(crate) fn backend(&self) -> Backend {
         match self {
             Self::Kernel(_) => Backend::Kernel,
-            Self::Own(region) => region.backend(),
+            Self::Process(region) => region.backend(),
         }
     }
 
     pub(crate) fn fd(&self) -> Result<BorrowedFd<'_>, Error> {
         match self {
             Self::Kernel(fd) => Ok(fd.as_fd()),
-            Self::Own(region) => Err(no_descriptor(region)),
+            Self::Process(region) => Err(no_descriptor(region)),
         }
     }
 
     pub(crate) fn into_fd(self) -> Result<OwnedFd, Error> {
         match self {
             Self::Kernel(fd) => Ok(fd),
-            Self::Own(region) => Err(no_descriptor(&region)),
+            Self::Process(region) => Err(no_descriptor(&region)),
         }
     }
 
@@ -110,27 +148,27 @@ impl Access {
                     sys::map_code(fd.as_fd(), at, len)
                 })
             }
-            Self::Own(region) => region.map(window, len),
+            Self::Process(region) => region.map(window, len),
         }
     }
 
     /// Publishes at the cursor; returns the offset of the first piece.
     pub(crate) fn append(
         &self,
-        pieces: &[Piece<'_>],
+        pieces: &[Segment<'_>],
         expect: Option<usize>,
         mode: Mode,
     ) -> Result<usize, Error> {
         match self {
             Self::Kernel(fd) => ioctl::append(fd.as_fd(), pieces, expect, mode),
-            Self::Own(region) => region.append(pieces, expect, mode),
+            Self::Process(region) => region.append(pieces, expect, mode),
         }
     }
 
-    pub(crate) fn fill(&self, pieces: &[Piece<'_>], mode: Mode) -> Result<(), Error> {
+    pub(crate) fn fill(&self, pieces: &[Segment<'_>], mode: Mode) -> Result<(), Error> {
         match self {
             Self::Kernel(fd) => ioctl::fill(fd.as_fd(), pieces, mode),
-            Self::Own(region) => region.fill(pieces),
+            Self::Process(region) => region.fill(pieces),
         }
     }
 
@@ -138,21 +176,21 @@ impl Access {
     pub(crate) fn reserve(&self, len: usize, align: Align) -> Result<usize, Error> {
         match self {
             Self::Kernel(fd) => ioctl::reserve(fd.as_fd(), len, align),
-            Self::Own(region) => region.reserve(len, align),
+            Self::Process(region) => region.reserve(len, align),
         }
     }
 
     pub(crate) fn seal(&self) -> Result<(), Error> {
         match self {
             Self::Kernel(fd) => ioctl::seal(fd.as_fd()),
-            Self::Own(region) => region.seal(),
+            Self::Process(region) => region.seal(),
         }
     }
 
     pub(crate) fn stats(&self) -> Result<abi::Stats, Error> {
         match self {
             Self::Kernel(fd) => ioctl::stats(fd.as_fd()),
-            Self::Own(region) => region.stats(),
+            Self::Process(region) => region.stats(),
         }
     }
 }
@@ -185,6 +223,6 @@ fn adopt(map: &OwnedFd, append: &OwnedFd, mapped: &Mapped) -> Result<(), Error> 
     sys::replace_fd(append.as_fd(), copy).map_err(failed)
 }
 
-fn no_descriptor(region: &OwnRegion) -> Error {
+fn no_descriptor(region: &ProcessRegion) -> Error {
     Unsupported::new(region.backend(), NO_DESCRIPTOR).into()
 }

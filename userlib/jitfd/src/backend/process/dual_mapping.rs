@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Dual mapping: a memory file, mapped once for writing and as often as wanted
+//! DualMapping mapping: a memory file, mapped once for writing and as often as wanted
 //! for executing.
 //!
 //! The file ends with the page of the cursor, so that access to a page without
@@ -23,19 +23,19 @@
 //! publication has returned, may meet an instruction that is half written. With
 //! the kernel's regions it traps or is whole.
 
-use super::failed;
 use super::memory::{Effects, Memory, Write};
 use super::sys::{Alias, MemoryFile, barrier, may_become, register_barrier};
 use crate::abi;
-use crate::error::{Call, Error};
-use crate::space::{Window, near};
-use crate::sys::{Mapped, map_code};
+use crate::error::{Call, Error, failed, refused};
+use crate::os::near;
+use crate::os::sys::{Mapped, map_code};
+use crate::os::window::Window;
 use jitfd_code::Align;
 use std::ops::Range;
 
 /// The memory of one region.
 #[derive(Debug)]
-pub(crate) struct Dual {
+pub(crate) struct DualMapping {
     file: MemoryFile,
     /// The length of the file in bytes, whole pages.
     len: usize,
@@ -43,7 +43,7 @@ pub(crate) struct Dual {
     alias: Option<Alias>,
 }
 
-impl Dual {
+impl DualMapping {
     pub(crate) fn new(capacity: usize) -> Result<Self, Error> {
         register_barrier().map_err(failed(Call::Barrier))?;
         // Said now, and not when the region is half full.
@@ -59,7 +59,7 @@ impl Dual {
     }
 
     fn alias(&mut self) -> Result<&mut Alias, Error> {
-        let sealed = || super::refused(Call::Append)(libc::EROFS);
+        let sealed = || refused(Call::Append)(libc::EROFS);
         self.alias.as_mut().ok_or_else(sealed)
     }
 
@@ -97,7 +97,7 @@ impl Dual {
     }
 }
 
-impl Memory for Dual {
+impl Memory for DualMapping {
     fn extend(&mut self, range: Range<usize>) -> Result<(), Error> {
         let end = Align::PAGE.up(range.end).unwrap_or(range.end);
         if end <= self.len {

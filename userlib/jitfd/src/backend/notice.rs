@@ -2,7 +2,7 @@
 
 //! Says, once per process, that code does not come from the kernel.
 
-use crate::backend::Backend;
+use crate::backend_name::Backend;
 use crate::error::Error;
 use std::fmt;
 use std::io::{self, Write};

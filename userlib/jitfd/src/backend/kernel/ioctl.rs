@@ -4,10 +4,10 @@
 //! No policy.
 
 use crate::abi;
-use crate::error::{Call, Error};
+use crate::backend::segment::Segment;
+use crate::error::{Call, Error, failed};
 use crate::num::to_u64;
-use crate::piece::Piece;
-use crate::sys;
+use crate::os::sys::{self, Mapped};
 use jitfd_code::Align;
 use jitfd_code::internal::{LONGEST_CHUNK, Mode, PAGE_SIZE};
 use std::ffi::c_int;
@@ -18,7 +18,7 @@ const _: () = assert!(PAGE_SIZE == abi::PAGE_SIZE);
 const _: () = assert!(to_u64(LONGEST_CHUNK) == abi::MAX_CODE);
 const _: () = assert!(Align::PAGE.log2() == abi::MAX_ALIGN_LOG2);
 
-fn segment(piece: &Piece<'_>) -> abi::Segment {
+fn segment(piece: &Segment<'_>) -> abi::Segment {
     abi::Segment {
         source: to_u64(piece.bytes.as_ptr().addr()),
         len: to_u64(piece.bytes.len()),
@@ -37,10 +37,6 @@ const fn flags(mode: Mode) -> u32 {
     }
 }
 
-fn failed(call: Call) -> impl Fn(std::io::Error) -> Error {
-    move |error| Error::system(call, &error)
-}
-
 /// An ioctl's return value as an offset; `sys` lets no negative one through.
 fn offset(value: c_int) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
@@ -49,6 +45,26 @@ fn offset(value: c_int) -> usize {
 /// Opens `/dev/jit`.
 pub(crate) fn open_device() -> Result<OwnedFd, Error> {
     sys::open(c"/dev/jit").map_err(failed(Call::Open))
+}
+
+/// `JIT_CREATE_CODE`: a new mapping that holds `bytes`.
+pub(crate) fn create_code(device: BorrowedFd<'_>, bytes: &[u8]) -> Result<Mapped, Error> {
+    sys::create_code(device, bytes).map_err(failed(Call::CreateCode))
+}
+
+/// `JIT_CREATE_CODE` at given pages.
+///
+/// # Safety
+/// As [`sys::create_code_at`].
+#[expect(unsafe_code, reason = "replaces memory of the caller's choice")]
+pub(crate) unsafe fn create_code_at(
+    device: BorrowedFd<'_>,
+    bytes: &[u8],
+    at: *mut u8,
+) -> Result<(), Error> {
+    // SAFETY: as promised by the caller.
+    unsafe { sys::create_code_at(device, bytes, at.expose_provenance()) }
+        .map_err(failed(Call::CreateCode))
 }
 
 /// `JIT_CREATE`: returns the append handle.
@@ -79,7 +95,7 @@ pub(crate) fn clone(
 /// `JIT_APPEND`: returns the offset of the first piece.
 pub(crate) fn append(
     handle: BorrowedFd<'_>,
-    pieces: &[Piece<'_>],
+    pieces: &[Segment<'_>],
     expect: Option<usize>,
     mode: Mode,
 ) -> Result<usize, Error> {
@@ -99,7 +115,11 @@ pub(crate) fn append(
 }
 
 /// `JIT_FILL`.
-pub(crate) fn fill(handle: BorrowedFd<'_>, pieces: &[Piece<'_>], mode: Mode) -> Result<(), Error> {
+pub(crate) fn fill(
+    handle: BorrowedFd<'_>,
+    pieces: &[Segment<'_>],
+    mode: Mode,
+) -> Result<(), Error> {
     let value = publish(handle, abi::JIT_FILL, pieces, abi::ANY_OFFSET, flags(mode));
     value.map_err(failed(Call::Fill))?;
     Ok(())
@@ -108,7 +128,7 @@ pub(crate) fn fill(handle: BorrowedFd<'_>, pieces: &[Piece<'_>], mode: Mode) -> 
 fn publish(
     handle: BorrowedFd<'_>,
     request: u32,
-    pieces: &[Piece<'_>],
+    pieces: &[Segment<'_>],
     expect: u64,
     flags: u32,
 ) -> std::io::Result<c_int> {

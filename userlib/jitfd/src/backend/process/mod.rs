@@ -4,65 +4,57 @@
 //! `/dev/jit`.
 //!
 //! ```text
-//!  access.rs -> OwnRegion -> books.rs    what goes where, what is refused
-//!                         -> dual.rs     a memory file, mapped twice   \ sys.rs:
-//!                         -> flips.rs    pages prepared, then moved    / all unsafe
+//!  dispatch.rs -> ProcessRegion -> ledger.rs           what goes where, what is refused
+//!                         -> dual_mapping.rs  a memory file, mapped twice   \ sys.rs:
+//!                         -> mprotect.rs      pages prepared, then moved    / all unsafe
 //! ```
 //!
-//! Locks: one mutex per region, the turn: one publication at a time. Nothing of
+//! Locks: one mutex per region, the state's: one publication at a time. Nothing of
 //! the caller runs under it. A forked child never takes it, because another
 //! thread of the parent may have held it.
 
-mod books;
-mod code;
-mod dual;
-mod flips;
+mod dual_mapping;
+mod image;
+mod ledger;
 mod memory;
+mod mprotect;
 mod sys;
 
-pub(crate) use code::{create_code, create_code_at};
-pub(crate) use dual::finished;
+pub(crate) use dual_mapping::finished;
+pub(crate) use image::{create_code, create_code_at};
 pub(crate) use sys::{MemoryFile, membarrier_works};
 
 use crate::abi;
-use crate::backend::Backend;
-use crate::error::{Call, Error, SystemError};
-use crate::fork_sys::Owner;
-use crate::piece::Piece;
-use crate::region::FORKED_MEANWHILE;
-use crate::space::Window;
-use crate::sys::Mapped;
-use books::Books;
+use crate::backend::segment::Segment;
+use crate::backend_name::Backend;
+use crate::error::{Call, Error, failed, refused};
+use crate::os::fork::FORKED_MEANWHILE;
+use crate::os::fork::Owner;
+use crate::os::sys::Mapped;
+use crate::os::window::Window;
 use jitfd_code::Align;
 use jitfd_code::internal::Mode;
+use ledger::Ledger;
 use memory::{Memory, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// A region in the process's own memory.
 #[derive(Debug)]
-pub(crate) struct OwnRegion {
+pub(crate) struct ProcessRegion {
     backend: Backend,
     capacity: usize,
     owner: Owner,
-    turn: Mutex<Turn>,
+    state: Mutex<PublishState>,
 }
 
 #[derive(Debug)]
-struct Turn {
-    books: Books,
+struct PublishState {
+    ledger: Ledger,
     memory: Box<dyn Memory>,
 }
 
-fn refused(call: Call) -> impl Fn(i32) -> Error {
-    move |errno| SystemError::new(call, errno).into()
-}
-
-fn failed(call: Call) -> impl Fn(std::io::Error) -> Error {
-    move |error| Error::system(call, &error)
-}
-
 /// Each piece at its offset.
-fn placed<'a>(offsets: &[usize], pieces: &[Piece<'a>]) -> Vec<Write<'a>> {
+fn placed<'a>(offsets: &[usize], pieces: &[Segment<'a>]) -> Vec<Write<'a>> {
     let pairs = offsets.iter().zip(pieces);
     pairs
         .map(|(&offset, piece)| Write {
@@ -72,7 +64,7 @@ fn placed<'a>(offsets: &[usize], pieces: &[Piece<'a>]) -> Vec<Write<'a>> {
         .collect()
 }
 
-impl OwnRegion {
+impl ProcessRegion {
     /// A region of `capacity` bytes, which are whole pages. `window` is where it
     /// will be mapped.
     pub(crate) fn new(
@@ -82,15 +74,15 @@ impl OwnRegion {
     ) -> Result<Self, Error> {
         let owner = Owner::new().map_err(failed(Call::Owner))?;
         let memory: Box<dyn Memory> = match backend {
-            Backend::ProtectFlips => Box::new(flips::Flips::new(capacity, window)?),
-            _ => Box::new(dual::Dual::new(capacity)?),
+            Backend::ProtectFlips => Box::new(mprotect::Mprotect::new(capacity, window)?),
+            _ => Box::new(dual_mapping::DualMapping::new(capacity)?),
         };
-        let books = Books::new(capacity);
+        let ledger = Ledger::new(capacity);
         Ok(Self {
             backend,
             capacity,
             owner,
-            turn: Mutex::new(Turn { books, memory }),
+            state: Mutex::new(PublishState { ledger, memory }),
         })
     }
 
@@ -98,18 +90,18 @@ impl OwnRegion {
         self.backend
     }
 
-    /// The turn, if this is the process that made the region.
-    fn turn(&self, call: Call) -> Result<MutexGuard<'_, Turn>, Error> {
+    /// The state, if this is the process that made the region.
+    fn state(&self, call: Call) -> Result<MutexGuard<'_, PublishState>, Error> {
         if !self.owner.is_current() {
             return Err(refused(call)(libc::EPERM));
         }
-        // A panic can't leave the books half changed: they are noted in one go.
-        Ok(self.turn.lock().unwrap_or_else(PoisonError::into_inner))
+        // A panic can't leave the ledger half changed: they are noted in one go.
+        Ok(self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn append(
         &self,
-        pieces: &[Piece<'_>],
+        pieces: &[Segment<'_>],
         expect: Option<usize>,
         mode: Mode,
     ) -> Result<usize, Error> {
@@ -117,64 +109,64 @@ impl OwnRegion {
             (libc::ESTALE, Some(expected)) => Error::Stale { expected },
             _ => refused(Call::Append)(errno),
         };
-        books::check_pieces(pieces, self.capacity).map_err(refused)?;
-        let mut turn = self.turn(Call::Append)?;
+        ledger::check_pieces(pieces, self.capacity).map_err(refused)?;
+        let mut state = self.state(Call::Append)?;
         let fresh = mode == Mode::Fresh;
-        let plan = turn.books.plan_append(pieces, expect, fresh);
+        let plan = state.ledger.plan_append(pieces, expect, fresh);
         let plan = plan.map_err(refused)?;
         let writes = placed(&plan.offsets, pieces);
-        let from = turn.books.cursor();
-        turn.memory.extend(from..plan.end)?;
-        let effects = turn.memory.publish(&writes)?;
-        turn.books.append(&plan, &writes, effects);
+        let from = state.ledger.cursor();
+        state.memory.extend(from..plan.end)?;
+        let effects = state.memory.publish(&writes)?;
+        state.ledger.append(&plan, &writes, effects);
         Ok(writes.first().map_or(from, |write| write.offset))
     }
 
-    pub(crate) fn fill(&self, pieces: &[Piece<'_>]) -> Result<(), Error> {
+    pub(crate) fn fill(&self, pieces: &[Segment<'_>]) -> Result<(), Error> {
         let refused = refused(Call::Fill);
-        books::check_pieces(pieces, self.capacity).map_err(&refused)?;
-        books::check_order(pieces).map_err(&refused)?;
-        let mut turn = self.turn(Call::Fill)?;
-        turn.books.plan_fill(pieces).map_err(&refused)?;
+        ledger::check_pieces(pieces, self.capacity).map_err(&refused)?;
+        ledger::check_order(pieces).map_err(&refused)?;
+        let mut state = self.state(Call::Fill)?;
+        state.ledger.plan_fill(pieces).map_err(&refused)?;
         let offsets: Vec<usize> = pieces.iter().map(|piece| piece.offset).collect();
         let writes = placed(&offsets, pieces);
-        let effects = turn.memory.publish(&writes)?;
-        turn.books.fill(&writes, effects);
+        let effects = state.memory.publish(&writes)?;
+        state.ledger.fill(&writes, effects);
         Ok(())
     }
 
     pub(crate) fn reserve(&self, len: usize, align: Align) -> Result<usize, Error> {
-        let mut turn = self.turn(Call::Reserve)?;
-        let range = turn.books.plan_reserve(len, align);
+        let mut state = self.state(Call::Reserve)?;
+        let range = state.ledger.plan_reserve(len, align);
         let range = range.map_err(refused(Call::Reserve))?;
-        let from = turn.books.cursor();
-        turn.memory.extend(from..range.end)?;
-        turn.books.reserve(&range);
+        let from = state.ledger.cursor();
+        state.memory.extend(from..range.end)?;
+        state.ledger.reserve(&range);
         Ok(range.start)
     }
 
     pub(crate) fn seal(&self) -> Result<(), Error> {
-        let mut turn = self.turn(Call::Seal)?;
-        turn.books.seal();
-        turn.memory.seal();
+        let mut state = self.state(Call::Seal)?;
+        state.ledger.seal();
+        state.memory.seal();
         Ok(())
     }
 
     /// Makes the region, whose mapping is `mapped`, this process's own: a copy.
     pub(crate) fn adopt(&self, mapped: &Mapped) -> Result<(), Error> {
-        let mut turn = match self.turn.try_lock() {
-            Ok(turn) => turn,
-            Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(state)) => state.into_inner(),
             Err(TryLockError::WouldBlock) => return Err(FORKED_MEANWHILE),
         };
-        let free = turn.books.free();
-        turn.memory.adopt(mapped, &free)?;
-        turn.books.adopt();
+        let free = state.ledger.free();
+        state.memory.adopt(mapped, &free)?;
+        state.ledger.adopt();
         self.owner.change().map_err(failed(Call::Owner))
     }
 
     pub(crate) fn stats(&self) -> Result<abi::Stats, Error> {
-        self.turn(Call::Stats).map(|turn| turn.books.stats())
+        self.state(Call::Stats).map(|state| state.ledger.stats())
     }
 
     /// Maps the first `len` bytes, inside of `window`.
@@ -182,7 +174,7 @@ impl OwnRegion {
         if len == 0 || len > self.capacity {
             return Err(refused(Call::Map)(libc::EINVAL));
         }
-        self.turn(Call::Map)?.memory.map(window, len)
+        self.state(Call::Map)?.memory.map(window, len)
     }
 }
 
@@ -193,11 +185,11 @@ mod tests {
     /// That is no lack of memory.
     #[test]
     fn a_turn_that_somebody_holds_is_said_to_be_held() {
-        let region = OwnRegion::new(Backend::DualMapping, abi::PAGE_SIZE, None).unwrap();
+        let region = ProcessRegion::new(Backend::DualMapping, abi::PAGE_SIZE, None).unwrap();
         let mapped = region.map(None, abi::PAGE_SIZE).unwrap();
-        let turn = region.turn(Call::Append).unwrap();
+        let state = region.state(Call::Append).unwrap();
         assert_eq!(region.adopt(&mapped), Err(FORKED_MEANWHILE));
-        drop(turn);
+        drop(state);
         assert_eq!(region.adopt(&mapped), Ok(()));
     }
 }

@@ -10,8 +10,8 @@
 #![expect(unsafe_code, reason = "this is the file for it")]
 
 use crate::abi::{FILL, PAGE_SIZE};
-use crate::fork_sys::AddressSpace;
-use crate::sys::{Mapped, Span};
+use crate::os::fork::AddressSpace;
+use crate::os::sys::{Mapped, Span};
 use std::ffi::{c_int, c_long, c_uint};
 use std::fs::File;
 use std::io;
@@ -374,7 +374,7 @@ fn protect(span: &Span, range: Range<usize>, access: c_int) -> io::Result<()> {
 /// * Unless `lost`, a page of `code` is readable and executable if it is live; else
 ///   it can't be accessed.
 #[derive(Debug)]
-pub(crate) struct Stage {
+pub(crate) struct Staging {
     code: Arc<Span>,
     /// Gone when the region is sealed, or when somebody else has got addresses of it.
     stage: Option<Span>,
@@ -387,7 +387,7 @@ fn bytes_of(pages: &Range<usize>) -> Range<usize> {
     pages.start * PAGE_SIZE..pages.end * PAGE_SIZE
 }
 
-impl Stage {
+impl Staging {
     /// The place is at `at`, as in [`Span::map`].
     pub(crate) fn new(at: Option<usize>, capacity: usize) -> io::Result<Self> {
         let code = Span::map(at, capacity, libc::PROT_NONE, OWN_MEMORY, None)?;
@@ -506,7 +506,7 @@ impl Stage {
     }
 
     /// No page will be prepared any more.
-    pub(crate) fn give_up(&mut self) {
+    pub(crate) fn abandon(&mut self) {
         self.stage = None;
     }
 }
@@ -514,14 +514,14 @@ impl Stage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fork_sys::tests::in_child;
+    use crate::os::fork::tests::in_child;
 
     const LEN: usize = 3 * PAGE_SIZE;
 
     /// The second page has a version that begins with 1, and the next one, with 2, is
     /// turned.
-    fn stage() -> Stage {
-        let mut stage = Stage::new(None, LEN).unwrap();
+    fn stage() -> Staging {
+        let mut stage = Staging::new(None, LEN).unwrap();
         for number in 1..3 {
             stage.prepare(1..2).unwrap()[0] = number;
             stage.turn(1..2).unwrap();
@@ -532,7 +532,7 @@ mod tests {
         stage
     }
 
-    fn pages(stage: &Stage) -> (*mut u8, *mut u8) {
+    fn pages(stage: &Staging) -> (*mut u8, *mut u8) {
         let page = |span: &Span| span.base().wrapping_add(PAGE_SIZE);
         (page(stage.stage().unwrap()), page(&stage.code))
     }

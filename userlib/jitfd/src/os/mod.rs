@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The operating system, and the memory that it gives: the bottom of the library.
+
+pub(crate) mod fallible;
+pub(crate) mod fork;
+pub(crate) mod near;
+pub(crate) mod sys;
+pub(crate) mod window;
