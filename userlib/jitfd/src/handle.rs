@@ -12,13 +12,14 @@ use crate::error::{Call, Error};
 use crate::num::to_usize;
 use crate::piece::Piece;
 use crate::region::RegionOptions;
+use crate::room::{list, no_memory, room};
 use crate::space::{Window, near};
 use crate::stats::Stats;
 use crate::sys::Mapped;
 use jitfd_code::Align;
 use jitfd_code::Validated;
 use jitfd_code::internal::Placed;
-use jitfd_code::internal::{Mode, aligns, place};
+use jitfd_code::internal::{Mode, aligns, place_in};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// Creates a region: its two handles.
@@ -252,15 +253,17 @@ impl AppendHandle {
         if chunks.is_empty() {
             return Ok(Vec::new());
         }
-        let pieces = chunks.iter().zip(aligns(chunks, first));
-        let pieces: Vec<_> = pieces
-            .map(|(chunk, align)| at_cursor(chunk, align))
-            .collect();
+        let no_memory = no_memory(Call::Append);
+        let mut pieces = room(chunks.len()).ok_or(no_memory.clone())?;
+        let pairs = chunks.iter().zip(aligns(chunks, first));
+        pieces.extend(pairs.map(|(chunk, align)| at_cursor(chunk, align)));
         check_count(&pieces)?;
         check_expected(chunks, expect)?;
+        // Nothing can fail any more once they are published.
+        let offsets = room(chunks.len()).ok_or(no_memory)?;
         let first = self.access.append(&pieces, expect, told(mode))?;
-        let (offsets, _) = place(first, usize::MAX, chunks, None, Mode::Lazy).unwrap_or_default();
-        Ok(offsets)
+        let placed = place_in(offsets, first, usize::MAX, chunks, None, Mode::Lazy);
+        Ok(placed.map(|(offsets, _)| offsets).unwrap_or_default())
     }
 
     /// Sets `len` bytes at the cursor aside, to be filled later; returns their
@@ -291,7 +294,7 @@ impl AppendHandle {
 
     pub(crate) fn fill_batch(&self, batch: &[Placed<'_>]) -> Result<(), Error> {
         batch.iter().try_for_each(check_line)?;
-        let pieces: Vec<_> = batch.iter().map(at_offset).collect();
+        let pieces = list(batch.iter().map(at_offset)).ok_or(no_memory(Call::Fill))?;
         check_count(&pieces)?;
         let mode = Mode::for_places(batch.iter().map(|placed| placed.chunk));
         self.access.fill(&pieces, told(mode))

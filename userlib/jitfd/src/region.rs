@@ -19,7 +19,7 @@ use crate::stats::Stats;
 use jitfd_code::Align;
 use jitfd_code::Validated;
 use jitfd_code::internal::{BranchMap, Placed};
-use jitfd_code::internal::{Mode, place};
+use jitfd_code::internal::{Mode, place_in};
 use std::borrow::Borrow;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
@@ -866,7 +866,8 @@ impl JitFd {
             return Err(Error::Stale { expected });
         }
         let align = made_for.map(Align::of);
-        let plan = place(state.cursor, self.capacity(), chunks, align, mode);
+        let offsets = room(chunks.len()).ok_or(NO_MEMORY)?;
+        let plan = place_in(offsets, state.cursor, self.capacity(), chunks, align, mode);
         let (offsets, end) = plan.ok_or(FULL)?;
         let Some(&first) = offsets.first() else {
             return Ok(Vec::new());

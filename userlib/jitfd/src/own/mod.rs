@@ -17,6 +17,7 @@ mod books;
 mod code;
 mod dual;
 mod flips;
+mod holes;
 mod memory;
 mod sys;
 
@@ -30,6 +31,7 @@ use crate::error::{Call, Error, SystemError};
 use crate::fork_sys::Owner;
 use crate::piece::Piece;
 use crate::region::FORKED_MEANWHILE;
+use crate::room::{no_memory, room};
 use crate::space::Window;
 use crate::sys::Mapped;
 use books::Books;
@@ -61,15 +63,17 @@ fn failed(call: Call) -> impl Fn(std::io::Error) -> Error {
     move |error| Error::system(call, &error)
 }
 
-/// Each piece at its offset.
-fn placed<'a>(offsets: &[usize], pieces: &[Piece<'a>]) -> Vec<Write<'a>> {
-    let pairs = offsets.iter().zip(pieces);
-    pairs
-        .map(|(&offset, piece)| Write {
-            offset,
-            bytes: piece.bytes,
-        })
-        .collect()
+/// Each piece at its offset; `None` without memory for the list.
+fn placed<'a>(
+    offsets: impl Iterator<Item = usize>,
+    pieces: &[Piece<'a>],
+) -> Option<Vec<Write<'a>>> {
+    let mut writes = room(pieces.len())?;
+    writes.extend(offsets.zip(pieces).map(|(offset, piece)| Write {
+        offset,
+        bytes: piece.bytes,
+    }));
+    Some(writes)
 }
 
 impl OwnRegion {
@@ -122,7 +126,8 @@ impl OwnRegion {
         let fresh = mode == Mode::Fresh;
         let plan = turn.books.plan_append(pieces, expect, fresh);
         let plan = plan.map_err(refused)?;
-        let writes = placed(&plan.offsets, pieces);
+        let writes = placed(plan.offsets.iter().copied(), pieces);
+        let writes = writes.ok_or(no_memory(Call::Append))?;
         let from = turn.books.cursor();
         turn.memory.extend(from..plan.end)?;
         let effects = turn.memory.publish(&writes)?;
@@ -136,8 +141,8 @@ impl OwnRegion {
         books::check_order(pieces).map_err(&refused)?;
         let mut turn = self.turn(Call::Fill)?;
         turn.books.plan_fill(pieces).map_err(&refused)?;
-        let offsets: Vec<usize> = pieces.iter().map(|piece| piece.offset).collect();
-        let writes = placed(&offsets, pieces);
+        let writes = placed(pieces.iter().map(|piece| piece.offset), pieces);
+        let writes = writes.ok_or(no_memory(Call::Fill))?;
         let effects = turn.memory.publish(&writes)?;
         turn.books.fill(&writes, effects);
         Ok(())
