@@ -133,6 +133,7 @@ mod abi;
 #[cfg(test)]
 mod abi_pinned;
 mod error;
+mod fork_lock;
 mod fork_sys;
 mod ioctl;
 mod piece;

@@ -204,6 +204,13 @@ pub(crate) unsafe fn map_code_over(fd: BorrowedFd<'_>, at: *mut u8, len: usize) 
     Ok(())
 }
 
+/// Writes to standard error what can be written there at once. Not by the library's
+/// own stream, whose lock a thread of the parent may have held at the `fork()`.
+pub(crate) fn write_error(text: &str) {
+    // SAFETY: the bytes are valid for reads.
+    unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
+}
+
 /// The number of the calling thread.
 pub(crate) fn thread_id() -> u32 {
     // SAFETY: the call has no arguments and can't fail.

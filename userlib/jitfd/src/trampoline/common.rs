@@ -10,7 +10,7 @@ use super::register::Carrier;
 use super::table::{Stubs, Table, TableOptions};
 use crate::backend::{Backend, Fallback};
 use crate::error::Error;
-use std::sync::OnceLock;
+use crate::fork_lock::First;
 
 /// What the tables of a kind have in common.
 #[derive(Clone, Copy, Debug)]
@@ -42,26 +42,26 @@ impl Kind {
     /// The table that these backends lead to. It is looked for once; a failure is not
     /// kept, so the next call tries again.
     pub(super) fn table(self, accepted: Fallback) -> Result<&'static Table, Error> {
-        static FOUND: [[OnceLock<&'static Table>; FALLBACKS]; KINDS] =
-            [const { [const { OnceLock::new() }; FALLBACKS] }; KINDS];
+        static FOUND: [[First<&'static Table>; FALLBACKS]; KINDS] =
+            [const { [const { First::new() }; FALLBACKS] }; KINDS];
         let found = &FOUND[self.number][number(accepted)];
         if let Some(table) = found.get() {
             return Ok(table);
         }
         let table = accepted.choose(|backend| self.of(backend))?;
-        Ok(found.get_or_init(|| table))
+        Ok(found.get_or_set(table))
     }
 
     /// That of one backend.
     fn of(self, backend: Backend) -> Result<&'static Table, Error> {
-        static CREATED: [[OnceLock<Table>; BACKENDS]; KINDS] =
-            [const { [const { OnceLock::new() }; BACKENDS] }; KINDS];
+        static CREATED: [[First<Table>; BACKENDS]; KINDS] =
+            [const { [const { First::new() }; BACKENDS] }; KINDS];
         let created = &CREATED[self.number][backend as usize];
         if let Some(table) = created.get() {
             return Ok(table);
         }
         let new = (self.stubs)(self.carrier)?.create(backend)?;
-        Ok(created.get_or_init(|| new))
+        Ok(created.get_or_set(new))
     }
 }
 
