@@ -7,13 +7,13 @@
     reason = "values that are forgotten, and made once, by hand"
 )]
 
-use crate::fork_sys::PerProcess;
+use crate::fork_sys::{AddressSpace, PerProcess};
 use std::fmt;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// A value that one thread uses at a time, also in a forked child.
@@ -125,6 +125,44 @@ impl<T: Send + Sync> First<T> {
     }
 }
 
+/// What another library makes at its first use, under a lock of its own that a child
+/// would wait for in vain if its parent was forked meanwhile.
+pub(crate) struct FirstUse {
+    /// The address space that has begun with it; 0 if none has.
+    by: AtomicU64,
+    done: AtomicBool,
+}
+
+impl FirstUse {
+    pub(crate) const fn new() -> Self {
+        Self {
+            by: AtomicU64::new(0),
+            done: AtomicBool::new(false),
+        }
+    }
+
+    /// Has it made by `work`, if it is not yet. Returns whether it may be used: not if
+    /// a thread of the parent was in the middle of that at the `fork()`.
+    pub(crate) fn made<E>(
+        &self,
+        work: impl FnOnce() -> Result<(), E>,
+    ) -> io::Result<Result<bool, E>> {
+        if self.done.load(Ordering::Acquire) {
+            return Ok(Ok(true));
+        }
+        let own = AddressSpace::current()?.number();
+        let begun = self
+            .by
+            .compare_exchange(0, own, Ordering::AcqRel, Ordering::Acquire);
+        if begun.is_err_and(|by| by != own) {
+            return Ok(Ok(false));
+        }
+        let made = work();
+        self.done.fetch_or(made.is_ok(), Ordering::Release);
+        Ok(made.map(|()| true))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,6 +221,20 @@ mod tests {
         drop(held);
         drop(lock);
         assert_eq!(*dropped.lock().unwrap(), 1);
+    }
+
+    #[test]
+    fn what_was_begun_at_the_fork_is_not_waited_for() {
+        let first = FirstUse::new();
+        let use_it = || u8::from(first.made(|| Ok::<_, ()>(())).unwrap().unwrap());
+        assert_eq!(in_child(use_it), 1);
+        assert_eq!(first.made(|| Err(7)).unwrap(), Err(7));
+        let done = first.made(|| {
+            assert_eq!(in_child(|| 10 + use_it()), 10);
+            Ok::<_, ()>(())
+        });
+        assert_eq!(done.unwrap(), Ok(true));
+        assert_eq!(in_child(use_it), 1);
     }
 
     #[test]

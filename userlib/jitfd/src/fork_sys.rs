@@ -82,6 +82,11 @@ impl AddressSpace {
         Ok(Self(set.map_or_else(|other| other, |_| new)))
     }
 
+    /// Not 0.
+    pub(crate) const fn number(self) -> u64 {
+        self.0
+    }
+
     pub(crate) fn is_current(self) -> bool {
         Self::current().is_ok_and(|current| current == self)
     }

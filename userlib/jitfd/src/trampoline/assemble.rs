@@ -4,7 +4,8 @@
 //! wrote is checked like the code of anybody else.
 
 use crate::abi::FILL;
-use crate::error::Error;
+use crate::error::{Call, Error};
+use crate::fork_lock::FirstUse;
 use crate::num::to_u64;
 use iced_x86::{Code, Encoder, IcedError, Instruction, MemoryOperand, Register};
 use jitfd_code::Align;
@@ -25,6 +26,14 @@ pub(super) struct Assembly {
     data: Vec<Range<usize>>,
 }
 
+/// Those of iced-x86, for encoding and for decoding.
+static TABLES: FirstUse = FirstUse::new();
+
+const FORKED_MEANWHILE: Error = Error::Argument(
+    "another thread was making the first trampoline of the process when that was forked; make \
+     one before",
+);
+
 const WRONG: Error = Error::Argument("x86-64 has no such instruction");
 
 fn wrong(_: IcedError) -> Error {
@@ -38,6 +47,18 @@ pub(super) fn quadword_at(offset: usize) -> MemoryOperand {
 
 impl Assembly {
     pub(super) fn new() -> Result<Self, Error> {
+        let made = TABLES.made(|| {
+            let mut one = Self::begin()?;
+            one.entry()?;
+            one.finish().map(drop)
+        });
+        match made.map_err(|error| Error::system(Call::Owner, &error))?? {
+            true => Self::begin(),
+            false => Err(FORKED_MEANWHILE),
+        }
+    }
+
+    fn begin() -> Result<Self, Error> {
         Ok(Self {
             encoder: Encoder::try_new(64).map_err(wrong)?,
             lines: LineWriter::new(),
