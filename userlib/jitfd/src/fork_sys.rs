@@ -218,6 +218,16 @@ pub(crate) mod tests {
         }
     }
 
+    /// No file of this process, a child, becomes longer.
+    pub(crate) fn limit_files(bytes: u64) {
+        let limit = libc::rlimit {
+            rlim_cur: bytes,
+            rlim_max: libc::RLIM_INFINITY,
+        };
+        // SAFETY: the limit is valid for reads.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &limit) }, 0);
+    }
+
     #[test]
     fn a_child_has_values_of_its_own_and_no_lock_of_its_parents() {
         let value = PerProcess::<Mutex<u8>>::new();

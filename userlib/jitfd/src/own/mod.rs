@@ -23,7 +23,7 @@ mod sys;
 
 pub(crate) use code::{create_code, create_code_at};
 pub(crate) use dual::finished;
-pub(crate) use sys::{MemoryFile, membarrier_works};
+pub(crate) use sys::{MemoryFile, may_become, membarrier_works};
 
 use crate::abi;
 use crate::backend::Backend;

@@ -8,8 +8,10 @@
 //! forked child takes neither of its parent's.
 
 use crate::fork_sys::PerProcess;
+use crate::num::to_usize;
+use crate::own;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -54,6 +56,17 @@ impl<S> OwnFiles<S> {
         files.push(own.clone());
         Ok(own)
     }
+}
+
+/// Adds all of `record` to a file of `len` bytes that is written to at its end, or
+/// nothing. A limit on its length is an error: the kernel would end the process.
+pub(super) fn append(file: &mut File, len: u64, record: &[u8]) -> io::Result<()> {
+    own::may_become(to_usize(len).saturating_add(record.len()))?;
+    let written = file.write_all(record);
+    if written.is_err() {
+        file.set_len(len)?;
+    }
+    written
 }
 
 impl<S> OwnFile<S> {
