@@ -228,6 +228,18 @@ pub(crate) mod tests {
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &limit) }, 0);
     }
 
+    /// This process, a child, gets so many bytes of addresses more.
+    pub(crate) fn limit_addresses(more: u64) {
+        let sizes = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: u64 = sizes.split(' ').next().unwrap().parse().unwrap();
+        let limit = libc::rlimit {
+            rlim_cur: pages * 4096 + more,
+            rlim_max: libc::RLIM_INFINITY,
+        };
+        // SAFETY: the limit is valid for reads.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
+    }
+
     #[test]
     fn a_child_has_values_of_its_own_and_no_lock_of_its_parents() {
         let value = PerProcess::<Mutex<u8>>::new();
