@@ -65,7 +65,7 @@ pub mod internal {
     pub use crate::chunk::Outside;
     pub use crate::data::LONGEST_CHUNK;
     pub use crate::num;
-    pub use crate::placement::{FRESH_FROM, Mode, aligns, end, place};
+    pub use crate::placement::{FRESH_FROM, Mode, aligns, end, place_in};
     pub use crate::pushed::pushed;
     pub use crate::reloc::{STUB, resolve, stub};
     pub use crate::sweep::is_vendor_dependent;

@@ -64,7 +64,9 @@ pub fn aligns(chunks: &[&Validated], first: Option<Align>) -> impl Iterator<Item
 
 /// The offsets that `chunks` get if they are appended at `cursor`, at these
 /// [`aligns`], and the cursor after that; `None` if they do not fit `capacity`.
-pub fn place(
+/// `offsets` is empty and has room for them: no memory is got here.
+pub fn place_in(
+    mut offsets: Vec<usize>,
     cursor: usize,
     capacity: usize,
     chunks: &[&Validated],
@@ -72,7 +74,6 @@ pub fn place(
     mode: Mode,
 ) -> Option<(Vec<usize>, usize)> {
     let mut at = edge(cursor, mode)?;
-    let mut offsets = Vec::with_capacity(chunks.len());
     for (chunk, align) in chunks.iter().zip(aligns(chunks, first)) {
         at = align.up(at)?;
         offsets.push(at);
@@ -106,6 +107,17 @@ mod tests {
     use super::*;
     use crate::{Options, validate};
     use proptest::prelude::*;
+
+    fn place(
+        cursor: usize,
+        capacity: usize,
+        chunks: &[&Validated],
+        first: Option<Align>,
+        mode: Mode,
+    ) -> Option<(Vec<usize>, usize)> {
+        let offsets = Vec::with_capacity(chunks.len());
+        place_in(offsets, cursor, capacity, chunks, first, mode)
+    }
 
     fn chunk(len: usize, align: usize, data: bool) -> Validated {
         let options = if data {

@@ -4,9 +4,7 @@
 //! cause and what to do about it.
 
 use crate::backend_name::Backend;
-use jitfd_code::BoundaryError;
-use jitfd_code::ValidationError;
-use jitfd_code::{ItemError, RelocError};
+use jitfd_code::{BoundaryError, ItemError, RelocError, ValidationError};
 use std::{fmt, io};
 
 /// What can go wrong.

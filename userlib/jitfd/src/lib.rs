@@ -140,6 +140,8 @@ use jitfd_code::internal::num;
 pub mod internal {
     pub use crate::abi::FILL;
     pub use crate::error::NO_ENTRY;
+    pub use crate::os::fork::PerProcess;
+    pub use crate::os::fork_lock::{First, FirstUse, ForkLock};
     pub use crate::os::sys::Span;
     pub use crate::region::shared_code::SharedCode;
 }

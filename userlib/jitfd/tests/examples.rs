@@ -89,7 +89,9 @@ fn without_example(root: &Module) -> Vec<String> {
 }
 
 fn userlib() -> Module {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    // Of this checkout, also if another was copied with its programs.
+    let folder = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or(".".into());
+    let folder = Path::new(&folder).join("..");
     let of = |(name, at)| (name, read(&folder.join(at).join("src/lib.rs")));
     together(CRATES.map(of).into())
 }

@@ -4,15 +4,10 @@
 //! wrote is checked like the code of anybody else.
 
 use iced_x86::{Code, Encoder, IcedError, Instruction, MemoryOperand, Register};
-use jitfd::Error;
-use jitfd::internal::FILL;
-use jitfd_code::Align;
-use jitfd_code::Class;
-use jitfd_code::LineWriter;
-use jitfd_code::Options;
-use jitfd_code::Validated;
-use jitfd_code::Validator;
+use jitfd::internal::{FILL, FirstUse};
+use jitfd::{Call, Error};
 use jitfd_code::internal::num::to_u64;
+use jitfd_code::{Align, Class, LineWriter, Options, Validated, Validator};
 use std::ops::Range;
 
 /// A chunk that is being written, none of its instructions in two lines. Addresses
@@ -24,6 +19,14 @@ pub(crate) struct Assembly {
     entries: Vec<usize>,
     data: Vec<Range<usize>>,
 }
+
+/// Those of iced-x86, for encoding and for decoding.
+static TABLES: FirstUse = FirstUse::new();
+
+const FORKED_MEANWHILE: Error = Error::Argument(
+    "another thread was making the first trampoline of the process when that was forked; make \
+     one before",
+);
 
 const WRONG: Error = Error::Argument("x86-64 has no such instruction");
 
@@ -41,6 +44,18 @@ pub(crate) fn quadword_at(offset: usize) -> MemoryOperand {
 
 impl Assembly {
     pub(crate) fn new() -> Result<Self, Error> {
+        let made = TABLES.made(|| {
+            let mut one = Self::begin()?;
+            one.entry()?;
+            one.finish().map(drop)
+        });
+        match made.map_err(|error| Error::system(Call::Owner, &error))?? {
+            true => Self::begin(),
+            false => Err(FORKED_MEANWHILE),
+        }
+    }
+
+    fn begin() -> Result<Self, Error> {
         Ok(Self {
             encoder: Encoder::try_new(64).map_err(wrong)?,
             lines: LineWriter::new(),

@@ -8,9 +8,8 @@
 
 use crate::register::Carrier;
 use crate::table::{Stubs, Table, TableOptions};
-use jitfd::Error;
-use jitfd::{Backend, Fallback};
-use std::sync::OnceLock;
+use jitfd::internal::First;
+use jitfd::{Backend, Error, Fallback};
 
 /// What the tables of a kind have in common.
 #[derive(Clone, Copy, Debug)]
@@ -42,26 +41,26 @@ impl Kind {
     /// The table that these backends lead to. It is looked for once; a failure is not
     /// kept, so the next call tries again.
     pub(crate) fn table(self, accepted: Fallback) -> Result<&'static Table, Error> {
-        static FOUND: [[OnceLock<&'static Table>; Fallback::COUNT]; KINDS] =
-            [const { [const { OnceLock::new() }; Fallback::COUNT] }; KINDS];
+        static FOUND: [[First<&'static Table>; Fallback::COUNT]; KINDS] =
+            [const { [const { First::new() }; Fallback::COUNT] }; KINDS];
         let found = &FOUND[self.number][accepted.number()];
         if let Some(table) = found.get() {
             return Ok(table);
         }
         let table = accepted.choose(|backend| self.of(backend))?;
-        Ok(found.get_or_init(|| table))
+        Ok(found.get_or_set(table))
     }
 
     /// That of one backend.
     fn of(self, backend: Backend) -> Result<&'static Table, Error> {
-        static CREATED: [[OnceLock<Table>; BACKENDS]; KINDS] =
-            [const { [const { OnceLock::new() }; BACKENDS] }; KINDS];
+        static CREATED: [[First<Table>; BACKENDS]; KINDS] =
+            [const { [const { First::new() }; BACKENDS] }; KINDS];
         let created = &CREATED[self.number][backend as usize];
         if let Some(table) = created.get() {
             return Ok(table);
         }
         let new = (self.stubs)(self.carrier)?.create(backend)?;
-        Ok(created.get_or_init(|| new))
+        Ok(created.get_or_set(new))
     }
 }
 

@@ -20,8 +20,7 @@
 
 use crate::register::Carrier;
 use crate::table::{Table, TableOptions};
-use jitfd::Error;
-use jitfd::{Backend, Fallback};
+use jitfd::{Backend, Error, Fallback};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::arch::global_asm;
 use std::ffi::c_void;

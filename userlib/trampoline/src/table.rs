@@ -9,11 +9,9 @@ use crate::frame::Cover;
 use crate::pool::Pool;
 use crate::register::Carrier;
 use crate::stub::{self, SLOT, Shape};
-use jitfd::Error;
-use jitfd::internal::NO_ENTRY;
-use jitfd::internal::SharedCode;
+use jitfd::internal::{NO_ENTRY, SharedCode};
 use jitfd::tools::Frame;
-use jitfd::{Backend, Fallback};
+use jitfd::{Backend, Error, Fallback};
 use jitfd_code::Validated;
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -223,9 +221,10 @@ impl Stubs {
 /// A forked child has all entries at the same addresses. The data pages are
 /// private memory: what the child binds or gives back is nothing to the parent,
 /// and the other way round. The code is shared. The child can bind as well, and
-/// map further copies; with several threads at the moment of the fork the rules of
-/// `malloc` without `atfork` handlers hold: another thread may have held the lock.
-/// What other threads of the parent had kept free is lost to the child.
+/// map further copies, also if other threads of the parent were doing that at the
+/// `fork()`: it waits for none of them. What those had kept free is lost to the child,
+/// and if one of them was just taking or giving slots back, so is all that was free: the
+/// child then begins with a copy of its own.
 ///
 /// # Signal handlers
 ///
@@ -279,6 +278,11 @@ impl Table {
     /// As [`TableOptions::create`].
     pub fn new(carrier: Carrier) -> Result<Self, Error> {
         TableOptions::new(carrier).create()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     /// The register of the context. See the example of [`TableStats`].

@@ -4,8 +4,8 @@
 
 use crate::backend_name::Backend;
 use crate::error::Error;
+use crate::os::sys;
 use std::fmt;
-use std::io::{self, Write};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -86,9 +86,7 @@ pub(crate) fn chosen(backend: Backend, tried: &[(Backend, Error)]) {
         Some(hook) => hook(&report),
         // A standard error that is full or closed is no reason to fail (or to panic, as
         // `eprintln` would).
-        None => {
-            let _ = writeln!(io::stderr(), "{report}");
-        }
+        None => sys::write_error(&format!("{report}\n")),
     }
 }
 

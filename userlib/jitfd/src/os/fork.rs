@@ -87,6 +87,11 @@ impl AddressSpace {
         Ok(Self(set.map_or_else(|other| other, |_| new)))
     }
 
+    /// Not 0.
+    pub(crate) const fn number(self) -> u64 {
+        self.0
+    }
+
     pub(crate) fn is_current(self) -> bool {
         Self::current().is_ok_and(|current| current == self)
     }
@@ -120,7 +125,7 @@ impl Owner {
 /// # Invariants
 /// `newest` is null, or came from a box whose content does not change and which is
 /// not freed before this is.
-pub(crate) struct PerProcess<T> {
+pub struct PerProcess<T> {
     newest: AtomicPtr<Own<T>>,
 }
 
@@ -135,14 +140,17 @@ unsafe impl<T: Send> Send for PerProcess<T> {}
 unsafe impl<T: Send + Sync> Sync for PerProcess<T> {}
 
 impl<T> PerProcess<T> {
-    pub(crate) const fn new() -> Self {
+    /// No address space has one yet.
+    #[expect(clippy::new_without_default, reason = "for statics")]
+    #[must_use]
+    pub const fn new() -> Self {
         Self {
             newest: AtomicPtr::new(null_mut()),
         }
     }
 
     /// This address space's value, if it has made one.
-    pub(crate) fn get(&self) -> Option<&T> {
+    pub fn get(&self) -> Option<&T> {
         self.own(self.newest.load(Ordering::Acquire))
     }
 
@@ -154,7 +162,10 @@ impl<T> PerProcess<T> {
 
     /// This address space's value, or what `make` makes for it. If several threads
     /// make one at once, the first is taken, and the others are dropped.
-    pub(crate) fn get_or_make(&self, make: impl FnOnce() -> io::Result<T>) -> io::Result<&T> {
+    ///
+    /// # Errors
+    /// That of `make`, or of the system if it does not tell a child from its parent.
+    pub fn get_or_make(&self, make: impl FnOnce() -> io::Result<T>) -> io::Result<&T> {
         let newest = self.newest.load(Ordering::Acquire);
         if let Some(value) = self.own(newest) {
             return Ok(value);
@@ -216,6 +227,28 @@ pub(crate) mod tests {
                 -1
             }
         }
+    }
+
+    /// No file of this process, a child, becomes longer.
+    pub(crate) fn limit_files(bytes: u64) {
+        let limit = libc::rlimit {
+            rlim_cur: bytes,
+            rlim_max: libc::RLIM_INFINITY,
+        };
+        // SAFETY: the limit is valid for reads.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &limit) }, 0);
+    }
+
+    /// This process, a child, gets so many bytes of addresses more.
+    pub(crate) fn limit_addresses(more: u64) {
+        let sizes = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: u64 = sizes.split(' ').next().unwrap().parse().unwrap();
+        let limit = libc::rlimit {
+            rlim_cur: pages * 4096 + more,
+            rlim_max: libc::RLIM_INFINITY,
+        };
+        // SAFETY: the limit is valid for reads.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
     }
 
     #[test]

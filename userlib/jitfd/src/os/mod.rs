@@ -4,6 +4,7 @@
 
 pub(crate) mod fallible;
 pub(crate) mod fork;
+pub(crate) mod fork_lock;
 pub(crate) mod near;
 pub(crate) mod sys;
 pub(crate) mod window;

@@ -24,9 +24,15 @@ pub(crate) fn map<T>(
         return map(None).map_err(failed);
     };
     let room = Align::PAGE.up(len).ok_or(Error::NoRoom { len })?;
+    let mut seen = window.last_seen();
     for _ in 0..TRIES {
-        let maps = read("/proc/self/maps")?;
-        let address = window.find(&maps, room).ok_or(Error::NoRoom { len })?;
+        let address = match seen.take() {
+            Some(address) => address,
+            None => {
+                let maps = read("/proc/self/maps")?;
+                window.find(&maps, room).ok_or(Error::NoRoom { len })?
+            }
+        };
         match map(Some(address)) {
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
             other => return other.map_err(failed),
@@ -35,14 +41,31 @@ pub(crate) fn map<T>(
     Err(Error::NoRoom { len })
 }
 
+/// The window and the room in it for `most` bytes, or for fewer, but `least`. What is
+/// mapped next in the window that is returned is put there without another look.
+pub(crate) fn largest(window: Window, least: usize, most: usize) -> Result<(Window, usize), Error> {
+    let maps = read("/proc/self/maps")?;
+    let room = window.largest(&maps, least, most);
+    let room = room.ok_or(Error::NoRoom { len: least })?;
+    Ok((window.seen(room.at), room.len))
+}
+
 fn read(maps: &str) -> Result<String, Error> {
+    #[cfg(test)]
+    tests::LOOKS.set(tests::LOOKS.get() + 1);
     fs::read_to_string(maps).map_err(|error| Error::system(Call::Maps, &error))
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::error::Kind;
+    use std::cell::Cell;
+
+    thread_local! {
+        /// How often this thread has read the list of mappings.
+        pub(crate) static LOOKS: Cell<usize> = const { Cell::new(0) };
+    }
 
     #[test]
     fn without_proc_it_says_so() {

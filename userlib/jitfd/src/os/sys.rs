@@ -204,6 +204,13 @@ pub(crate) unsafe fn map_code_over(fd: BorrowedFd<'_>, at: *mut u8, len: usize) 
     Ok(())
 }
 
+/// Writes to standard error what can be written there at once. Not by the library's
+/// own stream, whose lock a thread of the parent may have held at the `fork()`.
+pub(crate) fn write_error(text: &str) {
+    // SAFETY: the bytes are valid for reads.
+    unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
+}
+
 /// The number of the calling thread.
 pub(crate) fn thread_id() -> u32 {
     // SAFETY: the call has no arguments and can't fail.
@@ -226,6 +233,22 @@ pub(crate) fn monotonic_nanoseconds() -> u64 {
 pub(crate) fn replace_fd(old: BorrowedFd<'_>, new: OwnedFd) -> io::Result<()> {
     // SAFETY: whoever owns the number owns a descriptor before and after it.
     result(unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) })?;
+    Ok(())
+}
+
+/// `EFBIG` if `RLIMIT_FSIZE` does not let a file become `len` bytes long. The kernel
+/// would not only refuse that, but end the process (SIGXFSZ).
+pub(crate) fn may_become(len: usize) -> io::Result<()> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the limit is valid for writes.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) } == 0;
+    // A filter of system calls that hides the limit is no reason to give up.
+    if known && limit.rlim_cur < to_u64(len) {
+        return Err(io::Error::from_raw_os_error(libc::EFBIG));
+    }
     Ok(())
 }
 

@@ -37,6 +37,16 @@ pub struct Window {
     low: usize,
     high: usize,
     close_to: usize,
+    /// A place in it that was free a moment ago, for what is mapped next.
+    seen: Option<usize>,
+}
+
+/// What there is room for in a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// In bytes, whole pages.
+    pub(crate) len: usize,
+    pub(crate) at: usize,
 }
 
 impl Window {
@@ -62,6 +72,7 @@ impl Window {
             low: if low < LOWEST { LOWEST } else { low },
             high: if high > HIGHEST { HIGHEST } else { high },
             close_to: first,
+            seen: None,
         }
     }
 
@@ -80,7 +91,21 @@ impl Window {
                 other.high
             },
             close_to: self.close_to,
+            seen: None,
         }
+    }
+
+    /// The same, with a place of which [`largest`](Self::largest) has just told.
+    pub(crate) const fn seen(self, at: usize) -> Self {
+        Self {
+            seen: Some(at),
+            ..self
+        }
+    }
+
+    /// That place.
+    pub(crate) const fn last_seen(self) -> Option<usize> {
+        self.seen
     }
 
     /// Whether `len` bytes at `address` lie in the window.
@@ -99,6 +124,20 @@ impl Window {
         gaps(maps)
             .filter_map(|gap| self.place_in(&gap, len))
             .min_by_key(|at| at.abs_diff(self.close_to))
+    }
+
+    /// Room for `most` bytes, or for the most that there is in one gap and `least` at
+    /// least; both are multiples of the page size. `maps` is as in [`find`](Self::find).
+    pub(crate) fn largest(self, maps: &str, least: usize, most: usize) -> Option<Room> {
+        let inside = |gap: Range<usize>| {
+            let low = gap.start.max(self.low).checked_next_multiple_of(PAGE)?;
+            let high = gap.end.min(self.high) / PAGE * PAGE;
+            high.checked_sub(low)
+        };
+        let longest = gaps(maps).filter_map(inside).max()?;
+        let len = longest.min(most);
+        let at = self.find(maps, len).filter(|_| len >= least)?;
+        Some(Room { len, at })
     }
 
     fn place_in(self, gap: &Range<usize>, len: usize) -> Option<usize> {
@@ -214,8 +253,17 @@ mod tests {
                 low: LOWEST + close.saturating_sub(span) * PAGE,
                 high: LOWEST + (close + span) * PAGE,
                 close_to: LOWEST + close * PAGE,
+                seen: None,
             };
             let len = pages * PAGE;
+            let all = render(&taken);
+            let fits = |len| window.find(&all, len).is_some();
+            let room = window.largest(&all, len, 9 * PAGE);
+            prop_assert_eq!(room.is_some(), fits(len));
+            if let Some(Room { len, at }) = room {
+                prop_assert_eq!(window.find(&all, len), Some(at));
+                prop_assert!(len == 9 * PAGE || !fits(len + PAGE));
+            }
             let free = |at: usize| {
                 window.contains(at, len) && taken.iter().all(|t| t.end <= at || at + len <= t.start)
             };

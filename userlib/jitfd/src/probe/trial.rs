@@ -8,8 +8,7 @@ use crate::abi::PAGE_SIZE;
 use crate::backend_name::Backend;
 use crate::error::{Call, Error, SystemError};
 use crate::region::handle::create;
-use jitfd_code::Options;
-use jitfd_code::validate;
+use jitfd_code::{Options, validate};
 use std::io;
 use std::sync::atomic::Ordering;
 

@@ -8,17 +8,15 @@ use crate::abi;
 use crate::backend::dispatch::{self, Access};
 use crate::backend::segment::Segment;
 use crate::backend_name::Backend;
-use crate::error::NO_ENTRY;
-use crate::error::{Call, Error};
+use crate::error::{Call, Error, NO_ENTRY};
 use crate::num::to_usize;
+use crate::os::fallible::{list, no_memory, room};
 use crate::os::near;
 use crate::os::sys::Mapped;
 use crate::os::window::Window;
 use crate::region::stats::Stats;
-use jitfd_code::Align;
-use jitfd_code::Validated;
-use jitfd_code::internal::Placed;
-use jitfd_code::internal::{Mode, aligns, place};
+use jitfd_code::internal::{Mode, Placed, aligns, place_in};
+use jitfd_code::{Align, Validated};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// Creates a region: its two handles.
@@ -253,15 +251,17 @@ impl AppendHandle {
         if chunks.is_empty() {
             return Ok(Vec::new());
         }
-        let pieces = chunks.iter().zip(aligns(chunks, first));
-        let pieces: Vec<_> = pieces
-            .map(|(chunk, align)| at_cursor(chunk, align))
-            .collect();
+        let no_memory = no_memory(Call::Append);
+        let mut pieces = room(chunks.len()).ok_or(no_memory.clone())?;
+        let pairs = chunks.iter().zip(aligns(chunks, first));
+        pieces.extend(pairs.map(|(chunk, align)| at_cursor(chunk, align)));
         check_count(&pieces)?;
         check_expected(chunks, expect)?;
+        // Nothing can fail any more once they are published.
+        let offsets = room(chunks.len()).ok_or(no_memory)?;
         let first = self.access.append(&pieces, expect, told(mode))?;
-        let (offsets, _) = place(first, usize::MAX, chunks, None, Mode::Lazy).unwrap_or_default();
-        Ok(offsets)
+        let placed = place_in(offsets, first, usize::MAX, chunks, None, Mode::Lazy);
+        Ok(placed.map(|(offsets, _)| offsets).unwrap_or_default())
     }
 
     /// Sets `len` bytes at the cursor aside, to be filled later; returns their
@@ -292,7 +292,7 @@ impl AppendHandle {
 
     pub(crate) fn fill_batch(&self, batch: &[Placed<'_>]) -> Result<(), Error> {
         batch.iter().try_for_each(check_line)?;
-        let pieces: Vec<_> = batch.iter().map(at_offset).collect();
+        let pieces = list(batch.iter().map(at_offset)).ok_or(no_memory(Call::Fill))?;
         check_count(&pieces)?;
         let mode = Mode::for_places(batch.iter().map(|placed| placed.chunk));
         self.access.fill(&pieces, told(mode))

@@ -22,10 +22,8 @@ use crate::os::fork::{FORKED_MEANWHILE, Owner, PerProcess};
 use crate::region::handle::{AppendHandle, MapHandle, Mapping, OFF_LINE, create};
 use crate::region::options::RegionOptions;
 use crate::region::stats::Stats;
-use jitfd_code::Align;
-use jitfd_code::Validated;
-use jitfd_code::internal::{BranchMap, Placed};
-use jitfd_code::internal::{Mode, place};
+use jitfd_code::internal::{BranchMap, Mode, Placed, place_in};
+use jitfd_code::{Align, Validated};
 use std::borrow::Borrow;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
@@ -722,7 +720,8 @@ impl JitFd {
             return Err(Error::Stale { expected });
         }
         let align = made_for.map(Align::of);
-        let plan = place(state.cursor, self.capacity(), chunks, align, mode);
+        let offsets = room(chunks.len()).ok_or(NO_MEMORY)?;
+        let plan = place_in(offsets, state.cursor, self.capacity(), chunks, align, mode);
         let (offsets, end) = plan.ok_or(FULL)?;
         let Some(&first) = offsets.first() else {
             return Ok(Vec::new());

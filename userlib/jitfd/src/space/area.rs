@@ -13,8 +13,7 @@ use crate::error::{Call, Error};
 use crate::os::fallible::{list, no_memory, room, text};
 use crate::region::JitFd;
 use crate::region::options::RegionOptions;
-use jitfd_code::Align;
-use jitfd_code::Validated;
+use jitfd_code::{Align, Validated};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// Why a child can't take a code space over.

@@ -16,11 +16,11 @@ use super::table::Table;
 use crate::error::{Call, Error, Kind, SystemError};
 use crate::os::fallible::{no_memory, room};
 use crate::os::fork::Owner;
+use crate::os::near;
 use crate::os::window::Window;
 use crate::region::JitFd;
-use jitfd_code::Align;
-use jitfd_code::Validated;
 use jitfd_code::internal::{Mode, end};
+use jitfd_code::{Align, Validated};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, TryLockError};
@@ -520,13 +520,19 @@ impl CodeSpace {
             return Err(no_memory(Call::Create));
         }
         let (least, mut capacity) = self.next_capacity(need.unwrap_or(usize::MAX))?;
-        let region = self.window(window).map_or(self.options.region, |window| {
-            self.options.region.window(window)
-        });
+        let window = self.window(window);
         let area = loop {
+            let mut region = self.options.region;
+            if let Some(window) = window {
+                // One look for all sizes: it takes long where there are many mappings.
+                let (window, room) = near::largest(window, least, capacity)?;
+                region = region.window(window);
+                capacity = room;
+            }
             match Area::create(region, capacity, self.options.lead) {
-                // A smaller one may be within reach.
-                Err(Error::NoRoom { .. }) if capacity > least => {
+                // There may be addresses for a smaller one: the process may have no more,
+                // or somebody was faster, with a view to write to perhaps.
+                Err(error) if capacity > least && is_crowded(&error) => {
                     let half = Align::PAGE.up(capacity / 2).unwrap_or(least);
                     capacity = half.max(least);
                 }
@@ -590,6 +596,10 @@ impl CodeSpace {
     }
 }
 
+fn is_crowded(error: &Error) -> bool {
+    matches!(error, Error::NoRoom { .. }) || error.kind() == Some(Kind::NoMemory)
+}
+
 /// A slot that is given up when this is dropped, unless it was filled.
 struct Open<'a> {
     space: &'a CodeSpace,
@@ -616,7 +626,8 @@ impl fmt::Debug for CodeSpace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::os::fork::tests::in_child;
+    use crate::os::fork::tests::{in_child, limit_addresses};
+    use crate::os::near::tests::LOOKS;
     use crate::{Backend, Fallback, Options, RegionOptions, validate};
 
     /// In a child that was forked while another thread held one of the locks.
@@ -667,5 +678,47 @@ mod tests {
         assert_eq!(in_child(|| refused(&space)), 3);
         drop(state);
         assert_eq!(in_child(|| u8::from(space.adopt().is_ok())), 1);
+    }
+
+    const REGION: usize = 16 << 20;
+
+    /// The gap is what a mapping leaves that is taken away again, in a child: no other
+    /// thread maps anything there.
+    #[test]
+    fn a_region_gets_the_largest_gap_by_one_look() {
+        const GAP: usize = 6 << 20;
+        let reach = (1 << 31) - 4096;
+        let status = in_child(|| {
+            let taken = vec![0_u8; GAP + 4096];
+            let gap = taken.as_ptr().addr().next_multiple_of(4096);
+            drop(taken);
+            let window = Window::reaching_all(gap + GAP - 4096 - reach, gap + reach);
+            let region = RegionOptions::new().fallback(Fallback::Only(Backend::ProtectFlips));
+            let options = SpaceOptions::new().region(region).window(window);
+            let looks = LOOKS.get();
+            let space = options.create().unwrap();
+            let capacity = space.stats().capacity;
+            let right = (LOOKS.get() - looks, capacity > GAP / 2, capacity <= GAP);
+            u8::from(right == (1, true, true))
+        });
+        assert_eq!(status, 1);
+    }
+
+    #[test]
+    fn a_region_is_smaller_if_there_are_no_more_addresses() {
+        let backends = [Backend::DualMapping, Backend::ProtectFlips];
+        let status = in_child(|| {
+            let smaller = backends.into_iter().filter(|&backend| {
+                let region = RegionOptions::new().fallback(Fallback::Only(backend));
+                // Both map a region twice.
+                limit_addresses(24 << 20);
+                let space = SpaceOptions::new().region(region).create();
+                limit_addresses(1 << 40);
+                let capacity = space.map(|space| space.stats().capacity);
+                capacity.is_ok_and(|capacity| (1 << 20..REGION).contains(&capacity))
+            });
+            u8::try_from(smaller.count()).unwrap()
+        });
+        assert_eq!(status, 2);
     }
 }

@@ -13,11 +13,11 @@ use crate::abi;
 use crate::error::{Call, Error};
 use crate::os::fallible::{list, no_memory, room};
 use crate::os::window::Window;
-use jitfd_code::Align;
-use jitfd_code::Options;
-use jitfd_code::Validated;
 use jitfd_code::internal::{STUB, resolve, stub};
-use jitfd_code::{ItemError, ItemReason, Reloc, RelocError, RelocKind, RelocReason, Target};
+use jitfd_code::{
+    Align, ItemError, ItemReason, Options, Reloc, RelocError, RelocKind, RelocReason, Target,
+    Validated,
+};
 use std::ops::Range;
 
 /// A function, or data, that is part of an [`Image`].

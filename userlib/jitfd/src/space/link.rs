@@ -8,8 +8,7 @@ use super::image::{Image, Layout};
 use super::slot::{Function, Slot};
 use crate::error::{Call, Error};
 use crate::os::fallible::{no_memory, room};
-use jitfd_code::Align;
-use jitfd_code::Validator;
+use jitfd_code::{Align, Validator};
 
 impl CodeSpace {
     /// Publishes the items of an image as one, relocated for the addresses they

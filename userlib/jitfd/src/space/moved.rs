@@ -11,10 +11,8 @@ use iced_x86::{
     BlockEncoder, BlockEncoderOptions, BlockEncoderResult, Decoder, DecoderOptions, Instruction,
     InstructionBlock, Mnemonic, OpKind,
 };
-use jitfd_code::internal::LOCK;
-use jitfd_code::internal::{is_vendor_dependent, pushed};
-use jitfd_code::{Options, Validator};
-use jitfd_code::{Reason, ValidationError};
+use jitfd_code::internal::{LOCK, is_vendor_dependent, pushed};
+use jitfd_code::{Options, Reason, ValidationError, Validator};
 use std::ops::Range;
 
 /// Code that was moved to another address, by [`move_code`].

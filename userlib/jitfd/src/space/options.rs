@@ -84,8 +84,9 @@ impl SpaceOptions {
 
     /// The capacity of each region in bytes, at most 1 GiB. Code that is larger
     /// gets a region of its own size. Where there is no gap of that capacity at the
-    /// addresses asked for, a region is smaller. Memory is used only for what is
-    /// published.
+    /// addresses asked for, a region gets the largest gap there is; where the process
+    /// may not have so many addresses, half as many, or half of that. Memory is used
+    /// only for what is published.
     #[must_use]
     pub const fn region_capacity(mut self, bytes: usize) -> Self {
         self.region_capacity = bytes;

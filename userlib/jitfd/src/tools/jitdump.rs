@@ -9,13 +9,13 @@
 //! Locks: those of `own_file.rs`; one for each file and the number of the next
 //! record.
 
-use super::own_file::{OwnFile, OwnFiles};
+use super::own_file::{self, OwnFile, OwnFiles};
 use crate::num::to_u64;
 use crate::os::fork::PerProcess;
 use crate::os::sys::{self, Mapped};
 use crate::space::{Listener, NewCode};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -94,7 +94,7 @@ struct Out {
 
 impl Out {
     fn new(mut file: File) -> io::Result<Self> {
-        file.write_all(&header(std::process::id(), now()))?;
+        own_file::append(&mut file, 0, &header(std::process::id(), now()))?;
         let marker = sys::map_code(file.as_fd(), None, crate::abi::PAGE_SIZE)?;
         Ok(Self {
             file,
@@ -107,10 +107,7 @@ impl Out {
 
     /// Adds whole records, or nothing.
     fn write(&mut self, records: &[u8]) -> io::Result<()> {
-        if let Err(error) = self.file.write_all(records) {
-            self.file.set_len(self.len)?;
-            return Err(error);
-        }
+        own_file::append(&mut self.file, self.len, records)?;
         self.len += to_u64(records.len());
         Ok(())
     }
@@ -121,7 +118,7 @@ impl Out {
         let mut record = Vec::new();
         prefix(&mut record, CODE_CLOSE, PREFIX, now());
         // A dump without it is read as well.
-        let _ = self.file.write_all(&record);
+        let _ = own_file::append(&mut self.file, self.len, &record);
     }
 }
 
@@ -187,7 +184,8 @@ impl JitDump {
     /// Adds functions. What is in a name after a zero byte is lost.
     ///
     /// # Errors
-    /// If they can't be written; the dump is as it was then. Or if a forked child
+    /// If they can't be written; the dump is as it was then: also if it would become
+    /// longer than the process may have files (`RLIMIT_FSIZE`). Or if a forked child
     /// can't create its file.
     ///
     /// # Example
@@ -272,7 +270,7 @@ fn load(bytes: &mut Vec<u8>, code: &NewCode<'_>, number: u64, time: u64, thread:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::os::fork::tests::in_child;
+    use crate::os::fork::tests::{in_child, limit_files};
     use std::fs;
 
     fn word(bytes: &[u8], at: usize) -> u32 {
@@ -336,6 +334,28 @@ mod tests {
 
     fn loads(codes: &[(char, u64)]) -> Vec<(u32, Option<(char, u64)>)> {
         codes.iter().map(|&code| (CODE_LOAD, Some(code))).collect()
+    }
+
+    #[test]
+    fn a_limit_on_files_ends_no_program() {
+        let folder = std::env::temp_dir().join(format!("jitfd-dump-limit-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let status = in_child(|| {
+            limit_files(39);
+            let refused = JitDump::create_in(&folder).is_err();
+            // A header and two records of 60 bytes, and not their end.
+            limit_files(170);
+            let dump = JitDump::create_in(&folder).unwrap();
+            for name in ["a", "b", "c", "d"] {
+                dump.published(&[NewCode::new(name, 0x1000, &[0, 1])]);
+            }
+            let (lost, path) = (dump.lost(), dump.path().to_owned());
+            drop(dump);
+            let whole = records(&path) == loads(&[('a', 0), ('b', 1)]);
+            u8::from(refused && whole && lost == 2)
+        });
+        fs::remove_dir_all(folder).unwrap();
+        assert_eq!(status, 1);
     }
 
     #[test]

@@ -7,9 +7,11 @@
 //! while it is written; the latter is never held when the former is taken. A
 //! forked child takes neither of its parent's.
 
+use crate::num::to_usize;
 use crate::os::fork::PerProcess;
+use crate::os::sys;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -54,6 +56,17 @@ impl<S> OwnFiles<S> {
         files.push(own.clone());
         Ok(own)
     }
+}
+
+/// Adds all of `record` to a file of `len` bytes that is written to at its end, or
+/// nothing. A limit on its length is an error: the kernel would end the process.
+pub(super) fn append(file: &mut File, len: u64, record: &[u8]) -> io::Result<()> {
+    sys::may_become(to_usize(len).saturating_add(record.len()))?;
+    let written = file.write_all(record);
+    if written.is_err() {
+        file.set_len(len)?;
+    }
+    written
 }
 
 impl<S> OwnFile<S> {

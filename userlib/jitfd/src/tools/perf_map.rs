@@ -4,12 +4,12 @@
 //!
 //! Locks: those of `own_file.rs`.
 
-use super::own_file::{OwnFile, OwnFiles};
+use super::own_file::{self, OwnFile, OwnFiles};
 use crate::os::fork::PerProcess;
 use crate::space::{Listener, NewCode};
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -118,7 +118,9 @@ impl PerfMap {
     /// See the example of [`create_in`](Self::create_in).
     ///
     /// # Errors
-    /// If they can't be written, or a forked child can't create its file.
+    /// If they can't be written; the file is as it was then: also if it would become
+    /// longer than the process may have files (`RLIMIT_FSIZE`). Or if a forked child
+    /// can't create its file.
     pub fn add(&self, codes: &[NewCode<'_>]) -> io::Result<()> {
         let mut lines = String::new();
         for code in codes {
@@ -127,7 +129,9 @@ impl PerfMap {
             let _ = writeln!(lines, "{:x} {:x} {name}", code.address, code.bytes.len());
         }
         // A panic can't leave half a line: it is one write.
-        self.file()?.lock().write_all(lines.as_bytes())
+        let mut file = self.file()?.lock();
+        let len = file.metadata()?.len();
+        own_file::append(&mut file, len, lines.as_bytes())
     }
 
     /// How many functions could not be written as a listener.
@@ -157,7 +161,9 @@ pub(super) fn printable(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::os::fork::tests::in_child;
+    use crate::os::fork::tests::{in_child, limit_files};
+    use crate::space::SpaceOptions;
+    use crate::{Backend, Fallback, Options, RegionOptions, validate};
     use std::fs;
 
     #[test]
@@ -220,6 +226,30 @@ mod tests {
         let text = fs::read_to_string(map.path()).unwrap();
         assert_eq!((text.as_str(), map.lost()), ("1000 1 a\n3000 1 c\n", 0));
         fs::remove_dir_all(folder).unwrap();
+    }
+
+    /// The program goes on, its code is published, and there is no half a line.
+    #[test]
+    fn a_limit_on_files_ends_no_program() {
+        let folder = std::env::temp_dir().join(format!("jitfd-perf-limit-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let status = in_child(|| {
+            limit_files(40);
+            let map = Arc::new(PerfMap::create_in(&folder).unwrap());
+            let backend = Fallback::Only(Backend::ProtectFlips);
+            let region = RegionOptions::new().fallback(backend);
+            let options = SpaceOptions::new().region(region).listener(map.clone());
+            let space = options.create().unwrap();
+            let chunk = validate(&[0xc3], &Options::new()).unwrap();
+            let published = (0..5).filter(|_| space.publish("function", &chunk).is_ok());
+            let published = published.count();
+            let text = fs::read_to_string(map.path()).unwrap();
+            let lines = text.lines().filter(|line| line.ends_with(" 1 function"));
+            let right = published == 5 && text.ends_with('\n') && text.len() <= 40;
+            u8::from(right && lines.count() == 5 - map.lost() && map.lost() > 0)
+        });
+        fs::remove_dir_all(folder).unwrap();
+        assert_eq!(status, 1);
     }
 
     #[test]

@@ -26,6 +26,12 @@ use crate::error::Error;
 /// * libgcc from version 13 on keeps a tree of tables that is read without a
 ///   lock.
 /// * LLVM's libunwind keeps a list of functions, whichever way they come.
+///
+/// # Forks
+/// A forked child has its parent's tables. If another thread of the parent was
+/// registering one, or taking one back, at the `fork()`, the unwinder's own lock may be
+/// held for ever in the child: what the child registers then is not known to the
+/// unwinder, for which unwinding ends there.
 #[derive(Debug)]
 pub struct UnwindTable {
     _registered: Registered,

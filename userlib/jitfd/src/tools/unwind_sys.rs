@@ -8,12 +8,15 @@
 //! only the latter defines, and by who has defined the function that is called: a
 //! program may have both libraries.
 //!
-//! Locks: none of ours; both libraries have their own.
+//! Locks: both libraries have their own, which a child can't wait for that was forked
+//! while another thread held it. So there is one of ours around each call, which tells
+//! (`fork_lock.rs`). Nothing else is locked inside it.
 #![expect(unsafe_code, reason = "this is the file for it")]
 
 use super::eh_section::functions;
+use crate::os::fork_lock::ForkLock;
 use std::ffi::c_void;
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -58,13 +61,30 @@ fn object(address: *const c_void) -> *mut c_void {
     }
 }
 
+/// Held while the unwinder's functions are called.
+static CALLS: ForkLock<()> = ForkLock::new(());
+
+/// Does `work` alone, unless a thread of the parent was doing some at the `fork()`: then
+/// the unwinder may wait for ever. Returns whether it was done.
+fn alone(work: impl FnOnce()) -> bool {
+    let turn = CALLS.lock();
+    // Where a child can't be told from its parent it is as if there was none.
+    let may = !matches!(turn, Ok(None));
+    if may {
+        work();
+    }
+    may
+}
+
 /// A table that the unwinder knows until this is dropped.
 ///
 /// # Invariants
-/// The bytes are a table that is registered.
+/// The bytes are a table that is registered if `known`.
 #[derive(Debug)]
 pub(super) struct Registered {
-    bytes: Box<[u8]>,
+    bytes: ManuallyDrop<Box<[u8]>>,
+    /// Not in a forked child that could not have it registered.
+    known: bool,
 }
 
 impl Registered {
@@ -73,20 +93,35 @@ impl Registered {
     /// (`eh_section::check` looks at its structure), which describes the code at its
     /// addresses truly, as long as the result lives.
     pub(super) unsafe fn new(bytes: Box<[u8]>) -> Self {
-        for at in handles(&bytes) {
-            // SAFETY: as promised by the caller; the box does not move.
-            unsafe { __register_frame(at) };
+        let handles = handles(&bytes);
+        let known = alone(|| {
+            for at in handles {
+                // SAFETY: as promised by the caller; the box does not move.
+                unsafe { __register_frame(at) };
+            }
+        });
+        // INVARIANT: as just done.
+        Self {
+            bytes: ManuallyDrop::new(bytes),
+            known,
         }
-        // INVARIANT: it is registered.
-        Self { bytes }
     }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        for at in handles(&self.bytes) {
-            // SAFETY: by the type invariant it is registered.
-            unsafe { __deregister_frame(at) };
+        let handles = handles(&self.bytes);
+        let forgotten = !self.known
+            || alone(|| {
+                for at in handles {
+                    // SAFETY: by the type invariant it is registered.
+                    unsafe { __deregister_frame(at) };
+                }
+            });
+        // What the unwinder still knows stays.
+        if forgotten {
+            // SAFETY: not used again.
+            unsafe { ManuallyDrop::drop(&mut self.bytes) };
         }
     }
 }
@@ -120,6 +155,29 @@ mod tests {
         let mut table = EhFrame::new();
         table.add(0x1000, 16, &Frame::leaf());
         assert_eq!(handles(&table.into_bytes()).len(), 1);
+    }
+
+    #[test]
+    fn a_child_waits_for_no_thread_of_its_parent() {
+        let table = || {
+            let mut table = EhFrame::new();
+            table.add(0x1000, 16, &Frame::leaf());
+            // SAFETY: nobody executes what is at that address.
+            unsafe { Registered::new(table.into_bytes().into_boxed_slice()) }
+        };
+        let mut before = Some(table());
+        assert!(before.as_ref().is_some_and(|before| before.known));
+        let held = CALLS.lock();
+        let status = in_child(|| {
+            let own = table();
+            let known = own.known;
+            drop(own);
+            // It stays known.
+            drop(before.take());
+            u8::from(known)
+        });
+        drop(held);
+        assert_eq!(status, 0);
     }
 
     /// In a child: the library stays loaded. Which of Debian's versions it is makes

@@ -7,6 +7,7 @@ use crate::abi;
 use crate::backend::segment::Segment;
 use crate::error::{Call, Error, failed};
 use crate::num::to_u64;
+use crate::os::fallible::list;
 use crate::os::sys::{self, Mapped};
 use jitfd_code::Align;
 use jitfd_code::internal::{LONGEST_CHUNK, Mode, PAGE_SIZE};
@@ -132,7 +133,8 @@ fn publish(
     expect: u64,
     flags: u32,
 ) -> std::io::Result<c_int> {
-    let segments: Vec<abi::Segment> = pieces.iter().map(segment).collect();
+    let no_memory = || std::io::Error::from_raw_os_error(libc::ENOMEM);
+    let segments = list(pieces.iter().map(segment)).ok_or_else(no_memory)?;
     let count = u32::try_from(segments.len()).unwrap_or(u32::MAX);
     let source = to_u64(segments.as_ptr().addr());
     let argument = abi::Publish {

@@ -24,11 +24,11 @@
 //! the kernel's regions it traps or is whole.
 
 use super::memory::{Effects, Memory, Write};
-use super::sys::{Alias, MemoryFile, barrier, may_become, register_barrier};
+use super::sys::{Alias, MemoryFile, barrier, register_barrier};
 use crate::abi;
 use crate::error::{Call, Error, failed, refused};
 use crate::os::near;
-use crate::os::sys::{Mapped, map_code};
+use crate::os::sys::{Mapped, map_code, may_become};
 use crate::os::window::Window;
 use jitfd_code::Align;
 use std::ops::Range;
@@ -154,6 +154,9 @@ pub(crate) fn create_code(bytes: &[u8]) -> Result<Mapped, Error> {
     mapped.map_err(failed(Call::OwnMap))
 }
 
+/// What a page ends with.
+const FILL: &[u8] = &[abi::FILL; abi::PAGE_SIZE];
+
 /// A sealed file with these bytes and 0xCC up to the end of the last page.
 pub(crate) fn finished(bytes: &[u8]) -> Result<MemoryFile, Error> {
     let make = || {
@@ -162,7 +165,7 @@ pub(crate) fn finished(bytes: &[u8]) -> Result<MemoryFile, Error> {
         let file = MemoryFile::new()?;
         file.write(bytes, 0)?;
         let rest = len - bytes.len();
-        file.write(&vec![abi::FILL; rest], bytes.len())?;
+        file.write(FILL.get(..rest).unwrap_or_default(), bytes.len())?;
         file.seal_content()?;
         Ok(file)
     };

@@ -5,11 +5,12 @@
 //! (Documentation/userspace-api/jit.rst). Pure.
 
 use crate::abi;
+use crate::backend::process::holes::Holes;
 use crate::backend::process::memory::{Effects, Write};
 use crate::backend::segment::Segment;
 use crate::num::to_u64;
+use crate::os::fallible::room;
 use jitfd_code::Align;
-use std::collections::BTreeMap;
 use std::iter::once;
 use std::ops::Range;
 
@@ -19,16 +20,15 @@ type Errno = i32;
 /// The ledger of one region.
 ///
 /// # Invariants
-/// The holes do not overlap and end at or before the cursor, which is not above
-/// the capacity.
+/// The holes end at or before the cursor, which is not above the capacity.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     stats: abi::Stats,
     capacity: usize,
     cursor: usize,
     sealed: bool,
-    /// Reserved ranges, not filled yet: the start, by the end.
-    holes: BTreeMap<usize, usize>,
+    /// Reserved ranges, not filled yet.
+    holes: Holes,
 }
 
 /// An append that can be done: where the pieces go, and the cursor after it.
@@ -78,7 +78,7 @@ impl Ledger {
             capacity,
             cursor: 0,
             sealed: false,
-            holes: BTreeMap::new(),
+            holes: Holes::default(),
         }
     }
 
@@ -104,7 +104,7 @@ impl Ledger {
         self.open()?;
         let edge = |at| if fresh { Align::PAGE.up(at) } else { Some(at) };
         let mut end = edge(self.cursor).ok_or(libc::ENOSPC)?;
-        let mut offsets = Vec::with_capacity(pieces.len());
+        let mut offsets = room(pieces.len()).ok_or(libc::ENOMEM)?;
         for piece in pieces {
             let offset = piece.align.up(end).ok_or(libc::ENOSPC)?;
             end = offset
@@ -129,46 +129,28 @@ impl Ledger {
         self.publication(writes, effects);
     }
 
-    /// Whether `pieces` can be filled in now.
-    pub(crate) fn plan_fill(&self, pieces: &[Segment<'_>]) -> Result<(), Errno> {
+    /// Whether `pieces` can be filled in now, and noted then.
+    pub(crate) fn plan_fill(&mut self, pieces: &[Segment<'_>]) -> Result<(), Errno> {
         self.open()?;
-        let free = |piece| range_of(piece).is_some_and(|range| self.hole(&range).is_some());
-        if pieces.iter().all(free) {
-            Ok(())
-        } else {
-            Err(libc::EEXIST)
+        let free = |piece| range_of(piece).is_some_and(|range| self.holes.has(&range));
+        if !pieces.iter().all(free) {
+            return Err(libc::EEXIST);
         }
+        let enough = self.holes.make_room(pieces.len());
+        enough.then_some(()).ok_or(libc::ENOMEM)
     }
 
     /// Notes a fill that was done.
     pub(crate) fn fill(&mut self, writes: &[Write<'_>], effects: Effects) {
         for write in writes {
             let range = write.offset..write.offset.saturating_add(write.bytes.len());
-            self.take(&range);
+            self.holes.take(&range);
         }
         self.publication(writes, effects);
     }
 
-    /// The hole that has all of `range`.
-    fn hole(&self, range: &Range<usize>) -> Option<Range<usize>> {
-        let (&end, &start) = self.holes.range(range.start.checked_add(1)?..).next()?;
-        (start <= range.start && range.end <= end).then_some(start..end)
-    }
-
-    fn take(&mut self, range: &Range<usize>) {
-        let Some(hole) = self.hole(range) else {
-            return;
-        };
-        self.holes.remove(&hole.end);
-        for rest in [hole.start..range.start, range.end..hole.end] {
-            if !rest.is_empty() {
-                self.holes.insert(rest.end, rest.start);
-            }
-        }
-    }
-
-    /// The range that a reservation would get.
-    pub(crate) fn plan_reserve(&self, len: usize, align: Align) -> Result<Range<usize>, Errno> {
+    /// The range that a reservation would get, which can be noted then.
+    pub(crate) fn plan_reserve(&mut self, len: usize, align: Align) -> Result<Range<usize>, Errno> {
         if len == 0 || to_u64(len) > abi::MAX_REGION {
             return Err(libc::EINVAL);
         }
@@ -178,13 +160,16 @@ impl Ledger {
         if end > self.capacity {
             return Err(libc::ENOSPC);
         }
+        if !self.holes.make_room(1) {
+            return Err(libc::ENOMEM);
+        }
         Ok(start..end)
     }
 
     /// Notes a reservation.
     pub(crate) fn reserve(&mut self, range: &Range<usize>) {
         self.cursor = range.end;
-        self.holes.insert(range.end, range.start);
+        self.holes.add(range.clone());
     }
 
     pub(crate) const fn seal(&mut self) {
@@ -193,8 +178,10 @@ impl Ledger {
 
     /// What is not published.
     pub(crate) fn free(&self) -> Vec<Range<usize>> {
-        let holes = self.holes.iter().map(|(&end, &start)| start..end);
-        holes.chain(once(self.cursor..self.capacity)).collect()
+        self.holes
+            .iter()
+            .chain(once(self.cursor..self.capacity))
+            .collect()
     }
 
     /// A copy is not sealed and counts anew.

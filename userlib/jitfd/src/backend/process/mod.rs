@@ -14,6 +14,7 @@
 //! thread of the parent may have held it.
 
 mod dual_mapping;
+mod holes;
 mod image;
 mod ledger;
 mod memory;
@@ -28,10 +29,11 @@ use crate::abi;
 use crate::backend::segment::Segment;
 use crate::backend_name::Backend;
 use crate::error::{Call, Error, failed, refused};
-use crate::os::fork::FORKED_MEANWHILE;
-use crate::os::fork::Owner;
+use crate::os::fork::{FORKED_MEANWHILE, Owner};
 use crate::os::sys::Mapped;
 use crate::os::window::Window;
+
+use crate::os::fallible::{no_memory, room};
 use jitfd_code::Align;
 use jitfd_code::internal::Mode;
 use ledger::Ledger;
@@ -53,15 +55,17 @@ struct PublishState {
     memory: Box<dyn Memory>,
 }
 
-/// Each piece at its offset.
-fn placed<'a>(offsets: &[usize], pieces: &[Segment<'a>]) -> Vec<Write<'a>> {
-    let pairs = offsets.iter().zip(pieces);
-    pairs
-        .map(|(&offset, piece)| Write {
-            offset,
-            bytes: piece.bytes,
-        })
-        .collect()
+/// Each piece at its offset; `None` without memory for the list.
+fn placed<'a>(
+    offsets: impl Iterator<Item = usize>,
+    pieces: &[Segment<'a>],
+) -> Option<Vec<Write<'a>>> {
+    let mut writes = room(pieces.len())?;
+    writes.extend(offsets.zip(pieces).map(|(offset, piece)| Write {
+        offset,
+        bytes: piece.bytes,
+    }));
+    Some(writes)
 }
 
 impl ProcessRegion {
@@ -114,7 +118,8 @@ impl ProcessRegion {
         let fresh = mode == Mode::Fresh;
         let plan = state.ledger.plan_append(pieces, expect, fresh);
         let plan = plan.map_err(refused)?;
-        let writes = placed(&plan.offsets, pieces);
+        let writes = placed(plan.offsets.iter().copied(), pieces);
+        let writes = writes.ok_or(no_memory(Call::Append))?;
         let from = state.ledger.cursor();
         state.memory.extend(from..plan.end)?;
         let effects = state.memory.publish(&writes)?;
@@ -128,8 +133,8 @@ impl ProcessRegion {
         ledger::check_order(pieces).map_err(&refused)?;
         let mut state = self.state(Call::Fill)?;
         state.ledger.plan_fill(pieces).map_err(&refused)?;
-        let offsets: Vec<usize> = pieces.iter().map(|piece| piece.offset).collect();
-        let writes = placed(&offsets, pieces);
+        let writes = placed(pieces.iter().map(|piece| piece.offset), pieces);
+        let writes = writes.ok_or(no_memory(Call::Fill))?;
         let effects = state.memory.publish(&writes)?;
         state.ledger.fill(&writes, effects);
         Ok(())

@@ -37,6 +37,7 @@ use super::sys::Staging;
 use crate::abi;
 use crate::backend_name::Backend;
 use crate::error::{Call, Error, Unsupported, failed};
+use crate::os::fallible::{no_memory, room};
 use crate::os::near;
 use crate::os::sys::Mapped;
 use crate::os::window::Window;
@@ -128,16 +129,17 @@ fn by_page(write: &Write<'_>) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// The pages of `writes`, which ascend, as few runs as there can be.
-fn runs(writes: &[Write<'_>]) -> Vec<Range<usize>> {
-    let mut runs: Vec<Range<usize>> = Vec::new();
+/// The pages of `writes`, which ascend, as few runs as there can be; `None` without
+/// memory for the list.
+fn runs(writes: &[Write<'_>]) -> Option<Vec<Range<usize>>> {
+    let mut runs: Vec<Range<usize>> = room(writes.len())?;
     for pages in writes.iter().map(Write::pages) {
         match runs.last_mut() {
             Some(last) if pages.start <= last.end => last.end = last.end.max(pages.end),
             _ => runs.push(pages),
         }
     }
-    runs
+    Some(runs)
 }
 
 impl Memory for Mprotect {
@@ -146,7 +148,14 @@ impl Memory for Mprotect {
     }
 
     fn publish(&mut self, writes: &[Write<'_>]) -> Result<Effects, Error> {
-        let runs = runs(writes);
+        let no_memory = no_memory(Call::Move);
+        let runs = runs(writes).ok_or(no_memory.clone())?;
+        if runs.len() > 1 {
+            // What may have to be taken back.
+            let pages = runs.iter().map(ExactSizeIterator::len).sum::<usize>();
+            let most = pages.saturating_add(writes.len());
+            self.stray.try_reserve(most).map_err(|_| no_memory)?;
+        }
         for run in &runs {
             self.prepare(run, writes)?;
         }

@@ -11,7 +11,7 @@
 
 use crate::abi::{FILL, PAGE_SIZE};
 use crate::os::fork::AddressSpace;
-use crate::os::sys::{Mapped, Span};
+use crate::os::sys::{Mapped, Span, may_become};
 use std::ffi::{c_int, c_long, c_uint};
 use std::fs::File;
 use std::io;
@@ -138,22 +138,6 @@ impl Drop for MemoryFile {
             unsafe { ManuallyDrop::drop(&mut self.file) };
         }
     }
-}
-
-/// `EFBIG` if `RLIMIT_FSIZE` does not let a file become `len` bytes long. The kernel
-/// would not only refuse that, but end the process (SIGXFSZ).
-pub(crate) fn may_become(len: usize) -> io::Result<()> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: the limit is valid for writes.
-    let known = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) } == 0;
-    // A filter of system calls that hides the limit is no reason to give up.
-    if known && limit.rlim_cur < crate::num::to_u64(len) {
-        return Err(io::Error::from_raw_os_error(libc::EFBIG));
-    }
-    Ok(())
 }
 
 /// The writable view of a memory file. Forked children do not inherit it.
