@@ -251,17 +251,28 @@ impl AppendHandle {
         if chunks.is_empty() {
             return Ok(Vec::new());
         }
-        let no_memory = no_memory(Call::Append);
-        let mut pieces = room(chunks.len()).ok_or(no_memory.clone())?;
+        // Nothing can fail any more once they are published.
+        let offsets = room(chunks.len()).ok_or(no_memory(Call::Append))?;
+        let first = self.append_placed(chunks, expect, first, mode)?;
+        let placed = place_in(offsets, first, usize::MAX, chunks, None, Mode::Lazy);
+        Ok(placed.map(|(offsets, _)| offsets).unwrap_or_default())
+    }
+
+    /// The same of chunks, at least one, whose offsets the caller knows if it knows the
+    /// first one's; returns that.
+    pub(crate) fn append_placed(
+        &self,
+        chunks: &[&Validated],
+        expect: Option<usize>,
+        first: Option<Align>,
+        mode: Mode,
+    ) -> Result<usize, Error> {
+        let mut pieces = room(chunks.len()).ok_or(no_memory(Call::Append))?;
         let pairs = chunks.iter().zip(aligns(chunks, first));
         pieces.extend(pairs.map(|(chunk, align)| at_cursor(chunk, align)));
         check_count(&pieces)?;
         check_expected(chunks, expect)?;
-        // Nothing can fail any more once they are published.
-        let offsets = room(chunks.len()).ok_or(no_memory)?;
-        let first = self.access.append(&pieces, expect, told(mode))?;
-        let placed = place_in(offsets, first, usize::MAX, chunks, None, Mode::Lazy);
-        Ok(placed.map(|(offsets, _)| offsets).unwrap_or_default())
+        self.access.append(&pieces, expect, told(mode))
     }
 
     /// Sets `len` bytes at the cursor aside, to be filled later; returns their

@@ -736,7 +736,7 @@ impl JitFd {
         let all = batch.iter();
         let published = list(all.map(|placed| self.published(placed.offset, placed.chunk)));
         let published = published.ok_or(NO_MEMORY)?;
-        let appended = self.append.append_in(chunks, Some(first), align, mode);
+        let appended = self.append.append_placed(chunks, Some(first), align, mode);
         appended.map_err(|error| self.missed(made_for, error))?;
         state.note(&batch);
         state.cursor = end;
