@@ -1,1 +1,1 @@
-../../../module/plan/abi.rs
+../../../module/uapi/abi.rs

@@ -4,8 +4,9 @@
 //! structs and flags.
 //!
 //! This one file is compiled into the module, into the host tests and (through
-//! a symbolic link) into `userlib/`, so the two sides cannot drift apart. It
-//! therefore uses nothing but `core`.
+//! a symbolic link) into `userlib/jitfd/`, so the two sides cannot drift apart. It
+//! therefore uses nothing but `core`. `jit.h` says the same to C programs; a test
+//! (`tests/host/tests/header.rs`) holds it to this file.
 //!
 //! Rules that hold for every struct here:
 //! * all fields have a fixed width and the padding is explicit;
