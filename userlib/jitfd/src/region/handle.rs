@@ -2,7 +2,7 @@
 
 //! The two handles of a region, which can be held by different processes, and a
 //! mapping of it. They know chunks and backends; what keeps a region in order is in
-//! `region.rs`.
+//! `mod.rs`.
 
 use crate::abi;
 use crate::backend::dispatch::{self, Access};
