@@ -238,7 +238,8 @@ pub struct Table {
 /// What a table has.
 ///
 /// ```
-/// # use jitfd::{Fallback, trampoline::{Carrier, TableOptions}};
+/// # use jitfd::Fallback;
+/// # use jitfd_trampoline::{Carrier, TableOptions};
 /// # extern "C" fn callback(_: *mut std::ffi::c_void) {}
 /// # fn main() -> Result<(), jitfd::Error> {
 /// # let table = TableOptions::new(Carrier::Rdi).fallback(Fallback::Any).create()?;
@@ -340,7 +341,8 @@ impl Table {
     /// table is dropped.
     ///
     /// ```
-    /// # use jitfd::{Fallback, trampoline::{Carrier, TableOptions}};
+    /// # use jitfd::Fallback;
+    /// # use jitfd_trampoline::{Carrier, TableOptions};
     /// # use std::ffi::c_void;
     /// # extern "C" fn callback(_: *mut c_void) {}
     /// # fn main() -> Result<(), jitfd::Error> {
@@ -409,7 +411,8 @@ impl Table {
     /// freed very many and will not bind again soon.
     ///
     /// ```
-    /// # use jitfd::{Fallback, trampoline::{Carrier, TableOptions}};
+    /// # use jitfd::Fallback;
+    /// # use jitfd_trampoline::{Carrier, TableOptions};
     /// # extern "C" fn callback(_: *mut std::ffi::c_void) {}
     /// # fn main() -> Result<(), jitfd::Error> {
     /// # let table = TableOptions::new(Carrier::Rdi).fallback(Fallback::Any).create()?;
@@ -456,7 +459,8 @@ const _: () = assert!(ROOM == 64, "the documentation says so");
 /// to it do not keep it.
 ///
 /// ```
-/// # use jitfd::{Fallback, trampoline::{Carrier, TableOptions}};
+/// # use jitfd::Fallback;
+/// # use jitfd_trampoline::{Carrier, TableOptions};
 /// use std::ffi::c_void;
 ///
 /// extern "C" fn context(context: *mut c_void) -> usize {
