@@ -81,7 +81,7 @@ module: prerequisites
 	@tests/vm/module.sh
 
 install: prerequisites
-	@$(CARGO) build --quiet --release -p jitfd-capi -p jitfd-preload -p jitctl
+	@$(CARGO) build --quiet --release -p jitfd-capi -p jitfd-ffi -p jitctl
 	@userlib/install/install.sh install
 
 uninstall:

@@ -7,9 +7,8 @@ cd "$TOP"
 
 say "formatting"
 cargo fmt --all --check
-[ ! -f userlib/Cargo.toml ] || cargo fmt --manifest-path userlib/Cargo.toml --check
 [ ! -f tests/demo/Cargo.toml ] || cargo fmt --manifest-path tests/demo/Cargo.toml --all --check
-for crate in benches/decoders benches/trampolines tests/exceptions tests/ffi tests/peers userlib/fuzz; do
+for crate in benches/decoders benches/trampolines tests/exceptions tests/ffi tests/peers userlib/code/fuzz; do
     cargo fmt --manifest-path "$crate/Cargo.toml" --all --check
 done
 rustfmt --check --edition 2021 module/*.rs
@@ -31,7 +30,7 @@ say "lints"
 cargo clippy --quiet --workspace --all-targets -- -D warnings
 
 say "the library's reference"
-RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps -p jitfd
+RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps -p jitfd-code -p jitfd -p jitfd-trampoline
 
 say "host tests"
 cargo test --quiet --workspace

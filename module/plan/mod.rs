@@ -18,6 +18,7 @@
 #![cfg_attr(not(MODULE), forbid(unsafe_code))]
 #![cfg_attr(not(MODULE), deny(missing_docs))]
 
+#[path = "../uapi/abi.rs"]
 pub mod abi;
 pub mod ledger;
 pub mod lifecycle;

@@ -10,11 +10,11 @@
 . "$(dirname "$0")/../vm/lib.sh"
 
 HERE=$TOP/tests/capi
-HEADER=$TOP/userlib/include/jitfd.h
+HEADER=$TOP/userlib/capi/include/jitfd.h
 WORK=$TOP/target/capi
 ROOT=$WORK/root
 MAN=$TOP/Documentation/man
-FLAGS=(-Wall -Wextra -pedantic -Werror "-I$TOP/userlib/include")
+FLAGS=(-Wall -Wextra -pedantic -Werror "-I$TOP/userlib/capi/include")
 C=(cc -std=c99 "${FLAGS[@]}")
 CXX=(c++ -std=c++17 "${FLAGS[@]}")
 passed=0
@@ -124,7 +124,7 @@ host_programs() {
     ln -sf "$folder/libjitfd.so" "$WORK/libjitfd.so.0"
     try c_builds "${C[@]}" -D_GNU_SOURCE -O2 "$HERE/every.c" -o "$WORK/every-c" -L"$folder" -ljitfd -pthread
     try cxx_builds "${CXX[@]}" -O2 "$HERE/every.cc" -o "$WORK/every-cxx" -L"$folder" -ljitfd -pthread
-    try debugged_builds cc -Wall -Wextra -Werror "-I$TOP/userlib/include" -O1 "$HERE/debugged.c" -o "$WORK/debugged" -L"$folder" -ljitfd
+    try debugged_builds cc -Wall -Wextra -Werror "-I$TOP/userlib/capi/include" -O1 "$HERE/debugged.c" -o "$WORK/debugged" -L"$folder" -ljitfd
     try gdb_names_code_and_its_caller gdb_names code stopped_here main
     try gdb_names_a_trampoline_and_its_caller gdb_names table jitfd_trampoline main
     for way in "" --dual --flips; do
@@ -212,7 +212,7 @@ the_module_is_installed() {
 # reads_as_documented: the README's program is the example.
 reads_as_documented() {
     sed -n '/^#include <jitfd.h>/,/^}/p' "$TOP/README.md" >"$WORK/readme.c"
-    diff "$WORK/readme.c" <(sed -n '/^#include <jitfd.h>/,/^}/p' "$TOP/userlib/examples/first.c")
+    diff "$WORK/readme.c" <(sed -n '/^#include <jitfd.h>/,/^}/p' "$TOP/userlib/capi/examples/first.c")
 }
 
 installation() {
@@ -225,9 +225,9 @@ installation() {
         share/man/man4/jit.4 share/man/man7/jitfd.7; do
         try "installed_$(basename "$path")" test -s "$ROOT/opt/jitfd/$path"
     done
-    try first_builds builds_with_it "$WORK/first" userlib/examples/first.c
+    try first_builds builds_with_it "$WORK/first" userlib/capi/examples/first.c
     try first_works first_says_why
-    try builds_statically builds_with_it "$WORK/first-static" userlib/examples/first.c -static
+    try builds_statically builds_with_it "$WORK/first-static" userlib/capi/examples/first.c -static
     try readme_has_the_example reads_as_documented
     try uninstalls install_it uninstall
     try nothing_is_left nothing_is_left

@@ -15,5 +15,5 @@ fi
 CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=$(realpath "$0") \
     RUSTFLAGS="-C target-feature=+crt-static" \
     RUSTDOCFLAGS="-C target-feature=+crt-static" \
-    cargo test --quiet --doc --release -p jitfd --target $TRIPLE --target-dir target/guest \
+    cargo test --quiet --doc --release -p jitfd-code -p jitfd -p jitfd-trampoline --target $TRIPLE --target-dir target/guest \
     -- --test-threads=1

@@ -49,7 +49,7 @@ files() {
     echo "link libjitfd.so.0 $LIBDIR/libjitfd.so"
     echo "0644 $BUILT/libjitfd.a $LIBDIR/libjitfd.a"
     echo "0755 $BUILT/libjitfd_ffi.so $LIBDIR/libjitfd_ffi.so"
-    echo "0644 $TOP/userlib/include/jitfd.h $PREFIX/include/jitfd.h"
+    echo "0644 $TOP/userlib/capi/include/jitfd.h $PREFIX/include/jitfd.h"
     echo "0644 $BUILT/jitfd.pc $LIBDIR/pkgconfig/jitfd.pc"
     echo "0644 $HERE/60-jit.rules $PREFIX/lib/udev/rules.d/60-jit.rules"
     for page in "$MAN"/*.[1-8]; do

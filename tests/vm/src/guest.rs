@@ -49,7 +49,7 @@ impl Guest {
         let mut command = Command::new("bash");
         command
             .args(["-c", ENTER])
-            .arg(image::scripts().join("lib.sh"))
+            .arg(image::scripts()?.join("lib.sh"))
             .arg(&program.root)
             .arg(bind(dir.path(), RUN))
             .arg(bind(kernel, KERNEL))

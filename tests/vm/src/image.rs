@@ -25,9 +25,18 @@ pub struct Image {
     pub init: PathBuf,
 }
 
-/// The folder of the set-up scripts.
-pub fn scripts() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+/// The folder of the set-up scripts: of the checkout that this program lies in, or else
+/// of the one that it is called in. Not of the one that it was built in: a copy of that
+/// has a copy of the program.
+pub fn scripts() -> Result<PathBuf, Error> {
+    let places = [std::env::current_exe(), std::env::current_dir()];
+    let above = places.iter().flatten().flat_map(|place| place.ancestors());
+    let mut folders = above.map(|checkout| checkout.join("tests/vm"));
+    folders
+        .find(|folder| folder.join("module.sh").is_file())
+        .ok_or(Error(
+            "neither this program nor the current folder is in a checkout; call it from one".into(),
+        ))
 }
 
 /// Finds, or has built, everything that a guest consists of.
@@ -52,7 +61,7 @@ pub fn root(name: Option<&str>, options: &Options) -> Result<PathBuf, Error> {
 }
 
 fn init(options: &Options) -> Result<PathBuf, Error> {
-    let built = scripts().join("../../target/guest/x86_64-unknown-linux-gnu/release/init");
+    let built = scripts()?.join("../../target/guest/x86_64-unknown-linux-gnu/release/init");
     let init = options.init.clone().unwrap_or(built);
     match init.is_file() {
         true => Ok(init),
@@ -93,7 +102,7 @@ fn ask(script: &str, options: &Options) -> Result<String, Error> {
 
 /// The same with an argument.
 fn ask_for(script: &str, what: Option<&str>, options: &Options) -> Result<String, Error> {
-    let mut command = Command::new(scripts().join(script));
+    let mut command = Command::new(scripts()?.join(script));
     command.args(what);
     if let Some(kdir) = &options.kdir {
         command.env("KDIR", kdir);

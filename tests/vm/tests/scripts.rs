@@ -9,7 +9,9 @@ use std::process::Command;
 const SKIPPED: i32 = 77;
 
 fn run(test: &str) {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("lib-test.sh");
+    // Of this checkout, also if another was copied with its programs.
+    let folder = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or(".".into());
+    let script = Path::new(&folder).join("lib-test.sh");
     // A shell can't undo that a signal is ignored, as in jobs of the background.
     let output = Command::new("env")
         .arg("--default-signal=INT,TERM,HUP")

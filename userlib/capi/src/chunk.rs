@@ -154,3 +154,18 @@ pub unsafe extern "C" fn jitfd_chunk_lock_skips(
         Ok(())
     })
 }
+
+/// The chunks of an array.
+///
+/// # Safety
+/// `chunks` is null or valid for `count` pointers, each null or to a chunk.
+pub(crate) unsafe fn all<'a>(
+    chunks: *const *const jitfd_chunk,
+    count: usize,
+) -> Result<Vec<&'a Validated>, Failure> {
+    // SAFETY: as promised by the caller.
+    let pointers = unsafe { pointer::array(chunks, count) }?;
+    // SAFETY: as promised by the caller.
+    let code = |chunk| unsafe { pointer::object(chunk) }.map(|chunk: &jitfd_chunk| &chunk.code);
+    pointer::list(pointers.iter().copied().map(code))
+}

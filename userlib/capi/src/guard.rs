@@ -5,7 +5,8 @@
 
 use rust::{Error, Kind};
 use std::cell::RefCell;
-use std::ffi::{CString, c_char, c_int};
+use std::ffi::{c_char, c_int};
+use std::fmt::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
 
@@ -37,15 +38,42 @@ impl Failure {
         }
     }
 
-    fn text(&self) -> String {
+    fn write(&self, text: &mut Text) -> fmt::Result {
         match self {
-            Self::Library(error) => error.to_string(),
-            Self::Refused(_, text) => (*text).to_owned(),
+            Self::Library(error) => write!(text, "{error}"),
+            Self::Refused(_, refusal) => text.write_str(refusal),
             Self::NoFile(errno, what) => {
                 let error = std::io::Error::from_raw_os_error(*errno);
-                format!("{what} can't be made: {error}")
+                write!(text, "{what} can't be made: {error}")
             }
         }
+    }
+}
+
+/// A C string, which ends where there is no memory for more: that may be what it
+/// tells of.
+///
+/// # Invariants
+/// It is empty, or ends with its only zero byte.
+struct Text(Vec<u8>);
+
+impl fmt::Write for Text {
+    fn write_str(&mut self, more: &str) -> fmt::Result {
+        let room = more.len().saturating_add(1);
+        self.0.try_reserve(room).map_err(|_| fmt::Error)?;
+        self.0.pop();
+        self.0.extend(more.bytes().filter(|&byte| byte != 0));
+        self.0.push(0);
+        Ok(())
+    }
+}
+
+impl Text {
+    fn as_ptr(&self) -> *const c_char {
+        if self.0.is_empty() {
+            return c"".as_ptr();
+        }
+        self.0.as_ptr().cast()
     }
 }
 
@@ -62,7 +90,7 @@ const PANIC: Failure = Failure::Refused(
 
 thread_local! {
     /// What `jitfd_error` returns.
-    static TEXT: RefCell<CString> = RefCell::default();
+    static TEXT: RefCell<Text> = const { RefCell::new(Text(Vec::new())) };
 }
 
 /// Runs the work of a function that returns `int`.
@@ -101,9 +129,9 @@ fn run<T>(work: impl FnOnce() -> Result<T, Failure>) -> Option<T> {
 }
 
 fn report(failure: &Failure) {
-    let mut bytes = failure.text().into_bytes();
-    bytes.retain(|&byte| byte != 0);
-    let text = CString::new(bytes).unwrap_or_default();
+    let mut text = Text(Vec::new());
+    // Without memory it is shorter; errno says that there is none.
+    let _ = failure.write(&mut text);
     // A thread that is ending has no text any more; it still has errno.
     let _ = TEXT.try_with(|last| last.replace(text));
     // SAFETY: the C library's errno is valid for this thread.

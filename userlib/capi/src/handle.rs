@@ -2,11 +2,10 @@
 
 //! The two handles of a region, which can be held by different processes.
 
-use crate::chunk::jitfd_chunk;
+use crate::chunk::{all, jitfd_chunk};
 use crate::guard::{self, Failure};
 use crate::options::JITFD_ANY_PROCESS;
 use crate::pointer;
-use crate::region::all;
 use crate::rules::align;
 use crate::stats::jitfd_stats;
 use rust::{AppendHandle, MapHandle, Mapping};

@@ -26,6 +26,8 @@
 
 // What the exported functions are made of.
 mod guard;
+#[cfg(test)]
+mod no_memory;
 mod pointer;
 mod text;
 mod versioned;

@@ -5,20 +5,37 @@
 use crate::guard::{self, Failure};
 use crate::options::Choice;
 use crate::pointer;
-use rust::trampoline::LibffiClosures;
+use jitfd_trampoline::LibffiClosures;
 use std::ffi::c_void;
-use std::sync::OnceLock;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
-/// Those of the process, once there are any.
-static CLOSURES: OnceLock<LibffiClosures> = OnceLock::new();
+/// Those of the process, once there are any: null, or from a box that is never freed.
+/// Not a lock, which a child could inherit while it is held.
+static CLOSURES: AtomicPtr<LibffiClosures> = AtomicPtr::new(null_mut());
+
+fn existing() -> Option<&'static LibffiClosures> {
+    // SAFETY: as said above.
+    unsafe { CLOSURES.load(Ordering::Acquire).as_ref() }
+}
 
 fn closures() -> Result<&'static LibffiClosures, Failure> {
-    if let Some(closures) = CLOSURES.get() {
+    if let Some(closures) = existing() {
         return Ok(closures);
     }
     // Two threads may get here; one of the two is dropped again.
     let made = LibffiClosures::with_fallback(Choice::default()?.fallback)?;
-    Ok(CLOSURES.get_or_init(|| made))
+    let made = Box::into_raw(Box::new(made));
+    let order = (Ordering::AcqRel, Ordering::Acquire);
+    let set = CLOSURES.compare_exchange(null_mut(), made, order.0, order.1);
+    // SAFETY: if another thread was first, nobody else knows of `made`; what is set is
+    // never freed.
+    unsafe {
+        if set.is_err() {
+            drop(Box::from_raw(made));
+        }
+        Ok(&*set.map_or_else(|first| first, |_| made))
+    }
 }
 
 /// As libffi's ffi_closure_alloc, for libffi 3.4 or newer: memory for an ffi_closure
@@ -47,7 +64,7 @@ pub unsafe extern "C" fn jitfd_ffi_closure_alloc(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jitfd_ffi_closure_free(closure: *mut c_void) {
     guard::quietly(|| {
-        if let Some(closures) = CLOSURES.get() {
+        if let Some(closures) = existing() {
             // SAFETY: the header says what this pointer must be.
             unsafe { closures.free(closure) };
         }

@@ -2,14 +2,14 @@
 
 //! Regions: code spaces that grow.
 
-use crate::chunk::jitfd_chunk;
+use crate::chunk::{all, jitfd_chunk};
 use crate::guard::{self, Failure};
 use crate::handle::{jitfd_appender, jitfd_mapper, jitfd_mapping};
 use crate::options::{Choice, jitfd_options, number};
 use crate::pointer;
 use crate::rules::align;
 use crate::stats::jitfd_stats;
-use rust::{JitFd, Published, Reservation, Validated};
+use rust::{JitFd, Published, Reservation};
 use std::ffi::{c_int, c_void};
 use std::os::fd::AsRawFd;
 use std::ptr::with_exposed_provenance_mut;
@@ -162,21 +162,6 @@ pub unsafe extern "C" fn jitfd_append_batch(
         pointer::store_all(places, published.into_iter().map(jitfd_place::from));
         Ok(())
     })
-}
-
-/// The chunks of an array.
-///
-/// # Safety
-/// `chunks` is null or valid for `count` pointers, each null or to a chunk.
-pub(crate) unsafe fn all<'a>(
-    chunks: *const *const jitfd_chunk,
-    count: usize,
-) -> Result<Vec<&'a Validated>, Failure> {
-    // SAFETY: as promised by the caller.
-    let pointers = unsafe { pointer::array(chunks, count) }?;
-    // SAFETY: as promised by the caller.
-    let code = |chunk| unsafe { pointer::object(chunk) }.map(|chunk: &jitfd_chunk| &chunk.code);
-    pointer::list(pointers.iter().copied().map(code))
 }
 
 /// The place that the next chunk with this alignment (a power of two up to 4096)

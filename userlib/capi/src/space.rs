@@ -2,11 +2,11 @@
 
 //! Code spaces: as many regions as it takes, with names and lookup.
 
+use crate::chunk::all;
 use crate::chunk::jitfd_chunk;
 use crate::guard::{self, Failure};
 use crate::options::{Choice, jitfd_options, window};
 use crate::pointer;
-use crate::region::all;
 use crate::rules::{Rules, align, jitfd_rules};
 use crate::text;
 use crate::versioned::{self, Versioned};

@@ -6,7 +6,7 @@ use crate::guard::{self, Failure};
 use crate::options::{self, Choice};
 use crate::pointer;
 use crate::versioned::{self, Versioned};
-use rust::trampoline::{Carrier, Table, TableOptions, TableStats};
+use jitfd_trampoline::{Carrier, Table, TableOptions, TableStats};
 use std::ffi::{c_int, c_void};
 use std::mem::transmute;
 use std::ptr::null_mut;

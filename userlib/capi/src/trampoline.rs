@@ -9,7 +9,7 @@ use crate::pointer;
 use crate::space::jitfd_space;
 use crate::table::{address, function, jitfd_function};
 use crate::text;
-use rust::trampoline::{
+use jitfd_trampoline::{
     ClosureOptions, Gpr, RegisterClosure, Registers, ReturnOptions, ReturnTrampoline,
     SavedRegisters, Setting,
 };

@@ -31,11 +31,11 @@
 //! closure_ffi::global_jit_alloc!(JIT);
 //! ```
 //!
-//! # When this, when `jitfd::trampoline`
+//! # When this, when `jitfd_trampoline`
 //!
 //! Each function pointer of `closure_ffi` is code of its own: a system call and a
 //! flush of all CPUs that run the process, since the address of the closure is data
-//! beside its code. Closures of [`jitfd::trampoline`] need neither. Here are more
+//! beside its code. Closures of [`jitfd_trampoline`] need neither. Here are more
 //! signatures: arguments of any type, calling conventions other than that of C.
 
 #![deny(missing_docs, unsafe_code)]

@@ -2,8 +2,8 @@
 
 //! jitfd's closures: typed, by all registers, and by a return page.
 
-use jitfd::trampoline::{Closure, ClosureOptions, RegisterClosure, Registers};
-use jitfd::trampoline::{Gpr, ReturnOptions, ReturnTrampoline, SavedRegisters};
+use jitfd_trampoline::{Closure, ClosureOptions, RegisterClosure, Registers};
+use jitfd_trampoline::{Gpr, ReturnOptions, ReturnTrampoline, SavedRegisters};
 
 use super::{Maker, Start, Way, of};
 use crate::calls::Callee;

@@ -5,7 +5,7 @@
 use crate::common::place;
 use crate::suite::outcome::{Checked, OrFail, Outcome, failed};
 use crate::suite::sys;
-use jitfd::trampoline::LibffiClosures;
+use jitfd_trampoline::LibffiClosures;
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::OnceLock;

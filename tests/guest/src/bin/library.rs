@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What the library promises of regions and code, over each of its backends:
-//! the functions of `userlib/tests/behaviour`, which run on the host too. Here
+//! the functions of `userlib/jitfd/tests/behaviour`, which run on the host too. Here
 //! the kernel's backend is one of them.
 //!
 //! ```text
 //! library [WORD...]   the tests whose name contains one of the words, or all
 //! ```
 
-#[path = "../../../../userlib/tests/behaviour/mod.rs"]
+#[path = "../../../../userlib/jitfd/tests/behaviour/mod.rs"]
 mod behaviour;
 
 /// The harness of the suite, and of its tools what that needs.

@@ -23,11 +23,11 @@ mod suite {
 use expect::{and_restore, blamed, jitctl, make, working};
 use jitctl::Status;
 use jitfd::space::{CodeSpace, Image, Item};
-use jitfd::trampoline::Closure;
 use jitfd::{
     Align, Backend, Error, Fallback, JitFd, Kind, Options, RegionOptions, Subject, Validated,
     Verdict, jit_create_code, jit_create_code_at, probe, validate,
 };
+use jitfd_trampoline::Closure;
 use std::ffi::c_int;
 use suite::harness::tests;
 use suite::outcome::{Checked, OrFail, Outcome, equal, failed, holds, refused};

@@ -7,7 +7,7 @@
 //! trampolines [WORD...]   the tests whose name contains one of the words, or all
 //! ```
 
-#[path = "../../../../userlib/tests/behaviour/mod.rs"]
+#[path = "../../../../userlib/jitfd/tests/behaviour/mod.rs"]
 mod behaviour;
 
 /// The harness of the suite, and of its tools what these tests need.

@@ -3,7 +3,7 @@
 
 use crate::suite::outcome::{Checked, failed};
 use jitfd::Error;
-use jitfd::trampoline::{Entry, Table, TableOptions};
+use jitfd_trampoline::{Entry, Table, TableOptions};
 use std::ffi::c_void;
 use std::ptr::without_provenance_mut;
 

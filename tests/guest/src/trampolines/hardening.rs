@@ -4,8 +4,8 @@
 use crate::suite::harness::{Test, tests};
 use crate::suite::outcome::{OrFail, Outcome, holds, refused};
 use crate::suite::sys;
-use jitfd::trampoline::{Carrier, TableOptions};
 use jitfd::{Backend, Error, Fallback, Kind};
+use jitfd_trampoline::{Carrier, TableOptions};
 
 pub fn tests() -> Vec<Test> {
     tests![ordinary_ways_are_refused, flips_are_refused]

@@ -6,7 +6,7 @@ use crate::suite::harness::{Test, tests};
 use crate::suite::outcome::{Checked, OrFail, Outcome, equal, holds};
 use crate::suite::sys;
 use jitfd::Kind;
-use jitfd::trampoline::{Carrier, TableOptions};
+use jitfd_trampoline::{Carrier, TableOptions};
 use std::fs::{self, File};
 use std::io::Read;
 use std::time::Duration;

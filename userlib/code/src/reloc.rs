@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Relocation records: places in code that depend on addresses. Pure.
+//!
+//! In the usual letters: S is the address of the target, A the addend, P the
+//! address of the field itself.
+
+use std::fmt;
+
+/// What goes into a field.
+///
+/// | here | bytes | value | Cranelift | LLVM (`JITLink`) | ELF `R_X86_64_` |
+/// |---|---|---|---|---|---|
+/// | `Abs64` | 8 | S + A | `Abs8` | `Pointer64` | `64` |
+/// | `Abs32` | 4 | S + A, zero-extended | `Abs4` | `Pointer32` | `32` |
+/// | `Abs32Signed` | 4 | S + A, sign-extended | | `Pointer32Signed` | `32S` |
+/// | `Rel64` | 8 | S + A - P | | `Delta64` | `PC64` |
+/// | `Rel32` | 4 | S + A - P | `X86PCRel4` | `Delta32` | `PC32` |
+/// | `Call32` | 4 | S + A - P, or of a stub | `X86CallPCRel4`, `X86CallPLTRel4` | | `PLT32` |
+/// | `Rel8` | 1 | S + A - P | | `Delta8` | `PC8` |
+///
+/// The field of a branch is followed by the next instruction, from which the
+/// CPU counts, so the addend there is -4 (-1 for `Rel8`); Cranelift's and ELF's
+/// records have it so, too. LLVM's `PCRel32` and `BranchPCRel32` count from the
+/// end of the field: subtract 4 from their addend. Global offset tables and
+/// thread-local storage have no records here.
+///
+/// ```
+/// use jitfd::space::RelocKind;
+///
+/// /// The kind for a number of ELF's.
+/// fn of_elf(number: u32) -> Option<RelocKind> {
+///     Some(match number {
+///         1 => RelocKind::Abs64,        // R_X86_64_64
+///         2 => RelocKind::Rel32,        // R_X86_64_PC32
+///         4 => RelocKind::Call32,       // R_X86_64_PLT32
+///         10 => RelocKind::Abs32,       // R_X86_64_32
+///         11 => RelocKind::Abs32Signed, // R_X86_64_32S
+///         15 => RelocKind::Rel8,        // R_X86_64_PC8
+///         24 => RelocKind::Rel64,       // R_X86_64_PC64
+///         _ => return None,
+///     })
+/// }
+/// assert_eq!(of_elf(4).map(RelocKind::width), Some(4));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RelocKind {
+    /// The address, 64 bits.
+    Abs64,
+    /// The address, which must fit 32 bits without a sign.
+    Abs32,
+    /// The address, which must fit 32 bits with a sign.
+    Abs32Signed,
+    /// The distance from the field, 64 bits.
+    Rel64,
+    /// The distance from the field, 32 bits.
+    Rel32,
+    /// The same in a `call` or `jmp`. If the target is an
+    /// [address](Target::Address) too far away, the branch goes to a stub that
+    /// jumps there and changes `r11`. For that the addend must be -4. Room for stubs
+    /// lies behind the last item and is no part of it; a stub is there only if a branch
+    /// goes by it:
+    /// `CodeSpace::lookup` does not find them.
+    Call32,
+    /// The distance from the field, 8 bits.
+    Rel8,
+}
+
+impl RelocKind {
+    /// The length of the field in bytes.
+    #[must_use]
+    pub const fn width(self) -> usize {
+        match self {
+            Self::Abs64 | Self::Rel64 => 8,
+            Self::Abs32 | Self::Abs32Signed | Self::Rel32 | Self::Call32 => 4,
+            Self::Rel8 => 1,
+        }
+    }
+
+    /// The value, and the least and greatest that fit the field.
+    const fn value(self, target: i128, field: i128) -> (i128, i128, i128) {
+        let distance = target - field;
+        match self {
+            // Addresses wrap, as the CPU's do.
+            Self::Abs64 => (target, i128::MIN, i128::MAX),
+            Self::Rel64 => (distance, i128::MIN, i128::MAX),
+            Self::Abs32 => (target, 0, u32::MAX as i128),
+            Self::Abs32Signed => (target, i32::MIN as i128, i32::MAX as i128),
+            Self::Rel32 | Self::Call32 => (distance, i32::MIN as i128, i32::MAX as i128),
+            Self::Rel8 => (distance, i8::MIN as i128, i8::MAX as i128),
+        }
+    }
+}
+
+/// What a record refers to.
+///
+/// ```
+/// use jitfd::space::{Image, Item, Reloc, RelocKind, Target};
+///
+/// static TABLE: [u8; 256] = [0; 256];
+/// let mut image = Image::new();
+/// // A variable of the program, and an item of the same image.
+/// let table = Reloc::new(2, RelocKind::Abs64, Target::Address(TABLE.as_ptr().addr()));
+/// // mov rax, the address of the table; ret
+/// let code = vec![0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0xc3];
+/// let lookup = image.add(Item::new("lookup", code).reloc(table));
+/// let jump = Reloc::new(1, RelocKind::Rel32, Target::Item(lookup)).addend(-4);
+/// image.add(Item::new("entry", vec![0xe9, 0, 0, 0, 0]).reloc(jump));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Target {
+    /// An address that is known already: of published code, of a function or of
+    /// a variable of the program.
+    Address(usize),
+    /// The start of an item of the same `Image`, by the number
+    /// that `Image::add` has returned.
+    Item(usize),
+}
+
+impl Target {
+    /// The number of the item.
+    ///
+    /// # Errors
+    /// The address, if it is none.
+    #[doc(hidden)]
+    pub const fn item(self) -> Result<usize, usize> {
+        match self {
+            Self::Item(number) => Ok(number),
+            Self::Address(address) => Err(address),
+        }
+    }
+}
+
+/// One place in an item that depends on addresses.
+///
+/// ```
+/// use jitfd::space::{Reloc, RelocKind, Target};
+///
+/// // The operand of a `call` at the start of the code.
+/// let call = Reloc::new(1, RelocKind::Call32, Target::Item(0)).addend(-4);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reloc {
+    // For the images of the crate `jitfd`.
+    #[doc(hidden)]
+    pub at: usize,
+    #[doc(hidden)]
+    pub kind: RelocKind,
+    #[doc(hidden)]
+    pub target: Target,
+    #[doc(hidden)]
+    pub addend: i64,
+}
+
+impl Reloc {
+    /// The field at `at`, in bytes from the start of the item, without an addend.
+    #[must_use]
+    pub const fn new(at: usize, kind: RelocKind, target: Target) -> Self {
+        Self {
+            at,
+            kind,
+            target,
+            addend: 0,
+        }
+    }
+
+    /// Sets the number that is added to the target's address.
+    #[must_use]
+    pub const fn addend(mut self, addend: i64) -> Self {
+        self.addend = addend;
+        self
+    }
+}
+
+/// A record that can't be resolved.
+///
+/// ```
+/// use jitfd::Error;
+/// use jitfd::space::{Image, Item, Reloc, RelocError, RelocKind, RelocReason, Target};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+/// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+/// let mut image = Image::new();
+/// // jmp, 8 bits, to an item that is not there
+/// let jump = Reloc::new(1, RelocKind::Rel8, Target::Item(7)).addend(-1);
+/// image.add(Item::new("caller", vec![0xeb, 0]).reloc(jump));
+/// match space.link(&image) {
+///     Err(Error::Relocation(error)) => {
+///         let RelocError { item, at, kind, reason, .. } = *error;
+///         assert_eq!((item.as_str(), at, kind), ("caller", 1, RelocKind::Rel8));
+///         assert_eq!(reason, RelocReason::NoItem(7));
+///     }
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RelocError {
+    /// The name of the item that has the record.
+    pub item: String,
+    /// The field, in bytes from the start of the item.
+    pub at: usize,
+    /// What the field was to hold.
+    pub kind: RelocKind,
+    /// Why it can't.
+    pub reason: RelocReason,
+}
+
+/// Why a record can't be resolved.
+///
+/// See the example of [`RelocError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RelocReason {
+    /// The value does not fit the field.
+    TooFar {
+        /// The address that the field lies at.
+        field: usize,
+        /// The address it was to refer to, addend included.
+        target: i128,
+    },
+    /// The field is not inside of the item.
+    Outside,
+    /// Another record of the item has bytes of the same field.
+    Overlaps {
+        /// Where that one's field begins, in bytes from the start of the item.
+        other: usize,
+    },
+    /// The image has no item of this number.
+    NoItem(usize),
+}
+
+impl RelocError {
+    /// What is wrong with `reloc` of the item with this name.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn new(item: String, reloc: &Reloc, reason: RelocReason) -> Self {
+        Self {
+            item,
+            at: reloc.at,
+            kind: reloc.kind,
+            reason,
+        }
+    }
+}
+
+impl fmt::Display for RelocError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { item, at, kind, .. } = self;
+        write!(f, "item {item:?}, {kind:?} at offset {at:#x}: ")?;
+        match self.reason {
+            RelocReason::TooFar { field, target } => write!(
+                f,
+                "{target:#x} is too far from {field:#x}; ask for a window that reaches it, or \
+                 use Call32 or Abs64"
+            ),
+            RelocReason::Outside => write!(f, "the field is not inside of the item"),
+            RelocReason::Overlaps { other } => {
+                write!(
+                    f,
+                    "the field overlaps that of the record at offset {other:#x}"
+                )
+            }
+            RelocReason::NoItem(number) => write!(f, "the image has no item {number}"),
+        }
+    }
+}
+
+impl std::error::Error for RelocError {}
+
+/// The bytes of a field of `kind` at address `field` for the target at `target`;
+/// only the first [`width`](RelocKind::width) count. `None` if it is too far.
+pub fn resolve(kind: RelocKind, target: i128, field: usize) -> Option<[u8; 16]> {
+    let (value, least, greatest) = kind.value(target, field as i128);
+    (least <= value && value <= greatest).then(|| value.to_le_bytes())
+}
+
+/// `mov r11, target; jmp r11`: how code goes to an address that is too far.
+pub fn stub(target: usize) -> [u8; STUB] {
+    let mut code = [0xcc; STUB];
+    code[..2].copy_from_slice(&[0x49, 0xbb]);
+    code[2..10].copy_from_slice(&target.to_le_bytes());
+    code[10..13].copy_from_slice(&[0x41, 0xff, 0xe3]);
+    code
+}
+
+/// The length of a stub in bytes; the last are trap bytes.
+pub const STUB: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use RelocKind::{Abs32, Abs32Signed, Abs64, Call32, Rel8, Rel32, Rel64};
+
+    fn field(kind: RelocKind, target: i128, at: usize) -> Option<i64> {
+        let bytes = resolve(kind, target, at)?;
+        let mut value = [0; 8];
+        let width = kind.width();
+        value[..width].copy_from_slice(&bytes[..width]);
+        let shift = 64 - 8 * width;
+        Some(i64::from_le_bytes(value) << shift >> shift)
+    }
+
+    #[test]
+    fn values_at_the_edges_of_each_field() {
+        const P: usize = 1 << 40;
+        let at = P as i128;
+        for (kind, last) in [
+            (Rel8, 127),
+            (Rel32, i32::MAX.into()),
+            (Call32, i32::MAX.into()),
+        ] {
+            assert_eq!(field(kind, at + i128::from(last), P), Some(last));
+            assert_eq!(field(kind, at + i128::from(last) + 1, P), None);
+            assert_eq!(field(kind, at - i128::from(last) - 1, P), Some(-last - 1));
+            assert_eq!(field(kind, at - i128::from(last) - 2, P), None);
+        }
+        assert_eq!(field(Rel64, 0, P), Some(-(1 << 40)));
+        assert_eq!(field(Abs64, at + 5, P), Some((1 << 40) + 5));
+        assert_eq!(field(Abs32, u32::MAX.into(), P), Some(-1));
+        assert_eq!(field(Abs32, i128::from(u32::MAX) + 1, P), None);
+        assert_eq!(field(Abs32, -1, P), None);
+        assert_eq!(field(Abs32Signed, -1, P), Some(-1));
+        assert_eq!(field(Abs32Signed, i128::from(i32::MAX) + 1, P), None);
+    }
+
+    #[test]
+    fn errors_say_where_and_what_to_do() {
+        let error = RelocError {
+            item: "f".to_owned(),
+            at: 1,
+            kind: Rel32,
+            reason: RelocReason::TooFar {
+                field: 0x1000,
+                target: 0x7f00_0000_0000,
+            },
+        };
+        let text = error.to_string();
+        for part in ["\"f\"", "Rel32", "0x1000", "0x7f0000000000", "window"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}

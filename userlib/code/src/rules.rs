@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What an author may ask of validation, and what holds if nothing is asked.
+
+use crate::error::{Error, ValidationError};
+use crate::forbid::{Class, Forbidden};
+use std::ops::Range;
+
+/// What to do with a direct branch that goes behind the `lock` prefix of an
+/// instruction. Such branches are meant: glibc has five, which take the prefix
+/// only if there is more than one thread.
+///
+/// ```
+/// use jitfd::{LockSkips, Options, Reason, validate};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// // je, one byte ahead; lock inc dword ptr [rdi]; ret
+/// let code = [0x74, 1, 0xf0, 0xff, 0x07, 0xc3];
+/// let error = validate(&code, &Options::new()).unwrap_err();
+/// assert_eq!(error.reason(), &Reason::SkipsLock { target: 3 });
+/// let chunk = validate(&code, &Options::new().lock_skips(LockSkips::Tolerate))?;
+/// assert_eq!(chunk.lock_skips(), [3]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LockSkips {
+    /// Refuse the chunk, with [`Reason::SkipsLock`](crate::Reason::SkipsLock).
+    #[default]
+    Refuse,
+    /// Accept it; [`Validated::lock_skips`](crate::Validated::lock_skips) lists
+    /// where it happens.
+    Tolerate,
+}
+
+/// What a chunk may be, where its data is and where it may be entered.
+///
+/// The default is what is right for every chunk; the rest tightens it.
+///
+/// ```
+/// use jitfd::{Options, validate};
+///
+/// // mov eax, [rip + 1]; ret; and the four bytes that it loads.
+/// let code = [0x8b, 0x05, 1, 0, 0, 0, 0xc3, 42, 0, 0, 0];
+/// let chunk = validate(&code, &Options::new().data(7..11)).unwrap();
+/// assert!(chunk.holds_data());
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    pub(crate) lock_skips: LockSkips,
+    pub(crate) data: Vec<Range<usize>>,
+    /// `None` if every instruction is one.
+    pub(crate) entries: Option<Vec<usize>>,
+    pub(crate) endbr64: bool,
+    pub(crate) each: EachInstruction,
+    /// `None` for as many as the process may use.
+    pub(crate) threads: Option<usize>,
+}
+
+/// What each single instruction has to follow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct EachInstruction {
+    pub(crate) forbidden: Forbidden,
+    /// Whether none may cross a line of 64 bytes.
+    pub(crate) within_lines: bool,
+}
+
+impl Options {
+    /// No data, and branches behind a `lock` prefix are refused. Everything else
+    /// is as [`validate`](crate::validate) says.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            lock_skips: LockSkips::Refuse,
+            data: Vec::new(),
+            entries: None,
+            endbr64: false,
+            each: EachInstruction {
+                forbidden: Forbidden::NOTHING,
+                within_lines: false,
+            },
+            threads: None,
+        }
+    }
+
+    /// Sets what happens to branches behind a `lock` prefix.
+    ///
+    /// See the example of [`LockSkips`].
+    #[must_use]
+    pub const fn lock_skips(mut self, rule: LockSkips) -> Self {
+        self.lock_skips = rule;
+        self
+    }
+
+    /// Declares bytes of the chunk as data: constants, jump tables. Offsets are
+    /// in bytes from the start of the chunk. Ranges may come in any order.
+    #[must_use]
+    pub fn data(mut self, range: Range<usize>) -> Self {
+        self.data.push(range);
+        self
+    }
+
+    /// Gets the memory for this many more data ranges and entries, so that declaring
+    /// them needs none: for a program that goes on where there is none. Room for
+    /// entries is as [`entries_only`](Self::entries_only).
+    ///
+    /// ```
+    /// use jitfd::{Options, ValidationError, validate};
+    ///
+    /// # fn main() -> Result<(), ValidationError> {
+    /// let jump_tables = vec![1..9; 100_000];
+    /// let options = Options::new().try_reserve(jump_tables.len(), 0)?;
+    /// let options = jump_tables.into_iter().fold(options, Options::data);
+    /// assert!(validate(&[0xc3; 9], &options)?.holds_data());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Reason::NoMemory`](crate::Reason::NoMemory).
+    pub fn try_reserve(mut self, data: usize, entries: usize) -> Result<Self, ValidationError> {
+        let mut room = self.data.try_reserve(data).is_ok();
+        if entries > 0 {
+            let all = self.entries.get_or_insert_default();
+            room &= all.try_reserve(entries).is_ok();
+        }
+        room.then_some(self).ok_or_else(ValidationError::no_memory)
+    }
+
+    /// Declares that the instruction at `offset`, in bytes from the start of the
+    /// chunk, may be entered from other chunks, and with the first call that
+    /// none may be that is not declared. Branches inside the chunk are free.
+    ///
+    /// ```
+    /// use jitfd::{Options, validate};
+    ///
+    /// let chunk = validate(&[0x90, 0x90, 0xc3], &Options::new().entry(0)).unwrap();
+    /// assert!(chunk.is_entry(0) && !chunk.is_entry(1));
+    /// ```
+    #[must_use]
+    pub fn entry(mut self, offset: usize) -> Self {
+        self.entries.get_or_insert_default().push(offset);
+        self
+    }
+
+    /// Declares that only declared entries may be entered from other chunks,
+    /// even if there are none.
+    ///
+    /// ```
+    /// use jitfd::{Options, validate};
+    ///
+    /// // Reached by pointers only: no branch of another chunk may go here.
+    /// let chunk = validate(&[0x90, 0xc3], &Options::new().entries_only()).unwrap();
+    /// assert!(chunk.is_boundary(0) && !chunk.is_entry(0));
+    /// ```
+    #[must_use]
+    pub fn entries_only(mut self) -> Self {
+        self.entries.get_or_insert_default();
+        self
+    }
+
+    /// Requires `endbr64` at each declared [`entry`](Self::entry). If there is
+    /// none, the first byte of the chunk is the one entry.
+    ///
+    /// ```
+    /// use jitfd::{Options, Reason, validate};
+    ///
+    /// let options = Options::new().endbr64();
+    /// assert!(validate(&[0xf3, 0x0f, 0x1e, 0xfa, 0xc3], &options).is_ok());
+    /// let error = validate(&[0xc3], &options).unwrap_err();
+    /// assert_eq!(error.reason(), &Reason::NoEndbr64);
+    /// ```
+    #[must_use]
+    pub const fn endbr64(mut self) -> Self {
+        self.endbr64 = true;
+        self
+    }
+
+    /// Forbids a class of instructions. Costs nothing worth measuring.
+    ///
+    /// ```
+    /// use jitfd::{Class, Options, Reason, validate};
+    ///
+    /// let options = Options::new().forbid(Class::SystemCalls);
+    /// let error = validate(&[0x0f, 0x05, 0xc3], &options).unwrap_err();
+    /// assert_eq!(error.reason(), &Reason::Forbidden { class: Class::SystemCalls });
+    /// ```
+    #[must_use]
+    pub const fn forbid(mut self, class: Class) -> Self {
+        self.each.forbidden.class(class);
+        self
+    }
+
+    /// Forbids all instructions of this mnemonic, by its name in Intel's manual,
+    /// in any case. Of several names for one, such as `jz` and `je`, each does; but
+    /// `sal` and `shl` are told apart by their encoding. Every instruction then takes the full decoder, which makes
+    /// validation about half as fast.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if no instruction has this name.
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::{Options, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// let options = Options::new().forbid_mnemonic("rdtsc")?;
+    /// assert!(validate(&[0x0f, 0x31, 0xc3], &options).is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn forbid_mnemonic(mut self, name: &str) -> Result<Self, Error> {
+        let known = self.each.forbidden.name(name);
+        let unknown = Error::Argument("no instruction has this mnemonic");
+        known.then_some(self).ok_or(unknown)
+    }
+
+    /// Requires that no instruction crosses a border of 64 bytes, so that one
+    /// fetch sees all of it: see "Which instruction is whole, and when" in
+    /// `Documentation/userspace-api/jit.rst`. The chunk then is aligned to 64
+    /// bytes wherever it is published. [`LineWriter`](crate::LineWriter) lays
+    /// code out like this.
+    ///
+    /// ```
+    /// use jitfd::{Options, Reason, validate};
+    ///
+    /// // 60 NOPs; mov eax, 42, on both sides of the border
+    /// let code = [&[0x90; 60][..], &[0xb8, 42, 0, 0, 0]].concat();
+    /// let error = validate(&code, &Options::new().within_lines()).unwrap_err();
+    /// assert_eq!((error.offset(), error.reason()), (60, &Reason::CrossesLine));
+    /// ```
+    #[must_use]
+    pub const fn within_lines(mut self) -> Self {
+        self.each.within_lines = true;
+        self
+    }
+
+    /// Sets how many threads may work on one chunk of more than 1 MiB. 1 starts
+    /// none; unless set, as many as the process may use.
+    ///
+    /// ```
+    /// use jitfd::{Options, validate};
+    ///
+    /// // A compiler that has a thread for each CPU itself.
+    /// let image = vec![0x90; 2 << 20];
+    /// assert!(validate(&image, &Options::new().threads(1)).is_ok());
+    /// ```
+    #[must_use]
+    pub const fn threads(mut self, most: usize) -> Self {
+        self.threads = Some(most);
+        self
+    }
+
+    /// Whether no instruction may cross a line.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn keeps_within_lines(&self) -> bool {
+        self.each.within_lines
+    }
+
+    /// Whether only declared entries may be entered.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn has_entries(&self) -> bool {
+        self.entries.is_some()
+    }
+
+    /// Declares `count` further data ranges.
+    ///
+    /// # Errors
+    /// [`Reason::NoMemory`](crate::Reason::NoMemory).
+    #[doc(hidden)]
+    pub fn add_data(
+        &mut self,
+        count: usize,
+        ranges: impl Iterator<Item = Range<usize>>,
+    ) -> Result<(), ValidationError> {
+        let room = self.data.try_reserve(count);
+        room.map_err(|_| ValidationError::no_memory())?;
+        self.data.extend(ranges.take(count));
+        Ok(())
+    }
+
+    /// Declares `starts`, of which there are at most `count`, as further entries: if
+    /// entries are asked for at all.
+    ///
+    /// # Errors
+    /// [`Reason::NoMemory`](crate::Reason::NoMemory).
+    #[doc(hidden)]
+    pub fn add_starts(
+        &mut self,
+        count: usize,
+        starts: impl Iterator<Item = usize>,
+    ) -> Result<(), ValidationError> {
+        if self.entries.is_none() && !self.endbr64 {
+            return Ok(());
+        }
+        let entries = self.entries.get_or_insert_default();
+        let room = entries.try_reserve(count);
+        room.map_err(|_| ValidationError::no_memory())?;
+        entries.extend(starts.take(count));
+        // Without any, that would be asked of the first byte, which is data.
+        self.endbr64 &= !entries.is_empty();
+        Ok(())
+    }
+}

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Where code comes from when there is no `/dev/jit`: in which order a program
+//! allows the backends, and the choice.
+
+use crate::backend::notice;
+use crate::backend_name::Backend;
+use crate::error::{Error, Kind, NoBackend};
+
+/// Which backends a program accepts. The default is the kernel's and no other.
+///
+/// The first one that this system allows is taken. If that is not the kernel's,
+/// it is said once per process ([`set_fallback_hook`](crate::set_fallback_hook)).
+/// A backend counts as not allowed if it is absent or refused, dual mapping also if
+/// `RLIMIT_FSIZE` is less than the capacity; no memory, a quota or too many open
+/// files are errors and not a reason to take another.
+///
+/// ```
+/// use jitfd::{Backend, Fallback, RegionOptions};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// let region = RegionOptions::new().fallback(Fallback::Any).create(1 << 20)?;
+/// if region.backend() != Backend::Kernel {
+///     println!("code is made by {}", region.backend());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fallback {
+    /// `/dev/jit` or an error.
+    #[default]
+    Never,
+    /// `/dev/jit`, else dual mapping.
+    DualMapping,
+    /// `/dev/jit`, else dual mapping, else mprotect flips.
+    Any,
+    /// This backend or an error: for tests and measurements.
+    Only(Backend),
+}
+
+impl Fallback {
+    /// How many different ones there are.
+    #[doc(hidden)]
+    pub const COUNT: usize = 3 + Backend::ALL.len();
+
+    /// A number of its own, below [`COUNT`](Self::COUNT).
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn number(self) -> usize {
+        match self {
+            Self::Never => 0,
+            Self::DualMapping => 1,
+            Self::Any => 2,
+            Self::Only(backend) => 3 + backend as usize,
+        }
+    }
+
+    pub(crate) fn order(&self) -> &[Backend] {
+        match self {
+            Self::Never => &Backend::ALL[..1],
+            Self::DualMapping => &Backend::ALL[..2],
+            Self::Any => &Backend::ALL,
+            Self::Only(backend) => std::slice::from_ref(backend),
+        }
+    }
+
+    /// What `make` makes with the first backend that this system allows.
+    ///
+    /// # Errors
+    /// That of `make`; of several backends all of theirs.
+    #[doc(hidden)]
+    pub fn choose<T>(self, mut make: impl FnMut(Backend) -> Result<T, Error>) -> Result<T, Error> {
+        let mut tried = Vec::new();
+        for &backend in self.order() {
+            match make(backend) {
+                Ok(made) => {
+                    notice::chosen(backend, &tried);
+                    return Ok(made);
+                }
+                Err(error) if is_refusal(&error) => tried.push((backend, error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(only_or_all(tried))
+    }
+}
+
+/// Whether this says that a backend can't be used here at all.
+fn is_refusal(error: &Error) -> bool {
+    match error {
+        Error::Unsupported(_) => true,
+        other => matches!(
+            other.kind(),
+            Some(
+                Kind::NoModule
+                    | Kind::Denied
+                    | Kind::NoExec
+                    | Kind::NotOwner
+                    | Kind::Foreign
+                    | Kind::Refused
+                    | Kind::FileSize
+                    | Kind::Other
+            )
+        ),
+    }
+}
+
+fn only_or_all(mut tried: Vec<(Backend, Error)>) -> Error {
+    match tried.pop() {
+        Some((_, only)) if tried.is_empty() => only,
+        Some(last) => {
+            tried.push(last);
+            Error::NoBackend(NoBackend::new(tried))
+        }
+        None => Error::Argument("no backend was asked for"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Call, SystemError};
+
+    fn refusal(call: Call, errno: i32) -> Error {
+        SystemError::new(call, errno).into()
+    }
+
+    #[test]
+    fn the_first_that_is_allowed_is_taken() {
+        let missing = refusal(Call::Open, libc::ENOENT);
+        let from = |first: usize| {
+            move |backend| match Backend::ALL.iter().position(|&one| one == backend) {
+                Some(at) if at >= first => Ok(backend),
+                _ => Err(refusal(Call::Open, libc::ENOENT)),
+            }
+        };
+        for (at, backend) in Backend::ALL.into_iter().enumerate() {
+            assert_eq!(Fallback::Any.choose(from(at)), Ok(backend));
+            assert_eq!(Fallback::Only(backend).choose(from(0)), Ok(backend));
+        }
+        assert_eq!(Fallback::Never.choose(from(1)), Err(missing));
+        let none = Fallback::DualMapping.choose(from(2)).unwrap_err();
+        assert_eq!(none.errno(), libc::ENOENT);
+        assert!(matches!(none, Error::NoBackend(all) if all.tried().len() == 2));
+    }
+
+    #[test]
+    fn a_shortage_is_no_reason_for_another_backend() {
+        for errno in [libc::ENOMEM, libc::EDQUOT, libc::EMFILE, libc::EINVAL] {
+            let error = refusal(Call::Create, errno);
+            let chosen = Fallback::Any.choose(|_| Err::<(), _>(error.clone()));
+            assert_eq!(chosen, Err(error));
+        }
+    }
+}

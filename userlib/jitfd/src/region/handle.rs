@@ -1,0 +1,576 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The two handles of a region, which can be held by different processes, and a
+//! mapping of it. They know chunks and backends; what keeps a region in order is in
+//! `mod.rs`.
+
+use crate::abi;
+use crate::backend::dispatch::{self, Access};
+use crate::backend::segment::Segment;
+use crate::backend_name::Backend;
+use crate::error::{Call, Error, NO_ENTRY};
+use crate::num::to_usize;
+use crate::os::fallible::{list, no_memory, room};
+use crate::os::near;
+use crate::os::sys::Mapped;
+use crate::os::window::Window;
+use crate::region::stats::Stats;
+use jitfd_code::internal::{Mode, Placed, aligns, place_in};
+use jitfd_code::{Align, Validated};
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+/// Creates a region: its two handles.
+pub(crate) fn create(
+    backend: Backend,
+    capacity: usize,
+    any_process: bool,
+    window: Option<Window>,
+) -> Result<(MapHandle, AppendHandle), Error> {
+    let (map, append) = dispatch::create(backend, capacity, any_process, window)?;
+    Ok((MapHandle { access: map }, AppendHandle { access: append }))
+}
+
+/// The handle by which a region is mapped. Whoever holds it can read and execute
+/// the region's code but not publish any.
+///
+/// ```
+/// use jitfd::{Options, validate};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+/// # let region = options.create(1 << 20)?;
+/// let published = region.append(&validate(&[0xc3], &Options::new())?)?;
+/// // `append` is for the compiler, perhaps in another process; who only runs code
+/// // has `map`.
+/// let (map, append, mapping) = region.split();
+/// let second = map.map(4096)?; // with mprotect flips that is the same place
+/// // SAFETY: such a function is there, and `second` outlives the call.
+/// let nothing = unsafe { second.entry::<extern "C" fn()>(published.offset)? };
+/// nothing();
+/// assert_eq!(map.stats()?.cursor, published.len);
+/// assert_eq!(map.backend(), append.backend());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct MapHandle {
+    access: Access,
+}
+
+impl MapHandle {
+    /// Maps the first `len` bytes of the region, readable and executable.
+    ///
+    /// # Errors
+    /// [`Error::System`] of kind [`NotRegion`](crate::Kind::NotRegion),
+    /// [`Argument`](crate::Kind::Argument) if `len` is 0 or exceeds the region,
+    /// [`Denied`](crate::Kind::Denied), [`NoExec`](crate::Kind::NoExec) or
+    /// [`NoMemory`](crate::Kind::NoMemory).
+    pub fn map(&self, len: usize) -> Result<Mapping, Error> {
+        let mapped = self.access.map(None, len)?;
+        Ok(Mapping { mapped })
+    }
+
+    /// Clones the region: a new one with its capacity, its code, its cursor and
+    /// its unfilled reservations, not sealed, with counters of 0. Pages are
+    /// shared until one of the two publishes on them. `any_process` is as in
+    /// [`RegionOptions`](crate::RegionOptions).
+    ///
+    /// Code that refers to itself by address is right only where the source is
+    /// mapped; for a forked child see [`JitFd::adopt`](crate::JitFd::adopt).
+    ///
+    /// # Errors
+    /// [`Error::System`] as for creating a region, and of kind
+    /// [`NotRegion`](crate::Kind::NotRegion); [`Error::Unsupported`] if the
+    /// backend is not the kernel's.
+    ///
+    /// ```
+    /// use jitfd::{Error, Options, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let region = options.create(1 << 20)?;
+    /// region.append(&validate(&[0xc3], &Options::new())?)?;
+    /// let (map, append) = match region.map_handle().clone_region(false) {
+    ///     Err(Error::Unsupported(_)) => return Ok(()), // only /dev/jit can do it
+    ///     cloned => cloned?,
+    /// };
+    /// // What both begin with is there once; each goes on by itself.
+    /// append.append(&[&validate(&[0x90, 0xc3], &Options::new())?], None)?;
+    /// let mapping = map.map(region.capacity())?;
+    /// assert_eq!((map.stats()?.cursor, region.stats()?.cursor), (18, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn clone_region(&self, any_process: bool) -> Result<(Self, AppendHandle), Error> {
+        let (map, append) = self.access.clone_region(any_process)?;
+        Ok((Self { access: map }, AppendHandle { access: append }))
+    }
+
+    pub(crate) fn adopt(&self, append: &AppendHandle, mapping: &Mapping) -> Result<(), Error> {
+        self.access.adopt(&append.access, &mapping.mapped)
+    }
+
+    /// What makes the region's code executable.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        self.access.backend()
+    }
+
+    /// The descriptor, to be passed to another process.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the backend is not the kernel's: only its
+    /// handles carry rights of their own.
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::{Error, MapHandle};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let region = options.create(1 << 20)?;
+    /// let descriptor = match region.map_handle().fd() {
+    ///     Err(Error::Unsupported(_)) => return Ok(()), // only /dev/jit has such
+    ///     descriptor => descriptor?,
+    /// };
+    /// // The other process has received it, over a socket (SCM_RIGHTS) for example.
+    /// let received = MapHandle::from(descriptor.try_clone_to_owned()?);
+    /// let mapping = received.map(region.capacity())?;
+    /// assert_eq!(mapping.len(), region.capacity());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn fd(&self) -> Result<BorrowedFd<'_>, Error> {
+        self.access.fd()
+    }
+
+    /// The same inside of `window`, as close as can be to where that wants it.
+    /// Nothing that is mapped is replaced.
+    ///
+    /// ```
+    /// use jitfd::{Error, Window};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let region = options.create(1 << 20)?;
+    /// fn helper() {}
+    /// // From there `helper` can be called directly.
+    /// let window = Window::reaching(helper as *const () as usize);
+    /// let (map, _append, _mapping) = region.split();
+    /// match map.map_in(window, 1 << 20) {
+    ///     Ok(mapping) => assert!(window.contains(mapping.address(), mapping.len())),
+    ///     Err(Error::Unsupported(error)) => println!("{error}"), // mprotect flips
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`] if there is no gap of this size; [`Error::Unsupported`]
+    /// if the backend has mapped the region elsewhere and can't map it twice
+    /// ([`Backend::ProtectFlips`]); else as [`map`](Self::map).
+    pub fn map_in(&self, window: Window, len: usize) -> Result<Mapping, Error> {
+        let mapped = self.access.map(Some(window), len)?;
+        Ok(Mapping { mapped })
+    }
+
+    /// The region's counters.
+    ///
+    /// # Errors
+    /// [`Error::System`] of kind [`NotRegion`](crate::Kind::NotRegion) or
+    /// [`Foreign`](crate::Kind::Foreign).
+    pub fn stats(&self) -> Result<Stats, Error> {
+        self.access.stats().map(Stats::from)
+    }
+}
+
+/// The handle by which code is published. Whoever holds it alone can publish but
+/// neither read nor execute what was published.
+///
+/// Chunks are validated, but branches *between* chunks are not checked here:
+/// only a [`JitFd`](crate::JitFd) knows what was published before.
+///
+/// ```
+/// use jitfd::{Align, Options, validate};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+/// # let region = options.create(1 << 20)?;
+/// let (_map, append, mapping) = region.split();
+/// // The compiler's side, which needs no mapping.
+/// // mov eax, 42; ret
+/// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?;
+/// let offsets = append.append(&[&chunk], None)?;
+/// let later = append.reserve(16, Align::FUNCTION)?;
+/// append.fill(later, &chunk)?;
+/// append.seal()?;
+/// assert!(append.stats()?.sealed);
+/// // The side that runs it.
+/// for offset in [offsets[0], later] {
+///     // SAFETY: such a function is there, and `mapping` outlives the call.
+///     let answer = unsafe { mapping.entry::<extern "C" fn() -> i32>(offset)? };
+///     assert_eq!(answer(), 42);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct AppendHandle {
+    access: Access,
+}
+
+impl AppendHandle {
+    /// Publishes `chunks` at the cursor, one after the other, each at its
+    /// alignment, all or none. Returns their offsets in the region.
+    ///
+    /// With `expect`, the first chunk comes to lie at that offset, or nothing is
+    /// published.
+    ///
+    /// # Errors
+    /// As [`JitFd::append_batch`](crate::JitFd::append_batch);
+    /// [`Error::Stale`] if the cursor is not where `expect` needs it;
+    /// [`Error::Argument`] if `expect` is no multiple of 64 for a first chunk that
+    /// stays [within lines](crate::Options::within_lines).
+    pub fn append(
+        &self,
+        chunks: &[&Validated],
+        expect: Option<usize>,
+    ) -> Result<Vec<usize>, Error> {
+        self.append_in(chunks, expect, None, Mode::for_append(chunks))
+    }
+
+    /// `first` is in the place of the first chunk's alignment.
+    pub(crate) fn append_in(
+        &self,
+        chunks: &[&Validated],
+        expect: Option<usize>,
+        first: Option<Align>,
+        mode: Mode,
+    ) -> Result<Vec<usize>, Error> {
+        if chunks.is_empty() {
+            return Ok(Vec::new());
+        }
+        // Nothing can fail any more once they are published.
+        let offsets = room(chunks.len()).ok_or(no_memory(Call::Append))?;
+        let first = self.append_placed(chunks, expect, first, mode)?;
+        let placed = place_in(offsets, first, usize::MAX, chunks, None, Mode::Lazy);
+        Ok(placed.map(|(offsets, _)| offsets).unwrap_or_default())
+    }
+
+    /// The same of chunks, at least one, whose offsets the caller knows if it knows the
+    /// first one's; returns that.
+    pub(crate) fn append_placed(
+        &self,
+        chunks: &[&Validated],
+        expect: Option<usize>,
+        first: Option<Align>,
+        mode: Mode,
+    ) -> Result<usize, Error> {
+        let mut pieces = room(chunks.len()).ok_or(no_memory(Call::Append))?;
+        let pairs = chunks.iter().zip(aligns(chunks, first));
+        pieces.extend(pairs.map(|(chunk, align)| at_cursor(chunk, align)));
+        check_count(&pieces)?;
+        check_expected(chunks, expect)?;
+        self.access.append(&pieces, expect, told(mode))
+    }
+
+    /// Sets `len` bytes at the cursor aside, to be filled later; returns their
+    /// offset in the region.
+    ///
+    /// # Errors
+    /// As [`JitFd::reserve`](crate::JitFd::reserve).
+    pub fn reserve(&self, len: usize, align: Align) -> Result<usize, Error> {
+        if len == 0 {
+            return Err(Error::Argument("a range to reserve has at least 1 byte"));
+        }
+        self.access.reserve(len, align)
+    }
+
+    /// Publishes `chunk` at `offset` of the region, in a range that was
+    /// reserved; each byte of it once.
+    ///
+    /// # Errors
+    /// As [`JitFd::fill`](crate::JitFd::fill).
+    pub fn fill(&self, offset: usize, chunk: &Validated) -> Result<(), Error> {
+        self.fill_batch(&[Placed { offset, chunk }])
+    }
+
+    /// The end of what was published or reserved, in bytes.
+    pub(crate) fn cursor(&self) -> Result<usize, Error> {
+        self.access.stats().map(|stats| to_usize(stats.cursor))
+    }
+
+    pub(crate) fn fill_batch(&self, batch: &[Placed<'_>]) -> Result<(), Error> {
+        batch.iter().try_for_each(check_line)?;
+        let pieces = list(batch.iter().map(at_offset)).ok_or(no_memory(Call::Fill))?;
+        check_count(&pieces)?;
+        let mode = Mode::for_places(batch.iter().map(|placed| placed.chunk));
+        self.access.fill(&pieces, told(mode))
+    }
+
+    /// No publication, ever again, by any handle. What is mapped stays.
+    ///
+    /// # Errors
+    /// [`Error::System`] of kind [`NotOwner`](crate::Kind::NotOwner),
+    /// [`Sealed`](crate::Kind::Sealed) or [`Foreign`](crate::Kind::Foreign).
+    pub fn seal(&self) -> Result<(), Error> {
+        self.access.seal()
+    }
+
+    /// What makes the region's code executable.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        self.access.backend()
+    }
+
+    /// The descriptor, to be passed to another process.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the backend is not the kernel's: only its
+    /// handles carry rights of their own.
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::{AppendHandle, Error, Options, validate};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let region = options.create(1 << 20)?;
+    /// let descriptor = match region.append_handle().fd() {
+    ///     Err(Error::Unsupported(_)) => return Ok(()), // only /dev/jit has such
+    ///     descriptor => descriptor?,
+    /// };
+    /// // Sent to another process this publishes only if `RegionOptions::any_process`
+    /// // was asked for.
+    /// let received = AppendHandle::from(descriptor.try_clone_to_owned()?);
+    /// received.append(&[&validate(&[0xc3], &Options::new())?], None)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn fd(&self) -> Result<BorrowedFd<'_>, Error> {
+        self.access.fd()
+    }
+
+    /// The region's counters.
+    ///
+    /// # Errors
+    /// [`Error::System`] of kind [`Foreign`](crate::Kind::Foreign).
+    pub fn stats(&self) -> Result<Stats, Error> {
+        self.access.stats().map(Stats::from)
+    }
+}
+
+/// The mode, which the tests are told too.
+fn told(mode: Mode) -> Mode {
+    #[cfg(test)]
+    tests::LAST.set(Some(mode));
+    mode
+}
+
+fn at_cursor(chunk: &Validated, align: Align) -> Segment<'_> {
+    Segment {
+        bytes: chunk.bytes(),
+        offset: 0,
+        align,
+    }
+}
+
+fn at_offset<'a>(placed: &Placed<'a>) -> Segment<'a> {
+    Segment {
+        bytes: placed.chunk.bytes(),
+        offset: placed.offset,
+        align: Align::NONE,
+    }
+}
+
+/// What is made for the middle of a line can't stay within lines.
+pub(crate) const OFF_LINE: Error =
+    Error::Argument("code whose instructions stay within lines is put at a multiple of 64 bytes");
+
+/// A fill does not go by the chunk's alignment.
+fn check_line(placed: &Placed<'_>) -> Result<(), Error> {
+    if placed.chunk.within_lines() && placed.offset % Align::LINE.bytes() != 0 {
+        return Err(OFF_LINE);
+    }
+    Ok(())
+}
+
+/// The cursor would never be where it is expected.
+fn check_expected(chunks: &[&Validated], expect: Option<usize>) -> Result<(), Error> {
+    match (chunks.first(), expect) {
+        (Some(&chunk), Some(offset)) => check_line(&Placed { offset, chunk }),
+        _ => Ok(()),
+    }
+}
+
+fn check_count(pieces: &[Segment<'_>]) -> Result<(), Error> {
+    match u32::try_from(pieces.len()) {
+        Ok(count) if count <= abi::MAX_SEGMENTS => Ok(()),
+        _ => Err(Error::Argument("one publication takes at most 1024 chunks")),
+    }
+}
+
+/// A mapping of a region, readable and executable; unmapped on drop.
+///
+/// ```
+/// use jitfd::{Mapping, Options, validate};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+/// # let region = options.create(1 << 20)?;
+/// // mov eax, 42; ret
+/// let published = region.append(&validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?)?;
+/// let (_map, _append, mapping): (_, _, Mapping) = region.split();
+/// assert_eq!(mapping.address() + published.offset, published.address);
+/// println!("{} bytes from {:p} on", mapping.len(), mapping.as_ptr());
+/// // SAFETY: such a function is there, and `mapping` outlives the call.
+/// let answer = unsafe { mapping.entry::<extern "C" fn() -> i32>(published.offset)? };
+/// assert_eq!(answer(), 42);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Mapping {
+    mapped: Mapped,
+}
+
+impl Mapping {
+    /// A mapping that nobody uses yet, moved into `window` and so that profilers
+    /// take it for memory of no file.
+    pub(crate) fn posing_as_memory(mut self, window: Option<Window>) -> Result<Self, Error> {
+        let len = self.len();
+        near::map(window, len, Call::Map, |at| self.mapped.pose_as_memory(at))?;
+        Ok(self)
+    }
+
+    /// The address of the region's first byte.
+    #[must_use]
+    pub fn as_ptr(&self) -> *const u8 {
+        self.mapped.as_ptr()
+    }
+
+    /// The same as a number.
+    #[must_use]
+    pub fn address(&self) -> usize {
+        self.as_ptr().addr()
+    }
+
+    /// The length in bytes.
+    #[expect(clippy::len_without_is_empty, reason = "never empty")]
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.mapped.len()
+    }
+
+    /// The function at `offset`, in bytes from the start of the region.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if `offset` is not inside the mapping, or `F` has not
+    /// the size of a function pointer.
+    ///
+    /// # Safety
+    /// `F` must be a function pointer type, and the code published at `offset` a
+    /// function of exactly that type. The pointer must not be called after the
+    /// mapping is dropped.
+    #[expect(unsafe_code, reason = "the caller vouches for the function's type")]
+    pub unsafe fn entry<F: Copy>(&self, offset: usize) -> Result<F, Error> {
+        // SAFETY: as promised by the caller.
+        unsafe { self.mapped.entry(offset) }.ok_or(NO_ENTRY)
+    }
+}
+
+/// For a handle received from another process. A descriptor of something else
+/// is found out by the first call on it.
+impl From<OwnedFd> for MapHandle {
+    fn from(fd: OwnedFd) -> Self {
+        Self {
+            access: Access::Kernel(fd),
+        }
+    }
+}
+
+/// Fails with [`Error::Unsupported`], closing the handle, if it is not the
+/// kernel's.
+impl TryFrom<MapHandle> for OwnedFd {
+    type Error = Error;
+
+    fn try_from(handle: MapHandle) -> Result<Self, Error> {
+        handle.access.into_fd()
+    }
+}
+
+/// For a handle received from another process. A descriptor of something else
+/// is found out by the first call on it.
+impl From<OwnedFd> for AppendHandle {
+    fn from(fd: OwnedFd) -> Self {
+        Self {
+            access: Access::Kernel(fd),
+        }
+    }
+}
+
+/// Fails with [`Error::Unsupported`], closing the handle, if it is not the
+/// kernel's.
+impl TryFrom<AppendHandle> for OwnedFd {
+    type Error = Error;
+
+    fn try_from(handle: AppendHandle) -> Result<Self, Error> {
+        handle.access.into_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Backend, Fallback, JitFd, Options, RegionOptions, validate};
+    use std::cell::Cell;
+
+    thread_local! {
+        pub(super) static LAST: Cell<Option<Mode>> = const { Cell::new(None) };
+    }
+
+    fn chunk(len: usize, data: bool) -> Validated {
+        let options = if data {
+            Options::new().data(0..1)
+        } else {
+            Options::new()
+        };
+        validate(&vec![0x90; len], &options).unwrap()
+    }
+
+    #[track_caller]
+    fn published_as<T>(mode: Mode, how: impl FnOnce() -> Result<T, Error>) {
+        LAST.set(None);
+        assert!(how().is_ok());
+        assert_eq!(LAST.get(), Some(mode));
+    }
+
+    /// By whatever call, and wherever in a batch the data is.
+    #[test]
+    fn every_way_to_publish_knows_of_data() {
+        let backend = Fallback::Only(Backend::DualMapping);
+        let region = RegionOptions::new().fallback(backend).create(1 << 20);
+        let region: JitFd = region.unwrap();
+        let (code, data, large) = (chunk(32, false), chunk(32, true), chunk(70_000, true));
+        let append = |mode, batch: &[&Validated]| {
+            published_as(mode, || region.append_batch(batch));
+            published_as(mode, || region.append_handle().append(batch, None));
+        };
+        append(Mode::Lazy, &[&code, &code]);
+        append(Mode::Sync, &[&data, &code]);
+        append(Mode::Sync, &[&code, &code, &data]);
+        append(Mode::Fresh, &[&code, &large, &code]);
+        for (chunk, mode) in [
+            (&code, Mode::Lazy),
+            (&data, Mode::Sync),
+            (&large, Mode::Sync),
+        ] {
+            let place = region.reserve(chunk.len(), Align::NONE).unwrap();
+            published_as(mode, || region.fill(&place, chunk));
+            let next = region.next_address(Align::FUNCTION).unwrap();
+            published_as(mode, || region.append_at(next.offset, chunk));
+        }
+        published_as(Mode::Sync, || region.append(&data));
+    }
+}

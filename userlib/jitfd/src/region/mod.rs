@@ -1,0 +1,887 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! A growing code space: what a JIT compiler works with.
+//!
+//! Locks: one mutex per region, held while a publication is placed, checked,
+//! done and noted. Nothing else is locked inside it, and no code of the caller
+//! runs under it. A forked child does not wait for it, because a thread of the
+//! parent may have held it at the `fork()`.
+
+pub(crate) mod handle;
+pub(crate) mod image;
+pub(crate) mod options;
+pub(crate) mod shared_code;
+pub(crate) mod stats;
+
+use crate::abi;
+use crate::backend_name::Backend;
+use crate::error::{Call, Error, Kind, SystemError, Unsupported};
+use crate::num::to_u64;
+use crate::os::fallible::{list, no_memory, room};
+use crate::os::fork::{FORKED_MEANWHILE, Owner, PerProcess};
+use crate::region::handle::{AppendHandle, MapHandle, Mapping, OFF_LINE, create};
+use crate::region::options::RegionOptions;
+use crate::region::stats::Stats;
+use jitfd_code::internal::{BranchMap, Mode, Placed, place_in};
+use jitfd_code::{Align, Validated};
+use std::borrow::Borrow;
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+
+/// How often a publication is tried again because another holder of the append
+/// handle published in between.
+const TRIES: usize = 64;
+
+/// A place in a region.
+///
+/// ```
+/// use jitfd::{Align, Place};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+/// # let region = options.create(1 << 20)?;
+/// let Place { offset, address } = region.next_address(Align::FUNCTION)?;
+/// assert_eq!(address, region.base().addr() + offset);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// In bytes from the start of the region.
+    pub offset: usize,
+    /// The address in this process.
+    pub address: usize,
+}
+
+/// Code that was published, and is executable.
+///
+/// ```
+/// use jitfd::{Options, Published, validate};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+/// # let region = options.create(1 << 20)?;
+/// let nop = validate(&[0x90, 0xc3], &Options::new())?;
+/// let Published { offset, address, len, .. } = region.append(&nop)?;
+/// assert_eq!((offset, len), (0, 2));
+/// println!("nop is at {address:#x}");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Published {
+    /// In bytes from the start of the region.
+    pub offset: usize,
+    /// The address in this process.
+    pub address: usize,
+    /// The number of bytes.
+    pub len: usize,
+}
+
+/// A range of a region that was set aside by [`JitFd::reserve`].
+///
+/// ```
+/// use jitfd::{Align, Options, Reservation, validate};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+/// # let region = options.create(1 << 20)?;
+/// let range = region.reserve(64, Align::FUNCTION)?;
+/// // Through a queue of plain numbers, to the thread that makes the code.
+/// let (offset, address, len) = (range.offset, range.address, range.len);
+/// let range = Reservation::from_parts(offset, address, len);
+/// region.fill(range, &validate(&[0xc3], &Options::new())?)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reservation {
+    /// In bytes from the start of the region.
+    pub offset: usize,
+    /// The address in this process.
+    pub address: usize,
+    /// The number of bytes.
+    pub len: usize,
+}
+
+impl Reservation {
+    /// The reservation with these numbers, after they have passed through an
+    /// interface that has no such type. A range that was never reserved is
+    /// refused when it is filled.
+    #[must_use]
+    pub const fn from_parts(offset: usize, address: usize, len: usize) -> Self {
+        Self {
+            offset,
+            address,
+            len,
+        }
+    }
+}
+
+impl RegionOptions {
+    /// Creates a region and maps it. `capacity` is in bytes, rounded up to whole
+    /// pages.
+    ///
+    /// # Errors
+    /// As [`JitFd::create`]; [`Error::NoRoom`] if a window was set in which
+    /// there is no gap of this size. Of another backend than the kernel's
+    /// [`Kind::Refused`] or [`Kind::NoMemory`]; [`Error::Unsupported`] if it
+    /// can't do what is asked for; [`Error::NoBackend`] if more than one was
+    /// accepted and none is allowed.
+    ///
+    /// [`Kind::Refused`]: crate::Kind::Refused
+    /// [`Kind::NoMemory`]: crate::Kind::NoMemory
+    pub fn create(self, capacity: usize) -> Result<JitFd, Error> {
+        let capacity = checked_capacity(capacity)?;
+        let (map, append, mapping) = self.fallback.choose(|backend| {
+            let (map, append) = create(backend, capacity, self.any_process, self.window)?;
+            let mapping = self.map(&map, capacity)?;
+            Ok((map, append, mapping))
+        })?;
+        Ok(JitFd {
+            mapping,
+            map,
+            append,
+            options: self,
+            owner: Owner::new().ok(),
+            state: Mutex::new(State::new(self, capacity)),
+            child: PerProcess::new(),
+        })
+    }
+    fn map(self, handle: &MapHandle, capacity: usize) -> Result<Mapping, Error> {
+        match self.window {
+            _ if self.perf_map && handle.backend() == Backend::ProtectFlips => {
+                Err(Unsupported::new(handle.backend(), "perf maps").into())
+            }
+            _ if self.perf_map => handle.map(capacity)?.posing_as_memory(self.window),
+            Some(window) => handle.map_in(window, capacity),
+            None => handle.map(capacity),
+        }
+    }
+}
+
+fn checked_capacity(capacity: usize) -> Result<usize, Error> {
+    const RANGE: Error = Error::Argument("a region has 1 byte to 1 GiB");
+    let rounded = Align::PAGE.up(capacity).ok_or(RANGE)?;
+    if rounded == 0 || to_u64(rounded) > abi::MAX_REGION {
+        return Err(RANGE);
+    }
+    Ok(rounded)
+}
+
+/// A code space to which validated code can be appended, mapped readable and
+/// executable. All methods can be called from many threads at once.
+///
+/// On a page with code, what is not published is `int3` (0xCC). An access to a page
+/// without any ends in a signal ([`Backend`] says which), or meets `int3` too. Code
+/// is executable in all threads from the moment the publishing call returns.
+///
+/// Dropping it unmaps it and closes its handles; function pointers into it do
+/// not keep it alive.
+///
+/// # Example
+/// ```
+/// use jitfd::{Fallback, Options, RegionOptions, validate};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// // `JitFd::create(1 << 20)` is the same without a fallback.
+/// let region = RegionOptions::new().fallback(Fallback::Any).create(1 << 20)?;
+/// // mov eax, 42; ret
+/// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?;
+/// let published = region.append(&chunk)?;
+/// // SAFETY: the chunk is such a function, and `region` outlives the call.
+/// let answer = unsafe { region.entry::<extern "C" fn() -> i32>(published.offset)? };
+/// assert_eq!(answer(), 42);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct JitFd {
+    // In the order in which they are given up.
+    mapping: Mapping,
+    append: AppendHandle,
+    map: MapHandle,
+    options: RegionOptions,
+    /// `None` if this system does not tell a child from its parent.
+    owner: Option<Owner>,
+    /// Of the owner.
+    state: Mutex<State>,
+    /// Of a forked child that may publish without being the owner.
+    child: PerProcess<Mutex<State>>,
+}
+
+/// What the library knows about a region.
+#[derive(Debug)]
+pub(crate) struct State {
+    /// Where the kernel's cursor was last seen. It only grows.
+    cursor: usize,
+    boundaries: Option<BranchMap>,
+}
+
+impl JitFd {
+    /// Creates a region of `capacity` bytes, rounded up to whole pages and at
+    /// most 1 GiB, and maps it. Memory is used only for what is published.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if `capacity` is 0 or too much; [`Error::System`] of
+    /// kind [`NoModule`](crate::Kind::NoModule), [`Denied`](crate::Kind::Denied),
+    /// [`NoExec`](crate::Kind::NoExec), [`NoMemory`](crate::Kind::NoMemory), [`Quota`](crate::Kind::Quota) or
+    /// [`TooManyFiles`](crate::Kind::TooManyFiles).
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::{Backend, JitFd, probe};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// if !probe().works(Backend::Kernel) {
+    ///     return Ok(()); // see `RegionOptions::fallback`
+    /// }
+    /// let region = JitFd::create(1_000_000)?;
+    /// assert_eq!(region.capacity(), 1_003_520); // whole pages
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn create(capacity: usize) -> Result<Self, Error> {
+        RegionOptions::new().create(capacity)
+    }
+
+    /// What makes the region's code executable.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        self.map.backend()
+    }
+
+    /// The address of the region's first byte.
+    ///
+    /// ```
+    /// use jitfd::{Options, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let region = options.create(1 << 20)?;
+    /// // For a profiler, or a handler of signals: is this address in generated code?
+    /// let code = region.base().addr()..region.base().addr() + region.capacity();
+    /// let published = region.append(&validate(&[0xc3], &Options::new())?)?;
+    /// assert!(code.contains(&published.address));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn base(&self) -> *const u8 {
+        self.mapping.as_ptr()
+    }
+
+    /// The capacity in bytes.
+    ///
+    /// See the example of [`base`](Self::base).
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
+        self.mapping.len()
+    }
+
+    /// The function at `offset`, in bytes from the start of the region.
+    ///
+    /// # Errors
+    /// As [`Mapping::entry`].
+    ///
+    /// # Safety
+    /// As [`Mapping::entry`]; the region must outlive the calls.
+    #[expect(unsafe_code, reason = "the caller vouches for the function's type")]
+    pub unsafe fn entry<F: Copy>(&self, offset: usize) -> Result<F, Error> {
+        // SAFETY: as promised by the caller.
+        unsafe { self.mapping.entry(offset) }
+    }
+
+    /// Publishes one chunk at the cursor, at its [alignment](Validated::align).
+    ///
+    /// If the chunk holds data the library has the kernel make sure that no CPU
+    /// can read the old bytes in its place: by a flush, or for large chunks by
+    /// pages of their own.
+    ///
+    /// # Errors
+    /// As [`append_batch`](Self::append_batch).
+    pub fn append(&self, chunk: &Validated) -> Result<Published, Error> {
+        let chunks = [chunk];
+        let published = self.publish(&chunks, None, Mode::for_append(&chunks))?;
+        one(published)
+    }
+
+    /// Publishes up to 1024 chunks at the cursor by one call, in order, each at
+    /// its [alignment](Validated::align), all or none.
+    ///
+    /// Direct branches between them and to code published before must go to
+    /// instructions. For branches to what is not published yet, what is
+    /// published there later is checked.
+    ///
+    /// # Errors
+    /// Nothing is published then.
+    /// * [`Error::Boundary`] if a branch does not go to an instruction;
+    /// * [`Error::Argument`] if there are more than 1024 chunks;
+    /// * [`Error::System`] of kind [`Full`](crate::Kind::Full),
+    ///   [`Sealed`](crate::Kind::Sealed), [`NotOwner`](crate::Kind::NotOwner) or
+    ///   [`NoMemory`](crate::Kind::NoMemory);
+    /// * [`Error::Stale`] if other holders of the append handle were always
+    ///   faster.
+    ///
+    /// # Example
+    /// ```
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let region = options.create(1 << 20)?;
+    /// # let a = jitfd::validate(&[0xc3], &jitfd::Options::new())?;
+    /// # let b = a.clone();
+    /// for function in region.append_batch(&[a, b])? {
+    ///     println!("{} bytes at {:#x}", function.len, function.address);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn append_batch<V: Borrow<Validated>>(
+        &self,
+        chunks: &[V],
+    ) -> Result<Vec<Published>, Error> {
+        let chunks = list(chunks.iter().map(Borrow::borrow)).ok_or(NO_MEMORY)?;
+        self.publish(&chunks, None, Mode::for_append(&chunks))
+    }
+
+    /// Publishes one chunk that was made for `offset`, a place given by
+    /// [`next_address`](Self::next_address) for any alignment that is not below the
+    /// chunk's [own](Validated::align). What is skipped to get there is `int3`.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] if the cursor has moved on; [`Error::Argument`] if `offset`
+    /// is no multiple of the chunk's alignment, so that it never gets there; else as
+    /// [`append_batch`](Self::append_batch).
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::{Align, Error, Options, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let region = options.create(1 << 20)?;
+    /// // What `append_with` does, in steps.
+    /// let place = region.next_address(Align::FUNCTION)?;
+    /// // mov rax, its own address; ret
+    /// let code = [&[0x48, 0xb8][..], &place.address.to_le_bytes(), &[0xc3]].concat();
+    /// match region.append_at(place.offset, &validate(&code, &Options::new())?) {
+    ///     Ok(published) => assert_eq!(published.address, place.address),
+    ///     Err(Error::Stale { .. }) => println!("another thread was faster: ask for the next place"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn append_at(&self, offset: usize, chunk: &Validated) -> Result<Published, Error> {
+        check_place(offset, chunk)?;
+        one(self.publish(
+            &[chunk],
+            Some(offset),
+            Mode::for_places(std::iter::once(chunk)),
+        )?)
+    }
+
+    /// Publishes what `emit` makes for the place it is given. If another thread
+    /// publishes there meanwhile, `emit` is called again with another place.
+    ///
+    /// # Errors
+    /// What `emit` returns; [`Error::Stale`] if other threads were always
+    /// faster; [`Error::Argument`] if `align` is below 64 bytes and the chunk stays
+    /// [within lines](crate::Options::within_lines); else as
+    /// [`append_batch`](Self::append_batch).
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::{Align, Error, Options, validate};
+    ///
+    /// # fn main() -> Result<(), Error> {
+    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let region = options.create(4096)?;
+    /// let published = region.append_with(Align::FUNCTION, |place| {
+    ///     // mov rax, its own address; ret
+    ///     let mut code = vec![0x48, 0xb8];
+    ///     code.extend(place.address.to_le_bytes());
+    ///     code.push(0xc3);
+    ///     Ok::<_, Error>(validate(&code, &Options::new())?)
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn append_with<E: From<Error>>(
+        &self,
+        align: Align,
+        mut emit: impl FnMut(Place) -> Result<Validated, E>,
+    ) -> Result<Published, E> {
+        let mut last = Error::Stale { expected: 0 };
+        for _ in 0..TRIES {
+            let place = self.next_address(align)?;
+            let chunk = emit(place)?.aligned(align);
+            // Only lines refuse an alignment; one that fits by chance is refused too.
+            if chunk.align() != align {
+                return Err(OFF_LINE.into());
+            }
+            match self.append_at(place.offset, &chunk) {
+                Err(error @ Error::Stale { .. }) => last = error,
+                other => return other.map_err(E::from),
+            }
+        }
+        Err(last.into())
+    }
+
+    /// The place that the next appended chunk of this alignment gets, unless
+    /// another thread publishes first: use [`append_at`](Self::append_at), which
+    /// finds that out.
+    ///
+    /// See the example of [`append_at`](Self::append_at).
+    ///
+    /// # Errors
+    /// [`Error::System`] of kind [`Full`](crate::Kind::Full) if no byte is left, or
+    /// [`NotOwner`](crate::Kind::NotOwner).
+    pub fn next_address(&self, align: Align) -> Result<Place, Error> {
+        let mut state = self.lock(Call::Append)?;
+        state.cursor = self.kernel_cursor()?;
+        let offset = align
+            .up(state.cursor)
+            .filter(|&offset| offset < self.capacity());
+        Ok(self.place_at(offset.ok_or(FULL)?))
+    }
+
+    /// Sets `len` bytes at the cursor aside. Their address is known before the
+    /// code for them is emitted. Who executes them before they are filled gets a
+    /// signal: `SIGTRAP`, or on a page without any code that of the [`Backend`].
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if `len` is 0; [`Error::System`] of kind
+    /// [`Full`](crate::Kind::Full), [`Sealed`](crate::Kind::Sealed),
+    /// [`NotOwner`](crate::Kind::NotOwner) or [`NoMemory`](crate::Kind::NoMemory).
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::{Align, Options, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let region = options.create(1 << 20)?;
+    /// let place = region.reserve(64, Align::FUNCTION)?;
+    /// // Code elsewhere can call `place.address` from now on.
+    /// region.fill(&place, &validate(&[0xc3], &Options::new())?)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn reserve(&self, len: usize, align: Align) -> Result<Reservation, Error> {
+        let mut state = self.lock(Call::Reserve)?;
+        let offset = self.append.reserve(len, align)?;
+        state.cursor = state.cursor.max(offset.saturating_add(len));
+        let Place { offset, address } = self.place_at(offset);
+        Ok(Reservation {
+            offset,
+            address,
+            len,
+        })
+    }
+
+    /// Publishes `chunk` at the start of a reserved range. What it does not need
+    /// stays filled with `int3`; [`fill_at`](Self::fill_at) can use it.
+    ///
+    /// Where the range lies was decided when it was reserved, so the chunk's
+    /// [alignment](Validated::align) is not looked at, but for a chunk that stays
+    /// [within lines](crate::Options::within_lines).
+    ///
+    /// See the example of [`reserve`](Self::reserve).
+    ///
+    /// # Errors
+    /// Nothing is published then.
+    /// * [`Error::Argument`] if the chunk is longer than the range, or the range
+    ///   is of another region;
+    /// * [`Error::Boundary`] if a branch does not go to an instruction;
+    /// * [`Error::System`] of kind [`NotReserved`](crate::Kind::NotReserved) if
+    ///   it was filled before, [`Sealed`](crate::Kind::Sealed),
+    ///   [`NotOwner`](crate::Kind::NotOwner) or [`NoMemory`](crate::Kind::NoMemory).
+    pub fn fill(
+        &self,
+        reservation: impl Borrow<Reservation>,
+        chunk: &Validated,
+    ) -> Result<Published, Error> {
+        self.fill_at(reservation, 0, chunk)
+    }
+
+    /// As [`fill`](Self::fill), `skip` bytes behind the start of the range.
+    ///
+    /// # Errors
+    /// As [`fill`](Self::fill).
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::{Align, Options, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let region = options.create(1 << 20)?;
+    /// let (nop, ret) = (validate(&[0x90, 0xc3], &Options::new())?, validate(&[0xc3], &Options::new())?);
+    /// // Two functions that were promised one after the other.
+    /// let range = region.reserve(32, Align::FUNCTION)?;
+    /// region.fill_at(&range, 16, &ret)?;
+    /// region.fill(&range, &nop)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn fill_at(
+        &self,
+        reservation: impl Borrow<Reservation>,
+        skip: usize,
+        chunk: &Validated,
+    ) -> Result<Published, Error> {
+        let offset = self.offset_in(reservation.borrow(), skip, chunk.len())?;
+        let batch = [Placed { offset, chunk }];
+        let mut state = self.lock(Call::Fill)?;
+        state.check(&batch, Call::Fill)?;
+        self.append.fill_batch(&batch)?;
+        state.note(&batch);
+        Ok(self.published(offset, chunk))
+    }
+
+    /// After `fork()`, in the child: makes this the child's own region, a copy of
+    /// its parent's as it is now (without the kernel's backend: as it was at the
+    /// `fork()`), at the same addresses. Both go on publishing, each into its own.
+    ///
+    /// Without it a child executes what its parent has published and publishes,
+    /// and is refused to publish itself ([`Kind::NotOwner`]). The copy is not
+    /// sealed, its counters start at 0, and only the child may publish in it. In the
+    /// process that made the region a call does the same: a copy, counters of 0.
+    /// [`map_handle`](Self::map_handle) and [`append_handle`](Self::append_handle)
+    /// are those of the copy from now on; further mappings that were made by
+    /// [`MapHandle::map`] stay the parent's. Branches to what the parent has
+    /// published between the `fork()` and this call are not checked.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if another thread was publishing in this region at the
+    /// time of the `fork()`; else as for creating a region. The region is as it
+    /// was then.
+    ///
+    /// [`Kind::NotOwner`]: crate::Kind::NotOwner
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::{Options, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let region = options.create(1 << 20)?;
+    /// let chunk = validate(&[0xc3], &Options::new())?;
+    /// region.append(&chunk)?;
+    /// // SAFETY: the child uses its copy of the region and ends.
+    /// match unsafe { libc::fork() } {
+    ///     0 => {
+    ///         // It keeps the code there is, and goes on without its parent.
+    ///         let done = region.adopt().and_then(|()| region.append(&chunk));
+    ///         // SAFETY: ends the child, and nothing else.
+    ///         unsafe { libc::_exit(done.is_err().into()) }
+    ///     }
+    ///     child => {
+    ///         let mut status = -1;
+    ///         // SAFETY: the child is this process's, and the status a number of ours.
+    ///         unsafe { libc::waitpid(child, &mut status, 0) };
+    ///         assert_eq!(status, 0);
+    ///     }
+    /// }
+    /// assert_eq!(region.stats()?.publications, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn adopt(&self) -> Result<(), Error> {
+        // A lock that was held at the fork is never released in the child.
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(state)) => state.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(FORKED_MEANWHILE),
+        };
+        self.map.adopt(&self.append, &self.mapping)?;
+        if let Some(owner) = &self.owner {
+            let changed = owner.change();
+            changed.map_err(|error| Error::system(Call::Owner, &error))?;
+        }
+        state.cursor = self.kernel_cursor()?;
+        Ok(())
+    }
+
+    /// No publication, ever again. What is published stays executable.
+    ///
+    /// # Errors
+    /// As [`AppendHandle::seal`].
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::{Kind, Options, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let region = options.create(1 << 20)?;
+    /// let chunk = validate(&[0xc3], &Options::new())?;
+    /// region.append(&chunk)?;
+    /// // All is compiled: from now on nobody can add code, not even who takes over
+    /// // this program.
+    /// region.seal()?;
+    /// assert_eq!(region.append(&chunk).unwrap_err().kind(), Some(Kind::Sealed));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn seal(&self) -> Result<(), Error> {
+        self.append.seal()
+    }
+
+    /// The region's counters.
+    ///
+    /// See the example of [`Stats`].
+    ///
+    /// # Errors
+    /// As [`AppendHandle::stats`].
+    pub fn stats(&self) -> Result<Stats, Error> {
+        self.append.stats()
+    }
+
+    /// The handle by which the region can be mapped.
+    ///
+    /// See the example of [`clone_region`](MapHandle::clone_region).
+    #[must_use]
+    pub const fn map_handle(&self) -> &MapHandle {
+        &self.map
+    }
+
+    /// The handle by which code is published. What is published through it is
+    /// not in this region's boundary map.
+    ///
+    /// ```
+    /// use jitfd::{Options, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let region = options.create(1 << 20)?;
+    /// // Code that no other chunk branches to, and that branches to none.
+    /// let chunk = validate(&[0xc3], &Options::new())?;
+    /// let offsets = region.append_handle().append(&[&chunk, &chunk], None)?;
+    /// assert_eq!(offsets, [0, 16]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub const fn append_handle(&self) -> &AppendHandle {
+        &self.append
+    }
+
+    /// Takes the region apart, to give its parts to different owners.
+    ///
+    /// See the example of [`MapHandle`].
+    #[must_use]
+    pub fn split(self) -> (MapHandle, AppendHandle, Mapping) {
+        (self.map, self.append, self.mapping)
+    }
+
+    /// Publishes at the cursor: places, checks, does and notes it.
+    fn publish(
+        &self,
+        chunks: &[&Validated],
+        made_for: Option<usize>,
+        mode: Mode,
+    ) -> Result<Vec<Published>, Error> {
+        let mut state = self.lock(Call::Append)?;
+        if state.boundaries.is_none() {
+            drop(state);
+            let mut published = room(chunks.len()).ok_or(NO_MEMORY)?;
+            let first = made_for.map(Align::of);
+            let offsets = self.append.append_in(chunks, made_for, first, mode);
+            let offsets = offsets.map_err(|error| self.missed(made_for, error))?;
+            let pairs = offsets.iter().zip(chunks);
+            published.extend(pairs.map(|(&offset, chunk)| self.published(offset, chunk)));
+            return Ok(published);
+        }
+        let mut last = Error::Stale { expected: 0 };
+        for _ in 0..TRIES {
+            match self.publish_once(&mut state, chunks, made_for, mode) {
+                Err(error @ Error::Stale { .. }) => last = error,
+                other => return other,
+            }
+            let seen = std::mem::replace(&mut state.cursor, self.kernel_cursor()?);
+            if made_for.is_some() && seen == state.cursor {
+                break;
+            }
+        }
+        Err(last)
+    }
+
+    fn publish_once(
+        &self,
+        state: &mut State,
+        chunks: &[&Validated],
+        made_for: Option<usize>,
+        mode: Mode,
+    ) -> Result<Vec<Published>, Error> {
+        if let Some(expected) = made_for.filter(|&offset| offset < state.cursor) {
+            return Err(Error::Stale { expected });
+        }
+        let align = made_for.map(Align::of);
+        let offsets = room(chunks.len()).ok_or(NO_MEMORY)?;
+        let plan = place_in(offsets, state.cursor, self.capacity(), chunks, align, mode);
+        let (offsets, end) = plan.ok_or(FULL)?;
+        let Some(&first) = offsets.first() else {
+            return Ok(Vec::new());
+        };
+        if let Some(expected) = made_for.filter(|&offset| offset != first) {
+            return Err(Error::Stale { expected });
+        }
+        let pairs = offsets.iter().zip(chunks);
+        let batch = list(pairs.map(|(&offset, &chunk)| Placed { offset, chunk }));
+        let batch = batch.ok_or(NO_MEMORY)?;
+        state.check(&batch, Call::Append)?;
+        let all = batch.iter();
+        let published = list(all.map(|placed| self.published(placed.offset, placed.chunk)));
+        let published = published.ok_or(NO_MEMORY)?;
+        let appended = self.append.append_placed(chunks, Some(first), align, mode);
+        appended.map_err(|error| self.missed(made_for, error))?;
+        state.note(&batch);
+        state.cursor = end;
+        Ok(published)
+    }
+
+    /// What misses its place, and from there has no room for its alignment either,
+    /// may fit at another place.
+    fn missed(&self, made_for: Option<usize>, error: Error) -> Error {
+        let full = error.kind() == Some(Kind::Full);
+        match made_for.filter(|_| full).zip(self.kernel_cursor().ok()) {
+            Some((expected, cursor)) if expected < cursor => Error::Stale { expected },
+            _ => error,
+        }
+    }
+
+    fn kernel_cursor(&self) -> Result<usize, Error> {
+        self.append.cursor()
+    }
+
+    fn place_at(&self, offset: usize) -> Place {
+        Place {
+            offset,
+            address: self.mapping.address().wrapping_add(offset),
+        }
+    }
+
+    fn published(&self, offset: usize, chunk: &Validated) -> Published {
+        let Place { offset, address } = self.place_at(offset);
+        Published {
+            offset,
+            address,
+            len: chunk.len(),
+        }
+    }
+
+    /// The offset in the region of `len` bytes in a reserved range.
+    fn offset_in(&self, range: &Reservation, skip: usize, len: usize) -> Result<usize, Error> {
+        let end = range.offset.checked_add(range.len);
+        let inside = end.is_some_and(|end| end <= self.capacity());
+        if !inside || self.place_at(range.offset).address != range.address {
+            return Err(Error::Argument("the range was reserved in another region"));
+        }
+        let fits = skip.checked_add(len).is_some_and(|end| end <= range.len);
+        let offset = range.offset.checked_add(skip).filter(|_| fits);
+        offset.ok_or(Error::Argument(
+            "the chunk is longer than the reserved range",
+        ))
+    }
+
+    pub(crate) fn lock(&self, call: Call) -> Result<MutexGuard<'_, State>, Error> {
+        let state = if self.owner.as_ref().is_none_or(Owner::is_current) {
+            &self.state
+        } else if self.options.any_process {
+            let new = || Ok(Mutex::new(State::new(self.options, self.capacity())));
+            let own = self.child.get_or_make(new);
+            own.map_err(|error| Error::system(Call::Owner, &error))?
+        } else {
+            return Err(SystemError::new(call, libc::EPERM).into());
+        };
+        // A panic can't leave the state half changed: it is noted in one go.
+        Ok(state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl State {
+    fn new(options: RegionOptions, capacity: usize) -> Self {
+        Self {
+            cursor: 0,
+            boundaries: options.boundary_map.then(|| BranchMap::new(capacity)),
+        }
+    }
+
+    /// Whether `batch` may be published, and can be noted then: memory is got before,
+    /// because a publication can't be taken back.
+    fn check(&mut self, batch: &[Placed<'_>], call: Call) -> Result<(), Error> {
+        let Some(map) = &mut self.boundaries else {
+            return Ok(());
+        };
+        map.check(batch)?;
+        if !map.make_room(batch) {
+            return Err(no_memory(call));
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, batch: &[Placed<'_>]) {
+        if let Some(map) = &mut self.boundaries {
+            map.note(batch);
+        }
+    }
+}
+
+/// Whether a chunk that is appended can get the place it was made for.
+fn check_place(offset: usize, chunk: &Validated) -> Result<(), Error> {
+    if offset % chunk.align().bytes() == 0 {
+        Ok(())
+    } else if chunk.within_lines() {
+        Err(OFF_LINE)
+    } else {
+        Err(Error::Argument(
+            "the offset is no multiple of the chunk's alignment; ask for the next place with \
+             that alignment",
+        ))
+    }
+}
+
+const NO_MEMORY: Error = no_memory(Call::Append);
+/// The cursor only grows, so what does not fit now never will.
+const FULL: Error = Error::System(SystemError::new(Call::Append, libc::ENOSPC));
+
+fn one(published: Vec<Published>) -> Result<Published, Error> {
+    published
+        .into_iter()
+        .next()
+        .ok_or(Error::Argument("there is nothing to publish"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use crate::os::fork::tests::in_child;
+    use crate::{Fallback, Options, validate};
+
+    #[test]
+    fn a_child_waits_for_no_lock_of_its_parent() {
+        let backend = Fallback::Only(Backend::DualMapping);
+        let region = RegionOptions::new().fallback(backend).create(4096).unwrap();
+        let place = region.reserve(8, Align::NONE).unwrap();
+        let chunk = validate(&[0xc3], &Options::new()).unwrap();
+        let held = region.lock(Call::Append).unwrap();
+        let status = in_child(|| {
+            let refused = [
+                region.append(&chunk).err(),
+                region.fill(&place, &chunk).err(),
+                region.reserve(8, Align::NONE).err(),
+                region.next_address(Align::NONE).err(),
+            ];
+            let meanwhile = region.adopt() == Err(FORKED_MEANWHILE);
+            let kinds = refused.iter().flatten().filter_map(Error::kind);
+            let right = kinds.filter(|kind| *kind == Kind::NotOwner).count();
+            u8::try_from(right + 10 * usize::from(meanwhile)).unwrap()
+        });
+        drop(held);
+        assert_eq!(status, 14);
+    }
+}

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What a region is asked to be.
+
+use crate::backend::choice::Fallback;
+use crate::os::window::Window;
+
+/// How a region is created.
+///
+/// ```
+/// use jitfd::{Fallback, RegionOptions, Window};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// fn helper() {}
+/// // From where `helper` can be called directly; also where there is no /dev/jit.
+/// let near = Window::reaching(helper as *const () as usize);
+/// let region = RegionOptions::new().window(near).fallback(Fallback::Any).create(1 << 20)?;
+/// assert!(near.contains(region.base().addr(), region.capacity()));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionOptions {
+    pub(crate) any_process: bool,
+    pub(crate) boundary_map: bool,
+    pub(crate) window: Option<Window>,
+    pub(crate) perf_map: bool,
+    pub(crate) fallback: Fallback,
+}
+
+impl Default for RegionOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl RegionOptions {
+    /// Only the creating process may publish; branches between chunks are
+    /// checked.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            any_process: false,
+            boundary_map: true,
+            window: None,
+            perf_map: false,
+            fallback: Fallback::Never,
+        }
+    }
+
+    /// Whether every process that holds the append handle may publish. A forked
+    /// child that does starts with an empty map of boundaries: branches between
+    /// what it and what its parent has published are not checked.
+    ///
+    /// ```
+    /// use jitfd::{Backend, Options, RegionOptions, probe, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// if !probe().works(Backend::Kernel) {
+    ///     return Ok(()); // only /dev/jit can do it
+    /// }
+    /// let region = RegionOptions::new().any_process(true).create(1 << 20)?;
+    /// let chunk = validate(&[0xc3], &Options::new())?;
+    /// // A server's workers compile into one region.
+    /// // SAFETY: the child publishes and ends.
+    /// match unsafe { libc::fork() } {
+    ///     0 => {
+    ///         let failed = region.append(&chunk).is_err();
+    ///         // SAFETY: ends the child, and nothing else.
+    ///         unsafe { libc::_exit(failed.into()) }
+    ///     }
+    ///     child => {
+    ///         // SAFETY: the child is this process's; its status is not asked for.
+    ///         unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+    ///     }
+    /// }
+    /// // The parent can execute what the child has published.
+    /// assert_eq!(region.stats()?.publications, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub const fn any_process(mut self, any: bool) -> Self {
+        self.any_process = any;
+        self
+    }
+
+    /// Whether the region keeps a map of where instructions start, and checks
+    /// branches between its chunks. It costs one byte for four bytes of code,
+    /// and publications of one region wait for each other. It knows only what
+    /// was published through this `JitFd`.
+    ///
+    /// ```
+    /// use jitfd::{Fallback, Options, RegionOptions, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// // A compiler that is sure of its branches publishes on many threads at once.
+    /// let region = RegionOptions::new().boundary_map(false).fallback(Fallback::Any).create(1 << 20)?;
+    /// let chunk = validate(&[0xc3], &Options::new())?;
+    /// std::thread::scope(|scope| {
+    ///     for _ in 0..4 {
+    ///         scope.spawn(|| region.append(&chunk).map(|_| ()));
+    ///     }
+    /// });
+    /// assert_eq!(region.stats()?.segments, 4);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub const fn boundary_map(mut self, keep: bool) -> Self {
+        self.boundary_map = keep;
+        self
+    }
+
+    /// Where in the address space the region is to be mapped; anywhere unless
+    /// set.
+    ///
+    /// See the example of [`RegionOptions`].
+    #[must_use]
+    pub const fn window(mut self, window: Window) -> Self {
+        self.window = Some(window);
+        self
+    }
+
+    /// Whether `perf` is to look up the region's functions in a
+    /// [`PerfMap`](crate::tools::PerfMap). It does that only for executable memory
+    /// of no file, so the region is mapped over such memory. Then it does not find
+    /// the region's mapping by its file any more; a
+    /// [`JitDump`](crate::tools::JitDump) works either way.
+    ///
+    /// A security policy can forbid such memory (SELinux: `execmem`), and
+    /// [`Backend::ProtectFlips`](crate::Backend::ProtectFlips) can't do it.
+    ///
+    /// ```
+    /// use jitfd::{Fallback, RegionOptions};
+    ///
+    /// let options = RegionOptions::new().perf_map(true).fallback(Fallback::DualMapping);
+    /// match options.create(1 << 20) {
+    ///     Ok(region) => println!("perf looks up names from {:p} on", region.base()),
+    ///     Err(error) => println!("perf will know no names: {error}"),
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn perf_map(mut self, perf_map: bool) -> Self {
+        self.perf_map = perf_map;
+        self
+    }
+
+    /// Which backends are accepted; only the kernel's unless set.
+    #[must_use]
+    pub const fn fallback(mut self, fallback: Fallback) -> Self {
+        self.fallback = fallback;
+        self
+    }
+}

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! An image's way into a code space: place, relocate, validate, publish.
+
+use super::CodeSpace;
+use super::area::Part;
+use super::image::{Image, Layout};
+use super::slot::{Function, Slot};
+use crate::error::{Call, Error};
+use crate::os::fallible::{no_memory, room};
+use jitfd_code::{Align, Validator};
+
+impl CodeSpace {
+    /// Publishes the items of an image as one, relocated for the addresses they
+    /// get. Returns one function for each item.
+    ///
+    /// The order is: room is reserved, the records are resolved for it, the
+    /// result is validated, and those very bytes are published. Branches between
+    /// items are checked like any others.
+    ///
+    /// It is validated by the rules of [`SpaceOptions::validation`]. If those ask
+    /// for entries, each item that begins with code has one at its start; if they
+    /// ask for lines of 64 bytes, each item starts with one.
+    ///
+    /// [`SpaceOptions::validation`]: super::SpaceOptions::validation
+    ///
+    /// # Errors
+    /// Nothing is published then. Room that was reserved already counts as wasted: if a
+    /// record does not reach, validation refuses, or publishing fails.
+    /// * [`Error::Argument`] if the image or an item is empty;
+    /// * [`Error::Item`] if an item's data is not inside of it, or it ends inside an
+    ///   instruction;
+    /// * [`Error::Relocation`] if a record can't be resolved;
+    /// * [`Error::Validation`], with an offset in the image
+    ///   ([`item_at`](Self::item_at));
+    /// * else as [`reserve`](Self::reserve) and [`fill`](Self::fill).
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::space::{Image, Item, Reloc, RelocKind, Target};
+    ///
+    /// # use jitfd::{Fallback, RegionOptions, space::SpaceOptions};
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let region = RegionOptions::new().fallback(Fallback::Any);
+    /// # let space = SpaceOptions::new().region(region).create()?;
+    /// let mut image = Image::new();
+    /// // mov eax, 42; ret
+    /// let callee = image.add(Item::new("callee", vec![0xb8, 42, 0, 0, 0, 0xc3]));
+    /// // jmp callee
+    /// let jump = Reloc::new(1, RelocKind::Rel32, Target::Item(callee)).addend(-4);
+    /// let caller = image.add(Item::new("caller", vec![0xe9, 0, 0, 0, 0]).reloc(jump));
+    /// let functions = space.link(&image)?;
+    /// // SAFETY: the code is such a function, and `space` outlives the call.
+    /// let answer = unsafe { space.entry::<extern "C" fn() -> i32>(functions[caller])? };
+    /// assert_eq!(answer(), 42);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn link(&self, image: &Image) -> Result<Vec<Function>, Error> {
+        let layout = image.layout(self.least_align())?;
+        let parts = image.parts(&layout)?;
+        let mut functions = room(parts.len()).ok_or(no_memory(Call::Reserve))?;
+        let slot = self.reserve_parts(layout.len, layout.align, image.window, &parts)?;
+        if let Err(error) = self.link_into(&slot, image, &layout, &parts) {
+            self.give_up(slot);
+            return Err(error);
+        }
+        let function = |part: &Part<'_>| Function {
+            address: slot.address() + part.offset,
+            len: part.len,
+        };
+        functions.extend(parts.iter().map(function));
+        Ok(functions)
+    }
+
+    /// The item that has a byte at `offset` of the linked image: its number, its
+    /// name, and the offset in it. For the
+    /// [offset](crate::ValidationError::offset) that an error of
+    /// [`link`](Self::link) says.
+    ///
+    /// ```
+    /// use jitfd::Error;
+    /// use jitfd::space::{Image, Item};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+    /// let mut image = Image::new();
+    /// image.add(Item::new("good", vec![0xc3]));
+    /// image.add(Item::new("bad", vec![0x90, 0x06])); // nop; push es: not in 64-bit mode
+    /// match space.link(&image) {
+    ///     Err(Error::Validation(error)) => {
+    ///         assert_eq!(space.item_at(&image, error.offset()), Some((1, "bad", 1)));
+    ///     }
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn item_at<'a>(&self, image: &'a Image, offset: usize) -> Option<(usize, &'a str, usize)> {
+        let layout = image.layout(self.least_align()).ok()?;
+        image.item_at(&layout, offset)
+    }
+
+    /// What the rules ask of code in this space.
+    pub(super) const fn least_align(&self) -> Align {
+        if self.options.validation.keeps_within_lines() {
+            Align::LINE
+        } else {
+            Align::NONE
+        }
+    }
+
+    fn link_into(
+        &self,
+        slot: &Slot,
+        image: &Image,
+        layout: &Layout,
+        parts: &[Part<'_>],
+    ) -> Result<(), Error> {
+        let bytes = image.relocated(layout, slot.address())?;
+        let options = image.options(layout, &self.options.validation)?;
+        let chunk = Validator::new(options).validate_owned(bytes)?;
+        image.check_ends(layout, &chunk)?;
+        self.fill_parts(slot, &chunk, parts)
+    }
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What a code space is asked for and what it gives.
+
+use crate::os::window::Window;
+use crate::region::Reservation;
+use jitfd_code::Align;
+
+/// Room for one function, before its code is there.
+///
+/// ```
+/// use jitfd::Align;
+/// use jitfd::space::Request;
+///
+/// let request = Request::new(200).align(Align::FUNCTION).name("fibonacci");
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    pub(super) len: usize,
+    pub(super) align: Align,
+    pub(super) name: &'a str,
+    pub(super) window: Option<Window>,
+}
+
+impl<'a> Request<'a> {
+    /// `len` bytes, aligned to 16, without a name, in any region.
+    #[must_use]
+    pub const fn new(len: usize) -> Self {
+        Self {
+            len,
+            align: Align::FUNCTION,
+            name: "",
+            window: None,
+        }
+    }
+
+    pub(super) const fn len(mut self, len: usize) -> Self {
+        self.len = len;
+        self
+    }
+
+    /// Sets the alignment.
+    #[must_use]
+    pub const fn align(mut self, align: Align) -> Self {
+        self.align = align;
+        self
+    }
+
+    /// Sets the name under which the code is found by its address.
+    #[must_use]
+    pub const fn name(mut self, name: &'a str) -> Self {
+        self.name = name;
+        self
+    }
+
+    /// Sets where the code must lie. If no region is there, one is added.
+    ///
+    /// ```
+    /// use jitfd::space::Request;
+    /// use jitfd::{Options, Window, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+    /// fn helper() {}
+    /// // This function calls `helper` directly; others need not.
+    /// let near = Window::reaching(helper as *const () as usize);
+    /// let request = Request::new(64).name("caller").window(near);
+    /// let slot = space.reserve(&request)?;
+    /// assert!(near.contains(slot.address(), slot.len()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub const fn window(mut self, window: Window) -> Self {
+        self.window = Some(window);
+        self
+    }
+}
+
+/// Room in a code space whose address is known and whose code is still to come.
+/// Who executes it before gets a signal: `SIGTRAP`, or on a page without any code
+/// that of the [`Backend`](crate::Backend).
+///
+/// ```
+/// use jitfd::space::{Request, Slot};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+/// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+/// let slot: Slot = space.reserve(&Request::new(100).name("later"))?;
+/// println!("{} bytes from {:#x} on are no code yet", slot.len(), slot.address());
+/// assert!(space.lookup(slot.address()).is_none());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, PartialEq, Eq)]
+pub struct Slot {
+    pub(super) range: Reservation,
+    pub(super) home: Home,
+    /// The first of the entries of the index that it has.
+    pub(super) entry: usize,
+}
+
+/// The code space that a slot is of, and its region there, by numbers. Addresses are
+/// used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Home {
+    pub(super) space: u64,
+    pub(super) area: usize,
+}
+
+impl Slot {
+    /// The address of the first byte.
+    #[must_use]
+    pub const fn address(&self) -> usize {
+        self.range.address
+    }
+
+    /// The number of bytes.
+    #[expect(clippy::len_without_is_empty, reason = "never empty")]
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.range.len
+    }
+}
+
+/// A published function.
+///
+/// ```
+/// use jitfd::space::Function;
+/// use jitfd::{Options, validate};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+/// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+/// let chunk = validate(&[0x90, 0xc3], &Options::new())?;
+/// let Function { address, len, .. } = space.publish("nop", &chunk)?;
+/// println!("nop has {len} bytes at {address:#x}");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Function {
+    /// The address of its first byte.
+    pub address: usize,
+    /// The number of bytes.
+    pub len: usize,
+}
+
+/// A published function, found by an address.
+///
+/// ```
+/// use jitfd::space::Symbol;
+/// use jitfd::{Options, validate};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+/// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+/// let nop = space.publish("nop", &validate(&[0x90, 0xc3], &Options::new())?)?;
+/// // A return address of some backtrace lies behind its call.
+/// let return_address = nop.address + 1;
+/// if let Some(Symbol { name, address, .. }) = space.lookup(return_address - 1) {
+///     println!("{name}+{:#x}", return_address - address);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Symbol<'a> {
+    /// The name that it was published with.
+    pub name: &'a str,
+    /// The address of its first byte.
+    pub address: usize,
+    /// The number of bytes.
+    pub len: usize,
+}

@@ -1,0 +1,386 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Tables of trampolines: each entry goes to its own target with its own context.
+
+use super::process::{End, accesses, child};
+use jitfd::{Backend, Code, CodeOptions, Error, Fallback, Kind, Options, validate};
+use jitfd_trampoline::{Carrier, Entry, Table, TableOptions};
+use std::collections::HashSet;
+use std::ffi::c_void;
+use std::ptr::without_provenance_mut;
+use std::sync::{Mutex, mpsc};
+use std::thread;
+
+fn options(carrier: Carrier, backend: Backend) -> TableOptions {
+    let fallback = Fallback::Only(backend);
+    TableOptions::new(carrier)
+        .copy_capacity(256)
+        .fallback(fallback)
+}
+
+fn create(carrier: Carrier, backend: Backend) -> Table {
+    let table = options(carrier, backend).create().unwrap();
+    assert_eq!((table.backend(), table.carrier()), (backend, carrier));
+    table
+}
+
+type Six = extern "C" fn(u64, u64, u64, u64, u64, u64) -> u64;
+
+/// A function that returns what it finds in a register:
+/// endbr64; mov rax, register; ret
+fn returns_register(backend: Backend, number: u8) -> Code {
+    let (rex, modrm) = (0x48 | number >> 3 << 2, 0xc0 | (number & 7) << 3);
+    let bytes = [0xf3, 0x0f, 0x1e, 0xfa, rex, 0x89, modrm, 0xc3];
+    let chunk = validate(&bytes, &Options::new().endbr64()).unwrap();
+    let options = CodeOptions::new().fallback(Fallback::Only(backend));
+    options.create(&chunk).unwrap()
+}
+
+fn number(carrier: Carrier) -> u8 {
+    u8::try_from(carrier.register().number()).unwrap()
+}
+
+fn bind<'t>(table: &'t Table, target: *const c_void, context: usize) -> Entry<'t> {
+    // SAFETY: the targets of these tests take any context.
+    unsafe { table.bind(target, without_provenance_mut(context)) }.unwrap()
+}
+
+pub fn the_carrier_has_the_context_and_all_else_is_as_it_was(backend: Backend) {
+    let readers = Carrier::ALL.map(|register| returns_register(backend, number(register)));
+    for carrier in Carrier::ALL {
+        let table = create(carrier, backend);
+        for (seen, reader) in readers.iter().enumerate() {
+            let entry = bind(&table, reader.as_ptr().cast(), 0x1234_5678_9abc);
+            // SAFETY: the reader takes any arguments.
+            let call = unsafe { entry.function::<Six>() }.unwrap();
+            let got = call(10, 11, 12, 13, 14, 15);
+            let seen = Carrier::ALL[seen];
+            if seen == carrier {
+                assert_eq!(got, 0x1234_5678_9abc, "{carrier:?}");
+            } else if seen != Carrier::R10 {
+                let argument = Carrier::ALL.iter().position(|&one| one == seen).unwrap();
+                assert_eq!(got, 10 + argument as u64, "{seen:?} with {carrier:?}");
+            }
+        }
+    }
+}
+
+/// Called with one argument.
+extern "C" fn add(number: usize, context: *mut c_void) -> usize {
+    number + context.addr()
+}
+
+fn adder(table: &Table, context: usize) -> Entry<'_> {
+    bind(table, add as *const c_void, context)
+}
+
+fn call(entry: &Entry<'_>, number: usize) -> usize {
+    // SAFETY: the tests that use this bind `add`.
+    unsafe { entry.function::<extern "C" fn(usize) -> usize>() }.unwrap()(number)
+}
+
+/// What a thread keeps at most.
+const KEPT: usize = 64;
+
+pub fn many_trampolines_use_few_mappings(backend: Backend) {
+    const MANY: usize = 10_000;
+    let table = create(Carrier::Rsi, backend);
+    assert_eq!(table.stats().copies, 1);
+    let entries: Vec<_> = (0..MANY).map(|context| adder(&table, context)).collect();
+    let addresses: HashSet<_> = entries.iter().map(|entry| entry.as_ptr().addr()).collect();
+    assert_eq!(addresses.len(), MANY);
+    for (context, entry) in entries.iter().enumerate() {
+        assert_eq!(call(entry, 7), context + 7);
+        assert_eq!(entry.context().addr(), context);
+    }
+    let full = table.stats();
+    assert_eq!(full.copies, MANY.div_ceil(255));
+    assert!((MANY..=MANY + KEPT).contains(&full.taken), "{full:?}");
+    // Half of them go, and come back at the same places: nothing grows.
+    let mut entries = entries;
+    for round in 0..3 {
+        entries.truncate(MANY / 2);
+        entries.extend((MANY / 2..MANY).map(|context| adder(&table, context + round)));
+        assert_eq!(table.stats().copies, full.copies);
+    }
+    assert_eq!(call(&entries[MANY - 1], 0), MANY + 1);
+    drop(entries);
+    assert!(table.stats().taken <= KEPT);
+    table.trim();
+    let empty = table.stats();
+    assert_eq!((empty.taken, empty.copies, empty.data_bytes), (0, 1, 4096));
+}
+
+pub fn one_after_the_other_needs_one_copy(backend: Backend) {
+    let table = create(Carrier::Rsi, backend);
+    for context in 0..100_000 {
+        let entry = adder(&table, context);
+        assert_eq!(call(&entry, 1), context + 1);
+    }
+    assert_eq!(table.stats().copies, 1);
+}
+
+pub fn a_stale_call_is_a_trap(backend: Backend) {
+    let table = create(Carrier::Rsi, backend);
+    let entry = adder(&table, 1);
+    // SAFETY: that the call after the end is a trap is what is tested.
+    let stale = unsafe { entry.function::<extern "C" fn(usize) -> usize>() }.unwrap();
+    assert_eq!(stale(1), 2);
+    drop(entry);
+    let end = child(|| i32::from(stale(1) == 2));
+    assert_eq!(end, End::Signal(libc::SIGTRAP));
+    // The next one is at the same place.
+    let entry = adder(&table, 2);
+    assert_eq!((stale(1), call(&entry, 1)), (3, 3));
+}
+
+/// The context and the target of an entry of a copy with 256 of them.
+fn slot(entry: *const c_void) -> [usize; 2] {
+    let in_copy = entry.addr() & 0x3fff;
+    let slot = entry.wrapping_byte_sub(in_copy);
+    let slot = slot
+        .wrapping_byte_add(0x2000 + in_copy / 2)
+        .cast::<[usize; 2]>();
+    // SAFETY: a slot of a copy that is mapped.
+    unsafe { slot.read_volatile() }
+}
+
+pub fn a_free_slot_holds_nothing_of_its_owner(backend: Backend) {
+    let table = create(Carrier::Rsi, backend);
+    let entry = adder(&table, 77);
+    let at = entry.as_ptr();
+    assert_eq!(slot(at), [77, add as *const () as usize]);
+    drop(entry);
+    let [context, target] = slot(at);
+    assert_eq!(context, 0);
+    assert!((at.addr()..at.addr() + 32).contains(&target), "{target:#x}");
+}
+
+pub fn raw_entries_stay_until_they_are_released(backend: Backend) {
+    let table = create(Carrier::Rsi, backend);
+    let context = without_provenance_mut(5);
+    // SAFETY: as in `bind`.
+    let raw = unsafe { table.bind_raw(add as *const c_void, context) }.unwrap();
+    let given = adder(&table, 6).into_raw();
+    // SAFETY: both are in use.
+    let contexts = unsafe { [raw, given].map(|entry| table.context(entry).addr()) };
+    assert_eq!(contexts, [5, 6]);
+    // SAFETY: nobody calls them any more.
+    unsafe {
+        table.release(raw);
+        table.release(given);
+    }
+    let again = [adder(&table, 0), adder(&table, 0)].map(|entry| entry.as_ptr());
+    assert!(again.contains(&raw) || again.contains(&given));
+}
+
+pub fn a_trampoline_released_twice_has_one_owner(backend: Backend) {
+    let table = create(Carrier::Rsi, backend);
+    let entry = adder(&table, 5).into_raw();
+    // SAFETY: nobody calls it any more. That a second time does no harm as long as
+    // nothing else is bound there is what is tested.
+    unsafe {
+        table.release(entry);
+        table.release(entry);
+    }
+    let (first, second) = (adder(&table, 6), adder(&table, 7));
+    assert_ne!(first.as_ptr(), second.as_ptr());
+    assert_eq!((call(&first, 1), call(&second, 1)), (7, 8));
+    drop((first, second));
+    table.trim();
+    assert_eq!(table.stats().taken, 0);
+}
+
+/// Whatever their numbers are: of nine, two have the same remainder by eight.
+pub fn a_thread_keeps_slots_of_several_tables(backend: Backend) {
+    let tables: Vec<Table> = (0..9).map(|_| create(Carrier::Rsi, backend)).collect();
+    for (first, last) in (0..9).flat_map(|a| (0..a).map(move |b| (a, b))) {
+        // Each pair with a thread of its own, which keeps nothing yet.
+        let (first, last) = (&tables[first], &tables[last]);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..3 {
+                    drop(adder(first, 1));
+                    drop(adder(last, 2));
+                    assert!(first.stats().taken > 0 && last.stats().taken > 0);
+                }
+            });
+        });
+    }
+}
+
+fn moves_between_threads<T: Send + Sync>(_: &T) {}
+
+pub fn threads_never_share_a_slot(backend: Backend) {
+    const THREADS: usize = 4;
+    const ROUNDS: usize = 60;
+    let table = create(Carrier::Rsi, backend);
+    moves_between_threads(&adder(&table, 0));
+    let live = Mutex::new(HashSet::new());
+    thread::scope(|scope| {
+        let work = |thread| {
+            let (table, live) = (&table, &live);
+            move || {
+                for round in 0..ROUNDS {
+                    let first = (thread * ROUNDS + round) * 1000;
+                    // Other numbers each time: halves of lines, and whole copies.
+                    let contexts = first..first + 1 + round * 13 % 600;
+                    let entries: Vec<_> = contexts
+                        .clone()
+                        .map(|context| adder(table, context))
+                        .collect();
+                    let mine = || entries.iter().map(|entry| entry.as_ptr().addr());
+                    let mut all = live.lock().unwrap();
+                    assert!(mine().all(|entry| all.insert(entry)), "a slot twice");
+                    drop(all);
+                    for (entry, context) in entries.iter().zip(contexts) {
+                        assert_eq!(call(entry, 3), context + 3);
+                    }
+                    let mut all = live.lock().unwrap();
+                    assert!(mine().all(|entry| all.remove(&entry)));
+                    drop(all);
+                }
+            }
+        };
+        let threads = Vec::from_iter((0..THREADS).map(|thread| scope.spawn(work(thread))));
+        threads
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
+    });
+    // The others have given back what they kept.
+    table.trim();
+    let stats = table.stats();
+    assert_eq!((stats.taken, stats.copies), (0, 1));
+}
+
+pub fn entries_may_be_dropped_by_other_threads(backend: Backend) {
+    let table = create(Carrier::Rsi, backend);
+    let (give, take) = mpsc::sync_channel(100);
+    thread::scope(|scope| {
+        let table = &table;
+        let binder = scope.spawn(move || {
+            for context in 0..20_000 {
+                give.send((context, adder(table, context))).unwrap();
+            }
+        });
+        for (context, entry) in take {
+            assert_eq!(call(&entry, 1), context + 1);
+        }
+        // With what it kept.
+        binder.join().unwrap();
+    });
+    let stats = table.stats();
+    assert!(stats.copies <= 3 && stats.taken <= KEPT, "{stats:?}");
+}
+
+/// More tables than a thread has lines for.
+pub fn tables_do_not_mix(backend: Backend) {
+    let tables = Vec::from_iter((0..20).map(|_| create(Carrier::Rsi, backend)));
+    for round in 0..50 {
+        let entries = Vec::from_iter(tables.iter().map(|table| adder(table, round)));
+        for entry in &entries {
+            assert_eq!(call(entry, 1), round + 1);
+        }
+    }
+    drop(tables);
+    let table = create(Carrier::Rsi, backend);
+    assert_eq!(call(&adder(&table, 4), 1), 5);
+}
+
+pub fn a_thread_outlives_its_tables(backend: Backend) {
+    let mut seen = 0;
+    for context in 0..10 {
+        let table = create(Carrier::Rsi, backend);
+        let entry = adder(&table, context);
+        assert_eq!(call(&entry, 1), context + 1);
+        let start = entry.as_ptr().addr();
+        drop(entry);
+        // In a child, because other threads may map something there. If one of them held
+        // the unwinder's lock at the fork, the child waits for that until it is ended.
+        let end = child(|| {
+            drop(table);
+            i32::from(accesses(start, 1).is_empty())
+        });
+        if end != End::Signal(libc::SIGALRM) {
+            assert_eq!(end, End::Status(1));
+            seen += 1;
+        }
+    }
+    assert!(seen > 0, "no child could drop its table");
+}
+
+pub fn a_forked_child_has_entries_of_its_own(backend: Backend) {
+    let table = create(Carrier::Rsi, backend);
+    let first = adder(&table, 1);
+    let second = adder(&table, 2);
+    let address = first.as_ptr();
+    let mut first = Some(first);
+    let end = child(|| {
+        let inherited = first.as_ref().map_or(0, |entry| call(entry, 1));
+        first = None;
+        // In the place of the first, and in further copies.
+        let context = |context| without_provenance_mut(context);
+        // SAFETY: as in `bind`, which could panic.
+        let own: Vec<_> = (0..1000)
+            .filter_map(|number| unsafe { table.bind(add as *const c_void, context(number)) }.ok())
+            .collect();
+        let right = own
+            .iter()
+            .enumerate()
+            .all(|(number, entry)| call(entry, 1) == number + 1);
+        let reused = own.iter().any(|entry| entry.as_ptr() == address);
+        i32::from(inherited == 2 && own.len() == 1000 && right && reused && call(&second, 1) == 3)
+    });
+    assert_eq!(end, End::Status(1));
+    assert_eq!(call(&first.unwrap(), 1), 2);
+    assert_eq!((call(&second, 1), table.stats().copies), (3, 1));
+}
+
+pub fn a_call_that_fails_changes_nothing(backend: Backend) {
+    let table = create(Carrier::Rsi, backend);
+    let mut entries = Vec::from_iter((0..255).map(|context| adder(&table, context)));
+    entries.reserve(10);
+    let before = table.stats();
+    let end = child(|| {
+        let limit = |soft| {
+            let mut limit = libc::rlimit {
+                rlim_cur: 0,
+                rlim_max: 0,
+            };
+            // SAFETY: `limit` is valid for reads and writes.
+            unsafe {
+                libc::getrlimit(libc::RLIMIT_AS, &raw mut limit);
+                limit.rlim_cur = if soft { 0 } else { limit.rlim_max };
+                libc::setrlimit(libc::RLIMIT_AS, &raw const limit);
+            }
+        };
+        // SAFETY: as in `bind`, which could panic.
+        let bind = || unsafe { table.bind(add as *const c_void, without_provenance_mut(9)) };
+        limit(true);
+        let refused = bind();
+        let full = matches!(&refused, Err(Error::System(error)) if error.kind() == Kind::NoMemory);
+        let same = table.stats() == before;
+        limit(false);
+        let works = bind().is_ok_and(|entry| call(&entry, 1) == 10);
+        i32::from(full) + 2 * i32::from(same) + 4 * i32::from(works)
+    });
+    assert_eq!(end, End::Status(7));
+    assert_eq!(call(&entries[254], 1), 255);
+}
+
+pub fn no_page_of_a_copy_is_writable_and_executable(backend: Backend) {
+    let table = create(Carrier::Rsi, backend);
+    let entry = adder(&table, 1);
+    let start = entry.as_ptr().addr() & !0x3fff;
+    let both = [accesses(start, 0x2000), accesses(start + 0x2000, 0x1000)];
+    let [code, data] = both;
+    assert!(code.len() == 1 && code[0].starts_with("r-x"), "{code:?}");
+    assert!(data.len() == 1 && data[0] == "rw-p", "{data:?}");
+    let at = entry.as_ptr().cast::<u8>().cast_mut();
+    // SAFETY: the store does not happen: the page is not writable.
+    let stored = child(|| unsafe {
+        at.write_volatile(0);
+        0
+    });
+    assert_eq!(stored, End::Signal(libc::SIGSEGV));
+}

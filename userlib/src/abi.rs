@@ -1,1 +1,0 @@
-../../module/plan/abi.rs

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! How a closure is called through a shared reference: as often as wanted and by all
+//! threads at once, by one at a time, or once.
+
+use std::sync::{Mutex, PoisonError, TryLockError};
+
+/// What can be called through a shared reference.
+///
+/// ```
+/// use jitfd_trampoline::{Invoke, Shared};
+///
+/// fn is<H: Invoke<(i32, f64), bool>>() {}
+/// is::<Shared<fn(i32, f64) -> bool>>();
+/// ```
+pub trait Invoke<Arguments, Returned> {
+    /// Calls it.
+    #[doc(hidden)]
+    fn invoke(&self, arguments: Arguments) -> Returned;
+}
+
+/// An `Fn`. See the example of [`Handler`](crate::Handler).
+///
+/// ```
+/// use jitfd_trampoline::{Handler, Shared};
+///
+/// fn is<H: Handler<extern "C" fn(i32) -> i32>>() {}
+/// is::<Shared<fn(i32) -> i32>>();
+/// ```
+#[derive(Debug)]
+pub struct Shared<F>(pub(crate) F);
+
+/// An `FnMut`, and whether it is running.
+///
+/// ```
+/// use jitfd_trampoline::{Exclusive, Handler};
+///
+/// fn is<H: Handler<extern "C" fn(i32) -> i32>>() {}
+/// is::<Exclusive<fn(i32) -> i32>>();
+/// ```
+#[derive(Debug)]
+pub struct Exclusive<F>(Mutex<F>);
+
+/// An `FnOnce` that was not called yet.
+///
+/// ```
+/// use jitfd_trampoline::{Handler, Once};
+///
+/// fn is<H: Handler<extern "C" fn(i32) -> i32>>() {}
+/// is::<Once<fn(i32) -> i32>>();
+/// ```
+#[derive(Debug)]
+pub struct Once<F>(Mutex<Option<F>>);
+
+impl<F> Exclusive<F> {
+    pub(crate) const fn new(function: F) -> Self {
+        Self(Mutex::new(function))
+    }
+
+    fn with<R>(&self, call: impl FnOnce(&mut F) -> R) -> R {
+        match self.0.try_lock() {
+            Ok(mut function) => call(&mut function),
+            // It has panicked before, which is its own affair.
+            Err(TryLockError::Poisoned(function)) => call(&mut function.into_inner()),
+            Err(TryLockError::WouldBlock) => panic!("a closure that changes was called by two"),
+        }
+    }
+}
+
+impl<F> Once<F> {
+    pub(crate) const fn new(function: F) -> Self {
+        Self(Mutex::new(Some(function)))
+    }
+
+    fn take(&self) -> F {
+        let mut function = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let function = function.take();
+        function.unwrap_or_else(|| panic!("a closure that can be called once was called again"))
+    }
+}
+
+macro_rules! invoke {
+    ($($A:ident)*) => {
+        impl<F: Fn($($A),*) -> R, $($A,)* R> Invoke<($($A,)*), R> for Shared<F> {
+            #[allow(non_snake_case, reason = "an argument is named like its type")]
+            fn invoke(&self, ($($A,)*): ($($A,)*)) -> R {
+                self.0($($A),*)
+            }
+        }
+
+        impl<F: FnMut($($A),*) -> R, $($A,)* R> Invoke<($($A,)*), R> for Exclusive<F> {
+            #[allow(non_snake_case, reason = "an argument is named like its type")]
+            fn invoke(&self, ($($A,)*): ($($A,)*)) -> R {
+                self.with(|function| function($($A),*))
+            }
+        }
+
+        impl<F: FnOnce($($A),*) -> R, $($A,)* R> Invoke<($($A,)*), R> for Once<F> {
+            #[allow(non_snake_case, reason = "an argument is named like its type")]
+            fn invoke(&self, ($($A,)*): ($($A,)*)) -> R {
+                self.take()($($A),*)
+            }
+        }
+    };
+}
+
+invoke!();
+invoke!(A);
+invoke!(A B);
+invoke!(A B C);
+invoke!(A B C D);
+invoke!(A B C D E);
+invoke!(A B C D E G);
+invoke!(A B C D E G H);
+invoke!(A B C D E G H I);
+invoke!(A B C D E G H I J);
+invoke!(A B C D E G H I J K);
+invoke!(A B C D E G H I J K L);
+invoke!(A B C D E G H I J K L M);
