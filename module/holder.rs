@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How often one address space maps one region: who only may map must not make
-//! the region's publications expensive.
+//! How often one address space maps one region. It is bounded, so that a
+//! process which may only map a region can't make its publications expensive.
 //!
 //! Lock order: mmap_lock → [`Holders::list`] (spinlock; nothing is allocated or
 //! freed under it).

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One code space: its pages, who may publish into it, its counters. What a
+//! One region: its pages, who may publish into it, its counters. What a
 //! publication does is in `publish.rs`.
 //!
 //! Lock order: [`Region::turn`] (one publication at a time; a mutex whose waiters
@@ -133,7 +133,7 @@ impl Counter {
     }
 }
 
-/// A code space.
+/// A region: one range of code that grows.
 #[pin_data(PinnedDrop)]
 pub(crate) struct Region {
     /// Where its mappings are. None in unit tests, which map nothing.
@@ -336,14 +336,14 @@ impl Region {
         self.turn.lock()?.shared_charge.grow_to(pages)
     }
 
-    /// A blank page that is there: from the pool, or one that has waited long
-    /// enough.
+    /// A blank page without an allocation: from the pool, or one that has
+    /// waited long enough.
     pub(crate) fn spare_blank(&self) -> Option<Blank> {
         self.pool.take().or_else(|| retire::ripe_blank(self))
     }
 
-    /// A blank page, there or new. Fails with `ENOMEM` or `EDQUOT`, but not for
-    /// the sake of pages that the user's regions keep.
+    /// A blank page, kept or newly allocated. Fails with `ENOMEM` or `EDQUOT`,
+    /// but not for the sake of pages that the user's regions keep.
     pub(crate) fn blank(&self) -> Result<Blank> {
         if let Some(blank) = self.spare_blank() {
             return Ok(blank);
@@ -377,8 +377,8 @@ impl Region {
         }
     }
 
-    /// Has its pages show up in another process that maps it, if the one where
-    /// they did has ended.
+    /// Counts its pages in another process that maps it, if the one in which
+    /// they were counted has ended.
     pub(crate) fn find_home(&self) {
         let Some(space) = &self.space else {
             return;
@@ -388,7 +388,8 @@ impl Region {
         }
     }
 
-    /// The same, if they show up in `mm`, which has just given up a mapping.
+    /// The same, if they are counted in `mm`, which has just given up a
+    /// mapping.
     pub(crate) fn leave_home(&self, mm: *const bindings::mm_struct) {
         if let Some(space) = &self.space {
             if self.account.is_homeless() || self.account.lives_in(mm) {
