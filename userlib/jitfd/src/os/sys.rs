@@ -389,8 +389,8 @@ impl Mapped {
         }
     }
 
-    /// Moves the mapping to `at`, as in [`Span::map`], in the place of executable
-    /// memory of no file, which is made for that. Profilers, which are told of
+    /// Moves the mapping to `at`, as in [`Span::map`], in the place of anonymous
+    /// executable memory, which is made for that. Profilers, which are told of
     /// mappings but not of moves, take it for such memory from then on.
     ///
     /// `EBUSY` if somebody else relies on the addresses.

@@ -46,7 +46,7 @@ pub(crate) struct DualMapping {
 impl DualMapping {
     pub(crate) fn new(capacity: usize) -> Result<Self, Error> {
         register_barrier().map_err(failed(Call::Barrier))?;
-        // Said now, and not when the region is half full.
+        // Found out now, and not when the region is half full.
         may_become(capacity).map_err(failed(Call::MemoryFile))?;
         let file = MemoryFile::new().map_err(failed(Call::MemoryFile))?;
         let alias = Alias::new(&file, capacity).map_err(failed(Call::OwnMap))?;
