@@ -76,8 +76,8 @@ use std::sync::Arc;
 /// * The arguments are as the closure expects them; a `bool` is 0 or 1, and integers
 ///   of less than 32 bits are extended to that as their sign says, as C compilers do.
 ///
-/// What is checked: a closure of `new_mut` that is called while it runs, by another
-/// thread or by itself, and one of `new_once` that is called again, panic.
+/// Two mistakes are found: a closure of `new_mut` that is called while it runs, by
+/// another thread or by itself, and one of `new_once` that is called again, panic.
 ///
 /// [`leak`](Self::leak) gives a pointer that is safe to call, for ever.
 ///
@@ -333,7 +333,7 @@ impl<P: FnPointer> fmt::Debug for LocalClosure<'_, P> {
 /// # }
 /// ```
 ///
-/// What holds for a [`Closure`] of an `Fn` about threads and panics holds here.
+/// Threads and panics: as for a [`Closure`] of an `Fn`.
 pub struct RegisterClosure<'f> {
     bound: Bound<'f>,
 }

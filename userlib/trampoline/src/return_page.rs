@@ -3,7 +3,7 @@
 //! Return trampolines: each goes to a handler that reads and changes all registers,
 //! and then back to the caller or elsewhere. They are the first alternative
 //! ("entirely userspace") in the mail that this project was made from: 28 July
-//! 2020, by an x86 maintainer to the kernel's list, in the thread "[RFC] Implement
+//! 2020, by an x86 maintainer to the kernel's list, in the thread "Implement
 //! Trampoline File Descriptor".
 #![expect(unsafe_code, reason = "binds trampolines to what they were made for")]
 
@@ -160,7 +160,7 @@ pub type ReturnHandler = unsafe extern "C-unwind" fn(*mut SavedRegisters, *mut c
 /// changes them; then it returns to its caller, or jumps elsewhere.
 ///
 /// It is a return trampoline as sketched in the mail that this project was made from
-/// (28 July 2020, to the kernel's list, "[RFC] Implement Trampoline File Descriptor"):
+/// (28 July 2020, to the kernel's list, "Implement Trampoline File Descriptor"):
 /// code that pushes the registers, loads its own address by `lea` and calls a handler.
 /// The pages of them are published once and mapped as often as needed; each copy has
 /// data pages of its own, and the address of a trampoline says where in them its

@@ -302,7 +302,7 @@ impl Span {
     /// kept. Returns the offset of the first of the `len` bytes.
     ///
     /// # Errors
-    /// That of `mmap`; `ENOMEM` for more than there are addresses.
+    /// The error of `mmap`; `ENOMEM` for more than there are addresses.
     pub fn aligned_data(len: usize, align: usize) -> io::Result<(Self, usize)> {
         let all = len.checked_add(align - abi::PAGE_SIZE);
         let all = all.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))?;

@@ -2,7 +2,7 @@
 
 //! Finished code in a mapping of its own: `jit_create_code`, as the mail
 //! proposed it that this project was made from (28 July 2020, by an x86
-//! maintainer to the kernel's list, in the thread "[RFC] Implement Trampoline
+//! maintainer to the kernel's list, in the thread "Implement Trampoline
 //! File Descriptor").
 
 use crate::backend::choice::Fallback;

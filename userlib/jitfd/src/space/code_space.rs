@@ -608,7 +608,7 @@ struct Open<'a> {
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        // What is filled stays so.
+        // A slot that was filled stays filled.
         if let Some(area) = self.space.area_of(&self.slot) {
             area.give_up(&self.slot);
         }

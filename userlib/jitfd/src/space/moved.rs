@@ -110,8 +110,8 @@ fn decode(code: &[u8], from: usize) -> Result<Vec<Instruction>, Error> {
     if !valid || code.is_empty() {
         return Err(NO_CODE);
     }
-    // What is encoded again has lost the prefix, and one of the two meanings; or, if
-    // its target is near, it has got the prefix.
+    // An instruction that is encoded again has lost the prefix, and with it one of
+    // the two meanings; or, if its target is near, it has got one.
     let mut at = 0;
     for one in &instructions {
         let bytes = code.get(at..at + one.len()).unwrap_or_default();

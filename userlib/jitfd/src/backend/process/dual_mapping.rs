@@ -142,7 +142,8 @@ impl Memory for DualMapping {
 
     fn seal(&mut self) {
         self.alias = None;
-        // What other processes might hold is beyond our reach: no promise.
+        // Other processes may hold mappings of the file: nothing is promised
+        // about those.
         let _ = self.file.seal_content();
     }
 }
