@@ -73,7 +73,7 @@ impl MapHandle {
     /// Clones the region: a new one with its capacity, its code, its cursor and
     /// its unfilled reservations, not sealed, with counters of 0. Pages are
     /// shared until one of the two publishes on them. `any_process` is as in
-    /// [`RegionOptions`].
+    /// [`RegionOptions`](crate::RegionOptions).
     ///
     /// Code that refers to itself by address is right only where the source is
     /// mapped; for a forked child see [`JitFd::adopt`](crate::JitFd::adopt).

@@ -129,7 +129,7 @@ impl RegionOptions {
     /// [`JitDump`](crate::tools::JitDump) works either way.
     ///
     /// A security policy can forbid such memory (SELinux: `execmem`), and
-    /// [`Backend::ProtectFlips`] can't do it.
+    /// [`Backend::ProtectFlips`](crate::Backend::ProtectFlips) can't do it.
     ///
     /// ```
     /// use jitfd::{Fallback, RegionOptions};

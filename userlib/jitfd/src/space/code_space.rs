@@ -104,7 +104,7 @@ impl SpaceOptions {
     /// Creates a code space with one region.
     ///
     /// # Errors
-    /// As [`RegionOptions::create`].
+    /// As [`RegionOptions::create`](crate::RegionOptions::create).
     pub fn create(self) -> Result<CodeSpace, Error> {
         CodeSpace::with_options(self)
     }

@@ -9,7 +9,7 @@ use jitfd_code::Options;
 use std::fmt;
 use std::sync::Arc;
 
-/// How a [`CodeSpace`] is made and how it grows.
+/// How a [`CodeSpace`](super::CodeSpace) is made and how it grows.
 ///
 /// ```
 /// use jitfd::space::SpaceOptions;
@@ -123,7 +123,8 @@ impl SpaceOptions {
         self
     }
 
-    /// By which rules [`CodeSpace::link`] and [`CodeSpace::publish_moved`] validate;
+    /// By which rules [`CodeSpace::link`](super::CodeSpace::link) and
+    /// [`CodeSpace::publish_moved`](super::CodeSpace::publish_moved) validate;
     /// data ranges and entries are added by them.
     #[must_use]
     pub fn validation(mut self, options: Options) -> Self {
