@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `JIT_CREATE_CODE`, the mail's `jit_create_code()`: a new mapping that holds
-//! exactly the given code.
+//! `JIT_CREATE_CODE`: a new mapping that holds exactly the given code. It is
+//! the `jit_create_code()` of the mail that this project was made from (28 July
+//! 2020, by an x86 maintainer to the kernel's list, in the thread "[RFC]
+//! Implement Trampoline File Descriptor").
 //!
 //! Each code is a small sealed region of its own, mapped at an offset of the
 //! `/dev/jit` file that userspace can't ask for: the mmap() that this call

@@ -260,8 +260,8 @@ unsafe extern "C" fn release(_: *mut bindings::inode, file: *mut bindings::file)
     0
 }
 
-/// A descriptor was closed: maybe the last of a process in which the region's
-/// pages show up.
+/// A descriptor was closed: maybe the last one of the process in which the
+/// region's pages are counted.
 ///
 /// # Safety
 ///

@@ -24,7 +24,7 @@ mod device;
 mod error;
 mod parameters;
 
-// One code space, whom it is charged to, and where its code goes.
+// One region, whom it is charged to, and where its code goes.
 mod holes;
 mod kept;
 mod region;

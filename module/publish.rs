@@ -134,7 +134,7 @@ fn lack(region: &Region, kind: Kind, stage: &mut Stage, state: &mut State) -> Op
         Kind::Fill => touched.min(2 * stage.spans.len()),
     };
     if is_full(region, replaced) {
-        // What is over needs no flush.
+        // A page whose wait is over needs no flush.
         while retire::harvest(region, usize::MAX, |_| ()) {}
     }
     if is_full(region, replaced) {

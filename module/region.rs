@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One code space: its pages, who may publish into it, its counters. What a
+//! One region: its pages, who may publish into it, its counters. What a
 //! publication does is in `publish.rs`.
 //!
 //! Lock order: [`Region::turn`] (one publication at a time; a mutex whose waiters
@@ -135,7 +135,7 @@ impl Counter {
     }
 }
 
-/// A code space.
+/// A region: one range of code that grows.
 #[pin_data(PinnedDrop)]
 pub(crate) struct Region {
     /// Where its mappings are. None in unit tests, which map nothing.
@@ -349,14 +349,14 @@ impl Region {
         self.waiting.make_room(wanted)
     }
 
-    /// A blank page that is there: from the pool, or one that has waited long
-    /// enough.
+    /// A blank page without an allocation: from the pool, or one that has
+    /// waited long enough.
     pub(crate) fn spare_blank(&self) -> Option<Blank> {
         self.pool.take().or_else(|| retire::ripe_blank(self))
     }
 
-    /// A blank page, there or new. Fails with `ENOMEM` or `EDQUOT`, but not for
-    /// the sake of pages that the user's regions keep.
+    /// A blank page, kept or newly allocated. Fails with `ENOMEM` or `EDQUOT`,
+    /// but not for the sake of pages that the user's regions keep.
     pub(crate) fn blank(&self) -> Result<Blank> {
         if let Some(blank) = self.spare_blank() {
             return Ok(blank);
@@ -390,8 +390,8 @@ impl Region {
         }
     }
 
-    /// Has its pages show up in another process that maps it, if the one where
-    /// they did has ended.
+    /// Counts its pages in another process that maps it, if the one in which
+    /// they were counted has ended.
     pub(crate) fn find_home(&self) {
         let Some(space) = &self.space else {
             return;

@@ -257,7 +257,7 @@ impl Drop for Made {
     }
 }
 
-/// Where the pages of an account show up.
+/// The process in which the pages of an account are counted.
 struct Home {
     /// Kept by a reference until its pages are taken out of it.
     mm: Option<ARef<Mm>>,
@@ -296,12 +296,12 @@ impl Account {
         )
     }
 
-    /// Whose it is.
+    /// The user that it is of.
     pub(crate) fn user(&self) -> &Arc<User> {
         &self.member.0
     }
 
-    /// Whether the process in which its pages show up has ended.
+    /// Whether the process in which its pages are counted has ended.
     pub(crate) fn is_homeless(&self) -> bool {
         let home = self.home.lock();
         home.mm.as_ref().is_none_or(|mm| {
@@ -310,7 +310,7 @@ impl Account {
         })
     }
 
-    /// Whether its pages show up in `mm`.
+    /// Whether its pages are counted in `mm`.
     pub(crate) fn lives_in(&self, mm: *const bindings::mm_struct) -> bool {
         let home = self.home.lock();
         home.mm
@@ -318,7 +318,7 @@ impl Account {
             .is_some_and(|home| core::ptr::eq(home.as_raw(), mm))
     }
 
-    /// Has its pages show up in `mm` from now on.
+    /// Counts its pages in `mm` from now on.
     pub(crate) fn move_to(&self, mm: ARef<Mm>) {
         let mut home = self.home.lock();
         home.count(-home.pages);

@@ -85,7 +85,7 @@ impl Span {
     }
 }
 
-/// The place of `len` bytes at the cursor, aligned to `1 << align_log2`.
+/// The span of `len` bytes at the cursor, aligned to `1 << align_log2`.
 pub fn place(cursor: u64, capacity: u64, len: u64, align_log2: u32) -> Result<Span, Refusal> {
     let align = 1u64.checked_shl(align_log2).ok_or(Refusal::Invalid)?;
     let below = align.saturating_sub(1);

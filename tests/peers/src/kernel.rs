@@ -3,10 +3,11 @@
 //! The kernel does the work: `/dev/trampfd`, of the module in `trampfd/`. A
 //! trampoline is a file and a mapping of one page.
 //!
-//! The page fault is the text that the mail answers: "The kernel creates the
-//! trampoline mapping without any permissions. When the trampoline is executed by
-//! user code, a page fault happens and the kernel gets control." The system call
-//! is the mail's third alternative.
+//! The page fault is what the patch set of July 2020 proposed: "The kernel creates
+//! the trampoline mapping without any permissions. When the trampoline is executed by
+//! user code, a page fault happens and the kernel gets control." The system call is the
+//! third alternative in the mail that answered it; both are in
+//! Documentation/trampolines.rst.
 
 use std::fs::File;
 use std::io;

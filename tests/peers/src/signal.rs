@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! "Use existing kernel functionality. Raise a signal, modify the state, and
-//! return from the signal": the mail's second alternative.
+//! return from the signal": the second alternative in the mail of
+//! Documentation/trampolines.rst.
 //!
 //! Trampolines are addresses in a mapping without permissions, [`STRIDE`] apart:
 //! executing one raises SIGSEGV, whose handler finds the description by the

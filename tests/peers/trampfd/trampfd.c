@@ -10,7 +10,8 @@
  * VM_READ is set where user space asked for PROT_NONE. No page table entry is ever
  * made, and reading it is SIGSEGV all the same.
  *
- * The system call (the third alternative of the mail): the page is shared code
+ * The system call (the third alternative of the mail, see
+ * Documentation/trampolines.rst): the page is shared code
  * that saves two registers, loads a number and enters the kernel. An unpatched
  * kernel has no number to give away, so the function of all unused numbers is
  * redirected, as livepatch does it. The entry, the dispatch and the exit are those

@@ -57,7 +57,7 @@
 #define JITFD_FORBID_SYSTEM_CALLS 256
 
 /**
- * Refuse what writes the register of the protection keys.
+ * Refuse instructions that write the protection-key register.
  */
 #define JITFD_FORBID_PROTECTION_KEYS 512
 
@@ -67,12 +67,12 @@
 #define JITFD_FORBID_FAR_TRANSFERS 1024
 
 /**
- * Refuse what changes a segment register or its base.
+ * Refuse instructions that change a segment register or its base.
  */
 #define JITFD_FORBID_SEGMENTS 2048
 
 /**
- * Refuse what faults outside of the kernel anyway.
+ * Refuse privileged (CPL 0) instructions.
  */
 #define JITFD_FORBID_PRIVILEGED 4096
 
@@ -205,8 +205,8 @@
 #define JITFD_NO_BOUNDARY_MAP 2
 
 /**
- * Map the region so that perf looks up its functions in /tmp/perf-PID.map: as
- * memory of no file. EOPNOTSUPP with mprotect flips.
+ * Map the region as anonymous memory, so that perf looks up its functions in
+ * /tmp/perf-PID.map. EOPNOTSUPP with mprotect flips.
  */
 #define JITFD_PERF_MAP 4
 
@@ -485,11 +485,11 @@ typedef struct jitfd_mapping jitfd_mapping;
 typedef struct jitfd_probe jitfd_probe;
 
 /**
- * A code space to which chunks are appended, mapped readable and executable.
- * On a page with code, what is not published is 0xCC; an access to a page without
- * any ends in SIGBUS, or SIGSEGV with JITFD_BACKEND_PROTECT_FLIPS (with
- * JITFD_BACKEND_DUAL_MAPPING a reserved page is 0xCC). May be used by several
- * threads at once.
+ * A range of code of fixed capacity, to which chunks are appended; mapped
+ * readable and executable. On a page with code, what is not published is 0xCC; an
+ * access to a page without any ends in SIGBUS, or SIGSEGV with
+ * JITFD_BACKEND_PROTECT_FLIPS (with JITFD_BACKEND_DUAL_MAPPING a reserved page is
+ * 0xCC). May be used by several threads at once.
  *
  * A forked child executes the code, but may publish only with
  * JITFD_ANY_PROCESS, or in a copy of its own: jitfd_adopt. If the parent has
@@ -512,21 +512,21 @@ typedef struct jitfd_return jitfd_return;
 typedef struct jitfd_saved jitfd_saved;
 
 /**
- * What a piece of code is to do: set general registers, push values, and go to a
- * target. All else, the flags included, is as its caller left it.
+ * A description of code that sets general registers, pushes values, and goes to
+ * a target. All else, the flags included, is as its caller left it.
  */
 typedef struct jitfd_setting jitfd_setting;
 
 /**
  * Room in a code space whose address is known and whose code is still to come.
- * Who executes it before gets a signal, as with jitfd_reserve.
+ * Executing it before it is filled raises a signal, as with jitfd_reserve.
  */
 typedef struct jitfd_slot jitfd_slot;
 
 /**
- * A code space that grows: as many regions as it takes, with the names of
- * functions, and lookup by address. May be used by several threads at once. Code
- * is not taken back one by one; destroying the space unmaps all of it.
+ * The code of many functions in as many regions as it takes, with their names,
+ * and lookup by address. May be used by several threads at once. Code is not
+ * taken back one by one; destroying the space unmaps all of it.
  */
 typedef struct jitfd_space jitfd_space;
 
@@ -571,8 +571,8 @@ typedef struct jitfd_rules {
    */
   uint32_t flags;
   /**
-   * At which multiple of bytes the chunk is appended: a power of two up to
-   * 4096. 0 is 16.
+   * The alignment at which the chunk is appended, in bytes: a power of two up
+   * to 4096. 0 is 16.
    */
   uint32_t align;
   /**
@@ -690,9 +690,9 @@ typedef struct jitfd_finding {
 } jitfd_finding;
 
 /**
- * How code space is made. All zero but for the size: by /dev/jit or not at all,
- * at any address, only this process publishes, branches between chunks are
- * checked.
+ * How a region, or created code, is made. All zero but for the size: by
+ * /dev/jit or not at all, at any address, only this process publishes, branches
+ * between chunks are checked.
  */
 typedef struct jitfd_options {
   /**
@@ -704,12 +704,12 @@ typedef struct jitfd_options {
    */
   uint32_t flags;
   /**
-   * One of JITFD_FALLBACK_. That another backend than the kernel's is in use
-   * is said once, see jitfd_set_fallback_hook.
+   * One of JITFD_FALLBACK_. The use of a fallback is reported once, see
+   * jitfd_set_fallback_hook.
    */
   uint32_t fallback;
   /**
-   * Unless null, the region comes to lie where 32-bit displacements reach all
+   * Unless null, the region is placed where 32-bit displacements reach all
    * addresses from this one to near_last. For regions only.
    */
   const void *near_first;
@@ -924,8 +924,8 @@ typedef struct jitfd_symbol {
 } jitfd_symbol;
 
 /**
- * Where the bytes of a code space went. published, reserved, wasted and free are
- * together the capacity.
+ * How the bytes of a code space are used. published, reserved, wasted and free
+ * are together the capacity.
  */
 typedef struct jitfd_space_stats {
   /**
@@ -1032,8 +1032,9 @@ typedef struct jitfd_item {
 } jitfd_item;
 
 /**
- * What is different from some instruction of a function on. What a kind does not
- * use is 0. This struct does not grow.
+ * One step in the description of a function's frame: what is different from some
+ * instruction on. Fields that a kind does not use are 0. This struct does not
+ * grow.
  */
 typedef struct jitfd_frame_step {
   /**
@@ -1248,7 +1249,7 @@ struct jitfd_chunk *jitfd_validate(const void *source,
                                    struct jitfd_fault *fault);
 
 /**
- * Takes a copy of the code as valid without looking at it: the way around
+ * Takes a copy of the code as valid without looking at it: this bypasses
  * validation. The caller vouches for all that jitfd_validate checks, and that
  * rules name every byte of data that the code loads.
  *
@@ -1316,10 +1317,10 @@ const char *jitfd_backend_name(int backend);
 int jitfd_allow_fallback(uint32_t fallback);
 
 /**
- * Has hook called once in the life of the process, when code is made by another
- * backend than the kernel's for the first time; without a hook a line is written
- * to standard error. It runs in the thread that makes the code, must return, and
- * the text is valid until then.
+ * Has hook called once in the life of the process, when a fallback makes code
+ * for the first time; without a hook a line is written to standard error. It
+ * runs in the thread that makes the code, must return, and the text is valid
+ * until then.
  *
  * Returns 0, or -1 with errno EBUSY if there is a hook already; EINVAL if hook
  * is null.
@@ -1414,11 +1415,10 @@ void *jitfd_create_code(const struct jitfd_chunk *chunk,
                         int *backend);
 
 /**
- * Puts a chunk in the place of the pages at address, in one step: for engines
- * that write code at the address by which they will execute it. The pages are
- * the caller's private anonymous memory, and no thread uses them meanwhile; the
- * rest of the last one becomes 0xCC. They stay the caller's to unmap. options
- * may be null.
+ * Replaces the pages at address by a chunk, in one step: for engines that write
+ * code at the address at which they will execute it. The pages are the caller's
+ * private anonymous memory, and no thread uses them meanwhile; the rest of the
+ * last one becomes 0xCC. They stay the caller's to unmap. options may be null.
  *
  * Returns 0, or -1 with errno as jitfd_create_code, and EINVAL also if address
  * is not the start of a page or some page is not private anonymous memory (only
@@ -1504,9 +1504,9 @@ int jitfd_next(struct jitfd_region *region,
                struct jitfd_place *place);
 
 /**
- * Publishes a chunk that was made for an offset of jitfd_next, asked for with an
- * alignment that is not below the chunk's. What is skipped to get there is 0xCC.
- * place may be null.
+ * Publishes a chunk that was made for an offset which jitfd_next has stored, for
+ * the chunk's alignment or a greater one. Bytes that are skipped to get there
+ * are 0xCC. place may be null.
  *
  * Returns 0, or -1 with errno ESTALE if somebody else has published there: ask
  * for the next place and relocate the code; EINVAL if offset is no multiple of the
@@ -1519,9 +1519,9 @@ int jitfd_append_at(struct jitfd_region *region,
 
 /**
  * Sets len bytes aside, at a multiple of align_bytes (a power of two up to
- * 4096). Their address is known before the code for them is made. Who executes
- * them before they are filled gets a signal: SIGTRAP, or on a page without any
- * code SIGBUS (SIGTRAP or SIGSEGV with a fallback).
+ * 4096). Their address is known before the code for them is made. Executing
+ * them before they are filled raises a signal: SIGTRAP, or on a page without
+ * any code SIGBUS (SIGTRAP or SIGSEGV with a fallback).
  *
  * Returns 0, or -1 with errno ENOSPC, EROFS, EPERM or ENOMEM as jitfd_append;
  * EINVAL for a null pointer, a len of 0 or a bad align.
@@ -1532,10 +1532,10 @@ int jitfd_reserve(struct jitfd_region *region,
                   struct jitfd_place *place);
 
 /**
- * Publishes a chunk skip bytes behind the start of a reserved range, which is
- * as jitfd_reserve has stored it. Each byte can be filled once. place, where
- * the chunk is put, may be null. The alignment is that of the range: the chunk's
- * is not looked at, but with JITFD_WITHIN_LINES.
+ * Publishes a chunk skip bytes behind the start of a reserved range, which is as
+ * jitfd_reserve has stored it. Each byte can be filled once. place, where the
+ * chunk is put, may be null. The range has the alignment that it was reserved
+ * with; the chunk's is checked only with JITFD_WITHIN_LINES.
  *
  * Returns 0, or -1 with errno EINVAL if the chunk is longer than the rest of
  * the range, the range is of another region, or a pointer is null; EEXIST if a
@@ -1549,8 +1549,8 @@ int jitfd_fill(struct jitfd_region *region,
                struct jitfd_place *place);
 
 /**
- * No publication, ever again, by anybody. What is published stays. Sealing
- * twice is no error.
+ * Ends all publication into the region, by anybody, for good. What is
+ * published stays. Sealing twice is no error.
  *
  * Returns 0, or -1 with errno EPERM in a process that may not publish; EINVAL
  * if region is null.
@@ -1614,8 +1614,9 @@ int jitfd_split(struct jitfd_region *region,
 
 /**
  * Takes over a descriptor of jitfd_map_fd that was received from another
- * process. What it is of is found out by the first call on it. Give the handle
- * back with jitfd_mapper_free, which closes the descriptor.
+ * process. If it is a descriptor of something else, the first call on the
+ * handle fails. Give the handle back with jitfd_mapper_free, which closes the
+ * descriptor.
  *
  * Returns null with errno EBADF if it is closed.
  */
@@ -1681,8 +1682,9 @@ int jitfd_mapper_stats(const struct jitfd_mapper *mapper, struct jitfd_stats *st
 
 /**
  * Takes over a descriptor of jitfd_append_fd that was received from another
- * process. What it is of is found out by the first call on it. Give the handle
- * back with jitfd_appender_free, which closes the descriptor.
+ * process. If it is a descriptor of something else, the first call on the
+ * handle fails. Give the handle back with jitfd_appender_free, which closes
+ * the descriptor.
  *
  * Returns null with errno EBADF if it is closed.
  */
@@ -1744,7 +1746,8 @@ int jitfd_appender_fill(struct jitfd_appender *appender,
                         const struct jitfd_chunk *chunk);
 
 /**
- * No publication, ever again, by anybody. What is mapped stays.
+ * Ends all publication into the region, by anybody, for good. What is mapped
+ * stays.
  *
  * Returns 0, or -1 with errno EPERM in a process that may not publish; ENOTTY if
  * the descriptor is no append descriptor; EINVAL if appender is null.
@@ -1825,8 +1828,8 @@ int jitfd_space_fill(struct jitfd_space *space,
                      const struct jitfd_chunk *chunk);
 
 /**
- * Gives a slot back into which nothing will come. The room is not used again.
- * Null is allowed for the slot.
+ * Gives a slot back that will not be filled. Its room is not used again. Null
+ * is allowed for the slot.
  */
 void jitfd_space_give_up(struct jitfd_space *space, struct jitfd_slot *slot);
 
@@ -1861,9 +1864,9 @@ int jitfd_space_publish_moved(struct jitfd_space *space,
                               void **address);
 
 /**
- * The function that has a byte at an address. Takes no lock and allocates nothing,
- * so it may be called by a signal handler, with pointers that are not null. A
- * return address lies behind its call: look up the address minus 1.
+ * The function that an address lies in. Takes no lock and allocates nothing, so it
+ * may be called by a signal handler, with pointers that are not null. A return
+ * address lies behind its call: look up the address minus 1.
  *
  * Returns 1 and stores the function, 0 if there is none, or -1 with errno EINVAL
  * for a null pointer.
@@ -1885,7 +1888,7 @@ int jitfd_space_symbols(const struct jitfd_space *space,
                         size_t *total);
 
 /**
- * Stores where the bytes of a code space went.
+ * Stores how the bytes of a code space are used.
  *
  * Returns 0, or -1 with errno EINVAL for a null pointer or a bad size.
  */
@@ -2005,8 +2008,9 @@ int jitfd_table_create(uint32_t carrier,
 void jitfd_table_destroy(struct jitfd_table *table);
 
 /**
- * Makes a trampoline. Who calls it calls the target, with the context in the carrier:
- * the target must be a function that takes it there. Mostly this is no system call.
+ * Makes a trampoline. A call of it is a call of the target, with the context in the
+ * carrier: the target must be a function that takes it there. Mostly this is no
+ * system call.
  *
  * Returns the trampoline, which is called as the target is but without the context;
  * or null with errno EINVAL for a null table or target, ENOMEM if there is no memory
@@ -2105,7 +2109,7 @@ int jitfd_setting_publish(const struct jitfd_setting *setting,
 struct jitfd_closure *jitfd_closure_new(jitfd_register_handler handler, void *data);
 
 /**
- * The function; null, with errno EINVAL, of null.
+ * The function. Returns null with errno EINVAL if closure is null.
  */
 jitfd_function jitfd_closure_function(const struct jitfd_closure *closure);
 
@@ -2123,7 +2127,7 @@ void jitfd_closure_free(struct jitfd_closure *closure);
 struct jitfd_return *jitfd_return_new(jitfd_return_handler handler, void *data);
 
 /**
- * The address to call; null, with errno EINVAL, of null.
+ * The address to call. Returns null with errno EINVAL if trampoline is null.
  */
 jitfd_function jitfd_return_function(const struct jitfd_return *trampoline);
 
@@ -2188,13 +2192,14 @@ int jitfd_saved_flags(const struct jitfd_saved *saved, uint64_t *flags);
 int jitfd_saved_set_flags(struct jitfd_saved *saved, uint64_t flags);
 
 /**
- * Where the trampoline returns to; null, with errno EINVAL, of null.
+ * Where the trampoline returns to. Returns null with errno EINVAL if saved is
+ * null.
  */
 void *jitfd_saved_return_address(const struct jitfd_saved *saved);
 
 /**
- * The trampoline that was called, as jitfd_return_function gives it; null, with errno
- * EINVAL, of null.
+ * The trampoline that was called, as jitfd_return_function gives it. Returns null
+ * with errno EINVAL if saved is null.
  */
 jitfd_function jitfd_saved_trampoline(const struct jitfd_saved *saved);
 

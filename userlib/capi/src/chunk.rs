@@ -56,7 +56,7 @@ pub unsafe extern "C" fn jitfd_validate(
     })
 }
 
-/// Takes a copy of the code as valid without looking at it: the way around
+/// Takes a copy of the code as valid without looking at it: this bypasses
 /// validation. The caller vouches for all that jitfd_validate checks, and that
 /// rules name every byte of data that the code loads.
 ///

@@ -75,11 +75,10 @@ pub unsafe extern "C" fn jitfd_create_code(
     })
 }
 
-/// Puts a chunk in the place of the pages at address, in one step: for engines
-/// that write code at the address by which they will execute it. The pages are
-/// the caller's private anonymous memory, and no thread uses them meanwhile; the
-/// rest of the last one becomes 0xCC. They stay the caller's to unmap. options
-/// may be null.
+/// Replaces the pages at address by a chunk, in one step: for engines that write
+/// code at the address at which they will execute it. The pages are the caller's
+/// private anonymous memory, and no thread uses them meanwhile; the rest of the
+/// last one becomes 0xCC. They stay the caller's to unmap. options may be null.
 ///
 /// Returns 0, or -1 with errno as jitfd_create_code, and EINVAL also if address
 /// is not the start of a page or some page is not private anonymous memory (only

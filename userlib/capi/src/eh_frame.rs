@@ -56,8 +56,9 @@ const REGISTERS: [(u32, Register); 7] = [
     (JITFD_REG_R15, Register::R15),
 ];
 
-/// What is different from some instruction of a function on. What a kind does not
-/// use is 0. This struct does not grow.
+/// One step in the description of a function's frame: what is different from some
+/// instruction on. Fields that a kind does not use are 0. This struct does not
+/// grow.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct jitfd_frame_step {

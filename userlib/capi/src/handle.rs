@@ -62,8 +62,9 @@ fn owned(fd: c_int) -> Result<OwnedFd, Failure> {
 }
 
 /// Takes over a descriptor of jitfd_map_fd that was received from another
-/// process. What it is of is found out by the first call on it. Give the handle
-/// back with jitfd_mapper_free, which closes the descriptor.
+/// process. If it is a descriptor of something else, the first call on the
+/// handle fails. Give the handle back with jitfd_mapper_free, which closes the
+/// descriptor.
 ///
 /// Returns null with errno EBADF if it is closed.
 #[unsafe(no_mangle)]
@@ -182,8 +183,9 @@ pub unsafe extern "C" fn jitfd_mapper_stats(
 }
 
 /// Takes over a descriptor of jitfd_append_fd that was received from another
-/// process. What it is of is found out by the first call on it. Give the handle
-/// back with jitfd_appender_free, which closes the descriptor.
+/// process. If it is a descriptor of something else, the first call on the
+/// handle fails. Give the handle back with jitfd_appender_free, which closes
+/// the descriptor.
 ///
 /// Returns null with errno EBADF if it is closed.
 #[unsafe(no_mangle)]
@@ -281,7 +283,8 @@ pub unsafe extern "C" fn jitfd_appender_fill(
     })
 }
 
-/// No publication, ever again, by anybody. What is mapped stays.
+/// Ends all publication into the region, by anybody, for good. What is mapped
+/// stays.
 ///
 /// Returns 0, or -1 with errno EPERM in a process that may not publish; ENOTTY if
 /// the descriptor is no append descriptor; EINVAL if appender is null.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! How code space is made: where, by which backend, and who may publish.
+//! How regions and created code are made: where, by which backend, and who may
+//! publish.
 
 use crate::guard::{self, Failure};
 use crate::versioned::{self, Versioned};
@@ -31,25 +32,25 @@ pub const JITFD_ANY_PROCESS: u32 = 1;
 /// Keep no map of where instructions start, and check no branches between
 /// chunks. Publications need not wait for each other then.
 pub const JITFD_NO_BOUNDARY_MAP: u32 = 2;
-/// Map the region so that perf looks up its functions in /tmp/perf-PID.map: as
-/// memory of no file. EOPNOTSUPP with mprotect flips.
+/// Map the region as anonymous memory, so that perf looks up its functions in
+/// /tmp/perf-PID.map. EOPNOTSUPP with mprotect flips.
 pub const JITFD_PERF_MAP: u32 = 4;
 
 const FLAGS: u32 = JITFD_ANY_PROCESS | JITFD_NO_BOUNDARY_MAP | JITFD_PERF_MAP;
 
-/// How code space is made. All zero but for the size: by /dev/jit or not at all,
-/// at any address, only this process publishes, branches between chunks are
-/// checked.
+/// How a region, or created code, is made. All zero but for the size: by
+/// /dev/jit or not at all, at any address, only this process publishes, branches
+/// between chunks are checked.
 #[repr(C)]
 pub struct jitfd_options {
     /// sizeof(struct jitfd_options).
     pub size: usize,
     /// JITFD_ANY_PROCESS, JITFD_NO_BOUNDARY_MAP, JITFD_PERF_MAP. For regions only.
     pub flags: u32,
-    /// One of JITFD_FALLBACK_. That another backend than the kernel's is in use
-    /// is said once, see jitfd_set_fallback_hook.
+    /// One of JITFD_FALLBACK_. The use of a fallback is reported once, see
+    /// jitfd_set_fallback_hook.
     pub fallback: u32,
-    /// Unless null, the region comes to lie where 32-bit displacements reach all
+    /// Unless null, the region is placed where 32-bit displacements reach all
     /// addresses from this one to near_last. For regions only.
     pub near_first: *const c_void,
     /// Null if it is the same as near_first.
@@ -191,10 +192,10 @@ pub type jitfd_fallback_hook = Option<extern "C" fn(backend: c_int, text: *const
 
 static HOOK: OnceLock<jitfd_fallback_hook> = OnceLock::new();
 
-/// Has hook called once in the life of the process, when code is made by another
-/// backend than the kernel's for the first time; without a hook a line is written
-/// to standard error. It runs in the thread that makes the code, must return, and
-/// the text is valid until then.
+/// Has hook called once in the life of the process, when a fallback makes code
+/// for the first time; without a hook a line is written to standard error. It
+/// runs in the thread that makes the code, must return, and the text is valid
+/// until then.
 ///
 /// Returns 0, or -1 with errno EBUSY if there is a hook already; EINVAL if hook
 /// is null.

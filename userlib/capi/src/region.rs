@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Regions: code spaces that grow.
+//! Regions: code that grows.
 
 use crate::chunk::{all, jitfd_chunk};
 use crate::guard::{self, Failure};
@@ -14,11 +14,11 @@ use std::ffi::{c_int, c_void};
 use std::os::fd::AsRawFd;
 use std::ptr::with_exposed_provenance_mut;
 
-/// A code space to which chunks are appended, mapped readable and executable.
-/// On a page with code, what is not published is 0xCC; an access to a page without
-/// any ends in SIGBUS, or SIGSEGV with JITFD_BACKEND_PROTECT_FLIPS (with
-/// JITFD_BACKEND_DUAL_MAPPING a reserved page is 0xCC). May be used by several
-/// threads at once.
+/// A range of code of fixed capacity, to which chunks are appended; mapped
+/// readable and executable. On a page with code, what is not published is 0xCC; an
+/// access to a page without any ends in SIGBUS, or SIGSEGV with
+/// JITFD_BACKEND_PROTECT_FLIPS (with JITFD_BACKEND_DUAL_MAPPING a reserved page is
+/// 0xCC). May be used by several threads at once.
 ///
 /// A forked child executes the code, but may publish only with
 /// JITFD_ANY_PROCESS, or in a copy of its own: jitfd_adopt. If the parent has
@@ -188,9 +188,9 @@ pub unsafe extern "C" fn jitfd_next(
     })
 }
 
-/// Publishes a chunk that was made for an offset of jitfd_next, asked for with an
-/// alignment that is not below the chunk's. What is skipped to get there is 0xCC.
-/// place may be null.
+/// Publishes a chunk that was made for an offset which jitfd_next has stored, for
+/// the chunk's alignment or a greater one. Bytes that are skipped to get there
+/// are 0xCC. place may be null.
 ///
 /// Returns 0, or -1 with errno ESTALE if somebody else has published there: ask
 /// for the next place and relocate the code; EINVAL if offset is no multiple of the
@@ -212,9 +212,9 @@ pub unsafe extern "C" fn jitfd_append_at(
 }
 
 /// Sets len bytes aside, at a multiple of align_bytes (a power of two up to
-/// 4096). Their address is known before the code for them is made. Who executes
-/// them before they are filled gets a signal: SIGTRAP, or on a page without any
-/// code SIGBUS (SIGTRAP or SIGSEGV with a fallback).
+/// 4096). Their address is known before the code for them is made. Executing
+/// them before they are filled raises a signal: SIGTRAP, or on a page without
+/// any code SIGBUS (SIGTRAP or SIGSEGV with a fallback).
 ///
 /// Returns 0, or -1 with errno ENOSPC, EROFS, EPERM or ENOMEM as jitfd_append;
 /// EINVAL for a null pointer, a len of 0 or a bad align.
@@ -240,10 +240,10 @@ pub unsafe extern "C" fn jitfd_reserve(
     })
 }
 
-/// Publishes a chunk skip bytes behind the start of a reserved range, which is
-/// as jitfd_reserve has stored it. Each byte can be filled once. place, where
-/// the chunk is put, may be null. The alignment is that of the range: the chunk's
-/// is not looked at, but with JITFD_WITHIN_LINES.
+/// Publishes a chunk skip bytes behind the start of a reserved range, which is as
+/// jitfd_reserve has stored it. Each byte can be filled once. place, where the
+/// chunk is put, may be null. The range has the alignment that it was reserved
+/// with; the chunk's is checked only with JITFD_WITHIN_LINES.
 ///
 /// Returns 0, or -1 with errno EINVAL if the chunk is longer than the rest of
 /// the range, the range is of another region, or a pointer is null; EEXIST if a
@@ -268,8 +268,8 @@ pub unsafe extern "C" fn jitfd_fill(
     })
 }
 
-/// No publication, ever again, by anybody. What is published stays. Sealing
-/// twice is no error.
+/// Ends all publication into the region, by anybody, for good. What is
+/// published stays. Sealing twice is no error.
 ///
 /// Returns 0, or -1 with errno EPERM in a process that may not publish; EINVAL
 /// if region is null.

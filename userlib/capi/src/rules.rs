@@ -32,13 +32,13 @@ pub const JITFD_ENDBR64: u32 = 0x4;
 pub const JITFD_WITHIN_LINES: u32 = 0x8;
 /// Refuse syscall, sysenter and int n.
 pub const JITFD_FORBID_SYSTEM_CALLS: u32 = 0x100;
-/// Refuse what writes the register of the protection keys.
+/// Refuse instructions that write the protection-key register.
 pub const JITFD_FORBID_PROTECTION_KEYS: u32 = 0x200;
 /// Refuse far jumps, calls and returns.
 pub const JITFD_FORBID_FAR_TRANSFERS: u32 = 0x400;
-/// Refuse what changes a segment register or its base.
+/// Refuse instructions that change a segment register or its base.
 pub const JITFD_FORBID_SEGMENTS: u32 = 0x800;
-/// Refuse what faults outside of the kernel anyway.
+/// Refuse privileged (CPL 0) instructions.
 pub const JITFD_FORBID_PRIVILEGED: u32 = 0x1000;
 
 /// In a fault only: one of the mnemonics that the rules forbid.
@@ -53,8 +53,8 @@ pub struct jitfd_rules {
     /// JITFD_TOLERATE_LOCK_SKIPS, JITFD_ENTRIES_ONLY, JITFD_ENDBR64,
     /// JITFD_WITHIN_LINES, JITFD_FORBID_.
     pub flags: u32,
-    /// At which multiple of bytes the chunk is appended: a power of two up to
-    /// 4096. 0 is 16.
+    /// The alignment at which the chunk is appended, in bytes: a power of two up
+    /// to 4096. 0 is 16.
     pub align: u32,
     /// The ranges that are data: constants, jump tables. In any order. A chunk
     /// with data is published so that no CPU reads what was there before.

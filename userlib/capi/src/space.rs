@@ -19,15 +19,15 @@ use std::iter::repeat_n;
 use std::ptr::{null_mut, with_exposed_provenance_mut};
 use std::sync::Arc;
 
-/// A code space that grows: as many regions as it takes, with the names of
-/// functions, and lookup by address. May be used by several threads at once. Code
-/// is not taken back one by one; destroying the space unmaps all of it.
+/// The code of many functions in as many regions as it takes, with their names,
+/// and lookup by address. May be used by several threads at once. Code is not
+/// taken back one by one; destroying the space unmaps all of it.
 pub struct jitfd_space {
     pub(crate) space: CodeSpace,
 }
 
 /// Room in a code space whose address is known and whose code is still to come.
-/// Who executes it before gets a signal, as with jitfd_reserve.
+/// Executing it before it is filled raises a signal, as with jitfd_reserve.
 pub struct jitfd_slot {
     slot: Slot,
 }
@@ -139,8 +139,8 @@ impl From<Symbol<'_>> for jitfd_symbol {
     }
 }
 
-/// Where the bytes of a code space went. published, reserved, wasted and free are
-/// together the capacity.
+/// How the bytes of a code space are used. published, reserved, wasted and free
+/// are together the capacity.
 #[repr(C)]
 pub struct jitfd_space_stats {
     /// In: sizeof(struct jitfd_space_stats).
@@ -439,8 +439,8 @@ pub unsafe extern "C" fn jitfd_space_fill(
     })
 }
 
-/// Gives a slot back into which nothing will come. The room is not used again.
-/// Null is allowed for the slot.
+/// Gives a slot back that will not be filled. Its room is not used again. Null
+/// is allowed for the slot.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jitfd_space_give_up(space: *mut jitfd_space, slot: *mut jitfd_slot) {
     // SAFETY: the header says what these pointers must be.
@@ -493,9 +493,9 @@ pub unsafe extern "C" fn jitfd_space_publish_moved(
     })
 }
 
-/// The function that has a byte at an address. Takes no lock and allocates nothing,
-/// so it may be called by a signal handler, with pointers that are not null. A
-/// return address lies behind its call: look up the address minus 1.
+/// The function that an address lies in. Takes no lock and allocates nothing, so it
+/// may be called by a signal handler, with pointers that are not null. A return
+/// address lies behind its call: look up the address minus 1.
 ///
 /// Returns 1 and stores the function, 0 if there is none, or -1 with errno EINVAL
 /// for a null pointer.
@@ -555,7 +555,7 @@ pub unsafe extern "C" fn jitfd_space_symbols(
     })
 }
 
-/// Stores where the bytes of a code space went.
+/// Stores how the bytes of a code space are used.
 ///
 /// Returns 0, or -1 with errno EINVAL for a null pointer or a bad size.
 #[unsafe(no_mangle)]

@@ -176,8 +176,9 @@ pub unsafe extern "C" fn jitfd_table_destroy(table: *mut jitfd_table) {
     guard::quietly(|| drop(unsafe { pointer::take(table) }));
 }
 
-/// Makes a trampoline. Who calls it calls the target, with the context in the carrier:
-/// the target must be a function that takes it there. Mostly this is no system call.
+/// Makes a trampoline. A call of it is a call of the target, with the context in the
+/// carrier: the target must be a function that takes it there. Mostly this is no
+/// system call.
 ///
 /// Returns the trampoline, which is called as the target is but without the context;
 /// or null with errno EINVAL for a null table or target, ENOMEM if there is no memory

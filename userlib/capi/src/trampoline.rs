@@ -64,8 +64,8 @@ fn vector(number: u32) -> Result<usize, Failure> {
     known.ok_or(Failure::Refused(libc::EINVAL, "there is no such register"))
 }
 
-/// What a piece of code is to do: set general registers, push values, and go to a
-/// target. All else, the flags included, is as its caller left it.
+/// A description of code that sets general registers, pushes values, and goes to
+/// a target. All else, the flags included, is as its caller left it.
 pub struct jitfd_setting {
     setting: Setting,
 }
@@ -234,7 +234,7 @@ pub extern "C" fn jitfd_closure_new(
     })
 }
 
-/// The function; null, with errno EINVAL, of null.
+/// The function. Returns null with errno EINVAL if closure is null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jitfd_closure_function(closure: *const jitfd_closure) -> jitfd_function {
     let entry = guard::address(|| {
@@ -294,7 +294,7 @@ pub extern "C" fn jitfd_return_new(
     })
 }
 
-/// The address to call; null, with errno EINVAL, of null.
+/// The address to call. Returns null with errno EINVAL if trampoline is null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jitfd_return_function(trampoline: *const jitfd_return) -> jitfd_function {
     let entry = guard::address(|| {
@@ -430,7 +430,8 @@ pub unsafe extern "C" fn jitfd_saved_set_flags(saved: *mut jitfd_saved, flags: u
     })
 }
 
-/// Where the trampoline returns to; null, with errno EINVAL, of null.
+/// Where the trampoline returns to. Returns null with errno EINVAL if saved is
+/// null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jitfd_saved_return_address(saved: *const jitfd_saved) -> *mut c_void {
     guard::address(|| {
@@ -440,8 +441,8 @@ pub unsafe extern "C" fn jitfd_saved_return_address(saved: *const jitfd_saved) -
     })
 }
 
-/// The trampoline that was called, as jitfd_return_function gives it; null, with errno
-/// EINVAL, of null.
+/// The trampoline that was called, as jitfd_return_function gives it. Returns null
+/// with errno EINVAL if saved is null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jitfd_saved_trampoline(saved: *const jitfd_saved) -> jitfd_function {
     let entry = guard::address(|| {

@@ -54,7 +54,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// `closure_ffi` writes a function into memory that is never executable, and the
 /// whole of it is validated and published when that is finished. Published code
 /// stays as it is, and its place is not used again: a region is unmapped when no
-/// function in it is left and another one was begun.
+/// function in it is left and another region is in use.
 ///
 /// After a `fork()` the child calls what its parent has made, and what it makes
 /// itself is in regions of its own.

@@ -53,7 +53,7 @@ impl Align {
         1 << self.0
     }
 
-    /// The most that `offset` is a multiple of.
+    /// The largest alignment that `offset` has.
     #[doc(hidden)]
     #[must_use]
     pub const fn of(offset: usize) -> Self {

@@ -28,7 +28,7 @@ use std::ops::Range;
 /// assert_eq!(chunk.align(), Align::FUNCTION);
 /// ```
 ///
-/// Nobody can make one up:
+/// It can't be made in another way:
 /// ```compile_fail,E0451
 /// let chunk = jitfd::Validated { code: vec![0x06], align: jitfd::Align::NONE };
 /// ```

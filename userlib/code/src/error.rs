@@ -174,7 +174,7 @@ impl ValidationError {
         &self.reason
     }
 
-    /// Whether it says nothing about the code.
+    /// Whether memory was too short to judge the code.
     #[doc(hidden)]
     #[must_use]
     pub const fn is_no_memory(&self) -> bool {

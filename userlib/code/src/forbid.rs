@@ -8,10 +8,10 @@ use std::fmt;
 /// A class of instructions that a policy can forbid, with
 /// [`Options::forbid`](crate::Options::forbid).
 ///
-/// What is judged is the instructions that start where the chunk's instructions
-/// start. Bytes inside an instruction or in data, at which a wild indirect jump
-/// could find another instruction, are not: this keeps a compiler from emitting
-/// such instructions by mistake, it is no sandbox.
+/// Only the instructions that the chunk consists of are judged. A wild indirect
+/// jump could find others, in bytes inside an instruction or in data: this
+/// keeps a compiler from emitting such instructions by mistake, and is no
+/// sandbox.
 ///
 /// ```
 /// use jitfd::{Class, Options, Reason, validate};
@@ -27,21 +27,21 @@ use std::fmt;
 pub enum Class {
     /// `syscall`, `sysenter` and `int n`.
     SystemCalls,
-    /// What writes the register of the protection keys: `wrpkru`, and `xrstor`
-    /// in all its forms.
+    /// Instructions that write the protection-key register: `wrpkru`, and
+    /// `xrstor` in all its forms.
     ProtectionKeys,
-    /// What loads the code segment register: far jumps, calls and returns, and
-    /// `iret`.
+    /// Instructions that load the code segment register: far jumps, calls and
+    /// returns, and `iret`.
     FarTransfers,
-    /// What changes a segment register or the base behind it: `wrfsbase`,
+    /// Instructions that change a segment register or its base: `wrfsbase`,
     /// `wrgsbase`, `mov` and `pop` to a segment register, `lfs`, `lgs`, `lss`.
     Segments,
-    /// What the manuals call privileged, which faults outside of the kernel (CPL 3,
-    /// IOPL 0): `hlt`, `wrmsr`, `mov` to control registers, `in`, `out`, `cli`... Not
-    /// what faults there for other reasons, or only on some systems: `monitor`,
-    /// `mwait`, `getsec`, `vmcall`, `vmmcall`.
+    /// Privileged instructions, which fault unless the CPL is 0 (or for `in`, `out`,
+    /// `cli` and their like, unless the IOPL allows them): `hlt`, `wrmsr`, `mov` to
+    /// control registers... Not those that fault in programs for other reasons, or
+    /// only on some systems: `monitor`, `mwait`, `getsec`, `vmcall`, `vmmcall`.
     Privileged,
-    /// What was named to
+    /// Instructions that were named to
     /// [`Options::forbid_mnemonic`](crate::Options::forbid_mnemonic).
     Named,
 }

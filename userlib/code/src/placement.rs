@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Where chunks come to lie, and how they must be published. Pure.
+//! Where chunks are placed, and how they must be published. Pure.
 
 use crate::align::{Align, PAGE_SIZE};
 use crate::chunk::Validated;
@@ -53,8 +53,9 @@ impl Mode {
 /// The alignments at which `chunks` are appended, the first of them at `first` if
 /// that is given.
 ///
-/// A place that somebody asked for was found by an alignment that may not be the
-/// chunk's. Whatever it was: with [`Align::of`] it the cursor gets there too.
+/// The place may have been asked for with another alignment than the chunk's.
+/// The largest one that it has ([`Align::of`]) gets the cursor there in any
+/// case.
 pub fn aligns(chunks: &[&Validated], first: Option<Align>) -> impl Iterator<Item = Align> {
     let mut first = first;
     chunks

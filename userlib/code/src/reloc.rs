@@ -56,11 +56,10 @@ pub enum RelocKind {
     Rel64,
     /// The distance from the field, 32 bits.
     Rel32,
-    /// The same in a `call` or `jmp`. If the target is an
-    /// [address](Target::Address) too far away, the branch goes to a stub that
-    /// jumps there and changes `r11`. For that the addend must be -4. Room for stubs
-    /// lies behind the last item and is no part of it; a stub is there only if a branch
-    /// goes by it:
+    /// The same in a `call` or `jmp`. If the target is an [address](Target::Address)
+    /// that is too far away, the branch goes to a stub that jumps there and changes
+    /// `r11`. For that the addend must be -4. Room for stubs lies behind the last item
+    /// and is no part of it; a stub is there only if a branch goes by it:
     /// `CodeSpace::lookup` does not find them.
     Call32,
     /// The distance from the field, 8 bits.

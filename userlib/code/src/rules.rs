@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What an author may ask of validation, and what holds if nothing is asked.
+//! The rules that a program can set for validation, and the defaults.
 
 use crate::error::{Error, ValidationError};
 use crate::forbid::{Class, Forbidden};
 use std::ops::Range;
 
 /// What to do with a direct branch that goes behind the `lock` prefix of an
-/// instruction. Such branches are meant: glibc has five, which take the prefix
-/// only if there is more than one thread.
+/// instruction. Such branches are not always mistakes: glibc has five, which
+/// take the prefix only if there is more than one thread.
 ///
 /// ```
 /// use jitfd::{LockSkips, Options, Reason, validate};
@@ -57,7 +57,7 @@ pub struct Options {
     pub(crate) threads: Option<usize>,
 }
 
-/// What each single instruction has to follow.
+/// The rules that each single instruction has to follow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct EachInstruction {
     pub(crate) forbidden: Forbidden,
@@ -100,8 +100,8 @@ impl Options {
         self
     }
 
-    /// Gets the memory for this many more data ranges and entries, so that declaring
-    /// them needs none: for a program that goes on where there is none. Room for
+    /// Gets the memory for this many more data ranges and entries now, so that
+    /// declaring them can't fail: for programs that handle lack of memory. Room for
     /// entries is as [`entries_only`](Self::entries_only).
     ///
     /// ```
@@ -128,8 +128,8 @@ impl Options {
     }
 
     /// Declares that the instruction at `offset`, in bytes from the start of the
-    /// chunk, may be entered from other chunks, and with the first call that
-    /// none may be that is not declared. Branches inside the chunk are free.
+    /// chunk, may be entered from other chunks. From the first call on, only
+    /// declared entries may be. Branches inside the chunk are free.
     ///
     /// ```
     /// use jitfd::{Options, validate};

@@ -34,8 +34,8 @@ impl Validator {
         Self { options }
     }
 
-    /// Whether a chunk can have `len` bytes: to be asked before they are copied
-    /// from where that many may not be.
+    /// Whether a chunk can have `len` bytes: for callers that copy the bytes
+    /// first, to be asked before that.
     ///
     /// # Errors
     /// As [`validate`] of a chunk that is empty or too long.

@@ -7,9 +7,9 @@
 //! LD_PRELOAD=libjitfd_ffi.so python3 program.py
 //! ```
 //!
-//! By `/dev/jit` or not at all, unless the environment variable
-//! `JITFD_FFI_FALLBACK` is `dual-mapping` or `any`. Without memory libffi's users get
-//! a null pointer; why is said on standard error, once.
+//! By `/dev/jit` or not at all, unless the environment variable `JITFD_FFI_FALLBACK`
+//! is `dual-mapping` or `any`. If closures can't be made, libffi's users get a null
+//! pointer, and one line on standard error says why.
 
 #![deny(missing_docs)]
 #![deny(clippy::undocumented_unsafe_blocks, clippy::missing_safety_doc)]

@@ -66,7 +66,7 @@ enum Forbidden {
     FarTransfers,
     /// Writes of segment registers or the bases behind them
     Segments,
-    /// What faults outside of the kernel
+    /// Privileged instructions (CPL 0)
     Privileged,
 }
 

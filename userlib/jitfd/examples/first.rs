@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! The shortest way: two instructions become a function that returns 42.
+//!
+//! With the jit module loaded the kernel publishes them. Without it this program
+//! accepts a fallback, and the library says on standard error why it was needed.
 
-use jitfd::{Error, Options, jit_create_code, validate};
+use jitfd::{CodeOptions, Error, Fallback, Options, validate};
 
 fn main() -> Result<(), Error> {
     // mov eax, 42; ret
     let bytes = [0xb8, 42, 0, 0, 0, 0xc3];
     let chunk = validate(&bytes, &Options::new())?;
-    let code = jit_create_code(&chunk)?;
+    let code = CodeOptions::new().fallback(Fallback::Any).create(&chunk)?;
+    if let Some(backend) = code.backend() {
+        println!("the code was published by: {backend}");
+    }
     // SAFETY: the bytes are a function of this type, and `code` outlives the
     // call.
     let answer = unsafe { code.entry::<extern "C" fn() -> i32>(0)? };

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-/// Who makes code executable.
+/// What makes code executable.
 ///
 /// | | [`Kernel`](Self::Kernel) | [`DualMapping`](Self::DualMapping) | [`ProtectFlips`](Self::ProtectFlips) |
 /// |---|---|---|---|

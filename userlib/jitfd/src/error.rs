@@ -188,7 +188,7 @@ impl Error {
         })
     }
 
-    /// The allocator has none.
+    /// The error for lack of memory in the program's own allocator.
     #[doc(hidden)]
     #[must_use]
     pub fn no_memory() -> Self {
@@ -247,17 +247,17 @@ pub enum Call {
     Seal,
     /// `JIT_STATS`.
     Stats,
-    /// Without the kernel's device: making a memory file.
+    /// In a fallback: making a memory file.
     MemoryFile,
-    /// Without the kernel's device: mapping memory.
+    /// In a fallback: mapping memory.
     OwnMap,
-    /// Without the kernel's device: turning pages executable.
+    /// In a fallback: turning pages executable.
     Protect,
-    /// Without the kernel's device: moving pages to their place.
+    /// In a fallback: moving pages to their place.
     Move,
-    /// Without the kernel's device: making other threads see new code.
+    /// In a fallback: making other threads see new code.
     Barrier,
-    /// Without the kernel's device: telling a forked child from its parent.
+    /// In a fallback: telling a forked child from its parent.
     Owner,
     /// Reading `/proc/self/maps`, for a place in a window.
     Maps,
@@ -393,7 +393,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What is the matter.
+    /// The cause, in words.
     #[must_use]
     pub const fn what(self) -> &'static str {
         self.texts().0
@@ -470,7 +470,7 @@ impl Kind {
             ),
             Self::NoProcfs => (
                 "/proc/self/maps can't be read",
-                "mount /proc, or ask for no window and no neighbours",
+                "mount /proc, or do not use `window` or `together`",
             ),
             Self::Closed => (
                 "the descriptor is closed",

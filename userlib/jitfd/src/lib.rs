@@ -9,7 +9,7 @@
 //! the address space, read-only and executable. Already running code is not
 //! disturbed: publishing more of it needs no TLB shootdown.
 //!
-//! # The way of a piece of code
+//! # From bytes to code
 //!
 //! 1. The compiler emits bytes into ordinary memory.
 //! 2. [`validate`] copies them and checks the copy: every byte belongs to a
@@ -57,9 +57,9 @@
 //! Without asking for it, a program gets `/dev/jit` or an error. One that accepts
 //! a [`Fallback`] goes on by dual mapping of a memory file, or else by mprotect
 //! flips, through the same types and with the same results; [`Backend`] compares
-//! the three. It is said once per process on standard error, or to a hook
-//! ([`set_fallback_hook`]), and can be asked ([`JitFd::backend`]). What only the
-//! kernel can do is refused with [`Error::Unsupported`].
+//! the three. The fallback is reported once per process, on standard error or to
+//! a hook ([`set_fallback_hook`]), and [`JitFd::backend`] tells which it is. What
+//! only the kernel can do is refused with [`Error::Unsupported`].
 //!
 //! ```
 //! use jitfd::{Backend, Fallback, Options, RegionOptions, validate};

@@ -110,9 +110,10 @@ impl Assembly {
         Ok(())
     }
 
-    /// Checks it: it is entered where it says so and with `endbr64`, and does
-    /// nothing that code of a program may not want to have around. If it fits into
-    /// a line it is aligned so that it does wherever it is put.
+    /// Validates the chunk: it is entered at its declared entries only, each of
+    /// which is an `endbr64`, and has no instruction of a class that a program may
+    /// want to forbid. A chunk that fits into a line is aligned so that it lies in
+    /// one wherever it is put.
     pub(crate) fn finish(self) -> Result<Validated, Error> {
         let len = self.len();
         let options = Class::FIXED

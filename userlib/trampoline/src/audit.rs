@@ -93,7 +93,7 @@ fn ways_out(body: &Range<usize>) -> Vec<Code> {
         match next.flow_control() {
             FlowControl::Return | FlowControl::IndirectBranch => {
                 ways.push(next.code());
-                // What it returns to was pushed by a call, not by the body.
+                // The return address was pushed by a call, not by the body.
                 let before = code[at - 1].mnemonic();
                 assert!(matches!(before, Mnemonic::Leave | Mnemonic::Lea));
             }

@@ -21,9 +21,10 @@ use std::sync::Arc;
 
 /// A Rust closure that C can call: it has the address of a function of the type `P`.
 ///
-/// The type of the function pointer is found from the closure's arguments, which must
-/// say their types: up to twelve [`Argument`](crate::Argument)s, and a
-/// [`Return`](crate::Return). One that never returns must say `-> ()`, as `!` is none.
+/// The type of the function pointer is found from the closure's arguments, whose types
+/// must be written out: up to twelve [`Argument`](crate::Argument)s, and a
+/// [`Return`](crate::Return). Annotate diverging closures `-> ()`: `!` does not
+/// implement `Return`.
 ///
 /// ```
 /// use jitfd_trampoline::Closure;
@@ -64,19 +65,19 @@ use std::sync::Arc;
 /// | [`new_once`](Self::new_once) | `FnOnce + Send` | by any thread, once |
 /// | [`ClosureOptions::create_local`] | `Fn` | by the thread that has made it |
 ///
-/// # Who answers for what
+/// # What a caller must ensure
 ///
-/// To make a closure is safe, and so is to drop it and to get its function pointer.
-/// To *call* that pointer is `unsafe`, so who calls it, or gives it to C code that
-/// does, answers for this:
+/// Making a closure is safe, and so is dropping it and getting its function
+/// pointer. *Calling* that pointer is `unsafe`: a caller, or a program that gives
+/// it to C code that calls it, must ensure this:
 /// * The `Closure` is there during the whole call. (A call after its drop usually ends
 ///   with `SIGTRAP`, until its trampoline is used for another closure.) It may have
 ///   been moved: the address stays.
 /// * The arguments are as the closure expects them; a `bool` is 0 or 1, and integers
 ///   of less than 32 bits are extended to that as their sign says, as C compilers do.
 ///
-/// What is checked: a closure of `new_mut` that is called while it runs, by another
-/// thread or by itself, and one of `new_once` that is called again, panic.
+/// Two mistakes are found: a closure of `new_mut` that is called while it runs, by
+/// another thread or by itself, and one of `new_once` that is called again, panic.
 ///
 /// [`leak`](Self::leak) gives a pointer that is safe to call, for ever.
 ///
@@ -181,8 +182,8 @@ impl<'f, P: Signature> Closure<'f, P> {
 }
 
 impl<P: FnPointer> Closure<'_, P> {
-    /// The function pointer. Who calls it answers for
-    /// [what is said above](Self#who-answers-for-what).
+    /// The function pointer. Callers must ensure [what is said
+    /// above](Self#what-a-caller-must-ensure).
     #[must_use]
     pub fn as_fn(&self) -> P::Unsafe {
         // SAFETY: the trampoline leads to a function of this type.
@@ -279,8 +280,9 @@ pub struct LocalClosure<'f, P: FnPointer> {
 }
 
 impl<P: FnPointer> LocalClosure<'_, P> {
-    /// The function pointer. Who calls it answers for
-    /// [what is said at `Closure`](Closure#who-answers-for-what), and for the thread.
+    /// The function pointer. Callers must ensure [what is said at
+    /// `Closure`](Closure#what-a-caller-must-ensure), and call it in this thread
+    /// only.
     #[must_use]
     pub fn as_fn(&self) -> P::Unsafe {
         // SAFETY: the trampoline leads to a function of this type.
@@ -331,7 +333,7 @@ impl<P: FnPointer> fmt::Debug for LocalClosure<'_, P> {
 /// # }
 /// ```
 ///
-/// What holds for a [`Closure`] of an `Fn` about threads and panics holds here.
+/// Threads and panics: as for a [`Closure`] of an `Fn`.
 pub struct RegisterClosure<'f> {
     bound: Bound<'f>,
 }
@@ -548,8 +550,8 @@ impl<'t, M: Passes> ClosureOptions<'t, M> {
     }
 
     /// Has closures made in this table instead of one of the process. Its carrier must
-    /// be [`Signature::CARRIER`], or `r10`, which serves all types: by way of saved
-    /// registers.
+    /// be [`Signature::CARRIER`], or `r10`, which serves all types: the registers are
+    /// saved, and the arguments read from there.
     ///
     /// ```
     /// # use jitfd::Fallback;

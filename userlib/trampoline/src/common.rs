@@ -51,7 +51,7 @@ impl Kind {
         Ok(found.get_or_set(table))
     }
 
-    /// That of one backend.
+    /// The table of one backend.
     fn of(self, backend: Backend) -> Result<&'static Table, Error> {
         static CREATED: [[First<Table>; BACKENDS]; KINDS] =
             [const { [const { First::new() }; BACKENDS] }; KINDS];

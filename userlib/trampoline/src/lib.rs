@@ -26,18 +26,17 @@
 //!
 //! What a trampoline jumps to needs an `endbr64` of its own wherever user programs run
 //! with indirect branch tracking. The bodies here have it; the functions that are
-//! compiled for each [`Closure`] have not, as stable Rust makes none. Nor do objects
-//! of Rust say that they can do with a shadow stack, so a program that links them
-//! loses that mark.
+//! compiled for each [`Closure`] have not, as stable Rust makes none. Rust objects
+//! lack the SHSTK note, so linking them clears the program's.
 //!
 //! # Unwinders
 //!
 //! Panics, C++ exceptions, backtraces and debuggers find the callers of a target, of a
-//! closure and of a handler. Of a closure or a target there is nothing to find: the
-//! trampoline has jumped there and left no trace. What saves registers is a function of
-//! this library with a frame and an unwind table. For those who look at a thread in the
-//! middle of a trampoline (profilers, signal handlers) each mapped copy of the stubs
-//! has an unwind table of one entry, registered as long as it is mapped.
+//! closure and of a handler. Targets and closures need nothing for that: the trampoline
+//! has jumped there, and is not on the stack. The code that saves registers is a
+//! function of this library, with a frame and an unwind table. For those who look at a
+//! thread in the middle of a trampoline (profilers, signal handlers) each mapped copy
+//! of the stubs has an unwind table of one entry, registered as long as it is mapped.
 
 #![deny(missing_docs, unsafe_code)]
 #![deny(clippy::undocumented_unsafe_blocks, clippy::missing_safety_doc)]

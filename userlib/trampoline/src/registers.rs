@@ -45,8 +45,8 @@ use std::marker::PhantomData;
 /// # }
 /// ```
 ///
-/// Those of two calls cannot be exchanged, should a closure get at both: who reads
-/// arguments relies on whose they are.
+/// The registers of two calls cannot be exchanged, even by a closure that gets
+/// hold of both: reading arguments relies on which call they are of.
 ///
 /// ```compile_fail
 /// # use jitfd_trampoline::Registers;

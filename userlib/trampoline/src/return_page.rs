@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Return trampolines: alternative 1 of the mail. Each goes to a handler that reads
-//! and changes all registers, and then back to the caller or elsewhere.
+//! Return trampolines: each goes to a handler that reads and changes all registers,
+//! and then back to the caller or elsewhere. They are the first alternative
+//! ("entirely userspace") in the mail that this project was made from: 28 July
+//! 2020, by an x86 maintainer to the kernel's list, in the thread "Implement
+//! Trampoline File Descriptor".
 #![expect(unsafe_code, reason = "binds trampolines to what they were made for")]
 
 use crate::assemble::{Assembly, quadword_at};
@@ -156,10 +159,12 @@ pub type ReturnHandler = unsafe extern "C-unwind" fn(*mut SavedRegisters, *mut c
 /// A piece of code that saves all registers and calls a handler, which reads and
 /// changes them; then it returns to its caller, or jumps elsewhere.
 ///
-/// It is what the mail calls a return trampoline, its alternative 1: "push the
-/// registers, `lea` to itself, call a handler". The pages of them are published once
-/// and mapped as often as needed; each copy has data pages of its own, and the address
-/// of a trampoline says where in them its handler is.
+/// It is a return trampoline as sketched in the mail that this project was made from
+/// (28 July 2020, to the kernel's list, "Implement Trampoline File Descriptor"):
+/// code that pushes the registers, loads its own address by `lea` and calls a handler.
+/// The pages of them are published once and mapped as often as needed; each copy has
+/// data pages of its own, and the address of a trampoline says where in them its
+/// handler is.
 ///
 /// ```
 /// use jitfd_trampoline::{Gpr, ReturnTrampoline, SavedRegisters};
@@ -192,10 +197,10 @@ pub type ReturnHandler = unsafe extern "C-unwind" fn(*mut SavedRegisters, *mut c
 /// registers, x87, MXCSR. Not restored are protection keys, AMX tiles, and `r16` to
 /// `r31` of CPUs with APX.
 ///
-/// What the handler can't change is the stack: `rsp`, and where a return goes. A shadow
-/// stack has the way back, too, and would refuse another. A jump goes anywhere, on the
-/// same stack; another stack is for the code there to load, or for a
-/// [`Setting`](crate::Setting).
+/// What the handler can't change is the stack: `rsp`, and where a return goes. (A CPU
+/// with shadow stacks compares each return with its call, and would refuse another
+/// address.) A jump goes anywhere, on the same stack; another stack is for the code
+/// there to load, or for a [`Setting`](crate::Setting).
 ///
 /// It takes about 3 KiB of the stack with AVX-512, 1 KiB without. It is entered as a
 /// function is, by a call or a jump: the 128 bytes below the stack pointer (the red

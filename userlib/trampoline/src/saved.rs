@@ -39,8 +39,8 @@ use std::ptr::{null, with_exposed_provenance};
 /// }
 /// ```
 ///
-/// Those of two calls cannot be exchanged, should a handler get at both: where they
-/// return to is in them, too.
+/// The registers of two calls cannot be exchanged, even by a handler that gets hold
+/// of both: where each call returns to is among them.
 ///
 /// ```compile_fail
 /// # use jitfd_trampoline::SavedRegisters;

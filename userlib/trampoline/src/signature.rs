@@ -43,8 +43,8 @@ use std::ffi::c_void;
 /// # fn main() {}
 /// ```
 pub trait FnPointer: CodePointer {
-    /// The same, but `unsafe` to call: who calls it answers for the closure being
-    /// there.
+    /// The same, but `unsafe` to call: the caller must ensure that the closure
+    /// still exists.
     type Unsafe: CodePointer;
 }
 

@@ -211,10 +211,10 @@ impl Stubs {
 ///
 /// # What is writable
 ///
-/// The code never is. The targets are: they are data of the program, like its
-/// other function pointers. Whoever can write to its memory can point an entry
-/// elsewhere, but no further than a function pointer could. What must not change is
-/// for the embedded form.
+/// The code never is. The targets are: they are data of the program, like its other
+/// function pointers. Whoever can write to its memory can point an entry elsewhere,
+/// but no further than a function pointer could. A target that must not change
+/// belongs into a [`Setting`](crate::Setting).
 ///
 /// # Forks
 ///
@@ -380,10 +380,9 @@ impl Table {
     /// Frees what [`bind_raw`](Self::bind_raw) or [`Entry::into_raw`] returned. See the
     /// example of [`Table::bind_raw`].
     ///
-    /// Freeing it again is an error of the program, as with memory. As long as nobody
-    /// was given the slot since, and its copy is mapped, nothing is changed by that:
-    /// it is not given to two owners. Two threads that free it at the same time are not
-    /// found out.
+    /// Freeing it twice is an error of the program, as with memory. It changes nothing
+    /// as long as the slot was not bound again and its copy is mapped: no slot gets two
+    /// owners. Two threads that free it at the same time are not detected.
     ///
     /// # Safety
     /// `entry` is from this table, was not released before, and no thread calls it

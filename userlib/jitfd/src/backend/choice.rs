@@ -10,10 +10,11 @@ use crate::error::{Error, Kind, NoBackend};
 /// Which backends a program accepts. The default is the kernel's and no other.
 ///
 /// The first one that this system allows is taken. If that is not the kernel's,
-/// it is said once per process ([`set_fallback_hook`](crate::set_fallback_hook)).
-/// A backend counts as not allowed if it is absent or refused, dual mapping also if
-/// `RLIMIT_FSIZE` is less than the capacity; no memory, a quota or too many open
-/// files are errors and not a reason to take another.
+/// this is reported once per process
+/// ([`set_fallback_hook`](crate::set_fallback_hook)). A backend counts as not
+/// allowed if it is absent or refused, dual mapping also if `RLIMIT_FSIZE` is less
+/// than the capacity. Lack of memory, a quota or too many open files are errors,
+/// and no reason to try the next backend.
 ///
 /// ```
 /// use jitfd::{Backend, Fallback, RegionOptions};
@@ -69,7 +70,8 @@ impl Fallback {
     /// What `make` makes with the first backend that this system allows.
     ///
     /// # Errors
-    /// That of `make`; of several backends all of theirs.
+    /// The error of `make`; if several backends were tried, all of their
+    /// errors.
     #[doc(hidden)]
     pub fn choose<T>(self, mut make: impl FnMut(Backend) -> Result<T, Error>) -> Result<T, Error> {
         let mut tried = Vec::new();

@@ -56,8 +56,9 @@ impl Maker<'_> {
     }
 }
 
-/// One handle of a region. Of the kernel's two descriptors each knows only some
-/// of the calls (`ENOTTY`); a region in our own memory knows all.
+/// One handle of a region. Each of the kernel's two descriptors takes only some
+/// of the calls (else `ENOTTY`); a region in the process's own memory takes all
+/// of them.
 #[derive(Debug)]
 pub(crate) enum Access {
     Kernel(OwnedFd),
@@ -91,7 +92,7 @@ pub(crate) fn create(
     ))
 }
 
-/// Where a region of our own memory can't be cloned to.
+/// What only the kernel's regions can do.
 const NO_COPY: &str = "clones of a region at other addresses";
 
 impl Access {
@@ -195,9 +196,10 @@ impl Access {
     }
 }
 
-/// `ENODEV` or `ENODATA` if the descriptor, which another program may have sent, is of no
-/// region: a file could be written to while it is executed. A sandbox may map and not ask
-/// (`EACCES`, `EPERM`); then it is a device at least.
+/// Fails with `ENODEV` or `ENODATA` if the descriptor is not that of a region. Another
+/// program may have sent it, and an ordinary file could be written to while it is
+/// executed. A sandbox may be allowed to map but not to call `ioctl` (`EACCES`, `EPERM`);
+/// then it was only checked to be a device.
 fn check_region(fd: BorrowedFd<'_>) -> io::Result<()> {
     let of_none = || io::Error::from_raw_os_error(libc::ENODEV);
     if !sys::is_device(fd)? {

@@ -5,7 +5,7 @@
 //! | file | has |
 //! |---|---|
 //! | `choice.rs` | which backends a program accepts, and which is taken |
-//! | `notice.rs` | that it is not the kernel's: said once |
+//! | `notice.rs` | reports, once, that a fallback is in use |
 //! | `dispatch.rs` | what a handle can be asked to do, and who does it |
 //! | `segment.rs` | bytes, and where they go |
 //! | `kernel/` | the ioctls |

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Says, once per process, that code does not come from the kernel.
+//! Reports, once per process, that a fallback is in use.
 
 use crate::backend_name::Backend;
 use crate::error::Error;
@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// That a program does without `/dev/jit`, as it allowed itself to.
+/// The report that code is made by a fallback, which the program has allowed.
 ///
 /// Its text is one line.
 ///
@@ -60,12 +60,12 @@ pub type FallbackHook = fn(&FallbackReport<'_>);
 static HOOK: OnceLock<FallbackHook> = OnceLock::new();
 static DONE: AtomicBool = AtomicBool::new(false);
 
-/// Has `hook` called, once in the life of the process, when code is made by
-/// another [`Backend`] than the kernel's for the first time. Without a hook one
-/// line is written to standard error.
+/// Has `hook` called when a fallback makes code for the first time in the life
+/// of the process. Without a hook, one line is written to standard error.
 ///
 /// The hook runs in the thread that makes the code, inside that call, and no
-/// lock of this library is held. A forked child inherits that it was said.
+/// lock of this library is held. A forked child of a process that has reported
+/// it does not do so again.
 ///
 /// Returns `false`, and changes nothing, if there is a hook already.
 ///

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Memory for what a caller decides the length of, got so that its lack is an
-//! error and no abort. What is needed after a publication is got before it: that
-//! can't be taken back.
+//! Lists whose length a caller decides, allocated so that lack of memory is an
+//! error and no abort. Whatever a call needs after a publication is allocated
+//! before it, since a publication can't be taken back.
 
 use crate::error::{Call, Error, SystemError};
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! What a forked child does not share with its parent: which address space this
-//! is, and values that each has its own of. All `unsafe` of it.
+//! is, and values of which each address space has one of its own. All `unsafe`
+//! code for that is here.
 //!
 //! Locks: none, as a lock that another thread held at the `fork()` is never
 //! released in the child.
@@ -18,7 +19,8 @@ use std::{fmt, io};
 pub(crate) const FORKED_MEANWHILE: Error =
     Error::Argument("another thread publishes in the region, or did when the process was forked");
 
-/// Which address space this is: threads share it, a forked child has another.
+/// The number of an address space: threads share it, a forked child has
+/// another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AddressSpace(u64);
 

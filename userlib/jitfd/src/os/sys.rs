@@ -302,7 +302,7 @@ impl Span {
     /// kept. Returns the offset of the first of the `len` bytes.
     ///
     /// # Errors
-    /// That of `mmap`; `ENOMEM` for more than there are addresses.
+    /// The error of `mmap`; `ENOMEM` for more than there are addresses.
     pub fn aligned_data(len: usize, align: usize) -> io::Result<(Self, usize)> {
         let all = len.checked_add(align - abi::PAGE_SIZE);
         let all = all.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))?;
@@ -389,8 +389,8 @@ impl Mapped {
         }
     }
 
-    /// Moves the mapping to `at`, as in [`Span::map`], in the place of executable
-    /// memory of no file, which is made for that. Profilers, which are told of
+    /// Moves the mapping to `at`, as in [`Span::map`], in the place of anonymous
+    /// executable memory, which is made for that. Profilers, which are told of
     /// mappings but not of moves, take it for such memory from then on.
     ///
     /// `EBUSY` if somebody else relies on the addresses.

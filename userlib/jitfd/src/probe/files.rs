@@ -17,7 +17,7 @@ impl Files {
         Ok(text.trim_end().to_owned())
     }
 
-    /// The same of a file that need not be there.
+    /// The same for a file that may be absent.
     pub(super) fn read(&self, path: &str) -> Option<String> {
         self.text(path).ok()
     }

@@ -58,7 +58,7 @@ impl Probe {
         self.trials.contains(&(backend, Trial::Works))
     }
 
-    /// The backend that a program gets which accepts `fallback`.
+    /// The backend that a program gets if it accepts `fallback`.
     ///
     /// ```
     /// use jitfd::{Fallback, probe};

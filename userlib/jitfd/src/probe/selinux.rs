@@ -45,8 +45,8 @@ pub(super) fn findings(files: &Files) -> Vec<Finding> {
     denied
 }
 
-/// What the trial of the kernel's backend makes likely, though the policy was not asked:
-/// an `ioctl` was refused, as only a policy or a filter does.
+/// What the trial of the kernel's backend makes likely: an `ioctl` was refused, which
+/// only a policy or a filter does. (The policy can't be asked about that.)
 pub(super) fn suspicion(files: &Files, trial: &Trial) -> Option<Finding> {
     let Trial::Refused(Error::System(error)) = trial else {
         return None;

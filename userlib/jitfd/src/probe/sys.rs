@@ -118,7 +118,8 @@ pub(crate) fn label(path: &CStr) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// As one does that waits for a lock which another thread had at the fork.
+    /// Like a child that waits for a lock which another thread held at the
+    /// fork.
     #[test]
     fn a_child_that_hangs_is_ended_whatever_the_program_does_with_alarms() {
         let hang = || loop {

@@ -144,8 +144,8 @@ impl MapHandle {
         self.access.fd()
     }
 
-    /// The same inside of `window`, as close as can be to where that wants it.
-    /// Nothing that is mapped is replaced.
+    /// As [`map`](Self::map), inside of `window` and as close as possible to
+    /// the address that it prefers. Nothing that is mapped is replaced.
     ///
     /// ```
     /// use jitfd::{Error, Window};
@@ -309,7 +309,8 @@ impl AppendHandle {
         self.access.fill(&pieces, told(mode))
     }
 
-    /// No publication, ever again, by any handle. What is mapped stays.
+    /// Ends all publication into the region, by any handle, for good. What is
+    /// mapped stays.
     ///
     /// # Errors
     /// [`Error::System`] of kind [`NotOwner`](crate::Kind::NotOwner),
@@ -384,7 +385,7 @@ fn at_offset<'a>(placed: &Placed<'a>) -> Segment<'a> {
     }
 }
 
-/// What is made for the middle of a line can't stay within lines.
+/// Code that was made for the middle of a line can't stay within lines.
 pub(crate) const OFF_LINE: Error =
     Error::Argument("code whose instructions stay within lines is put at a multiple of 64 bytes");
 
@@ -436,8 +437,8 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// A mapping that nobody uses yet, moved into `window` and so that profilers
-    /// take it for memory of no file.
+    /// Moves a mapping that nobody uses yet into `window`, and so that profilers
+    /// take it for anonymous memory.
     pub(crate) fn posing_as_memory(mut self, window: Option<Window>) -> Result<Self, Error> {
         let len = self.len();
         near::map(window, len, Call::Map, |at| self.mapped.pose_as_memory(at))?;
@@ -480,8 +481,8 @@ impl Mapping {
     }
 }
 
-/// For a handle received from another process. A descriptor of something else
-/// is found out by the first call on it.
+/// For a handle received from another process. If it is a descriptor of
+/// something else, the first call on it fails.
 impl From<OwnedFd> for MapHandle {
     fn from(fd: OwnedFd) -> Self {
         Self {
@@ -500,8 +501,8 @@ impl TryFrom<MapHandle> for OwnedFd {
     }
 }
 
-/// For a handle received from another process. A descriptor of something else
-/// is found out by the first call on it.
+/// For a handle received from another process. If it is a descriptor of
+/// something else, the first call on it fails.
 impl From<OwnedFd> for AppendHandle {
     fn from(fd: OwnedFd) -> Self {
         Self {

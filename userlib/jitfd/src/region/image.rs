@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Finished code in a mapping of its own: the mail's `jit_create_code`.
+//! Finished code in a mapping of its own: `jit_create_code`, as the mail
+//! proposed it that this project was made from (28 July 2020, by an x86
+//! maintainer to the kernel's list, in the thread "Implement Trampoline
+//! File Descriptor").
 
 use crate::backend::choice::Fallback;
 use crate::backend::dispatch::{self, Maker};
@@ -14,8 +17,8 @@ use std::sync::OnceLock;
 
 /// An open `/dev/jit` on which code can be created.
 ///
-/// [`jit_create_code`] opens and keeps one by itself. A program that gives up
-/// its right to open files opens one of its own before.
+/// [`jit_create_code`] opens and keeps one by itself. A program that is going
+/// to give up its right to open files opens a `Device` before that.
 ///
 /// ```
 /// use jitfd::{Backend, Device, Options, probe, validate};
@@ -148,8 +151,8 @@ pub fn jit_create_code(code: &Validated) -> Result<Code, Error> {
     Device::shared()?.create_code(code)
 }
 
-/// Puts `code` in the place of the pages at `at`, in one step: for engines that
-/// write code through the pointer by which they will execute it.
+/// Replaces the pages at `at` by `code`, in one step: for engines that write
+/// code at the address at which they will execute it.
 ///
 /// `at` is the start of a page, in the caller's own private anonymous memory;
 /// all pages that `code` needs, rounded up to whole pages, are replaced, the
@@ -234,9 +237,9 @@ impl CodeOptions {
     }
 
     /// As [`jit_create_code`], by the first of the accepted backends that this
-    /// system allows. Without the kernel's the code is as little writable, but
-    /// it was prepared in memory of this process: a memory file, sealed before
-    /// it is mapped, or pages that became executable (`mprotect`).
+    /// system allows. A fallback's code is not writable either, but it was
+    /// prepared in memory of this process: a memory file, sealed before it is
+    /// mapped, or pages that became executable (`mprotect`).
     ///
     /// # Errors
     /// As [`jit_create_code`]; of another backend [`Kind::Refused`] or
@@ -257,7 +260,7 @@ impl CodeOptions {
     }
 
     /// As [`jit_create_code_at`], by the first of the accepted backends that
-    /// this system allows. Only the kernel's checks that the pages are private
+    /// this system allows. Only the kernel checks that the pages are private
     /// anonymous memory.
     ///
     /// # Errors

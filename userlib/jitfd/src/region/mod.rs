@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A growing code space: what a JIT compiler works with.
+//! A region: a range of code that grows, which is what a JIT compiler works
+//! with.
 //!
 //! Locks: one mutex per region, held while a publication is placed, checked,
 //! done and noted. Nothing else is locked inside it, and no code of the caller
@@ -170,8 +171,9 @@ fn checked_capacity(capacity: usize) -> Result<usize, Error> {
     Ok(rounded)
 }
 
-/// A code space to which validated code can be appended, mapped readable and
-/// executable. All methods can be called from many threads at once.
+/// A range of code of fixed capacity, to which validated code can be appended;
+/// mapped readable and executable. All methods can be called from many threads
+/// at once.
 ///
 /// On a page with code, what is not published is `int3` (0xCC). An access to a page
 /// without any ends in a signal ([`Backend`] says which), or meets `int3` too. Code
@@ -311,8 +313,8 @@ impl JitFd {
     /// its [alignment](Validated::align), all or none.
     ///
     /// Direct branches between them and to code published before must go to
-    /// instructions. For branches to what is not published yet, what is
-    /// published there later is checked.
+    /// instructions. A branch to a place where nothing is published yet is
+    /// checked when something is.
     ///
     /// # Errors
     /// Nothing is published then.
@@ -345,9 +347,10 @@ impl JitFd {
         self.publish(&chunks, None, Mode::for_append(&chunks))
     }
 
-    /// Publishes one chunk that was made for `offset`, a place given by
-    /// [`next_address`](Self::next_address) for any alignment that is not below the
-    /// chunk's [own](Validated::align). What is skipped to get there is `int3`.
+    /// Publishes one chunk that was made for `offset`, which
+    /// [`next_address`](Self::next_address) has returned for the chunk's [own
+    /// alignment](Validated::align) or a greater one. Bytes that are skipped to get
+    /// there are `int3`.
     ///
     /// # Errors
     /// [`Error::Stale`] if the cursor has moved on; [`Error::Argument`] if `offset`
@@ -448,8 +451,9 @@ impl JitFd {
     }
 
     /// Sets `len` bytes at the cursor aside. Their address is known before the
-    /// code for them is emitted. Who executes them before they are filled gets a
-    /// signal: `SIGTRAP`, or on a page without any code that of the [`Backend`].
+    /// code for them is emitted. Executing them before they are filled raises a
+    /// signal: `SIGTRAP`, or on a page without any code the one that [`Backend`]
+    /// names.
     ///
     /// # Errors
     /// [`Error::Argument`] if `len` is 0; [`Error::System`] of kind
@@ -484,9 +488,9 @@ impl JitFd {
     /// Publishes `chunk` at the start of a reserved range. What it does not need
     /// stays filled with `int3`; [`fill_at`](Self::fill_at) can use it.
     ///
-    /// Where the range lies was decided when it was reserved, so the chunk's
-    /// [alignment](Validated::align) is not looked at, but for a chunk that stays
-    /// [within lines](crate::Options::within_lines).
+    /// The range has the alignment that it was reserved with. The chunk's
+    /// [alignment](Validated::align) is checked only if the chunk stays [within
+    /// lines](crate::Options::within_lines).
     ///
     /// See the example of [`reserve`](Self::reserve).
     ///
@@ -605,7 +609,8 @@ impl JitFd {
         Ok(())
     }
 
-    /// No publication, ever again. What is published stays executable.
+    /// Ends all publication into the region, for good. What is published stays
+    /// executable.
     ///
     /// # Errors
     /// As [`AppendHandle::seal`].
@@ -743,8 +748,8 @@ impl JitFd {
         Ok(published)
     }
 
-    /// What misses its place, and from there has no room for its alignment either,
-    /// may fit at another place.
+    /// If the cursor moved, reports `Stale`, not `Full`: re-emitted code may still
+    /// fit.
     fn missed(&self, made_for: Option<usize>, error: Error) -> Error {
         let full = error.kind() == Some(Kind::Full);
         match made_for.filter(|_| full).zip(self.kernel_cursor().ok()) {

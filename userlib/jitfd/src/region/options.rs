@@ -49,8 +49,8 @@ impl RegionOptions {
     }
 
     /// Whether every process that holds the append handle may publish. A forked
-    /// child that does starts with an empty map of boundaries: branches between
-    /// what it and what its parent has published are not checked.
+    /// child that publishes begins with an empty boundary map: branches between
+    /// its code and its parent's are not checked.
     ///
     /// ```
     /// use jitfd::{Backend, Options, RegionOptions, probe, validate};
@@ -123,9 +123,9 @@ impl RegionOptions {
     }
 
     /// Whether `perf` is to look up the region's functions in a
-    /// [`PerfMap`](crate::tools::PerfMap). It does that only for executable memory
-    /// of no file, so the region is mapped over such memory. Then it does not find
-    /// the region's mapping by its file any more; a
+    /// [`PerfMap`](crate::tools::PerfMap). It does that only for anonymous
+    /// executable memory, so the region is mapped over such memory. `perf` then
+    /// does not see the region's file any more; a
     /// [`JitDump`](crate::tools::JitDump) works either way.
     ///
     /// A security policy can forbid such memory (SELinux: `execmem`), and

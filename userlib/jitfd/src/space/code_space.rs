@@ -46,7 +46,7 @@ const TRIES: usize = 16;
 /// is dropped with it: gdb would keep the old names at addresses that are used again.
 ///
 /// Direct branches are checked inside a region; those from one region to another
-/// are not, as nobody keeps a map across regions.
+/// are not, since each region has a boundary map of its own.
 ///
 /// A forked child can execute and look up what it inherits. To publish it needs a
 /// copy of its own: [`adopt`](Self::adopt).
@@ -317,8 +317,8 @@ impl CodeSpace {
         Ok(())
     }
 
-    /// Nothing will come into the slot: compiling has failed. The room is not
-    /// used again; it counts as wasted.
+    /// Gives a slot up, because compiling has failed for example. Its room is
+    /// not used again, and counts as wasted.
     ///
     /// See the example of [`reserve`](Self::reserve).
     pub fn give_up(&self, slot: Slot) {
@@ -407,7 +407,7 @@ impl CodeSpace {
         Err(SystemError::new(call, libc::EPERM).into())
     }
 
-    /// The function that has a byte at `address`, if it is published.
+    /// The published function that `address` lies in.
     ///
     /// It takes no lock, allocates nothing and makes no system call, so it can be
     /// called from a signal handler, also from one that has interrupted any
@@ -446,7 +446,7 @@ impl CodeSpace {
         self.areas.iter().map(|area| &area.region)
     }
 
-    /// Where the bytes went.
+    /// How the bytes of the code space are used.
     ///
     /// See the example of [`SpaceStats`].
     #[must_use]
@@ -608,7 +608,7 @@ struct Open<'a> {
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        // What is filled stays so.
+        // A slot that was filled stays filled.
         if let Some(area) = self.space.area_of(&self.slot) {
             area.give_up(&self.slot);
         }

@@ -240,8 +240,9 @@ impl Image {
         })
     }
 
-    /// What each item must hold by itself, or it could change what another is; and
-    /// what is known to be wrong wherever the image lies.
+    /// Checks that each item is well formed by itself, so that it can't change
+    /// what another one means; and finds the faults that do not depend on where
+    /// the image lies.
     fn check_items(&self) -> Result<(), Error> {
         for (number, item) in self.items.iter().enumerate() {
             if let Some(range) = item.bad_data() {
@@ -336,7 +337,7 @@ impl Image {
                 let (value, by_stub) = layout.value(item, reloc, base, base + offset)?;
                 let (at, width) = (offset + reloc.at, reloc.kind.width());
                 bytes[at..at + width].copy_from_slice(&value[..width]);
-                // Those that nobody needs stay trap bytes.
+                // Stubs that no branch needs stay trap bytes.
                 if let Some((at, target)) = by_stub {
                     bytes[at..at + STUB].copy_from_slice(&stub(target));
                 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Who is told of published code.
+//! Listeners, which are told of published code.
 
 /// Code that was just published.
 ///
@@ -43,8 +43,8 @@ impl<'a> NewCode<'a> {
 }
 
 /// Is told of code after it was published and before the publishing call
-/// returns, in the publishing thread, so by several threads at once. No lock of
-/// the library is held. Nobody is told of a code space that is dropped.
+/// returns. Each publishing thread does so itself, so several may at once. No
+/// lock of the library is held. Nobody is told of a code space that is dropped.
 ///
 /// A panic passes through the publishing call. The code is published then all the same
 /// ([`lookup`](super::CodeSpace::lookup) finds it), and listeners that come later are

@@ -73,8 +73,8 @@ const GROWTH: usize = 24;
 /// addresses do not survive it: emit such code for its address, or use
 /// [records](super::Reloc).
 ///
-/// A branch behind the `lock` prefix of an instruction of the code goes along, too;
-/// whether it is accepted, validation decides.
+/// A branch that skips a `lock` prefix in the code is moved like any other; whether
+/// it is accepted is decided by validation.
 ///
 /// # Errors
 /// [`Error::Validation`] with [`Reason::IntoInstruction`] if a branch goes into the
@@ -110,8 +110,8 @@ fn decode(code: &[u8], from: usize) -> Result<Vec<Instruction>, Error> {
     if !valid || code.is_empty() {
         return Err(NO_CODE);
     }
-    // What is encoded again has lost the prefix, and one of the two meanings; or, if
-    // its target is near, it has got the prefix.
+    // An instruction that is encoded again has lost the prefix, and with it one of
+    // the two meanings; or, if its target is near, it has got one.
     let mut at = 0;
     for one in &instructions {
         let bytes = code.get(at..at + one.len()).unwrap_or_default();
@@ -126,9 +126,9 @@ fn decode(code: &[u8], from: usize) -> Result<Vec<Instruction>, Error> {
     check_targets(code, from, instructions)
 }
 
-/// Refuses branches into the middle of an instruction: nobody could say where
-/// that comes to lie. An instruction whose `lock` prefix is skipped by a branch
-/// becomes two, the prefix and the rest, so that the branch goes along.
+/// Refuses branches into the middle of an instruction: the new place of that
+/// middle is not defined. An instruction whose `lock` prefix is skipped by a
+/// branch becomes two, the prefix and the rest, so that the branch goes along.
 fn check_targets(
     code: &[u8],
     from: usize,

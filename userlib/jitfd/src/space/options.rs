@@ -132,7 +132,7 @@ impl SpaceOptions {
         self
     }
 
-    /// Adds somebody who is told of all code that is published, such as a
+    /// Adds a listener, which is told of all code that is published, such as a
     /// [`PerfMap`](crate::tools::PerfMap).
     #[must_use]
     pub fn listener(mut self, listener: Arc<dyn Listener>) -> Self {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What a code space is asked for and what it gives.
+//! What a code space is asked for, and what it returns.
 
 use crate::os::window::Window;
 use crate::region::Reservation;
@@ -79,8 +79,8 @@ impl<'a> Request<'a> {
 }
 
 /// Room in a code space whose address is known and whose code is still to come.
-/// Who executes it before gets a signal: `SIGTRAP`, or on a page without any code
-/// that of the [`Backend`](crate::Backend).
+/// Executing it before it is filled raises a signal: `SIGTRAP`, or on a page
+/// without any code the one that [`Backend`](crate::Backend) names.
 ///
 /// ```
 /// use jitfd::space::{Request, Slot};

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What has become of the bytes of a code space.
+//! How the bytes of a code space are used.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Where the bytes of a [`CodeSpace`](super::CodeSpace) went; all but `regions`
-/// and `functions` are in bytes.
+/// How the bytes of a [`CodeSpace`](super::CodeSpace) are used; all but
+/// `regions` and `functions` are in bytes.
 ///
 /// `published + reserved + wasted + free = capacity`, unless another thread is
 /// at work meanwhile.

@@ -285,7 +285,7 @@ impl EhFrame {
         self.functions += 1;
     }
 
-    /// As [`add`](Self::add), for a program that goes on where there is no memory.
+    /// As [`add`](Self::add), but lack of memory is an error and no abort.
     ///
     /// ```
     /// use jitfd::tools::{EhFrame, Frame, Register};

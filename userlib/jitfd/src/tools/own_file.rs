@@ -50,7 +50,7 @@ impl<S> OwnFiles<S> {
         if let Some(own) = own {
             return Ok(own.clone());
         }
-        // Who uses one that was removed goes on with it.
+        // Users of a file that was removed go on with it.
         files.retain(|own| own.path != path);
         let own = Arc::new(OwnFile::create(path, make)?);
         files.push(own.clone());

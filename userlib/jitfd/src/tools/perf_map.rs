@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// In a forked child it is the child's own map: a file with the child's number,
 /// made when the child first adds to it.
 ///
-/// `perf` reads it only for memory of no file, so the regions must be made for
+/// `perf` reads it only for anonymous memory, so the regions must be made for
 /// that ([`RegionOptions::perf_map`](crate::RegionOptions::perf_map)).
 ///
 /// ```

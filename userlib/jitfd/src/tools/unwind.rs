@@ -49,8 +49,8 @@ impl UnwindTable {
     /// to a common one (CIE) before it. Nothing is registered then.
     ///
     /// # Safety
-    /// What is in the records must be well formed, and true of the code that is at
-    /// these addresses as long as this value lives.
+    /// The records must be well formed, and must describe the code at these
+    /// addresses truly as long as this value lives.
     ///
     /// # Example
     /// ```
@@ -107,8 +107,8 @@ impl EhFrame {
     /// ```
     ///
     /// # Safety
-    /// What the table says must be true of the code that is at these addresses as
-    /// long as the result lives.
+    /// The table must describe the code at these addresses truly as long as the
+    /// result lives.
     #[expect(unsafe_code, reason = "the caller vouches for the table")]
     #[must_use]
     pub unsafe fn register(self) -> UnwindTable {

@@ -49,7 +49,7 @@ fn find() -> bool {
     !of_llvm.is_null() && object(of_llvm) == object(called)
 }
 
-/// Where the program or library begins that has this address.
+/// The start of the program or library that this address lies in.
 fn object(address: *const c_void) -> *mut c_void {
     let mut info = MaybeUninit::<libc::Dl_info>::uninit();
     // SAFETY: any address may be asked about; the result is filled if there is one.

@@ -46,7 +46,7 @@ pub(crate) struct DualMapping {
 impl DualMapping {
     pub(crate) fn new(capacity: usize) -> Result<Self, Error> {
         register_barrier().map_err(failed(Call::Barrier))?;
-        // Said now, and not when the region is half full.
+        // Found out now, and not when the region is half full.
         may_become(capacity).map_err(failed(Call::MemoryFile))?;
         let file = MemoryFile::new().map_err(failed(Call::MemoryFile))?;
         let alias = Alias::new(&file, capacity).map_err(failed(Call::OwnMap))?;
@@ -142,7 +142,8 @@ impl Memory for DualMapping {
 
     fn seal(&mut self) {
         self.alias = None;
-        // What other processes might hold is beyond our reach: no promise.
+        // Other processes may hold mappings of the file: nothing is promised
+        // about those.
         let _ = self.file.seal_content();
     }
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What the kernel's region keeps in its ledger, for regions in our own memory:
-//! where pieces come to lie, and what is refused, in the kernel's order
-//! (Documentation/userspace-api/jit.rst). Pure.
+//! The ledger of a region in the process's own memory: where segments are placed,
+//! and what is refused, in the kernel's order (Documentation/userspace-api/jit.rst).
+//! Pure.
 
 use crate::abi;
 use crate::backend::process::holes::Holes;
@@ -14,7 +14,7 @@ use jitfd_code::Align;
 use std::iter::once;
 use std::ops::Range;
 
-/// Why a call is refused.
+/// Why the kernel would refuse a call.
 type Errno = i32;
 
 /// The ledger of one region.
@@ -38,7 +38,7 @@ pub(crate) struct Appending {
     pub(crate) end: usize,
 }
 
-/// What is refused whatever the region is like.
+/// The checks that do not depend on the state of the region.
 pub(crate) fn check_pieces(pieces: &[Segment<'_>], capacity: usize) -> Result<(), Errno> {
     let count = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
     let empty = pieces.iter().any(|piece| piece.bytes.is_empty());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What the two kinds of own memory have in common.
+//! What both fallbacks, dual mapping and mprotect flips, have in common.
 
 use crate::abi;
 use crate::error::Error;
@@ -36,7 +36,7 @@ pub(crate) struct Effects {
     pub(crate) swaps: u64,
     /// Pages that were written where they are, or had no code.
     pub(crate) in_place: u64,
-    /// Times that all CPUs had to be told.
+    /// How often all CPUs had to be interrupted.
     pub(crate) flushes: u64,
 }
 

@@ -187,7 +187,7 @@ impl ProcessRegion {
 mod tests {
     use super::*;
 
-    /// That is no lack of memory.
+    /// This is not a lack of memory.
     #[test]
     fn a_turn_that_somebody_holds_is_said_to_be_held() {
         let region = ProcessRegion::new(Backend::DualMapping, abi::PAGE_SIZE, None).unwrap();

@@ -107,7 +107,7 @@ impl Mprotect {
         for run in runs {
             let here = writes.iter().filter(|write| is_on(run, &write.range()));
             self.stray.extend(here.flat_map(by_page));
-            // What fails is done with the next version.
+            // Pages for which this fails are put right by their next version.
             if self.prepare(run, &[]).is_ok() {
                 let _ = self.place(run);
             }

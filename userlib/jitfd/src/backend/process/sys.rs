@@ -542,7 +542,7 @@ mod tests {
         assert_eq!(in_child(work), 1);
     }
 
-    /// As a move leaves it that fails too late.
+    /// As a move that fails too late leaves it.
     #[test]
     fn what_a_failed_move_has_unmapped_is_put_there() {
         alone(|| {
