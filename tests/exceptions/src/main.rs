@@ -7,10 +7,10 @@
 //! exceptions [--kernel]   over /dev/jit and under PR_SET_MDWE; else over the fallbacks
 //! ```
 
+use jitfd::{Backend, Error, Fallback};
 use jitfd_trampoline::{
     Carrier, ClosureOptions, Gpr, ReturnOptions, SavedRegisters, TableOptions, Unwinding,
 };
-use jitfd::{Backend, Error, Fallback};
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::process::ExitCode;

@@ -3,9 +3,9 @@
 //! jitfd's embedded form: constants in code, published one by one.
 
 use jitfd::space::{CodeSpace, Function, SpaceOptions};
-use jitfd_trampoline::{Gpr, Setting};
 use jitfd::{RegionOptions, Window};
 use jitfd_peers::target;
+use jitfd_trampoline::{Gpr, Setting};
 
 use super::product::context;
 use super::{Maker, Start, Way, of};

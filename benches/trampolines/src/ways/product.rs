@@ -4,8 +4,8 @@
 
 use std::ffi::c_void;
 
-use jitfd_trampoline::{Carrier, Entry, Table, TableOptions};
 use jitfd_peers::target;
+use jitfd_trampoline::{Carrier, Entry, Table, TableOptions};
 
 use super::{Maker, Start, Way, of};
 use crate::calls::Callee;
