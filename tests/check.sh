@@ -28,6 +28,7 @@ tests/documentation.sh
 
 say "lints"
 cargo clippy --quiet --workspace --all-targets -- -D warnings
+tests/lints.sh >/dev/null
 
 say "the library's reference"
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps -p jitfd-code -p jitfd -p jitfd-trampoline

@@ -3,9 +3,10 @@
 # `make test`: runs every suite, goes on after a failure, and counts. Progress
 # and output are on standard error; the last line is "N passed, N failed".
 #
-#   SUITES="host guest selinux capi peers cxx ffi stress debug demo"   only these
+#   SUITES="host lints guest selinux capi peers cxx ffi stress debug demo"   only these
 #
 # host    cargo's tests of the pure core, the library, the runner
+# lints   clippy on the crates that are no members of the workspace
 # guest   each program of tests/guest but init, hosted and selinux, in a guest with the
 #         stock kernel; the last line of each is "suite: N passed, N failed"; the
 #         examples of the library's documentation; and gdb and perf on generated code
@@ -20,7 +21,7 @@
 # demo    the demo with its own claims
 . "$(dirname "$0")/vm/lib.sh"
 
-SUITES=${SUITES:-host guest selinux capi peers cxx ffi stress debug demo}
+SUITES=${SUITES:-host lints guest selinux capi peers cxx ffi stress debug demo}
 LOGS=$TOP/target/test
 VM=$TOP/target/release/vm
 passed=0
@@ -61,6 +62,13 @@ host_suite() {
     export JITFD_TOOLS
     cargo test --workspace --no-fail-fast 2>&1 | tee "$log" >&2 || rc=$?
     settle host "$rc" "$(sum "$log" passed)" "$(sum "$log" failed)"
+}
+
+lints_suite() {
+    local rc=0 log=$LOGS/lints.log
+    say "lints of the crates outside of the workspace"
+    tests/lints.sh all 2>&1 | tee "$log" >&2 || rc=$?
+    settle_log lints "$rc" "$log"
 }
 
 # guest_suites FLAVOR: every guest program in a guest of that flavour. The stock
@@ -237,6 +245,7 @@ demo_suite() {
 for suite in $SUITES; do
     case $suite in
     host) host_suite ;;
+    lints) lints_suite ;;
     guest)
         guest_suites stock
         examples_suite
@@ -250,7 +259,7 @@ for suite in $SUITES; do
     stress) stress_suite stock 4 20 ;;
     debug) FLAVOR=debug debug_suite ;;
     demo) demo_suite ;;
-    *) die "there is no suite named $suite" "SUITES= takes: host guest selinux capi peers cxx ffi stress debug demo" ;;
+    *) die "there is no suite named $suite" "SUITES= takes: host lints guest selinux capi peers cxx ffi stress debug demo" ;;
     esac
 done
 

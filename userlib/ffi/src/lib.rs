@@ -7,12 +7,18 @@
 //! LD_PRELOAD=libjitfd_ffi.so python3 program.py
 //! ```
 //!
-//! By `/dev/jit` or not at all, unless the environment variable `JITFD_FFI_FALLBACK`
-//! is `dual-mapping` or `any`. If closures can't be made, libffi's users get a null
-//! pointer, and one line on standard error says why.
+//! By `/dev/jit` or not at all, unless the environment variable
+//! `JITFD_FFI_FALLBACK` is `dual-mapping` or `any`. Without memory libffi's users get
+//! a null pointer; why is said on standard error, once.
+//!
+//! Who maps writable and executable memory for closures by itself, as cffi's
+//! `ffi.callback()` does, is not helped; that is said as well, where such memory is
+//! refused.
 
 #![deny(missing_docs)]
 #![deny(clippy::undocumented_unsafe_blocks, clippy::missing_safety_doc)]
+
+mod refused;
 
 use jitfd::{Error, Fallback};
 use jitfd_trampoline::LibffiClosures;
@@ -112,7 +118,7 @@ pub unsafe extern "C" fn ffi_closure_free(closure: *mut c_void) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::fs;
 
@@ -130,7 +136,7 @@ mod tests {
 
     /// The status of a forked child that does `work`; a child that hangs dies, which is
     /// -1.
-    fn in_child(work: impl FnOnce() -> i32) -> i32 {
+    pub(crate) fn in_child(work: impl FnOnce() -> i32) -> i32 {
         // SAFETY: the child does `work` and ends.
         unsafe {
             let pid = libc::fork();

@@ -458,7 +458,11 @@ impl Kind {
                 "the bound for one user is reached",
                 "drop unused code, or have the module's bound raised",
             ),
-            Self::TooManyFiles => ("too many open files", "close some, or raise RLIMIT_NOFILE"),
+            Self::TooManyFiles => (
+                "too many open files",
+                "drop some regions (each has two descriptors over /dev/jit, one over dual \
+                 mapping), or raise RLIMIT_NOFILE (ulimit -n)",
+            ),
             Self::FileSize => (
                 "the process may not make a file of that size",
                 "raise RLIMIT_FSIZE (ulimit -f), ask for less, or accept mprotect flips, which \

@@ -115,7 +115,10 @@ impl Assembly {
     /// want to forbid. A chunk that fits into a line is aligned so that it lies in
     /// one wherever it is put.
     pub(crate) fn finish(self) -> Result<Validated, Error> {
+        #[cfg(test)]
+        tests::CHECKED.set(tests::CHECKED.get() + 1);
         let len = self.len();
+        let align = align(len)?;
         let options = Class::FIXED
             .into_iter()
             .fold(Options::new(), Options::forbid);
@@ -127,7 +130,22 @@ impl Assembly {
             return Ok(validator.validate_owned(self.lines.into_bytes())?);
         }
         let chunk = Validator::new(options).validate_owned(self.lines.into_bytes())?;
-        let align = Align::new(len.next_power_of_two())?;
-        Ok(chunk.aligned(align.max(Align::FUNCTION)))
+        Ok(chunk.aligned(align))
+    }
+}
+
+/// The alignment of a finished chunk of `len` bytes.
+pub(crate) fn align(len: usize) -> Result<Align, Error> {
+    let line = Align::LINE.bytes().min(len.next_power_of_two());
+    Ok(Align::new(line)?.max(Align::FUNCTION))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::cell::Cell;
+
+    thread_local! {
+        /// How many chunks this thread has checked.
+        pub(crate) static CHECKED: Cell<usize> = const { Cell::new(0) };
     }
 }

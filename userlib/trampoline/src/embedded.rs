@@ -44,8 +44,8 @@ impl Setting {
     /// # Errors
     /// As [`code`](Self::code) and [`CodeSpace::emit`].
     pub fn publish(&self, space: &CodeSpace, name: &str) -> Result<Function, Error> {
-        let most = self.code()?;
-        let request = Request::new(most.len()).align(most.align()).name(name);
+        let (len, align) = self.most()?;
+        let request = Request::new(len).align(align).name(name);
         space.emit(&request, |address| self.code_at(address))
     }
 
@@ -82,5 +82,37 @@ impl Setting {
         let chunks = chunks?;
         let names = batch.iter().map(|&(name, _)| name);
         space.publish_all(&Vec::from_iter(names.zip(&chunks)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::assemble::tests::CHECKED;
+    use crate::{Gpr, Setting};
+    use jitfd::space::SpaceOptions;
+    use jitfd::{Fallback, RegionOptions, Window};
+
+    /// Checking takes longer than all else that the program does for one.
+    #[test]
+    fn what_is_published_is_checked_once() {
+        let target = what_is_published_is_checked_once as *const () as usize;
+        let region = RegionOptions::new().fallback(Fallback::Any);
+        let near = SpaceOptions::new()
+            .region(region)
+            .window(Window::reaching(target));
+        let far = SpaceOptions::new().region(region);
+        for (space, pushes, len) in [(near, 0, 14), (far.clone(), 0, 24), (far, 20, 64)] {
+            let space = space.create().unwrap();
+            // What no jump reaches.
+            let target = if len == 14 { target } else { 1 };
+            let setting = Setting::to(target).set(Gpr::Rsi, 6);
+            let setting = (0..pushes).fold(setting, |setting, _| setting.push(1 << 40));
+            let code = setting.code().unwrap();
+            let before = CHECKED.get();
+            let function = setting.publish(&space, "one").unwrap();
+            assert_eq!(CHECKED.get() - before, 1);
+            assert!(function.len >= len);
+            assert_eq!(setting.most(), Ok((code.len(), code.align())));
+        }
     }
 }

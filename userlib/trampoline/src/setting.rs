@@ -3,13 +3,13 @@
 //! Code from a declarative description: registers, pushed values, and where to go.
 //! Pure.
 
-use crate::assemble::{Assembly, quadword_at};
+use crate::assemble::{Assembly, align, quadword_at};
 use crate::register::Gpr;
 use iced_x86::{Code, IcedError, Instruction};
 use jitfd::Error;
 use jitfd::tools::{Frame, Register};
-use jitfd_code::Validated;
 use jitfd_code::internal::num::to_u64;
+use jitfd_code::{Align, Validated};
 
 /// What a trampoline does: set any of the general registers, push values on the
 /// stack, and go to a target. All else, the flags included, is as the caller left
@@ -127,9 +127,18 @@ impl Setting {
     /// [`Error::Validation`] if there are so many pushes that the code is longer
     /// than code can be.
     pub fn code(&self) -> Result<Validated, Error> {
-        let indirect = |constant| Instruction::with1(Code::Jmp_rm64, quadword_at(constant));
         let constants: Vec<u64> = self.far().chain([to_u64(self.target)]).collect();
         self.finish(&constants, |assembly, last| assembly.push(indirect(last)))
+    }
+
+    /// The length and the alignment of [`code`](Self::code), which is not made for that.
+    pub(crate) fn most(&self) -> Result<(usize, Align), Error> {
+        // No length depends on an offset.
+        let mut assembly = self.write(0)?.assembly;
+        assembly.push(indirect(0))?;
+        let constants = self.far().count() + 1;
+        let len = assembly.len().next_multiple_of(8) + 8 * constants;
+        Ok((len, align(len)?))
     }
 
     /// The code for this address: with a direct jump if the target is in reach of
@@ -229,13 +238,14 @@ impl Setting {
         constants: &[u64],
         jump: impl Fn(&mut Assembly, usize) -> Result<usize, Error>,
     ) -> Result<Validated, Error> {
-        // The first time it is only measured: no length depends on an offset.
+        // The first time it is only measured: no length depends on an offset. Where
+        // nothing is behind the code that is enough.
         let mut start = 0;
         for _ in 0..2 {
             let mut assembly = self.write(start)?.assembly;
             jump(&mut assembly, start + 8 * constants.len().saturating_sub(1))?;
             let end = assembly.len().next_multiple_of(8);
-            if end == start {
+            if end == start || constants.is_empty() {
                 for &constant in constants {
                     assembly.quadword(constant)?;
                 }
@@ -245,6 +255,11 @@ impl Setting {
         }
         Err(UNSTEADY)
     }
+}
+
+/// The jump by the constant at this offset.
+fn indirect(constant: usize) -> Result<Instruction, IcedError> {
+    Instruction::with1(Code::Jmp_rm64, quadword_at(constant))
 }
 
 const UNSTEADY: Error = Error::Argument("the length of the code depends on its place");

@@ -45,6 +45,9 @@ const TRIES: usize = 16;
 /// each generation of it, each with a [`GdbJit`](crate::tools::GdbJit) of its own that
 /// is dropped with it: gdb would keep the old names at addresses that are used again.
 ///
+/// Each region has descriptors: two by `/dev/jit`, one by dual mapping, none by mprotect
+/// flips. So some 500 code spaces meet a `RLIMIT_NOFILE` of 1024.
+///
 /// Direct branches are checked inside a region; those from one region to another
 /// are not, since each region has a boundary map of its own.
 ///

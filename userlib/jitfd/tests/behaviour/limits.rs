@@ -5,6 +5,7 @@
 
 use super::process::{End, child};
 use super::{create, options, returns, run};
+use jitfd::space::SpaceOptions;
 use jitfd::{
     Backend, CodeOptions, Error, Fallback, Kind, Options, Published, RegionOptions, Trial, probe,
     validate,
@@ -133,6 +134,58 @@ pub fn a_probe_that_cannot_fork_says_so(_: Backend) {
         }))
     });
     assert_eq!(in_child, End::Status(1));
+}
+
+/// How many descriptors this process has open.
+fn open_descriptors() -> usize {
+    // One is that of the list itself.
+    std::fs::read_dir("/proc/self/fd").map_or(0, |all| all.count() - 1)
+}
+
+/// The number that Documentation and README have.
+pub fn a_region_has_two_descriptors_at_most(backend: Backend) {
+    const SPACES: usize = 8;
+    let (each, without_map) = match backend {
+        Backend::Kernel => (2, 1),
+        Backend::DualMapping => (1, 1),
+        _ => (0, 0),
+    };
+    let space = || SpaceOptions::new().region(options(backend)).create();
+    let in_child = child(|| {
+        let before = open_descriptors();
+        let spaces: Vec<_> = (0..SPACES).filter_map(|_| space().ok()).collect();
+        let of_spaces = open_descriptors() - before;
+        let (map, append, mapping) = create(backend, 1 << 20).split();
+        drop(map);
+        let of_parts = open_descriptors() - before - of_spaces;
+        // SAFETY: the child's own descriptor. The number is the lowest that is free.
+        let free = unsafe {
+            let free = libc::dup(libc::STDERR_FILENO);
+            libc::close(free);
+            free
+        };
+        let most = u64::try_from(free).unwrap_or(0) + 3;
+        let limit = libc::rlimit {
+            rlim_cur: most,
+            rlim_max: most,
+        };
+        // SAFETY: the limit is readable; only this child has it.
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+        let more: Vec<_> = (0..SPACES).map(|_| space()).collect();
+        let refused = more.iter().filter_map(|space| space.as_ref().err());
+        let mut text = refused.map(|error| (error.kind(), error.to_string()));
+        let told = text.all(|(kind, text)| {
+            kind == Some(Kind::TooManyFiles) && text.contains("two descriptors")
+        });
+        let made = more.iter().filter(|space| space.is_ok()).count();
+        drop((spaces, append, mapping));
+        all(&[
+            of_spaces == SPACES * each,
+            of_parts == without_map,
+            told && (made < SPACES || each == 0),
+        ])
+    });
+    assert_eq!(in_child, End::Status(0b111));
 }
 
 /// New files, until one has a number that was closed.

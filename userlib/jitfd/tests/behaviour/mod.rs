@@ -108,6 +108,7 @@ macro_rules! each_behaviour {
             limits::a_limit_on_addresses_takes_no_code_away,
             limits::the_probe_and_the_choice_agree_under_a_limit_on_files,
             limits::a_probe_that_cannot_fork_says_so,
+            limits::a_region_has_two_descriptors_at_most,
             limits::descriptors_that_the_program_closes_are_missed,
             beside::code_runs_while_more_is_appended,
             beside::code_runs_while_more_is_filled_in,
