@@ -37,7 +37,7 @@ MODULE_PARM_DESC(total_regions, "Regions and created codes of all users together
 
 long jit_total_mappings = 4194304;
 module_param_named(total_mappings, jit_total_mappings, long, 0644);
-MODULE_PARM_DESC(total_mappings, "Mappings of all users together");
+MODULE_PARM_DESC(total_mappings, "Mappings that all users together may make");
 
 long jit_user_mappings = 1048576;
 module_param_named(user_mappings, jit_user_mappings, long, 0644);
@@ -45,7 +45,7 @@ MODULE_PARM_DESC(user_mappings, "Mappings one user may have");
 
 long jit_holder_mappings = 256;
 module_param_named(holder_mappings, jit_holder_mappings, long, 0644);
-MODULE_PARM_DESC(holder_mappings, "Mappings one address space may make of one region that is not sealed");
+MODULE_PARM_DESC(holder_mappings, "Mappings of one region that is not sealed by one address space, or by another user");
 
 long jit_retired_region = 4096;
 module_param_named(retired_region, jit_retired_region, long, 0644);

@@ -51,11 +51,11 @@ parameters! {
     total_pages = jit_total_pages;
     /// Regions and created codes of all users together.
     total_regions = jit_total_regions;
-    /// Mappings of all users together.
+    /// Mappings that all users together may make.
     total_mappings = jit_total_mappings;
     /// Mappings one user may have.
     user_mappings = jit_user_mappings;
-    /// Mappings one address space may make of one region that is not sealed.
+    /// Mappings of one region that is not sealed by one address space, or by another user.
     holder_mappings = jit_holder_mappings;
     /// Replaced pages of one region that may wait to be freed.
     retired_region = jit_retired_region;
