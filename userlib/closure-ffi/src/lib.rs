@@ -46,8 +46,9 @@ mod draft;
 
 use allocations::Allocations;
 use closure_ffi::jit_alloc::{JitAlloc, JitAllocError, ProtectJitAccess};
+use jitfd::internal::ForkLock;
 use jitfd::{Backend, Error, RegionOptions};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::ops::DerefMut;
 
 /// Memory for `closure_ffi`: regions of `jitfd`.
 ///
@@ -57,7 +58,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// function in it is left and another region is in use.
 ///
 /// After a `fork()` the child calls what its parent has made, and what it makes
-/// itself is in regions of its own.
+/// itself is in regions of its own. If another thread of the parent was making or
+/// releasing a function at the `fork()`, the child can do neither with this value: an
+/// error, and it waits for nobody.
 ///
 /// # Panics
 /// Making a function panics, with the reason, if its code can't be published: if
@@ -68,7 +71,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub struct JitFdAlloc {
     options: RegionOptions,
     capacity: usize,
-    state: Mutex<Allocations>,
+    state: ForkLock<Allocations>,
 }
 
 impl JitFdAlloc {
@@ -91,7 +94,7 @@ impl JitFdAlloc {
         Self {
             options,
             capacity,
-            state: Mutex::new(Allocations::new()),
+            state: ForkLock::new(Allocations::new()),
         }
     }
 
@@ -110,15 +113,22 @@ impl JitFdAlloc {
     /// # Errors
     /// As [`RegionOptions::create`].
     pub fn prepare(&self) -> Result<Backend, Error> {
-        let region = self.state().region(self.options, self.capacity)?;
+        let region = self.state()?.region(self.options, self.capacity)?;
         Ok(region.backend())
     }
 
-    fn state(&self) -> MutexGuard<'_, Allocations> {
-        // Nothing in there is ever half changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> Result<impl DerefMut<Target = Allocations> + '_, Error> {
+        // After a panic nothing in there is half changed.
+        let state = self.state.lock().map_err(|_| NO_FORKS)?;
+        state.ok_or(FORKED_MEANWHILE)
     }
 }
+
+const NO_FORKS: Error = Error::Argument("this system does not tell a forked child from its parent");
+const FORKED_MEANWHILE: Error = Error::Argument(
+    "another thread was making or releasing a function when the process was forked; make \
+     another allocator",
+);
 
 impl Default for JitFdAlloc {
     fn default() -> Self {
@@ -132,13 +142,16 @@ impl Default for JitFdAlloc {
 )]
 impl JitAlloc for JitFdAlloc {
     fn alloc(&self, size: usize) -> Result<(*const u8, *mut u8), JitAllocError> {
-        let made = self.state().add(self.options, self.capacity, size);
+        let state = self.state();
+        let made = state.and_then(|mut state| state.add(self.options, self.capacity, size));
         made.map_err(|_| JitAllocError)
     }
 
     unsafe fn release(&self, rx_ptr: *const u8) -> Result<(), JitAllocError> {
         // Unmapped, if it was the last of its region, when nothing is locked.
-        let released = self.state().remove(rx_ptr.addr());
+        let mut state = self.state().map_err(|_| JitAllocError)?;
+        let released = state.remove(rx_ptr.addr());
+        drop(state);
         released.map(drop).ok_or(JitAllocError)
     }
 
@@ -148,9 +161,51 @@ impl JitAlloc for JitFdAlloc {
 
     /// What is written is complete: publishes it.
     unsafe fn flush_instruction_cache(&self, rx_ptr: *const u8, size: usize) {
-        let published = self.state().publish(rx_ptr.addr(), size);
+        let state = self.state();
+        let published = state.and_then(|mut state| state.publish(rx_ptr.addr(), size));
         if let Err(error) = published {
             panic!("the code of a closure was not published: {error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jitfd::Fallback;
+
+    /// The status of a forked child that does `work`; -1 if it was killed, as one that
+    /// hangs is.
+    fn in_child(work: impl FnOnce() -> i32) -> i32 {
+        #[expect(unsafe_code, reason = "there is no safe way to fork")]
+        // SAFETY: the child does `work`, which needs no other thread, and ends.
+        unsafe {
+            let pid = libc::fork();
+            assert!(pid >= 0, "fork");
+            if pid == 0 {
+                libc::alarm(60);
+                libc::_exit(work());
+            }
+            let mut status = 0;
+            assert_eq!(libc::waitpid(pid, &raw mut status, 0), pid);
+            if libc::WIFEXITED(status) {
+                libc::WEXITSTATUS(status)
+            } else {
+                -1
+            }
+        }
+    }
+
+    #[test]
+    fn a_child_waits_for_no_thread_of_its_parent() {
+        let options = RegionOptions::new().fallback(Fallback::Any);
+        let all = JitFdAlloc::with_options(options, 4096);
+        assert!(all.alloc(23).is_ok());
+        assert_eq!(in_child(|| all.alloc(23).is_ok().into()), 1);
+        let held = all.state().unwrap();
+        let refused = || all.alloc(23).is_err() && all.prepare() == Err(FORKED_MEANWHILE);
+        assert_eq!(in_child(|| refused().into()), 1);
+        drop(held);
+        assert!(all.alloc(23).is_ok());
     }
 }
