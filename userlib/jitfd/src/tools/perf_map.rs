@@ -257,7 +257,10 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("jitfd-perf-full-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let map = PerfMap::create_in(&folder).unwrap();
-        *map.file().unwrap().lock() = File::options().append(true).open("/dev/full").unwrap();
+        let full = File::options().append(true).open("/dev/full").unwrap();
+        let file = std::mem::replace(&mut *map.file().unwrap().lock(), full);
+        // Its inode must not become another test's file, which would be taken for it.
+        std::mem::forget(file);
         map.published(&[NewCode::new("f", 0x1000, &[0])]);
         assert_eq!(map.lost(), 1);
         fs::remove_dir_all(folder).unwrap();
