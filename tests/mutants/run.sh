@@ -23,8 +23,11 @@ plant() {
         die "$1.patch does not apply" "bring it up to date with module/"
 }
 
-# hunt NAME: the stress must fail, and say so itself: a crash of the set-up is
-# no catch.
+# A wrong result, a hang, a report of the kernel, or the stress killed by a signal: by
+# SIGILL, SIGTRAP, SIGBUS or SIGSEGV, for it has executed what is no code of its own.
+CATCH='stress: FAILED|has said nothing for|the kernel reported|ended with status (132|133|135|139)$'
+
+# hunt NAME: the stress must fail so: a crash of the set-up is no catch.
 hunt() {
     local module log=$WORK/$1.log
     plant "$1"
@@ -33,8 +36,8 @@ hunt() {
     if MODULE=$module SMP=4 "$VM" "$STRESS" --seconds 15 >>"$log" 2>&1; then
         say "$1: MISSED"
         missed=$((missed + 1))
-    elif grep -qE 'stress: FAILED|has said nothing for|the kernel reported' "$log"; then
-        say "$1: caught: $(grep -m 1 -hE 'stress: FAILED|has said nothing for|the kernel reported' "$log" | cut -c1-100)"
+    elif grep -qE "$CATCH" "$log"; then
+        say "$1: caught: $(grep -m 1 -hE "$CATCH" "$log" | cut -c1-100)"
         caught=$((caught + 1))
     else
         tail -n 5 "$log" >&2
