@@ -31,9 +31,9 @@ use kernel::{
 use crate::{
     ffi,
     page::Blank,
-    plan::lifecycle::PageState,
+    plan::{abi::PAGE_SIZE, lifecycle::PageState},
     retire,
-    user::{self, User},
+    user::{self, Account, Charge, User, What},
 };
 
 /// What a pool holds before its region has replaced a page.
@@ -44,11 +44,36 @@ const MOST: usize = 512;
 /// Pages in all pools.
 static KEPT: Atomic<i64> = Atomic::new(0);
 
+/// What the lock of a pool guards.
+struct Stock {
+    blanks: KVVec<Blank>,
+    /// For the array: the user pays for it as for the pages in it.
+    _charge: Option<Charge>,
+}
+
+impl Stock {
+    const fn none() -> Self {
+        Stock {
+            blanks: KVVec::new(),
+            _charge: None,
+        }
+    }
+
+    /// Room for `count` pages, on `account`.
+    fn with_room(count: usize, account: &Arc<Account>) -> Result<Self> {
+        let memory = count * size_of::<Blank>() / PAGE_SIZE;
+        Ok(Stock {
+            _charge: Some(Charge::new(account, What::Page, memory)?),
+            blanks: KVVec::with_capacity(count, ffi::CHARGED)?,
+        })
+    }
+}
+
 /// The pages of one pool.
 #[pin_data]
 pub(crate) struct Shelf {
     #[pin]
-    blanks: SpinLock<KVVec<Blank>>,
+    stock: SpinLock<Stock>,
     /// The capacity of `blanks`.
     capacity: Atomic<usize>,
     /// Used since the last [`trim_idle`].
@@ -66,18 +91,17 @@ impl_list_item! {
 
 impl Shelf {
     fn pop(&self) -> Option<Blank> {
-        let mut blanks = self.blanks.lock();
-        let blank = blanks.pop()?;
+        let blank = self.stock.lock().blanks.pop()?;
         KEPT.fetch_sub(1, Relaxed);
         Some(blank)
     }
 
     fn push(&self, blank: Blank) {
-        let mut blanks = self.blanks.lock();
-        let rejected = blanks.push_within_capacity(blank);
+        let mut stock = self.stock.lock();
+        let rejected = stock.blanks.push_within_capacity(blank);
         let is_first = rejected.is_ok() && KEPT.fetch_add(1, Full) == 0;
         // What does not fit is freed after the lock: freeing takes others.
-        drop(blanks);
+        drop(stock);
         drop(rejected);
         if is_first {
             retire::look_after_pools();
@@ -90,16 +114,17 @@ impl Shelf {
         (0..most).map_while(|_| self.pop().map(drop)).count()
     }
 
-    /// Gives the array back, if it is empty.
+    /// Frees all pages, and the array.
     fn fold(&self) {
-        let mut empty = KVVec::new();
-        let mut blanks = self.blanks.lock();
-        if blanks.is_empty() {
-            core::mem::swap(&mut *blanks, &mut empty);
+        self.free(usize::MAX);
+        let mut empty = Stock::none();
+        let mut stock = self.stock.lock();
+        if stock.blanks.is_empty() {
+            core::mem::swap(&mut *stock, &mut empty);
             self.capacity.store(0, Relaxed);
         }
         // The array is freed after the lock.
-        drop(blanks);
+        drop(stock);
     }
 }
 
@@ -109,7 +134,7 @@ pub(crate) struct Pool(Option<Listed>);
 /// A shelf in its user's list.
 struct Listed {
     shelf: Arc<Shelf>,
-    user: Arc<User>,
+    account: Arc<Account>,
 }
 
 impl Pool {
@@ -118,11 +143,11 @@ impl Pool {
         Pool(None)
     }
 
-    /// An empty one, for pages on an account of `user`. Fails with `ENOMEM`.
-    pub(crate) fn new(user: &Arc<User>) -> Result<Self> {
+    /// An empty one, for pages on `account`. Fails with `ENOMEM`.
+    pub(crate) fn new(account: &Arc<Account>) -> Result<Self> {
         let shelf = ListArc::pin_init(
             try_pin_init!(Shelf {
-                blanks <- new_spinlock!(KVVec::new(), "jit_pool"),
+                stock <- new_spinlock!(Stock::none(), "jit_pool"),
                 capacity: Atomic::new(0),
                 in_use: Atomic::new(false),
                 links <- ListLinks::new(),
@@ -131,9 +156,9 @@ impl Pool {
         )?;
         let pool = Pool(Some(Listed {
             shelf: shelf.clone_arc(),
-            user: user.clone(),
+            account: account.clone(),
         }));
-        user.add_shelf(shelf);
+        account.user().add_shelf(shelf);
         Ok(pool)
     }
 
@@ -142,32 +167,32 @@ impl Pool {
     }
 
     /// Makes room for what the publication of a page in `state` calls for.
-    /// Without memory it stays as it is.
+    /// Without memory, or at a bound, it stays as it is.
     pub(crate) fn make_room(&self, state: PageState) {
         let wanted = match state {
             PageState::Absent | PageState::Unseen => AT_FIRST,
             PageState::Live => MOST,
         };
-        let Some(shelf) = self.shelf() else {
+        let Some(Listed { shelf, account }) = &self.0 else {
             return;
         };
         if shelf.capacity.load(Relaxed) >= wanted {
             return;
         }
-        let Ok(mut larger) = KVVec::with_capacity(wanted, ffi::CHARGED) else {
+        let Ok(mut larger) = Stock::with_room(wanted, account) else {
             return;
         };
-        let mut blanks = shelf.blanks.lock();
-        if blanks.capacity() < larger.capacity() {
-            core::mem::swap(&mut *blanks, &mut larger);
-            shelf.capacity.store(blanks.capacity(), Relaxed);
+        let mut stock = shelf.stock.lock();
+        if stock.blanks.capacity() < larger.blanks.capacity() {
+            core::mem::swap(&mut *stock, &mut larger);
+            shelf.capacity.store(stock.blanks.capacity(), Relaxed);
         }
-        for blank in larger.drain_all() {
+        for blank in larger.blanks.drain_all() {
             // Can't fail: there is room for more than were there.
-            let _ = blanks.push_within_capacity(blank);
+            let _ = stock.blanks.push_within_capacity(blank);
         }
         // The old array is freed after the lock.
-        drop(blanks);
+        drop(stock);
     }
 
     /// A page, if there is one.
@@ -182,8 +207,8 @@ impl Pool {
         let Some(shelf) = self.shelf() else {
             return false;
         };
-        let blanks = shelf.blanks.lock();
-        blanks.len() < blanks.capacity()
+        let stock = shelf.stock.lock();
+        stock.blanks.len() < stock.blanks.capacity()
     }
 
     /// Keeps a page, or frees it.
@@ -197,14 +222,15 @@ impl Pool {
 
     /// Pages in it.
     pub(crate) fn len(&self) -> usize {
-        self.shelf().map_or(0, |shelf| shelf.blanks.lock().len())
+        self.shelf()
+            .map_or(0, |shelf| shelf.stock.lock().blanks.len())
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        if let Some(Listed { shelf, user }) = &self.0 {
-            user.remove_shelf(shelf);
+        if let Some(Listed { shelf, account }) = &self.0 {
+            account.user().remove_shelf(shelf);
             shelf.free(usize::MAX);
         }
     }
@@ -248,9 +274,12 @@ fn for_each_user(mut visit: impl FnMut(&User) -> bool) {
     }
 }
 
-/// Frees the pages that pools keep for `user`.
+/// Frees the pages that pools keep for `user`, and what they are kept in.
 pub(crate) fn trim(user: &User) {
-    free(user, usize::MAX, usize::MAX, |_| true);
+    free(user, usize::MAX, usize::MAX, |shelf| {
+        shelf.fold();
+        false
+    });
 }
 
 /// Frees the pages of the pools that were not used since the last call.
@@ -259,7 +288,6 @@ pub(crate) fn trim_idle() {
         free(user, usize::MAX, LOOKS, |shelf| {
             let is_idle = !shelf.in_use.xchg(false, Relaxed);
             if is_idle {
-                shelf.free(usize::MAX);
                 shelf.fold();
             }
             false

@@ -196,7 +196,7 @@ impl Region {
         let replaces = space.is_some() && !matches!(publishers, Publishers::Nobody);
         let waiting = Waiting::new(replaces)?;
         let pool = match replaces {
-            true => Pool::new(account.user())?,
+            true => Pool::new(&account)?,
             false => Pool::none(),
         };
         let state = State {

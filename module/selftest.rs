@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn pool_keeps_what_fits_until_it_is_emptied() -> Result {
         let account = Account::new()?;
-        let pool = Pool::new(account.user())?;
+        let pool = Pool::new(&account)?;
         pool.keep(blank()?);
         assert_eq!(pool.len(), 0);
         pool.make_room(PageState::Unseen);

@@ -35,6 +35,9 @@ pub const SMALLEST_SHARE: u64 = 64;
 pub const BESIDE_QUOTA: u64 = 2 * MIB;
 /// What a region that has published nothing may take, in bytes.
 pub const A_REGION: u64 = 20 << 10;
+/// What a region may take beside the pages that it has paid for: its files, and its
+/// mapping.
+pub const BESIDE_REGION: u64 = 8 << 10;
 /// What a publication may take beside the code that it publishes.
 pub const BESIDE_CODE: u64 = 2 * MIB;
 

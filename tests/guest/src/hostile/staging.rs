@@ -2,6 +2,7 @@
 //! A publication is refused before it takes memory, whatever it says it would
 //! publish; and one that is not refused takes the code's memory once.
 
+use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::thread;
@@ -12,13 +13,15 @@ use crate::suite::calls;
 use crate::suite::cgroup::Group;
 use crate::suite::harness::{Test, tests};
 use crate::suite::kmod::with_parameters;
-use crate::suite::memory::Mapping;
+use crate::suite::memory::{Mapping, load};
 use crate::suite::outcome::{Checked, OrFail, Outcome, all_hold, equal, holds, refused};
 use crate::suite::process::{Child, Gate, become_user};
 use crate::suite::region::Region;
 use crate::suite::sys::PAGE;
 
-use super::bounds::{A_REGION, ATTACKER, BESIDE_CODE, BESIDE_QUOTA, MIB, USER_PAGES};
+use super::bounds::{
+    A_REGION, ATTACKER, BESIDE_CODE, BESIDE_QUOTA, BESIDE_REGION, MIB, USER_PAGES,
+};
 use super::innocent::Innocent;
 
 pub fn tests() -> Vec<Test> {
@@ -32,6 +35,7 @@ pub fn tests() -> Vec<Test> {
         a_fill_takes_the_code_once,
         created_code_takes_the_code_once,
         a_failed_call_leaves_no_memory,
+        what_regions_keep_is_paid_for,
     ]
 }
 
@@ -243,6 +247,48 @@ fn a_failed_call_leaves_no_memory() -> Outcome {
         each <= A_REGION,
         format!("{each} bytes are kept by each region"),
     )
+}
+
+/// Each region replaces one page that was used, which makes it keep pages for more.
+fn what_regions_keep_is_paid_for() -> Outcome {
+    let group = Group::new("jit-staging")?;
+    let gauge = group.gauge()?;
+    let (before, ready, end) = (Gate::new()?, Gate::new()?, Gate::new()?);
+    let child = Child::start(|| {
+        group.enter()?;
+        become_user(ATTACKER)?;
+        before.send(gauge.read()?)?;
+        let regions = (0..REGIONS).map(|_| {
+            let region = Region::new(1)?;
+            load(region.at(region.append(&[0x90])?), 1);
+            region.append(&[0x90])?;
+            Ok(region.map)
+        });
+        let _regions = regions.collect::<Checked<Vec<_>>>()?;
+        ready.open()?;
+        end.wait()
+    })?;
+    ready.wait_for(&child)?;
+    // In this order: what is idle is given back at any moment.
+    let paid = pages_of(ATTACKER);
+    let kept = gauge.read();
+    end.open()?;
+    child.join()?;
+    let kept = kept?.saturating_sub(before.receive()?) / REGIONS as u64;
+    let paid = paid? * PAGE as u64 / REGIONS as u64;
+    let what = format!("each region keeps {kept} bytes and has paid for {paid}");
+    holds(kept <= paid + BESIDE_REGION, what)
+}
+
+/// The pages that `user` has, as the administrator sees it.
+fn pages_of(user: u32) -> Checked<u64> {
+    let users = fs::read_to_string("/sys/kernel/debug/jit/users").or_fail("read users")?;
+    let name = user.to_string();
+    let line = users
+        .lines()
+        .find(|line| line.split(' ').next() == Some(&name));
+    let pages = line.and_then(|line| line.split(' ').nth(1)?.parse().ok());
+    pages.or_fail("the user's pages")
 }
 
 const _: () = assert!(ASKED as u64 <= abi::MAX_REGION);
