@@ -11,7 +11,8 @@ use jitfd_plan::abi::{JIT_STATS, Stats};
 
 use crate::suite::harness::{Test, tests};
 use crate::suite::memory::load;
-use crate::suite::outcome::{Checked, OrFail, Outcome, all_hold};
+use crate::suite::outcome::{Checked, OrFail, Outcome, failed};
+use crate::suite::patience::reaches;
 use crate::suite::process::Child;
 use crate::suite::race::needs_two_cpus;
 use crate::suite::region::Region;
@@ -49,7 +50,6 @@ fn publish(region: &Region) -> Outcome {
 /// What was counted while [`publish`] was done on one CPU and `other` ran on the other,
 /// where the publisher was before.
 fn counted(other: impl FnOnce() -> Outcome) -> Checked<(u64, u64)> {
-    needs_two_cpus()?;
     let other = Child::of_user(VICTIM, || {
         sys::run_on(OTHER).or_fail("take a CPU")?;
         other()
@@ -68,21 +68,37 @@ fn counted(other: impl FnOnce() -> Outcome) -> Checked<(u64, u64)> {
     Ok((after[TICKS] - before[TICKS], after[SPARED] - before[SPARED]))
 }
 
+/// The kernel forgets now and then, at most once a second, which CPUs a process was on:
+/// then there is nobody to spare. So one of a few tries is enough.
+const TRIES: usize = 5;
+
 /// The bystander's CPU ticks as often as the publisher's, and is spared each time.
 fn is_left_alone() -> Outcome {
-    let (ticks, spared) = counted(|| {
-        loop {
-            std::hint::spin_loop();
+    // Before the first try: it takes the choice of a CPU away.
+    needs_two_cpus()?;
+    let mut seen = Vec::new();
+    for _ in 0..TRIES {
+        let (ticks, spared) = counted(|| {
+            loop {
+                std::hint::spin_loop();
+            }
+        })?;
+        if spared > 0 && spared >= ticks / 4 {
+            return Ok(());
         }
-    })?;
-    let what = format!("{ticks} flushes at ticks, {spared} spared");
-    all_hold([(spared > 0, what.clone()), (spared >= ticks / 4, what)])
+        seen.push(format!("{ticks} flushes at ticks, {spared} spared"));
+    }
+    failed(seen.join("; "))
 }
 
-/// A thread of the publisher's own on that CPU is no bystander.
+/// Flushes after which they are believed to be counted.
+const FLUSHES: u64 = 20;
+
+/// A thread of the publisher's own on that CPU is no bystander: its TLB is flushed. (The
+/// publisher's own CPU may run something else while that one sleeps.)
 fn flushes_at_ticks_are_counted() -> Outcome {
     needs_two_cpus()?;
-    let region = Region::new(64)?;
+    let region = Region::new(512)?;
     let stop = AtomicBool::new(false);
     let stopped = || stop.load(Relaxed);
     load(region.at(region.append(&[0x90])?), 1);
@@ -94,12 +110,11 @@ fn flushes_at_ticks_are_counted() -> Outcome {
                 load(region.at(0), 1);
             }
         });
-        let outcome = publish(&region);
+        let outcome = reaches("flushes at ticks", FLUSHES, || {
+            publish(&region)?;
+            Ok(words(region.fd())?[TICKS])
+        });
         stop.store(true, Relaxed);
         outcome
-    })?;
-    let words = words(region.fd())?;
-    let (ticks, spared) = (words[TICKS], words[SPARED]);
-    let what = format!("{ticks} flushes at ticks, {spared} spared");
-    all_hold([(ticks >= 20, what.clone()), (spared <= ticks / 4, what)])
+    })
 }
