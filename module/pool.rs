@@ -5,8 +5,9 @@
 //! in steady state neither allocates a page nor writes a byte that is only 0xCC.
 //!
 //! They are given back when memory is short (a shrinker), when the region has
-//! not touched them for a second or two, and when an allocation for the same
-//! user would fail.
+//! not touched them for a second or two (later, where a user has so many regions
+//! that not all are looked at each second), and when an allocation for the same
+//! user would fail. The array that they are in is paid for too.
 //!
 //! Lock order: a user's `shelves` (spinlock; held to take one shelf from its
 //! front to its end) and a pool's lock (spinlock) are innermost. Nothing is
