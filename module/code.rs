@@ -24,13 +24,13 @@ use kernel::{
 use crate::{
     error::errno,
     ffi,
+    file_mapping::FileMapping,
     plan::{
         abi::{CreateCode, CREATE_CODE_FIXED, MAX_REGION, PAGE_SIZE},
         request,
     },
     publish,
     region::{Publishers, Region},
-    space::Space,
 };
 
 /// The first page of a file that codes use: beyond any region.
@@ -132,7 +132,7 @@ impl Codes {
     pub(crate) fn create(
         &self,
         file: *mut bindings::file,
-        space: Arc<Space>,
+        space: Arc<FileMapping>,
         arg: &CreateCode,
     ) -> Result<usize> {
         let len = usize::try_from(request::create_code(arg).map_err(errno)?)?;

@@ -27,16 +27,16 @@ use crate::{
     code::{self, Codes},
     error::{errno, not_a_region},
     ffi,
+    file_mapping::FileMapping,
     plan::{abi, request},
     region::{Publishers, Region},
-    space::Space,
     vma,
 };
 
 /// What an open `/dev/jit` file has.
 #[pin_data]
 struct Handle {
-    space: Arc<Space>,
+    space: Arc<FileMapping>,
     #[pin]
     region: SpinLock<Option<Arc<Region>>>,
     #[pin]
@@ -223,7 +223,7 @@ unsafe fn handle<'a>(file: *mut bindings::file) -> &'a Handle {
 /// Called by the kernel for a file with [`FOPS`].
 unsafe extern "C" fn open(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
     // SAFETY: The file is being opened.
-    let handle = unsafe { Space::new(file) }.and_then(|space| {
+    let handle = unsafe { FileMapping::new(file) }.and_then(|space| {
         KBox::pin_init(
             pin_init!(Handle {
                 space,
@@ -254,7 +254,7 @@ unsafe extern "C" fn open(_: *mut bindings::inode, file: *mut bindings::file) ->
 /// Called by the kernel once for a file with [`FOPS`].
 unsafe extern "C" fn release(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
     // SAFETY: The file is being released.
-    unsafe { Space::remove(file) };
+    unsafe { FileMapping::remove(file) };
     // SAFETY: `open` has put the box there.
     drop(unsafe { KBox::from_raw((*file).private_data.cast::<Handle>()) });
     0

@@ -25,10 +25,10 @@ mod error;
 mod parameters;
 
 // One region, whom it is charged to, and where its code goes.
-mod holes;
 mod kept;
+mod publish_state;
 mod region;
-mod turn;
+mod reserved;
 mod user;
 
 // A publication: what was copied in, private pages, the authoritative copy.
@@ -37,12 +37,12 @@ mod pages;
 mod pool;
 mod publish;
 mod source;
-mod stage;
+mod staging;
 
 // Every mapping of the region, in every process.
+mod file_mapping;
 mod holder;
 mod pte;
-mod space;
 mod vma;
 
 // A CPU that is behind, and the page that it may still hold.

@@ -22,7 +22,6 @@ use kernel::{
 
 use crate::{
     ffi,
-    holes::{Holes, Room, Spare},
     page::{Still, Unseen, Version},
     plan::{
         abi::{FILL, PAGE_SIZE},
@@ -30,6 +29,7 @@ use crate::{
         lifecycle::PageState,
         span::Span,
     },
+    reserved::{Reserved, Room, Spare},
     user::Account,
 };
 
@@ -46,7 +46,7 @@ struct Book {
     changes: u64,
     /// Bytes published or reserved.
     cursor: u64,
-    holes: Holes,
+    holes: Reserved,
     /// Pages that have a version.
     published: usize,
 }
@@ -112,7 +112,7 @@ impl Pages {
             changed: filled(count.div_ceil(GROUP), || 0)?,
             changes: 0,
             cursor: 0,
-            holes: Holes::new(),
+            holes: Reserved::new(),
             published: 0,
         };
         Ok(pin_init!(Self {

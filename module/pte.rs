@@ -14,9 +14,9 @@ use kernel::{
 
 use crate::{
     ffi,
+    file_mapping::{Locked, VmaInTree},
     page::Version,
     plan::{abi::PAGE_SIZE, lifecycle::Swapped},
-    space::{Locked, VmaInTree},
     tlb::Cpus,
 };
 

@@ -36,7 +36,7 @@ use crate::{
     region::{Region, State},
     retire,
     source::Source,
-    stage::{Bytes, Stage},
+    staging::{Bytes, Staging},
 };
 
 /// `JIT_APPEND` and `JIT_FILL`. Returns the offset of the first segment.
@@ -71,7 +71,7 @@ enum Lack {
 
 /// Takes turns until it has all the memory it needs: each brings more of it, and
 /// a publication needs no more than its segments say.
-fn in_turns(region: &Arc<Region>, arg: &Publish, kind: Kind, stage: &mut Stage) -> Result<u64> {
+fn in_turns(region: &Arc<Region>, arg: &Publish, kind: Kind, stage: &mut Staging) -> Result<u64> {
     loop {
         let lack = match in_turn(region, arg, kind, stage)? {
             Ok(offset) => return Ok(offset),
@@ -90,7 +90,7 @@ fn in_turn(
     region: &Arc<Region>,
     arg: &Publish,
     kind: Kind,
-    stage: &mut Stage,
+    stage: &mut Staging,
 ) -> Result<Result<u64, Lack>> {
     let state = &mut *region.turn.lock()?;
     region.check_publisher()?;
@@ -119,7 +119,7 @@ fn in_turn(
 }
 
 /// What is missing, so that from here on it can't fail half-way.
-fn lack(region: &Region, kind: Kind, stage: &mut Stage, state: &mut State) -> Option<Lack> {
+fn lack(region: &Region, kind: Kind, stage: &mut Staging, state: &mut State) -> Option<Lack> {
     if kind == Kind::Fill && !stage.spare.is_enough(stage.spans.len()) {
         return Some(Lack::Ranges(stage.spans.len()));
     }
@@ -152,7 +152,7 @@ fn is_full(region: &Region, replaced: usize) -> bool {
 
 /// Writes to a page that no CPU can see, if that is all there is to do. Then
 /// nothing of it can be stale, so nothing is flushed whatever was asked for.
-fn add_unseen(region: &Region, stage: &Stage, cursor: u64) -> bool {
+fn add_unseen(region: &Region, stage: &Staging, cursor: u64) -> bool {
     let &[span] = &stage.spans[..] else {
         return false;
     };
@@ -169,19 +169,19 @@ fn add_unseen(region: &Region, stage: &Stage, cursor: u64) -> bool {
     done
 }
 
-fn count(region: &Region, stage: &Stage) {
+fn count(region: &Region, stage: &Staging) {
     let counters = &region.counters;
     counters.publications.add(1);
     counters.segments.add(stage.segments.len() as u64);
     counters.bytes.add(stage.bytes.len() as u64);
 }
 
-fn first_offset(stage: &Stage) -> u64 {
+fn first_offset(stage: &Staging) -> u64 {
     stage.spans.first().map_or(0, |span| span.start)
 }
 
 /// Places the segments at the cursor. Returns the cursor behind them.
-fn place_append(stage: &mut Stage, arg: &Publish, region: &Region, from: u64) -> Result<u64> {
+fn place_append(stage: &mut Staging, arg: &Publish, region: &Region, from: u64) -> Result<u64> {
     if let Some((cursor, behind)) = stage.placed {
         if cursor == from {
             return Ok(behind);
@@ -213,7 +213,7 @@ fn place_append(stage: &mut Stage, arg: &Publish, region: &Region, from: u64) ->
 }
 
 /// Places the segments where they ask to be. Returns the cursor, unchanged.
-fn place_fill(stage: &mut Stage, region: &Region, state: &mut State) -> Result<u64> {
+fn place_fill(stage: &mut Staging, region: &Region, state: &mut State) -> Result<u64> {
     stage.clear_spans();
     let mut start = 0;
     for index in 0..stage.segments.len() {
@@ -228,7 +228,7 @@ fn place_fill(stage: &mut Stage, region: &Region, state: &mut State) -> Result<u
     span::check_ascending(&stage.spans).map_err(errno)?;
     region.pages.check_reserved(&stage.spans)?;
     let ranges = region.pages.holes() + stage.spans.len();
-    if ranges > holes::MOST + abi::MAX_SEGMENTS as usize {
+    if ranges > reserved::MOST + abi::MAX_SEGMENTS as usize {
         return Err(quota());
     }
     state.charge_holes(ranges)?;
@@ -236,14 +236,14 @@ fn place_fill(stage: &mut Stage, region: &Region, state: &mut State) -> Result<u
 }
 
 /// The last byte of a span.
-fn last_byte(stage: &Stage, index: usize) -> Option<u8> {
+fn last_byte(stage: &Staging, index: usize) -> Option<u8> {
     let end = stage.starts[index] + stage.spans[index].len as usize;
     stage.bytes.slice(end - 1, 1)?.first().copied()
 }
 
 /// Whether a stale trap in this code could be taken for `int 3`: it is followed
 /// by a flush.
-fn is_ambiguous(region: &Region, stage: &Stage) -> bool {
+fn is_ambiguous(region: &Region, stage: &Staging) -> bool {
     (0..stage.spans.len()).any(|index| {
         let (start, len) = (stage.starts[index], stage.spans[index].len as usize);
         let before = || byte_before(region, stage, index);
@@ -270,7 +270,7 @@ fn is_int_3_after<'a>(
 /// Whether a stale trap in code that was published earlier, right after this,
 /// could be taken for `int 3` once this is there, and a CPU may meet one: then
 /// what is stale goes first.
-fn makes_old_ambiguous(region: &Region, stage: &Stage) -> bool {
+fn makes_old_ambiguous(region: &Region, stage: &Staging) -> bool {
     (0..stage.spans.len()).any(|index| {
         let end = stage.spans[index].end();
         last_byte(stage, index).is_some_and(|last| {
@@ -283,7 +283,7 @@ fn makes_old_ambiguous(region: &Region, stage: &Stage) -> bool {
 
 /// The byte before a span, also where the same publication brings it. A mapping
 /// may start with any page: what lies before that can be anything.
-fn byte_before(region: &Region, stage: &Stage, index: usize) -> Option<u8> {
+fn byte_before(region: &Region, stage: &Staging, index: usize) -> Option<u8> {
     let start = stage.spans[index].start;
     if start % PAGE_SIZE as u64 == 0 {
         return Some(INT_IMM8);
@@ -295,8 +295,8 @@ fn byte_before(region: &Region, stage: &Stage, index: usize) -> Option<u8> {
 }
 
 /// Publishes. Can't fail. [`Pages::end`](crate::pages::Pages::end) comes next.
-fn commit(region: &Arc<Region>, state: &mut State, stage: &mut Stage, sync: bool) {
-    let Stage {
+fn commit(region: &Arc<Region>, state: &mut State, stage: &mut Staging, sync: bool) {
+    let Staging {
         spans,
         starts,
         bytes,

@@ -26,8 +26,8 @@ use kernel::{
 use crate::{
     error::{errno, quota},
     ffi,
+    file_mapping::FileMapping,
     holder::Holders,
-    holes::{self, Holes, Room, Spare},
     kept::Kept,
     page::{Blank, Effort, Version},
     pages::{Pages, Rest, Shared},
@@ -37,10 +37,10 @@ use crate::{
         span::{self, Span},
     },
     pool::{self, Pool},
+    publish_state::PublishState,
+    reserved::{self, Reserved, Room, Spare},
     retire::{self, Stale, Waiting},
-    space::Space,
-    stage::Stage,
-    turn::Turn,
+    staging::Staging,
     user::{Account, Charge, What},
 };
 
@@ -94,7 +94,7 @@ pub(crate) struct State {
 impl State {
     /// Has the user pay for `ranges` reserved ranges, or fails with `EDQUOT`.
     pub(crate) fn charge_holes(&mut self, ranges: usize) -> Result {
-        self.holes_charge.grow_to(Holes::memory(ranges))
+        self.holes_charge.grow_to(Reserved::memory(ranges))
     }
 }
 
@@ -139,7 +139,7 @@ impl Counter {
 #[pin_data(PinnedDrop)]
 pub(crate) struct Region {
     /// Where its mappings are. None in unit tests, which map nothing.
-    pub(crate) space: Option<Arc<Space>>,
+    pub(crate) space: Option<Arc<FileMapping>>,
     first_pgoff: usize,
     capacity: u64,
     publishers: Publishers,
@@ -154,11 +154,11 @@ pub(crate) struct Region {
     #[pin]
     pub(crate) pages: Pages,
     #[pin]
-    pub(crate) turn: Turn<State>,
+    pub(crate) turn: PublishState<State>,
     #[pin]
     pub(crate) waiting: Waiting,
     pub(crate) pool: Pool,
-    stage: Kept<Stage>,
+    stage: Kept<Staging>,
     #[pin]
     pub(crate) holders: Holders,
 }
@@ -180,7 +180,7 @@ impl Region {
     /// An empty region of `capacity` bytes, whole pages, whose first page is
     /// page `first_pgoff` of its file.
     pub(crate) fn new(
-        space: Option<Arc<Space>>,
+        space: Option<Arc<FileMapping>>,
         first_pgoff: usize,
         capacity: u64,
         publishers: Publishers,
@@ -219,7 +219,7 @@ impl Region {
                 _pages_charge: pages_charge,
                 counters: Counters::default(),
                 pages <- pages,
-                turn <- Turn::new(state, c"jit_turn", static_lock_class!()),
+                turn <- PublishState::new(state, c"jit_turn", static_lock_class!()),
                 waiting <- waiting,
                 pool,
                 stage: Kept::none(),
@@ -269,7 +269,7 @@ impl Region {
         let span: Span =
             span::place(state.cursor, self.capacity, arg.len, arg.align_log2).map_err(errno)?;
         let ranges = self.pages.holes() + 1;
-        if ranges > holes::MOST {
+        if ranges > reserved::MOST {
             return Err(quota());
         }
         state.charge_holes(ranges)?;
@@ -303,7 +303,7 @@ impl Region {
     /// to be copied at once, between two publications.
     pub(crate) fn try_clone(
         &self,
-        space: Arc<Space>,
+        space: Arc<FileMapping>,
         publishers: Publishers,
     ) -> Result<Arc<Region>> {
         self.is_cloned.store(true, Relaxed);
@@ -415,7 +415,7 @@ impl Region {
         }
     }
 
-    fn move_to_mapper(&self, space: &Space, may_pay: impl Fn(u32) -> bool) {
+    fn move_to_mapper(&self, space: &FileMapping, may_pay: impl Fn(u32) -> bool) {
         let last = self.first_pgoff + self.capacity as usize / PAGE_SIZE - 1;
         // Held until it has moved: one that ends meanwhile calls this when its VMAs
         // have left the tree, and so finds itself the home.
@@ -426,15 +426,15 @@ impl Region {
     }
 
     /// The memory of a publication. Fails with `ENOMEM`.
-    pub(crate) fn take_stage(&self) -> Result<KBox<Stage>> {
+    pub(crate) fn take_stage(&self) -> Result<KBox<Staging>> {
         match self.stage.take() {
             Some(stage) => Ok(stage),
-            None => Ok(KBox::new(Stage::new(), ffi::CHARGED)?),
+            None => Ok(KBox::new(Staging::new(), ffi::CHARGED)?),
         }
     }
 
     /// Keeps it for the next publication.
-    pub(crate) fn put_stage(&self, mut stage: KBox<Stage>) {
+    pub(crate) fn put_stage(&self, mut stage: KBox<Staging>) {
         stage.clear(self);
         // One that was put back meanwhile is dropped.
         drop(self.stage.put(stage));

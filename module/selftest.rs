@@ -8,7 +8,6 @@ use kernel::{alloc::KVec, prelude::*, sync::Arc};
 
 use crate::{
     fixup,
-    holes::{Holes, Room, Spare},
     page::{Blank, Effort, Still, Version},
     pages::{Pages, Rest, Shared},
     plan::{
@@ -20,6 +19,7 @@ use crate::{
     },
     pool::{self, Pool},
     region::{Publishers, Region},
+    reserved::{Reserved, Room, Spare},
     tlb::Cpus,
     user::{Account, Charge, What},
 };
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn hole_is_split_by_a_fill() -> Result {
-        let mut holes = Holes::new();
+        let mut holes = Reserved::new();
         holes.add(span(0, 100), Room::new()?);
         holes.add(span(200, 50), Room::new()?);
         let fills = [span(10, 20), span(200, 50)];
@@ -245,7 +245,7 @@ mod tests {
     fn rooms_of_earlier_fills_are_enough() -> Result {
         let mut spare = Spare::new();
         spare.reserve(1)?;
-        let mut holes = Holes::new();
+        let mut holes = Reserved::new();
         for round in 0..20 {
             let start = round * 200;
             holes.add(span(start, 100), Room::new()?);
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn refused_fill_leaves_the_holes() -> Result {
-        let mut holes = Holes::new();
+        let mut holes = Reserved::new();
         holes.add(span(0, 8), Room::new()?);
         assert!(holes.check(&[span(0, 4), span(4, 5)]).is_err());
         holes.check(&[span(0, 8)])

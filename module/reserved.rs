@@ -4,7 +4,7 @@
 //!
 //! Keyed by their end, so that the one that holds a byte is the first whose
 //! end is beyond it. Guarded by the lock of the region's pages; allocation
-//! comes before the change, so that [`Holes::take`] can't fail.
+//! comes before the change, so that [`Reserved::take`] can't fail.
 
 use kernel::{
     alloc::KVVec,
@@ -26,7 +26,7 @@ use crate::{
 /// # Invariants
 ///
 /// `len` is their number.
-pub(crate) struct Holes {
+pub(crate) struct Reserved {
     ranges: RBTree<u64, u64>,
     len: usize,
 }
@@ -95,9 +95,9 @@ impl Spare {
     }
 }
 
-impl Holes {
+impl Reserved {
     pub(crate) fn new() -> Self {
-        Holes {
+        Reserved {
             ranges: RBTree::new(),
             len: 0,
         }
@@ -140,7 +140,7 @@ impl Holes {
         Err(errno(Refusal::NotReserved))
     }
 
-    /// Takes `spans`, which [`Holes::check`] has accepted, out of the ranges.
+    /// Takes `spans`, which [`Reserved::check`] has accepted, out of the ranges.
     pub(crate) fn take(&mut self, spans: &[Span], spare: &mut Spare) {
         for &span in spans {
             let Some(hole) = self.around(span.start) else {
@@ -165,7 +165,7 @@ impl Holes {
 
     /// A copy, in memory of `rooms`, of which there are enough.
     pub(crate) fn copy(&self, rooms: &mut Spare) -> Self {
-        let mut copy = Holes::new();
+        let mut copy = Reserved::new();
         for (&end, &start) in self.ranges.iter() {
             let Some(room) = rooms.0.pop() else {
                 break;

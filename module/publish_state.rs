@@ -24,25 +24,25 @@ use crate::ffi;
 ///
 /// `inner` is initialised, and guards `data`.
 #[pin_data]
-pub(crate) struct Turn<T> {
+pub(crate) struct PublishState<T> {
     #[pin]
     inner: Opaque<bindings::mutex>,
     data: UnsafeCell<T>,
 }
 
 // SAFETY: The mutex lets one thread at a time to the data.
-unsafe impl<T: Send> Send for Turn<T> {}
+unsafe impl<T: Send> Send for PublishState<T> {}
 // SAFETY: As above.
-unsafe impl<T: Send> Sync for Turn<T> {}
+unsafe impl<T: Send> Sync for PublishState<T> {}
 
-impl<T> Turn<T> {
+impl<T> PublishState<T> {
     /// An unlocked one.
     pub(crate) fn new(
         data: T,
         name: &'static CStr,
         key: Pin<&'static LockClassKey>,
     ) -> impl PinInit<Self> {
-        pin_init!(Turn {
+        pin_init!(PublishState {
             // INVARIANT: Initialised here.
             // SAFETY: `slot` is memory for a mutex; name and key live for ever.
             inner <- Opaque::ffi_init(|slot| unsafe {
@@ -62,12 +62,12 @@ impl<T> Turn<T> {
     }
 }
 
-/// A [`Turn`] that is locked.
+/// A [`PublishState`] that is locked.
 ///
 /// # Invariants
 ///
 /// This thread holds the mutex, and gives it back.
-pub(crate) struct Guard<'a, T>(&'a Turn<T>, NotThreadSafe);
+pub(crate) struct Guard<'a, T>(&'a PublishState<T>, NotThreadSafe);
 
 impl<T> Deref for Guard<'_, T> {
     type Target = T;

@@ -27,7 +27,6 @@ use kernel::{
 use crate::{
     error::errno,
     ffi,
-    holes::Spare,
     page::{Blank, Version},
     plan::{
         abi::{Publish, Segment, PAGE_SIZE},
@@ -37,11 +36,12 @@ use crate::{
         span::{Descending, Span},
     },
     region::Region,
+    reserved::Spare,
     source::{user_ptr, Source},
 };
 
 /// The memory of one publication.
-pub(crate) struct Stage {
+pub(crate) struct Staging {
     pub(crate) segments: KVec<Segment>,
     pub(crate) bytes: Bytes,
     /// Where they go: sorted, without overlap.
@@ -72,9 +72,9 @@ fn empty<T, A: Allocator>(array: &mut Vec<T, A>) {
     }
 }
 
-impl Stage {
+impl Staging {
     pub(crate) fn new() -> Self {
-        Stage {
+        Staging {
             segments: KVec::new(),
             bytes: Bytes::new(),
             spans: KVec::new(),

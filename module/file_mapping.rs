@@ -35,17 +35,17 @@ use crate::{ffi, plan::abi::PAGE_SIZE, vma};
 /// `inner` is initialised and pinned. Every VMA in its `i_mmap` was set up by
 /// [`crate::vma`].
 #[pin_data]
-pub(crate) struct Space {
+pub(crate) struct FileMapping {
     #[pin]
     inner: Opaque<bindings::address_space>,
 }
 
 // SAFETY: An `address_space` is made to be shared; its own lock guards it.
-unsafe impl Send for Space {}
+unsafe impl Send for FileMapping {}
 // SAFETY: As above.
-unsafe impl Sync for Space {}
+unsafe impl Sync for FileMapping {}
 
-impl Space {
+impl FileMapping {
     /// A new, empty mapping for `file`.
     ///
     /// # Safety
@@ -55,7 +55,7 @@ impl Space {
         // SAFETY: The file is being opened, so its inode is set.
         let host = unsafe { (*file).f_inode };
         Arc::pin_init(
-            pin_init!(Space {
+            pin_init!(FileMapping {
                 inner <- Opaque::ffi_init(|slot| {
                     // SAFETY: `slot` is memory for an `address_space`.
                     unsafe { ffi::jit_mapping_init(slot, host) }
@@ -70,7 +70,7 @@ impl Space {
     /// # Safety
     ///
     /// `file` is being opened, and its owner keeps this mapping until it calls
-    /// [`Space::remove`].
+    /// [`FileMapping::remove`].
     pub(crate) unsafe fn install(&self, file: *mut bindings::file) {
         // SAFETY: The file is being opened: nobody else uses it yet.
         unsafe { (*file).f_mapping = self.inner.get() };
@@ -94,14 +94,14 @@ impl Space {
     }
 }
 
-/// A [`Space`] whose `i_mmap_rwsem` is held for reading.
+/// A [`FileMapping`] whose `i_mmap_rwsem` is held for reading.
 pub(crate) struct Locked<'a> {
-    space: &'a Space,
+    space: &'a FileMapping,
 }
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        // SAFETY: Taken by `Space::lock`.
+        // SAFETY: Taken by `FileMapping::lock`.
         unsafe { bindings::up_read(addr_of_mut!((*self.space.inner.get()).i_mmap_rwsem)) };
     }
 }
