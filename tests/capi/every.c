@@ -441,7 +441,7 @@ static void null_is_refused_everywhere(void)
 	jitfd_eh_frame_free(NULL);
 	jitfd_unwind_table_free(NULL);
 	jitfd_gdb_free(NULL);
-	jitfd_space_give_up(NULL, NULL);
+	jitfd_space_abandon(NULL, NULL);
 	jitfd_space_destroy(NULL);
 }
 
@@ -1218,7 +1218,7 @@ static void slots_are_filled_or_given_up(void)
 	CHECK(jitfd_space_fill(space, slot, chunk) == 0 && call(address) == 30);
 	CHECK(jitfd_space_lookup(space, address, &symbol) == 1 && is_called(&symbol, "later"));
 	CHECK(jitfd_space_reserve(space, &request, &slot, NULL) == 0);
-	jitfd_space_give_up(space, slot);
+	jitfd_space_abandon(space, slot);
 	CHECK(space_stats_of(space).reserved == 0);
 	request.size = 0;
 	REFUSED(jitfd_space_reserve(space, &request, &slot, NULL), EINVAL);

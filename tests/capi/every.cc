@@ -260,7 +260,7 @@ void code_space()
 		_exit(call(address));
 	}
 	CHECK(exit_status(child) == 50);
-	jitfd_space_give_up(space.get(), slot);
+	jitfd_space_abandon(space.get(), slot);
 	const auto code = answer_code(51);
 	CHECK(jitfd_space_publish_moved(space.get(), &request, code.data(), code.size(), nullptr,
 					&address) == 0);

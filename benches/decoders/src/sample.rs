@@ -2,7 +2,7 @@
 
 //! Real code, found on this machine when the bench runs.
 
-use jitfd::{LockSkips, Options, Validator};
+use jitfd::{LockSkips, Rules, Validator};
 use object::{Object, ObjectSection};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -26,8 +26,8 @@ const PROGRAMS: usize = 4;
 impl Sample {
     /// `None` if this is not code throughout.
     fn new(name: String, bytes: Vec<u8>, data: Vec<Range<usize>>) -> Option<Self> {
-        let options = Options::new().lock_skips(LockSkips::Tolerate);
-        let options = data.iter().cloned().fold(options, Options::data);
+        let options = Rules::new().lock_skips(LockSkips::Tolerate);
+        let options = data.iter().cloned().fold(options, Rules::data);
         let sample = Self {
             name,
             bytes,

@@ -2,7 +2,7 @@
 
 //! jitfd as an engine uses it: the library checks the code, then publishes it.
 
-use jitfd::{JitFd, Options, validate};
+use jitfd::{Region, Rules, validate};
 
 use crate::error::{Error, Result};
 use crate::executors::Window;
@@ -14,7 +14,7 @@ const CALLS: usize = 64;
 
 /// A region of the library.
 pub struct Library {
-    jitfd: JitFd,
+    jitfd: Region,
     window: &'static Window,
     number: usize,
     code: [u8; LEN],
@@ -24,7 +24,7 @@ impl Library {
     /// With room for `rounds` turns.
     pub fn new(rounds: usize) -> Result<Self> {
         let len = ((rounds * CALLS + 1) * LEN).next_multiple_of(4096);
-        let jitfd = JitFd::create(len)?;
+        let jitfd = Region::create(len)?;
         let mut library = Library {
             window: Window::new(jitfd.base().addr(), 0),
             jitfd,
@@ -55,7 +55,7 @@ impl Method for Library {
     }
 
     fn call(&mut self) -> Result<()> {
-        let chunk = validate(&self.code, &Options::new()).map_err(jitfd::Error::from)?;
+        let chunk = validate(&self.code, &Rules::new()).map_err(jitfd::Error::from)?;
         let published = self.jitfd.append(&chunk)?;
         if published.offset != self.number * LEN {
             return Err(Error(format!("the library put it at {}", published.offset)));

@@ -9,7 +9,7 @@
 
 use jitfd::{Backend, Error, Fallback};
 use jitfd_trampoline::{
-    Carrier, ClosureOptions, Gpr, ReturnOptions, SavedRegisters, TableOptions, Unwinding,
+    ClosureOptions, ContextRegister, Gpr, ReturnOptions, SavedRegisters, TableOptions, Unwinding,
 };
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
@@ -61,7 +61,7 @@ fn options(backend: Backend) -> ClosureOptions<'static, Unwinding> {
 }
 
 fn table(backend: Backend) -> Result<bool, Error> {
-    let table = TableOptions::new(Carrier::Rsi);
+    let table = TableOptions::new(ContextRegister::Rsi);
     let table = table.fallback(Fallback::Only(backend)).create()?;
     let mut context: c_int = 2;
     let target = jitfd_test_throw_sum as *const c_void;

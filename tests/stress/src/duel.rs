@@ -20,7 +20,7 @@ use crate::emit::{self, Function};
 use crate::sys;
 use crate::verdict::{self, must};
 use crate::wait::{spin_until, until, wait};
-use jitfd::{Align, AppendHandle, Mapping, RegionOptions, Validated, validate};
+use jitfd::{Align, AppendHandle, Chunk, Mapping, RegionOptions, validate};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -166,7 +166,7 @@ pub fn stale() -> u64 {
     ROUNDS as u64
 }
 
-pub fn chunk(bytes: &[u8]) -> Validated {
+pub fn chunk(bytes: &[u8]) -> Chunk {
     must(validate(bytes, &Default::default()), "validate").aligned(Align::NONE)
 }
 
@@ -187,7 +187,7 @@ struct Host<'a> {
 }
 
 impl Host<'_> {
-    fn append(&self, code: &Validated) -> usize {
+    fn append(&self, code: &Chunk) -> usize {
         must(self.append.append(&[code], None), "append")[0]
     }
 

@@ -7,13 +7,13 @@ use crate::board::Board;
 use crate::emit;
 use crate::random::Random;
 use crate::verdict::must;
-use jitfd::{Align, AppendHandle, Validated, validate};
+use jitfd::{Align, AppendHandle, Chunk, validate};
 
 /// A reserved range and the function that will fill it.
 struct Slot {
     offset: usize,
     id: usize,
-    code: Validated,
+    code: Chunk,
 }
 
 /// Publishes until the board is full.
@@ -37,7 +37,7 @@ pub fn run(append: &AppendHandle, board: &Board, mut random: Random) {
     }
 }
 
-fn code(id: usize, random: &mut Random) -> Validated {
+fn code(id: usize, random: &mut Random) -> Chunk {
     let bytes = emit::function(id as u32, random);
     let code = must(validate(&bytes, &Default::default()), "validate");
     match random.below(4) {

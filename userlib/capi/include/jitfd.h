@@ -1807,7 +1807,7 @@ int jitfd_space_publish_batch(struct jitfd_space *space,
 
 /**
  * Sets room aside. Stores the slot and its address. The slot is given back by
- * jitfd_space_fill or jitfd_space_give_up.
+ * jitfd_space_fill or jitfd_space_abandon.
  *
  * Returns 0, or -1 with errno as jitfd_space_publish.
  */
@@ -1831,7 +1831,7 @@ int jitfd_space_fill(struct jitfd_space *space,
  * Gives a slot back that will not be filled. Its room is not used again. Null
  * is allowed for the slot.
  */
-void jitfd_space_give_up(struct jitfd_space *space, struct jitfd_slot *slot);
+void jitfd_space_abandon(struct jitfd_space *space, struct jitfd_slot *slot);
 
 /**
  * After fork(), in the child: makes the space the child's own, a copy of the

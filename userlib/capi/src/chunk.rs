@@ -5,16 +5,16 @@
 use crate::fault::jitfd_fault;
 use crate::guard::{self, Failure};
 use crate::pointer;
-use crate::rules::{Rules, jitfd_rules};
+use crate::rules::{ChunkRules, jitfd_rules};
 use crate::versioned;
-use rust::{Error, Validated, Validator};
+use rust::{Chunk, Error, Validator};
 use std::ffi::{c_int, c_void};
 
 /// Code that passed validation: the only thing that can be published. It has its
 /// own copy of the bytes and never changes, so it may be used by several threads
 /// at once, and published more than once.
 pub struct jitfd_chunk {
-    pub(crate) code: Validated,
+    pub(crate) code: Chunk,
 }
 
 /// Checks a copy of the code and keeps that copy: what was checked is what is
@@ -42,7 +42,7 @@ pub unsafe extern "C" fn jitfd_validate(
         // SAFETY: the header says what these pointers must be.
         let (rules, copy) = unsafe {
             versioned::check(fault)?;
-            (Rules::read(rules)?, pointer::copy(source, len))
+            (ChunkRules::read(rules)?, pointer::copy(source, len))
         };
         let validator = Validator::new(rules.options);
         let checked = copy.and_then(|code| Ok(validator.validate_owned(code)?));
@@ -69,9 +69,9 @@ pub unsafe extern "C" fn jitfd_assume_valid(
 ) -> *mut jitfd_chunk {
     guard::object(|| {
         // SAFETY: the header says what these pointers must be.
-        let (rules, code) = unsafe { (Rules::read(rules)?, pointer::copy(source, len)?) };
+        let (rules, code) = unsafe { (ChunkRules::read(rules)?, pointer::copy(source, len)?) };
         // SAFETY: the caller vouches for the code.
-        let code = unsafe { Validated::assume_valid(code, &rules.data) }?;
+        let code = unsafe { Chunk::assume_valid(code, &rules.data) }?;
         Ok(jitfd_chunk {
             code: code.aligned(rules.align),
         })
@@ -162,7 +162,7 @@ pub unsafe extern "C" fn jitfd_chunk_lock_skips(
 pub(crate) unsafe fn all<'a>(
     chunks: *const *const jitfd_chunk,
     count: usize,
-) -> Result<Vec<&'a Validated>, Failure> {
+) -> Result<Vec<&'a Chunk>, Failure> {
     // SAFETY: as promised by the caller.
     let pointers = unsafe { pointer::array(chunks, count) }?;
     // SAFETY: as promised by the caller.

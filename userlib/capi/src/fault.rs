@@ -136,7 +136,7 @@ mod tests {
             0x56,
         ];
         let code: Vec<u8> = longest.iter().copied().cycle().take(1 << 20).collect();
-        let error = rust::validate(&code, &rust::Options::new()).unwrap_err();
+        let error = rust::validate(&code, &rust::Rules::new()).unwrap_err();
         let fault = jitfd_fault::from(&error);
         assert_eq!(fault.message.last(), Some(&0));
         assert!(error.to_string().len() < fault.message.len() / 2);

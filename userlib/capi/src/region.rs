@@ -9,7 +9,7 @@ use crate::options::{Choice, jitfd_options, number};
 use crate::pointer;
 use crate::rules::align;
 use crate::stats::jitfd_stats;
-use rust::{JitFd, Published, Reservation};
+use rust::{Published, Region, Reservation};
 use std::ffi::{c_int, c_void};
 use std::os::fd::AsRawFd;
 use std::ptr::with_exposed_provenance_mut;
@@ -24,7 +24,7 @@ use std::ptr::with_exposed_provenance_mut;
 /// JITFD_ANY_PROCESS, or in a copy of its own: jitfd_adopt. If the parent has
 /// several threads, call that before anything else in the child.
 pub struct jitfd_region {
-    region: JitFd,
+    region: Region,
 }
 
 /// Where code lies, or will lie. This struct does not grow.

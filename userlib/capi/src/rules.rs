@@ -6,7 +6,7 @@ use crate::guard::Failure;
 use crate::pointer;
 use crate::text;
 use crate::versioned::{self, Versioned};
-use rust::{Align, Class, LockSkips, Options};
+use rust::{Align, Class, LockSkips, Rules};
 use std::ffi::c_char;
 use std::ops::Range;
 
@@ -109,14 +109,14 @@ fn known() -> u32 {
 }
 
 /// The rules as the library has them.
-pub(crate) struct Rules {
-    pub(crate) options: Options,
+pub(crate) struct ChunkRules {
+    pub(crate) options: Rules,
     /// Those that are part of the options.
     pub(crate) data: Vec<Range<usize>>,
     pub(crate) align: Align,
 }
 
-impl Rules {
+impl ChunkRules {
     /// # Safety
     /// `rules` is null or points to such a struct of the size it says, whose
     /// arrays have as many items as it says, and whose names are C strings.
@@ -138,8 +138,8 @@ impl Rules {
         };
         let data = pointer::list(data.iter().map(|one| Ok(range(one))))?;
         let mut options = with_flags(rules.flags).try_reserve(data.len(), entries.len())?;
-        options = data.iter().cloned().fold(options, Options::data);
-        options = entries.iter().copied().fold(options, Options::entry);
+        options = data.iter().cloned().fold(options, Rules::data);
+        options = entries.iter().copied().fold(options, Rules::entry);
         for &name in forbidden {
             // SAFETY: as promised by the caller.
             options = options.forbid_mnemonic(unsafe { text::read(name) }?)?;
@@ -159,7 +159,7 @@ impl Rules {
     ///
     /// # Safety
     /// As [`read`](Self::read).
-    pub(crate) unsafe fn for_any_layout(rules: *const jitfd_rules) -> Result<Options, Failure> {
+    pub(crate) unsafe fn for_any_layout(rules: *const jitfd_rules) -> Result<Rules, Failure> {
         // SAFETY: as promised by the caller.
         let all = unsafe { versioned::read(rules) }?;
         if (all.data_count, all.entry_count, all.align) != (0, 0, 0) {
@@ -171,8 +171,8 @@ impl Rules {
     }
 }
 
-fn with_flags(flags: u32) -> Options {
-    let mut options = Options::new();
+fn with_flags(flags: u32) -> Rules {
+    let mut options = Rules::new();
     if flags & JITFD_TOLERATE_LOCK_SKIPS != 0 {
         options = options.lock_skips(LockSkips::Tolerate);
     }

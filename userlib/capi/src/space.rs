@@ -7,7 +7,7 @@ use crate::chunk::jitfd_chunk;
 use crate::guard::{self, Failure};
 use crate::options::{Choice, jitfd_options, window};
 use crate::pointer;
-use crate::rules::{Rules, align, jitfd_rules};
+use crate::rules::{ChunkRules, align, jitfd_rules};
 use crate::text;
 use crate::versioned::{self, Versioned};
 use rust::Align;
@@ -213,7 +213,7 @@ unsafe fn space_options(options: *const jitfd_space_options) -> Result<SpaceOpti
         let options = versioned::read(options)?;
         let choice = Choice::read(options.region)?;
         let folder = text::read(options.jitdump)?;
-        let rules = Rules::for_any_layout(options.rules)?;
+        let rules = ChunkRules::for_any_layout(options.rules)?;
         (options, choice, folder, rules)
     };
     if options.flags & !FLAGS != 0 {
@@ -394,7 +394,7 @@ unsafe fn all_names<'a>(
 }
 
 /// Sets room aside. Stores the slot and its address. The slot is given back by
-/// jitfd_space_fill or jitfd_space_give_up.
+/// jitfd_space_fill or jitfd_space_abandon.
 ///
 /// Returns 0, or -1 with errno as jitfd_space_publish.
 #[unsafe(no_mangle)]
@@ -442,11 +442,11 @@ pub unsafe extern "C" fn jitfd_space_fill(
 /// Gives a slot back that will not be filled. Its room is not used again. Null
 /// is allowed for the slot.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn jitfd_space_give_up(space: *mut jitfd_space, slot: *mut jitfd_slot) {
+pub unsafe extern "C" fn jitfd_space_abandon(space: *mut jitfd_space, slot: *mut jitfd_slot) {
     // SAFETY: the header says what these pointers must be.
     guard::quietly(|| unsafe {
         if let (Ok(space), Some(slot)) = (pointer::object(space), pointer::take(slot)) {
-            space.space.give_up(slot.slot);
+            space.space.abandon(slot.slot);
         }
     });
 }

@@ -6,7 +6,7 @@ use crate::guard::{self, Failure};
 use crate::options::{self, Choice};
 use crate::pointer;
 use crate::versioned::{self, Versioned};
-use jitfd_trampoline::{Carrier, Table, TableOptions, TableStats};
+use jitfd_trampoline::{ContextRegister, Table, TableOptions, TableStats};
 use std::ffi::{c_int, c_void};
 use std::mem::transmute;
 use std::ptr::null_mut;
@@ -41,15 +41,15 @@ pub const JITFD_CARRIER_R10: u32 = 6;
 /// a thread that it stops in the middle of a trampoline.
 pub const JITFD_TABLE_DEBUGGERS: u32 = 1;
 
-fn carrier(number: u32) -> Result<Carrier, Failure> {
+fn carrier(number: u32) -> Result<ContextRegister, Failure> {
     match number {
-        JITFD_CARRIER_RDI => Ok(Carrier::Rdi),
-        JITFD_CARRIER_RSI => Ok(Carrier::Rsi),
-        JITFD_CARRIER_RDX => Ok(Carrier::Rdx),
-        JITFD_CARRIER_RCX => Ok(Carrier::Rcx),
-        JITFD_CARRIER_R8 => Ok(Carrier::R8),
-        JITFD_CARRIER_R9 => Ok(Carrier::R9),
-        JITFD_CARRIER_R10 => Ok(Carrier::R10),
+        JITFD_CARRIER_RDI => Ok(ContextRegister::Rdi),
+        JITFD_CARRIER_RSI => Ok(ContextRegister::Rsi),
+        JITFD_CARRIER_RDX => Ok(ContextRegister::Rdx),
+        JITFD_CARRIER_RCX => Ok(ContextRegister::Rcx),
+        JITFD_CARRIER_R8 => Ok(ContextRegister::R8),
+        JITFD_CARRIER_R9 => Ok(ContextRegister::R9),
+        JITFD_CARRIER_R10 => Ok(ContextRegister::R10),
         _ => Err(Failure::Refused(libc::EINVAL, "there is no such carrier")),
     }
 }
@@ -113,7 +113,7 @@ impl From<TableStats> for jitfd_table_stats {
 /// # Safety
 /// `given` is null or points to such a struct of the size it says.
 unsafe fn read(
-    carrier: Carrier,
+    carrier: ContextRegister,
     given: *const jitfd_table_options,
 ) -> Result<TableOptions, Failure> {
     let made = TableOptions::new(carrier);
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn the_carriers_have_the_numbers_of_their_registers() {
-        for (number, wanted) in (0..).zip(Carrier::ALL) {
+        for (number, wanted) in (0..).zip(ContextRegister::ALL) {
             assert_eq!(carrier(number).unwrap(), wanted);
         }
         assert!(carrier(7).is_err());

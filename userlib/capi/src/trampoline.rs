@@ -10,8 +10,8 @@ use crate::space::jitfd_space;
 use crate::table::{address, function, jitfd_function};
 use crate::text;
 use jitfd_trampoline::{
-    ClosureOptions, Gpr, RegisterClosure, Registers, ReturnOptions, ReturnTrampoline,
-    SavedRegisters, Setting,
+    ClosureOptions, Gpr, RegisterClosure, Registers, ReturnOptions, SaveAllTrampoline,
+    SavedRegisters, Thunk,
 };
 use std::ffi::{c_char, c_int, c_void};
 use std::mem::replace;
@@ -67,13 +67,13 @@ fn vector(number: u32) -> Result<usize, Failure> {
 /// A description of code that sets general registers, pushes values, and goes to
 /// a target. All else, the flags included, is as its caller left it.
 pub struct jitfd_setting {
-    setting: Setting,
+    setting: Thunk,
 }
 
 impl jitfd_setting {
     /// Without a copy of what is in it: there may be many pushes.
-    fn change(&mut self, change: impl FnOnce(Setting) -> Setting) {
-        let nothing = Setting::to(self.setting.target());
+    fn change(&mut self, change: impl FnOnce(Thunk) -> Thunk) {
+        let nothing = Thunk::to(self.setting.target());
         self.setting = change(replace(&mut self.setting, nothing));
     }
 }
@@ -86,7 +86,7 @@ impl jitfd_setting {
 pub extern "C" fn jitfd_setting_new(target: jitfd_function) -> *mut jitfd_setting {
     guard::object(|| {
         target.ok_or(Failure::NULL)?;
-        let setting = Setting::to(address(target).addr());
+        let setting = Thunk::to(address(target).addr());
         Ok(jitfd_setting { setting })
     })
 }
@@ -269,7 +269,7 @@ pub type jitfd_return_handler =
 /// A piece of code, made at run time, that saves all registers, calls a handler,
 /// loads all registers and returns to its caller, or goes elsewhere.
 pub struct jitfd_return {
-    trampoline: ReturnTrampoline<'static>,
+    trampoline: SaveAllTrampoline<'static>,
 }
 
 /// Makes a return trampoline, by /dev/jit, or as jitfd_allow_fallback says.

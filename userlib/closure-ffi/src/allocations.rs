@@ -3,7 +3,7 @@
 //! What was allocated: which place in which region each function has.
 
 use crate::draft::{ALIGN, Draft};
-use jitfd::{Align, Error, JitFd, Options, RegionOptions, Reservation, validate};
+use jitfd::{Align, Error, Region, RegionOptions, Reservation, Rules, validate};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ const CHANGED: Error = Error::Argument("published code does not change");
 /// region.
 #[derive(Debug)]
 pub struct Allocations {
-    current: Option<Arc<JitFd>>,
+    current: Option<Arc<Region>>,
     /// By the address in the region.
     all: BTreeMap<usize, Allocation>,
 }
@@ -30,7 +30,7 @@ pub struct Allocations {
 /// Room for one function.
 #[derive(Debug)]
 pub struct Allocation {
-    region: Arc<JitFd>,
+    region: Arc<Region>,
     place: Reservation,
     draft: Draft,
     /// What was published, and how far behind the start.
@@ -46,7 +46,11 @@ impl Allocations {
     }
 
     /// The region where the next function goes.
-    pub fn region(&mut self, options: RegionOptions, capacity: usize) -> Result<Arc<JitFd>, Error> {
+    pub fn region(
+        &mut self,
+        options: RegionOptions,
+        capacity: usize,
+    ) -> Result<Arc<Region>, Error> {
         match &self.current {
             Some(region) => Ok(Arc::clone(region)),
             None => self.next_region(options, capacity),
@@ -57,7 +61,7 @@ impl Allocations {
         &mut self,
         options: RegionOptions,
         capacity: usize,
-    ) -> Result<Arc<JitFd>, Error> {
+    ) -> Result<Arc<Region>, Error> {
         let region = Arc::new(options.create(capacity)?);
         self.current = Some(Arc::clone(&region));
         Ok(region)
@@ -117,7 +121,7 @@ impl Allocation {
             return if same { Ok(()) } else { Err(CHANGED) };
         }
         let data = len.saturating_sub(DATA)..len;
-        let chunk = validate(&bytes, &Options::new().data(data).threads(1))?;
+        let chunk = validate(&bytes, &Rules::new().data(data).threads(1))?;
         self.region.fill_at(&self.place, skip, &chunk)?;
         self.published = Some((skip, bytes));
         Ok(())

@@ -16,22 +16,22 @@
 //! after it has succeeded.
 
 use crate::bitmap::Ones;
-use crate::chunk::Validated;
+use crate::chunk::Chunk;
 use std::fmt;
 
 /// A branch between two chunks of a region does not go to the start of an
 /// instruction. Offsets are in bytes from the start of the region.
 ///
 /// ```
-/// use jitfd::{BoundaryError, Error, Options, validate};
+/// use jitfd::{BoundaryError, Error, Rules, validate};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
 /// # let region = options.create(1 << 20)?;
 /// // mov eax, 42; ret
-/// region.append(&validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?)?;
+/// region.append(&validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Rules::new())?)?;
 /// // At offset 16: a jmp to offset 1, which is inside the mov.
-/// let jump = validate(&[0xe9, 0xec, 0xff, 0xff, 0xff], &Options::new())?;
+/// let jump = validate(&[0xe9, 0xec, 0xff, 0xff, 0xff], &Rules::new())?;
 /// let error = BoundaryError::Target { branch: 16, target: 1 };
 /// assert_eq!(region.append(&jump), Err(Error::Boundary(error)));
 /// # Ok(())
@@ -42,7 +42,7 @@ use std::fmt;
 pub enum BoundaryError {
     /// A branch of the new code goes into the middle of an instruction, into
     /// data, or to an instruction that is not among the
-    /// [declared entries](crate::Options::entry).
+    /// [declared entries](crate::Rules::entry).
     Target {
         /// Where the branch would lie.
         branch: usize,
@@ -83,7 +83,7 @@ pub struct Placed<'a> {
     /// In bytes from the start of the region.
     pub offset: usize,
     /// The chunk.
-    pub chunk: &'a Validated,
+    pub chunk: &'a Chunk,
 }
 
 impl Placed<'_> {
@@ -300,25 +300,25 @@ fn entries_word(placed: &Placed<'_>, index: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Options, validate};
+    use crate::{Rules, validate};
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
 
     const CAPACITY: usize = 1 << 20;
 
-    fn chunk(code: &[u8]) -> Validated {
-        validate(code, &Options::new()).unwrap()
+    fn chunk(code: &[u8]) -> Chunk {
+        validate(code, &Rules::new()).unwrap()
     }
 
     /// A jump that goes `distance` bytes from its end, then a five-byte move.
-    fn jump(distance: i32) -> Validated {
+    fn jump(distance: i32) -> Chunk {
         let mut code = vec![0xe9];
         code.extend(distance.to_le_bytes());
         code.extend([0xb8, 1, 2, 3, 4]);
         chunk(&code)
     }
 
-    fn publish(map: &mut BranchMap, batch: &[(usize, &Validated)]) -> Result<(), BoundaryError> {
+    fn publish(map: &mut BranchMap, batch: &[(usize, &Chunk)]) -> Result<(), BoundaryError> {
         let batch: Vec<_> = batch
             .iter()
             .map(|&(offset, chunk)| Placed { offset, chunk })
@@ -379,7 +379,7 @@ mod tests {
 
     #[test]
     fn declared_entries_are_the_only_ones() {
-        let options = Options::new().entry(0);
+        let options = Rules::new().entry(0);
         let callee = validate(&[0x90, 0x90, 0xc3], &options).unwrap();
         let mut map = BranchMap::new(CAPACITY);
         publish(&mut map, &[(64, &callee)]).unwrap();
@@ -437,7 +437,7 @@ mod tests {
     }
 
     impl Shadow {
-        fn publish(&mut self, offset: usize, code: &Validated) -> bool {
+        fn publish(&mut self, offset: usize, code: &Chunk) -> bool {
             let new = |at: usize| (offset..offset + code.len()).contains(&at);
             let branch = code.outside().first().map(|out| offset as i64 + out.target);
             let target = branch

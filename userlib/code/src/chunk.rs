@@ -16,11 +16,11 @@ use std::ops::Range;
 /// published more than once.
 ///
 /// ```
-/// use jitfd::{Align, Options, validate};
+/// use jitfd::{Align, Rules, validate};
 ///
 /// // mov al, 0x90; ret; and a byte of data
 /// let code = [0xb0, 0x90, 0xc3, 1];
-/// let chunk = validate(&code, &Options::new().data(3..4)).unwrap();
+/// let chunk = validate(&code, &Rules::new().data(3..4)).unwrap();
 /// assert_eq!((chunk.bytes(), chunk.len()), (&code[..], 4));
 /// assert!(chunk.holds_data());
 /// assert!(chunk.is_boundary(2) && !chunk.is_boundary(1) && !chunk.is_boundary(3));
@@ -30,14 +30,14 @@ use std::ops::Range;
 ///
 /// It can't be made in another way:
 /// ```compile_fail,E0451
-/// let chunk = jitfd::Validated { code: vec![0x06], align: jitfd::Align::NONE };
+/// let chunk = jitfd::Chunk { code: vec![0x06], align: jitfd::Align::NONE };
 /// ```
 ///
 /// # Invariants
 /// The bytes are not empty and have passed validation with the data ranges
-/// kept here, or a caller of [`Validated::assume_valid`] vouched for them.
+/// kept here, or a caller of [`Chunk::assume_valid`] vouched for them.
 #[derive(Clone, Debug)]
-pub struct Validated {
+pub struct Chunk {
     parts: Parts,
     align: Align,
 }
@@ -67,7 +67,7 @@ pub(crate) struct Parts {
     pub(crate) within_lines: bool,
 }
 
-impl Validated {
+impl Chunk {
     pub(crate) const fn from_parts(parts: Parts) -> Self {
         let chunk = Self {
             parts,
@@ -82,10 +82,10 @@ impl Validated {
     /// the start of an instruction.
     ///
     /// ```
-    /// use jitfd::Validated;
+    /// use jitfd::Chunk;
     ///
     /// // SAFETY: `nop; ret` is complete, valid and has no branches.
-    /// let chunk = unsafe { Validated::assume_valid(vec![0x90, 0xc3], &[]) }.unwrap();
+    /// let chunk = unsafe { Chunk::assume_valid(vec![0x90, 0xc3], &[]) }.unwrap();
     /// assert_eq!(chunk.bytes(), [0x90, 0xc3]);
     /// ```
     ///
@@ -128,7 +128,7 @@ impl Validated {
     }
 
     /// Whether some of the bytes are data. Such a chunk is published in a more
-    /// expensive way (see `JitFd::append`), because a
+    /// expensive way (see `Region::append`), because a
     /// load, unlike a jump, cannot find out that it read an old page.
     #[must_use]
     pub fn holds_data(&self) -> bool {
@@ -180,7 +180,7 @@ impl Validated {
     }
 
     /// Whether the chunk has to start with a line of 64 bytes wherever it is
-    /// put: [`Options::within_lines`](crate::Options::within_lines) was asked for.
+    /// put: [`Rules::within_lines`](crate::Rules::within_lines) was asked for.
     #[doc(hidden)]
     #[must_use]
     pub const fn within_lines(&self) -> bool {
@@ -196,21 +196,21 @@ impl Validated {
         &self.parts.lock_skips
     }
 
-    /// The alignment at which `JitFd::append` puts the chunk;
+    /// The alignment at which `Region::append` puts the chunk;
     /// 16 bytes unless set.
     #[must_use]
     pub const fn align(&self) -> Align {
         self.align
     }
 
-    /// Sets the alignment at which `JitFd::append` puts the
+    /// Sets the alignment at which `Region::append` puts the
     /// chunk. It stays at least 64 bytes if
-    /// [`Options::within_lines`](crate::Options::within_lines) was asked for.
+    /// [`Rules::within_lines`](crate::Rules::within_lines) was asked for.
     ///
     /// ```
-    /// use jitfd::{Align, Options, validate};
+    /// use jitfd::{Align, Rules, validate};
     ///
-    /// let chunk = validate(&[0xc3], &Options::new()).unwrap().aligned(Align::new(64).unwrap());
+    /// let chunk = validate(&[0xc3], &Rules::new()).unwrap().aligned(Align::new(64).unwrap());
     /// assert_eq!(chunk.align().bytes(), 64);
     /// ```
     #[must_use]

@@ -11,9 +11,9 @@ use std::{fmt, ops::Range};
 /// the start of the chunk.
 ///
 /// ```
-/// use jitfd::{Options, Reason, validate};
+/// use jitfd::{Rules, Reason, validate};
 ///
-/// let reason = |code: &[u8]| validate(code, &Options::new()).unwrap_err().reason().clone();
+/// let reason = |code: &[u8]| validate(code, &Rules::new()).unwrap_err().reason().clone();
 /// assert_eq!(reason(&[0x06]), Reason::Invalid); // push es: not in 64-bit mode
 /// assert_eq!(reason(&[0xb8, 42, 0]), Reason::Truncated); // mov eax, ...
 /// // nop; jmp, 4 bytes ahead; mov eax, 42; ret
@@ -68,7 +68,7 @@ pub enum Reason {
         entry: usize,
     },
     /// The instruction at a declared entry is not `endbr64`, and
-    /// [`Options::endbr64`](crate::Options::endbr64) asks for it.
+    /// [`Rules::endbr64`](crate::Rules::endbr64) asks for it.
     NoEndbr64,
     /// The policy forbids the instruction.
     Forbidden {
@@ -76,7 +76,7 @@ pub enum Reason {
         class: Class,
     },
     /// The instruction crosses a border of 64 bytes, and
-    /// [`Options::within_lines`](crate::Options::within_lines) forbids that.
+    /// [`Rules::within_lines`](crate::Rules::within_lines) forbids that.
     CrossesLine,
     /// A near branch, call or return has an operand-size prefix (66): AMD and Intel
     /// processors give it different targets, and a direct one different lengths.
@@ -89,10 +89,10 @@ pub enum Reason {
 /// A chunk was refused: where, which instruction, and why.
 ///
 /// ```
-/// use jitfd::{Options, Reason, validate};
+/// use jitfd::{Rules, Reason, validate};
 ///
 /// // jmp 1; the target is the second byte of the jump itself.
-/// let error = validate(&[0xeb, 0xff], &Options::new()).unwrap_err();
+/// let error = validate(&[0xeb, 0xff], &Rules::new()).unwrap_err();
 /// assert_eq!(error.offset(), 0);
 /// assert_eq!(error.reason(), &Reason::IntoInstruction { target: 1, start: 0 });
 /// // For a log of the compiler; `{error}` is all of it in one line.

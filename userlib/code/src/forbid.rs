@@ -6,7 +6,7 @@ use iced_x86::{Code, Instruction, Mnemonic};
 use std::fmt;
 
 /// A class of instructions that a policy can forbid, with
-/// [`Options::forbid`](crate::Options::forbid).
+/// [`Rules::forbid`](crate::Rules::forbid).
 ///
 /// Only the instructions that the chunk consists of are judged. A wild indirect
 /// jump could find others, in bytes inside an instruction or in data: this
@@ -14,10 +14,10 @@ use std::fmt;
 /// sandbox.
 ///
 /// ```
-/// use jitfd::{Class, Options, Reason, validate};
+/// use jitfd::{Class, Rules, Reason, validate};
 ///
 /// // What a compiler for a sandbox never means to emit: all of it.
-/// let options = Class::FIXED.into_iter().fold(Options::new(), Options::forbid);
+/// let options = Class::FIXED.into_iter().fold(Rules::new(), Rules::forbid);
 /// let error = validate(&[0x0f, 0x05, 0xc3], &options).unwrap_err(); // syscall; ret
 /// assert_eq!(error.reason(), &Reason::Forbidden { class: Class::SystemCalls });
 /// println!("emitted {}", Class::SystemCalls.name());
@@ -42,7 +42,7 @@ pub enum Class {
     /// only on some systems: `monitor`, `mwait`, `getsec`, `vmcall`, `vmmcall`.
     Privileged,
     /// Instructions that were named to
-    /// [`Options::forbid_mnemonic`](crate::Options::forbid_mnemonic).
+    /// [`Rules::forbid_mnemonic`](crate::Rules::forbid_mnemonic).
     Named,
 }
 

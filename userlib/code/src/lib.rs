@@ -3,15 +3,15 @@
 //! From bytes to a chunk of code that can be published: what the crate `jitfd`
 //! does before any system call.
 //!
-//! A compiler hands in bytes. [`validate`] checks them by the rules in [`Options`]
-//! and gives a [`Validated`], a chunk. Where chunks come to lie in a region, and
+//! A compiler hands in bytes. [`validate`] checks them by the rules in [`Rules`]
+//! and gives a [`Chunk`], a chunk. Where chunks come to lie in a region, and
 //! whether branches from one to another hit an instruction, is decided here too.
 //! The crate `jitfd` offers all of it under its own name; programs need this one
 //! only if they check code and execute none.
 //!
 //! There is no unsafe operation, no system call and nothing of one operating system
 //! in here. (The only `unsafe` is in the declaration of
-//! [`Validated::assume_valid`]: its caller has something to promise.)
+//! [`Chunk::assume_valid`]: its caller has something to promise.)
 
 #![deny(missing_docs, unsafe_code)]
 #![deny(rustdoc::broken_intra_doc_links)]
@@ -46,13 +46,13 @@ mod reloc;
 
 pub use align::Align;
 pub use branch_map::BoundaryError;
-pub use chunk::Validated;
+pub use chunk::Chunk;
 pub use error::{Error, Reason, ValidationError};
 pub use forbid::Class;
 pub use item_error::{ItemError, ItemReason};
 pub use line_writer::LineWriter;
 pub use reloc::{Reloc, RelocError, RelocKind, RelocReason, Target};
-pub use rules::{LockSkips, Options};
+pub use rules::{LockSkips, Rules};
 pub use validate::{Validator, validate};
 
 /// What the other crates of this project use of this one. Not for others: it

@@ -6,7 +6,7 @@ use crate::align::{Align, LINE};
 use crate::error::{Error, LONGEST};
 
 /// Takes instructions one by one and puts NOPs before those that would cross a
-/// border of 64 bytes: what [`Options::within_lines`](crate::Options::within_lines)
+/// border of 64 bytes: what [`Rules::within_lines`](crate::Rules::within_lines)
 /// demands.
 ///
 /// It does not look into the instructions. An emitter asks
@@ -20,7 +20,7 @@ use crate::error::{Error, LONGEST};
 /// executed if control runs into them.
 ///
 /// ```
-/// use jitfd::{LineWriter, Options, validate};
+/// use jitfd::{LineWriter, Rules, validate};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// let mut code = LineWriter::new();
@@ -31,7 +31,7 @@ use crate::error::{Error, LONGEST};
 /// let end = code.push(&[0xc3])?; // ret
 /// let distance = i32::try_from(end - (jump + 5)).unwrap_or_default();
 /// code.patch(jump + 1, &distance.to_le_bytes())?;
-/// let chunk = validate(code.bytes(), &Options::new().within_lines())?;
+/// let chunk = validate(code.bytes(), &Rules::new().within_lines())?;
 /// assert_eq!(chunk.align().bytes(), 64);
 /// # Ok(())
 /// # }
@@ -126,12 +126,12 @@ impl LineWriter {
     /// What was written, given away.
     ///
     /// ```
-    /// use jitfd::{LineWriter, Options, Validator};
+    /// use jitfd::{LineWriter, Rules, Validator};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
     /// let mut code = LineWriter::new();
     /// code.push(&[0xc3])?;
-    /// let validator = Validator::new(Options::new().within_lines());
+    /// let validator = Validator::new(Rules::new().within_lines());
     /// let chunk = validator.validate_owned(code.into_bytes())?; // no copy
     /// # Ok(())
     /// # }
@@ -178,7 +178,7 @@ const NOPS: [&[u8]; 9] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Options, validate};
+    use crate::{Rules, validate};
     use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic};
     use proptest::prelude::*;
 
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!((code.place(64), code.place(usize::MAX)), (64, 64));
         assert_eq!(code.align(Align::PAGE).unwrap(), 4096);
         assert_eq!(code.bytes().len(), 4096);
-        assert!(validate(code.bytes(), &Options::new().within_lines()).is_ok());
+        assert!(validate(code.bytes(), &Rules::new().within_lines()).is_ok());
     }
 
     /// An instruction of `len` bytes that is no NOP.
@@ -238,7 +238,7 @@ mod tests {
                 let place = code.place(len);
                 prop_assert_eq!(code.push(&filler(len)).unwrap(), place);
             }
-            let chunk = validate(code.bytes(), &Options::new().within_lines()).unwrap();
+            let chunk = validate(code.bytes(), &Rules::new().within_lines()).unwrap();
             let kept = instructions(chunk.bytes()).into_iter();
             let kept = kept.filter(|one| one.mnemonic() != Mnemonic::Nop);
             prop_assert!(kept.map(|instruction| instruction.len()).eq(lengths));

@@ -136,7 +136,7 @@ mod tests {
     use super::*;
     use crate::bitmap::Bitmap;
     use crate::chunk::Outside;
-    use crate::rules::Options;
+    use crate::rules::Rules;
     use object::{Object, ObjectSection};
     use proptest::prelude::*;
 
@@ -149,7 +149,7 @@ mod tests {
 
     /// What one thread and what several find.
     fn both(code: &[u8], data: &[Range<usize>], sections: usize) -> (Option<Found>, Option<Found>) {
-        let rules = &Options::new().each;
+        let rules = &Rules::new().each;
         let job = Job {
             chunk: code,
             data,

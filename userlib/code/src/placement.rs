@@ -3,7 +3,7 @@
 //! Where chunks are placed, and how they must be published. Pure.
 
 use crate::align::{Align, PAGE_SIZE};
-use crate::chunk::Validated;
+use crate::chunk::Chunk;
 
 /// How a publication is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,13 +22,13 @@ pub const FRESH_FROM: usize = 16 * PAGE_SIZE;
 
 impl Mode {
     /// The mode in which `chunks` are appended.
-    pub fn for_append(chunks: &[&Validated]) -> Self {
+    pub fn for_append(chunks: &[&Chunk]) -> Self {
         Self::for_cursor(chunks.iter().copied())
     }
 
     /// The same.
-    pub fn for_cursor<'a>(chunks: impl Iterator<Item = &'a Validated> + Clone) -> Self {
-        if !chunks.clone().any(Validated::holds_data) {
+    pub fn for_cursor<'a>(chunks: impl Iterator<Item = &'a Chunk> + Clone) -> Self {
+        if !chunks.clone().any(Chunk::holds_data) {
             return Self::Lazy;
         }
         let total = chunks.fold(0_usize, |sum, chunk| sum.saturating_add(chunk.len()));
@@ -41,8 +41,8 @@ impl Mode {
 
     /// The mode in which chunks are put at given places, where they cannot have
     /// pages of their own.
-    pub fn for_places<'a>(mut chunks: impl Iterator<Item = &'a Validated>) -> Self {
-        if chunks.any(Validated::holds_data) {
+    pub fn for_places<'a>(mut chunks: impl Iterator<Item = &'a Chunk>) -> Self {
+        if chunks.any(Chunk::holds_data) {
             Self::Sync
         } else {
             Self::Lazy
@@ -56,7 +56,7 @@ impl Mode {
 /// The place may have been asked for with another alignment than the chunk's.
 /// The largest one that it has ([`Align::of`]) gets the cursor there in any
 /// case.
-pub fn aligns(chunks: &[&Validated], first: Option<Align>) -> impl Iterator<Item = Align> {
+pub fn aligns(chunks: &[&Chunk], first: Option<Align>) -> impl Iterator<Item = Align> {
     let mut first = first;
     chunks
         .iter()
@@ -70,7 +70,7 @@ pub fn place_in(
     mut offsets: Vec<usize>,
     cursor: usize,
     capacity: usize,
-    chunks: &[&Validated],
+    chunks: &[&Chunk],
     first: Option<Align>,
     mode: Mode,
 ) -> Option<(Vec<usize>, usize)> {
@@ -88,10 +88,10 @@ pub fn place_in(
 /// on overflow.
 pub fn end<'a>(
     cursor: usize,
-    mut chunks: impl Iterator<Item = &'a Validated>,
+    mut chunks: impl Iterator<Item = &'a Chunk>,
     mode: Mode,
 ) -> Option<usize> {
-    let next = |at, chunk: &Validated| chunk.align().up(at)?.checked_add(chunk.len());
+    let next = |at, chunk: &Chunk| chunk.align().up(at)?.checked_add(chunk.len());
     edge(chunks.try_fold(edge(cursor, mode)?, next)?, mode)
 }
 
@@ -106,13 +106,13 @@ const fn edge(at: usize, mode: Mode) -> Option<usize> {
 mod tests {
     use super::end as end_of;
     use super::*;
-    use crate::{Options, validate};
+    use crate::{Rules, validate};
     use proptest::prelude::*;
 
     fn place(
         cursor: usize,
         capacity: usize,
-        chunks: &[&Validated],
+        chunks: &[&Chunk],
         first: Option<Align>,
         mode: Mode,
     ) -> Option<(Vec<usize>, usize)> {
@@ -120,11 +120,11 @@ mod tests {
         place_in(offsets, cursor, capacity, chunks, first, mode)
     }
 
-    fn chunk(len: usize, align: usize, data: bool) -> Validated {
+    fn chunk(len: usize, align: usize, data: bool) -> Chunk {
         let options = if data {
-            Options::new().data(0..1)
+            Rules::new().data(0..1)
         } else {
-            Options::new()
+            Rules::new()
         };
         validate(&vec![0x90; len], &options)
             .unwrap()

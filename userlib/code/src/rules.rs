@@ -11,14 +11,14 @@ use std::ops::Range;
 /// take the prefix only if there is more than one thread.
 ///
 /// ```
-/// use jitfd::{LockSkips, Options, Reason, validate};
+/// use jitfd::{LockSkips, Rules, Reason, validate};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// // je, one byte ahead; lock inc dword ptr [rdi]; ret
 /// let code = [0x74, 1, 0xf0, 0xff, 0x07, 0xc3];
-/// let error = validate(&code, &Options::new()).unwrap_err();
+/// let error = validate(&code, &Rules::new()).unwrap_err();
 /// assert_eq!(error.reason(), &Reason::SkipsLock { target: 3 });
-/// let chunk = validate(&code, &Options::new().lock_skips(LockSkips::Tolerate))?;
+/// let chunk = validate(&code, &Rules::new().lock_skips(LockSkips::Tolerate))?;
 /// assert_eq!(chunk.lock_skips(), [3]);
 /// # Ok(())
 /// # }
@@ -28,7 +28,7 @@ pub enum LockSkips {
     /// Refuse the chunk, with [`Reason::SkipsLock`](crate::Reason::SkipsLock).
     #[default]
     Refuse,
-    /// Accept it; [`Validated::lock_skips`](crate::Validated::lock_skips) lists
+    /// Accept it; [`Chunk::lock_skips`](crate::Chunk::lock_skips) lists
     /// where it happens.
     Tolerate,
 }
@@ -38,15 +38,15 @@ pub enum LockSkips {
 /// The default is what is right for every chunk; the rest tightens it.
 ///
 /// ```
-/// use jitfd::{Options, validate};
+/// use jitfd::{Rules, validate};
 ///
 /// // mov eax, [rip + 1]; ret; and the four bytes that it loads.
 /// let code = [0x8b, 0x05, 1, 0, 0, 0, 0xc3, 42, 0, 0, 0];
-/// let chunk = validate(&code, &Options::new().data(7..11)).unwrap();
+/// let chunk = validate(&code, &Rules::new().data(7..11)).unwrap();
 /// assert!(chunk.holds_data());
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Options {
+pub struct Rules {
     pub(crate) lock_skips: LockSkips,
     pub(crate) data: Vec<Range<usize>>,
     /// `None` if every instruction is one.
@@ -65,7 +65,7 @@ pub(crate) struct EachInstruction {
     pub(crate) within_lines: bool,
 }
 
-impl Options {
+impl Rules {
     /// No data, and branches behind a `lock` prefix are refused. Everything else
     /// is as [`validate`](crate::validate) says.
     #[must_use]
@@ -105,12 +105,12 @@ impl Options {
     /// entries is as [`entries_only`](Self::entries_only).
     ///
     /// ```
-    /// use jitfd::{Options, ValidationError, validate};
+    /// use jitfd::{Rules, ValidationError, validate};
     ///
     /// # fn main() -> Result<(), ValidationError> {
     /// let jump_tables = vec![1..9; 100_000];
-    /// let options = Options::new().try_reserve(jump_tables.len(), 0)?;
-    /// let options = jump_tables.into_iter().fold(options, Options::data);
+    /// let options = Rules::new().try_reserve(jump_tables.len(), 0)?;
+    /// let options = jump_tables.into_iter().fold(options, Rules::data);
     /// assert!(validate(&[0xc3; 9], &options)?.holds_data());
     /// # Ok(())
     /// # }
@@ -132,9 +132,9 @@ impl Options {
     /// declared entries may be. Branches inside the chunk are free.
     ///
     /// ```
-    /// use jitfd::{Options, validate};
+    /// use jitfd::{Rules, validate};
     ///
-    /// let chunk = validate(&[0x90, 0x90, 0xc3], &Options::new().entry(0)).unwrap();
+    /// let chunk = validate(&[0x90, 0x90, 0xc3], &Rules::new().entry(0)).unwrap();
     /// assert!(chunk.is_entry(0) && !chunk.is_entry(1));
     /// ```
     #[must_use]
@@ -147,10 +147,10 @@ impl Options {
     /// even if there are none.
     ///
     /// ```
-    /// use jitfd::{Options, validate};
+    /// use jitfd::{Rules, validate};
     ///
     /// // Reached by pointers only: no branch of another chunk may go here.
-    /// let chunk = validate(&[0x90, 0xc3], &Options::new().entries_only()).unwrap();
+    /// let chunk = validate(&[0x90, 0xc3], &Rules::new().entries_only()).unwrap();
     /// assert!(chunk.is_boundary(0) && !chunk.is_entry(0));
     /// ```
     #[must_use]
@@ -163,9 +163,9 @@ impl Options {
     /// none, the first byte of the chunk is the one entry.
     ///
     /// ```
-    /// use jitfd::{Options, Reason, validate};
+    /// use jitfd::{Rules, Reason, validate};
     ///
-    /// let options = Options::new().endbr64();
+    /// let options = Rules::new().endbr64();
     /// assert!(validate(&[0xf3, 0x0f, 0x1e, 0xfa, 0xc3], &options).is_ok());
     /// let error = validate(&[0xc3], &options).unwrap_err();
     /// assert_eq!(error.reason(), &Reason::NoEndbr64);
@@ -179,9 +179,9 @@ impl Options {
     /// Forbids a class of instructions. Costs nothing worth measuring.
     ///
     /// ```
-    /// use jitfd::{Class, Options, Reason, validate};
+    /// use jitfd::{Class, Rules, Reason, validate};
     ///
-    /// let options = Options::new().forbid(Class::SystemCalls);
+    /// let options = Rules::new().forbid(Class::SystemCalls);
     /// let error = validate(&[0x0f, 0x05, 0xc3], &options).unwrap_err();
     /// assert_eq!(error.reason(), &Reason::Forbidden { class: Class::SystemCalls });
     /// ```
@@ -201,10 +201,10 @@ impl Options {
     ///
     /// # Example
     /// ```
-    /// use jitfd::{Options, validate};
+    /// use jitfd::{Rules, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// let options = Options::new().forbid_mnemonic("rdtsc")?;
+    /// let options = Rules::new().forbid_mnemonic("rdtsc")?;
     /// assert!(validate(&[0x0f, 0x31, 0xc3], &options).is_err());
     /// # Ok(())
     /// # }
@@ -222,11 +222,11 @@ impl Options {
     /// code out like this.
     ///
     /// ```
-    /// use jitfd::{Options, Reason, validate};
+    /// use jitfd::{Rules, Reason, validate};
     ///
     /// // 60 NOPs; mov eax, 42, on both sides of the border
     /// let code = [&[0x90; 60][..], &[0xb8, 42, 0, 0, 0]].concat();
-    /// let error = validate(&code, &Options::new().within_lines()).unwrap_err();
+    /// let error = validate(&code, &Rules::new().within_lines()).unwrap_err();
     /// assert_eq!((error.offset(), error.reason()), (60, &Reason::CrossesLine));
     /// ```
     #[must_use]
@@ -239,11 +239,11 @@ impl Options {
     /// none; unless set, as many as the process may use.
     ///
     /// ```
-    /// use jitfd::{Options, validate};
+    /// use jitfd::{Rules, validate};
     ///
     /// // A compiler that has a thread for each CPU itself.
     /// let image = vec![0x90; 2 << 20];
-    /// assert!(validate(&image, &Options::new().threads(1)).is_ok());
+    /// assert!(validate(&image, &Rules::new().threads(1)).is_ok());
     /// ```
     #[must_use]
     pub const fn threads(mut self, most: usize) -> Self {

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What a chunk must be to become [`Validated`].
+//! What a chunk must be to become [`Chunk`].
 
 use crate::bitmap::Bitmap;
-use crate::chunk::{Parts, Validated};
+use crate::chunk::{Chunk, Parts};
 use crate::data::{check_len, checked_data, in_data};
 use crate::error::{LONGEST, Reason, ValidationError};
 use crate::parallel;
 use crate::pushed::pushed;
-use crate::rules::{LockSkips, Options};
+use crate::rules::{LockSkips, Rules};
 use crate::sweep::{Job, Sweep, find_branch};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -16,21 +16,21 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// Checks many chunks by the same rules. [`validate`] is the short form.
 ///
 /// ```
-/// use jitfd::{Options, Validator};
+/// use jitfd::{Rules, Validator};
 ///
-/// let validator = Validator::new(Options::new());
+/// let validator = Validator::new(Rules::new());
 /// assert!(validator.validate(&[0x90, 0xc3]).is_ok());
 /// assert!(validator.validate(&[0x06]).is_err()); // push es: not in 64-bit mode
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Validator {
-    options: Options,
+    options: Rules,
 }
 
 impl Validator {
     /// A validator with these rules.
     #[must_use]
-    pub const fn new(options: Options) -> Self {
+    pub const fn new(options: Rules) -> Self {
         Self { options }
     }
 
@@ -54,7 +54,7 @@ impl Validator {
     ///
     /// # Errors
     /// As [`validate`].
-    pub fn validate(&self, code: &[u8]) -> Result<Validated, ValidationError> {
+    pub fn validate(&self, code: &[u8]) -> Result<Chunk, ValidationError> {
         validate(code, &self.options)
     }
 
@@ -63,17 +63,17 @@ impl Validator {
     /// finished. Each byte is read once.
     ///
     /// ```
-    /// use jitfd::{Options, Validator};
+    /// use jitfd::{Rules, Validator};
     /// use std::sync::atomic::AtomicU8;
     ///
     /// let shared = [const { AtomicU8::new(0x90) }; 16];
-    /// let chunk = Validator::new(Options::new()).validate_shared(&shared).unwrap();
+    /// let chunk = Validator::new(Rules::new()).validate_shared(&shared).unwrap();
     /// assert_eq!(chunk.bytes(), [0x90; 16]);
     /// ```
     ///
     /// # Errors
     /// As [`validate`]. They show the bytes of the copy.
-    pub fn validate_shared(&self, code: &[AtomicU8]) -> Result<Validated, ValidationError> {
+    pub fn validate_shared(&self, code: &[AtomicU8]) -> Result<Chunk, ValidationError> {
         let mut copy = room_for(code.len())?;
         copy.extend(code.iter().map(|byte| byte.load(Ordering::Relaxed)));
         check(copy, &self.options)
@@ -86,14 +86,14 @@ impl Validator {
     ///
     /// # Example
     /// ```
-    /// use jitfd::{Options, Validator};
+    /// use jitfd::{Rules, Validator};
     ///
     /// // The emitter's buffer is given away.
     /// let buffer = vec![0x90, 0xc3];
-    /// let chunk = Validator::new(Options::new()).validate_owned(buffer).unwrap();
+    /// let chunk = Validator::new(Rules::new()).validate_owned(buffer).unwrap();
     /// assert_eq!(chunk.len(), 2);
     /// ```
-    pub fn validate_owned(&self, code: Vec<u8>) -> Result<Validated, ValidationError> {
+    pub fn validate_owned(&self, code: Vec<u8>) -> Result<Chunk, ValidationError> {
         check(code, &self.options)
     }
 }
@@ -110,10 +110,10 @@ impl Validator {
 /// * no direct branch has an operand-size prefix, which processors of different
 ///   makers understand differently.
 ///
-/// [`Options`] can tighten that: declared entries, `endbr64`, forbidden
+/// [`Rules`] can tighten that: declared entries, `endbr64`, forbidden
 /// instructions, lines of 64 bytes.
 ///
-/// Branches that leave the chunk pass here; a `JitFd` checks
+/// Branches that leave the chunk pass here; a `Region` checks
 /// those that stay in its region. Indirect branches and returns are not
 /// checked, nor is what an instruction does.
 ///
@@ -124,7 +124,7 @@ impl Validator {
 /// [`Validator::validate_shared`].
 ///
 /// A chunk of 1 MiB or more is divided among the CPUs that the process may use
-/// (see [`Options::threads`]); verdict and error are the same.
+/// (see [`Rules::threads`]); verdict and error are the same.
 ///
 /// # Errors
 /// [`ValidationError`] says which instruction is at fault, why, and what to do; or,
@@ -132,13 +132,13 @@ impl Validator {
 ///
 /// # Example
 /// ```
-/// use jitfd::{Options, Reason, validate};
+/// use jitfd::{Rules, Reason, validate};
 ///
-/// assert!(validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new()).is_ok());
-/// let error = validate(&[0x90, 0xb8, 42], &Options::new()).unwrap_err();
+/// assert!(validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Rules::new()).is_ok());
+/// let error = validate(&[0x90, 0xb8, 42], &Rules::new()).unwrap_err();
 /// assert_eq!((error.offset(), error.reason()), (1, &Reason::Truncated));
 /// ```
-pub fn validate(code: &[u8], options: &Options) -> Result<Validated, ValidationError> {
+pub fn validate(code: &[u8], options: &Rules) -> Result<Chunk, ValidationError> {
     let mut copy = room_for(code.len())?;
     copy.extend_from_slice(code);
     check(copy, options)
@@ -153,7 +153,7 @@ fn room_for(len: usize) -> Result<Vec<u8>, ValidationError> {
     Ok(copy)
 }
 
-fn check(code: Vec<u8>, options: &Options) -> Result<Validated, ValidationError> {
+fn check(code: Vec<u8>, options: &Rules) -> Result<Chunk, ValidationError> {
     let data = checked_data(&options.data, code.len())?;
     let job = Job {
         chunk: &code,
@@ -163,7 +163,7 @@ fn check(code: Vec<u8>, options: &Options) -> Result<Validated, ValidationError>
     let sweep = parallel::sweep(job, options.threads)?;
     let lock_skips = check_targets(&code, &data, &sweep, options.lock_skips)?;
     let entries = check_entries(&code, &sweep.starts, options)?;
-    Ok(Validated::from_parts(Parts {
+    Ok(Chunk::from_parts(Parts {
         code,
         data,
         starts: Some(sweep.starts),
@@ -179,7 +179,7 @@ fn check(code: Vec<u8>, options: &Options) -> Result<Validated, ValidationError>
 fn check_entries(
     code: &[u8],
     starts: &Bitmap,
-    options: &Options,
+    options: &Rules,
 ) -> Result<Option<Bitmap>, ValidationError> {
     let entries = match (&options.entries, options.endbr64) {
         (None, false) => return Ok(None),

@@ -3,7 +3,7 @@
 //! Validation allocates a fixed number of times per chunk, however many
 //! instructions that has. Alone in its program: the allocator counts for all.
 
-use jitfd_code::{Class, Options, validate};
+use jitfd_code::{Class, Rules, validate};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -52,7 +52,7 @@ unsafe impl GlobalAlloc for Counting {
 static COUNTING: Counting = Counting;
 
 /// How often this thread allocates to validate `count` times `instructions`.
-fn allocations(instructions: &[u8], count: usize, options: &Options) -> usize {
+fn allocations(instructions: &[u8], count: usize, options: &Rules) -> usize {
     let code = instructions.repeat(count);
     let before = OWN_CALLS.get();
     validate(&code, options).unwrap();
@@ -71,12 +71,12 @@ const CALL_OUT: [u8; 5] = [0xe8, 0, 0, 0, 0x80];
 fn none_per_instruction() {
     let few = 10;
     // The full decoder makes its tables when it is first used.
-    allocations(&CODE, few, &Options::new());
-    let named = || Options::new().forbid_mnemonic("cpuid").unwrap();
+    allocations(&CODE, few, &Rules::new());
+    let named = || Rules::new().forbid_mnemonic("cpuid").unwrap();
     for options in [
-        Options::new(),
-        Options::new().forbid(Class::Privileged),
-        Options::new().entry(0),
+        Rules::new(),
+        Rules::new().forbid(Class::Privileged),
+        Rules::new().entry(0),
         named(),
     ] {
         let base = allocations(&CODE, few, &options);
@@ -86,13 +86,13 @@ fn none_per_instruction() {
         }
     }
     // Branches out of the chunk are listed; the list doubles when it is full.
-    let base = allocations(&CALL_OUT, few, &Options::new());
-    let many = allocations(&CALL_OUT, few << 14, &Options::new());
+    let base = allocations(&CALL_OUT, few, &Rules::new());
+    let many = allocations(&CALL_OUT, few << 14, &Rules::new());
     assert!(many <= base + 14, "{many} allocations, {base} for {few}");
     // Threads cost some each, not some per instruction.
     let large = (4 << 20) / CODE.len();
     let before = CALLS.load(Ordering::Relaxed);
-    allocations(&CODE, large, &Options::new().threads(4));
+    allocations(&CODE, large, &Rules::new().threads(4));
     let divided = CALLS.load(Ordering::Relaxed) - before;
     assert!(divided < 200, "{divided} allocations");
 }

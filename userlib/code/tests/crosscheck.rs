@@ -14,7 +14,7 @@
 mod support;
 
 use iced_x86::{Code, DecoderOptions, Instruction};
-use jitfd_code::{LockSkips, Options, Reason, Validator, validate};
+use jitfd_code::{LockSkips, Reason, Rules, Validator, validate};
 use std::collections::BTreeMap;
 use support::{length, programs, text_of};
 use yaxpeax_arch::LengthedInstruction;
@@ -256,7 +256,7 @@ fn window(text: &[u8], at: usize) -> &[u8] {
 
 /// Each instruction that the validator has found in `text`, if it accepts that.
 fn instructions(text: &[u8], tally: &mut Tally) -> bool {
-    let validator = Validator::new(Options::new().lock_skips(LockSkips::Tolerate));
+    let validator = Validator::new(Rules::new().lock_skips(LockSkips::Tolerate));
     let chunk = match validator.validate(text) {
         Ok(chunk) => chunk,
         Err(error) => {
@@ -298,7 +298,7 @@ fn every_offset(text: &[u8], tally: &mut Tally) {
 
 /// The length of the first instruction of `bytes`, by the validator.
 fn first(bytes: &[u8]) -> Option<usize> {
-    match validate(bytes, &Options::new()) {
+    match validate(bytes, &Rules::new()) {
         Ok(chunk) => (1..bytes.len())
             .find(|&at| chunk.is_boundary(at))
             .or(Some(bytes.len())),

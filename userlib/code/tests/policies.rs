@@ -5,7 +5,7 @@
 
 mod support;
 
-use jitfd_code::{Align, Class, LockSkips, Options, Reason, Validated, ValidationError, validate};
+use jitfd_code::{Align, Chunk, Class, LockSkips, Reason, Rules, ValidationError, validate};
 use proptest::{collection::vec, prelude::*};
 use support::text_of;
 
@@ -13,7 +13,7 @@ const LIBC: [&str; 2] = ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/libc.so.6"];
 const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 
 #[track_caller]
-fn refused(code: &[u8], options: &Options) -> (usize, Reason) {
+fn refused(code: &[u8], options: &Rules) -> (usize, Reason) {
     let error = validate(code, options).map(|_| ()).unwrap_err();
     (error.offset(), error.reason().clone())
 }
@@ -21,18 +21,18 @@ fn refused(code: &[u8], options: &Options) -> (usize, Reason) {
 #[test]
 fn entries_are_boundaries_and_the_only_ones() {
     let code = [0xb0, 0x90, 0xc3, 0x90];
-    let free = validate(&code, &Options::new()).unwrap();
+    let free = validate(&code, &Rules::new()).unwrap();
     assert!((0..9).filter(|&at| free.is_entry(at)).eq([0, 2, 3]));
-    let tight = validate(&code, &Options::new().entry(3).entry(0)).unwrap();
+    let tight = validate(&code, &Rules::new().entry(3).entry(0)).unwrap();
     assert!((0..9).filter(|&at| tight.is_entry(at)).eq([0, 3]));
     assert!((0..9).filter(|&at| tight.is_boundary(at)).eq([0, 2, 3]));
-    let none = validate(&code, &Options::new().entries_only()).unwrap();
+    let none = validate(&code, &Rules::new().entries_only()).unwrap();
     assert_eq!((0..9).filter(|&at| none.is_entry(at)).count(), 0);
     for (entry, options) in [
-        (1, Options::new()),
-        (4, Options::new()),
-        (usize::MAX, Options::new()),
-        (3, Options::new().data(3..4)),
+        (1, Rules::new()),
+        (4, Rules::new()),
+        (usize::MAX, Rules::new()),
+        (3, Rules::new().data(3..4)),
     ] {
         let result = refused(&code, &options.entry(0).entry(entry));
         assert_eq!(result, (entry, Reason::BadEntry { entry }));
@@ -42,7 +42,7 @@ fn entries_are_boundaries_and_the_only_ones() {
 #[test]
 fn entries_begin_with_endbr64_if_that_is_asked_for() {
     let code = [&ENDBR64[..], &[0xc3], &ENDBR64, &[0xc3]].concat();
-    let options = Options::new().endbr64();
+    let options = Rules::new().endbr64();
     let chunk = validate(&code, &options).unwrap();
     assert!((0..code.len()).filter(|&at| chunk.is_entry(at)).eq([0]));
     assert!(validate(&code, &options.clone().entry(0).entry(5)).is_ok());
@@ -109,10 +109,10 @@ fn each_class_forbids_its_own_and_nothing_else() {
     for (class, instructions) in forbidden() {
         for instruction in instructions {
             let code = [&[0x90][..], &instruction, &[0xc3]].concat();
-            assert!(validate(&code, &Options::new()).is_ok(), "{code:02x?}");
-            let only = Options::new().forbid(class);
+            assert!(validate(&code, &Rules::new()).is_ok(), "{code:02x?}");
+            let only = Rules::new().forbid(class);
             assert_eq!(refused(&code, &only), (1, Reason::Forbidden { class }));
-            let mut others = Options::new();
+            let mut others = Rules::new();
             for other in Class::FIXED.into_iter().filter(|&other| other != class) {
                 others = others.forbid(other);
             }
@@ -125,7 +125,7 @@ fn each_class_forbids_its_own_and_nothing_else() {
 fn classes_may_overlap() {
     // xrstors writes the keys, and only the kernel may.
     for class in [Class::ProtectionKeys, Class::Privileged] {
-        let options = Options::new().forbid(class);
+        let options = Rules::new().forbid(class);
         assert_eq!(
             refused(&[0x0f, 0xc7, 0x1f], &options),
             (0, Reason::Forbidden { class })
@@ -135,7 +135,7 @@ fn classes_may_overlap() {
 
 #[test]
 fn prefixes_hide_nothing() {
-    let options = Options::new().forbid(Class::SystemCalls);
+    let options = Rules::new().forbid(Class::SystemCalls);
     for prefix in [0x2e, 0x66, 0x48, 0xf2, 0xf3] {
         assert!(
             validate(&[prefix, 0x0f, 0x05], &options).is_err(),
@@ -146,14 +146,14 @@ fn prefixes_hide_nothing() {
 
 #[test]
 fn forbidden_by_name() {
-    let options = Options::new().forbid_mnemonic("MOV").unwrap();
+    let options = Rules::new().forbid_mnemonic("MOV").unwrap();
     let named = Reason::Forbidden {
         class: Class::Named,
     };
     assert_eq!(refused(&[0x90, 0xb8, 1, 0, 0, 0], &options), (1, named));
     assert!(validate(&[0x90, 0x48, 0x8d, 0x07, 0xc3], &options).is_ok());
     assert!(matches!(
-        Options::new().forbid_mnemonic("move"),
+        Rules::new().forbid_mnemonic("move"),
         Err(jitfd_code::Error::Argument(_))
     ));
 }
@@ -162,8 +162,8 @@ fn forbidden_by_name() {
 fn instructions_stay_within_lines() {
     let mut code = vec![0x90; 62];
     code.extend([0x83, 0xc0, 0x01, 0xc3]);
-    assert!(validate(&code, &Options::new()).is_ok());
-    let options = Options::new().within_lines();
+    assert!(validate(&code, &Rules::new()).is_ok());
+    let options = Rules::new().within_lines();
     assert_eq!(refused(&code, &options), (62, Reason::CrossesLine));
     code.remove(0);
     let chunk = validate(&code, &options).unwrap();
@@ -174,7 +174,7 @@ fn instructions_stay_within_lines() {
 
 #[test]
 fn the_text_of_a_policy_error_is_complete() {
-    let error = validate(&[0x0f, 0x05], &Options::new().forbid(Class::SystemCalls)).unwrap_err();
+    let error = validate(&[0x0f, 0x05], &Rules::new().forbid(Class::SystemCalls)).unwrap_err();
     assert_eq!(
         error.to_string(),
         "offset 0x0: 0f 05 (syscall): the policy forbids this: a system call; \
@@ -184,8 +184,8 @@ fn the_text_of_a_policy_error_is_complete() {
 
 type Verdict = Result<(Vec<usize>, Vec<usize>), ValidationError>;
 
-fn verdict(code: &[u8], options: &Options) -> Verdict {
-    let list = |chunk: Validated| {
+fn verdict(code: &[u8], options: &Rules) -> Verdict {
+    let list = |chunk: Chunk| {
         let starts = (0..code.len()).filter(|&at| chunk.is_boundary(at));
         (starts.collect(), chunk.lock_skips().to_vec())
     };
@@ -216,7 +216,7 @@ proptest! {
             let at = at % code.len();
             code[at] = value;
         }
-        let mut options = Options::new().lock_skips(LockSkips::Tolerate);
+        let mut options = Rules::new().lock_skips(LockSkips::Tolerate);
         if strict {
             options = options.forbid(Class::Privileged);
         }

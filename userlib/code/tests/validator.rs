@@ -5,7 +5,7 @@
 
 mod support;
 
-use jitfd_code::{LockSkips, Options, Reason, Validator, validate};
+use jitfd_code::{LockSkips, Reason, Rules, Validator, validate};
 use proptest::{collection::vec, prelude::*};
 use std::ops::Range;
 use support::{Verdict, judge, text_of};
@@ -24,8 +24,8 @@ fn cases(cases: u32) -> ProptestConfig {
 
 /// Validator and shadow say the same, down to the start of each instruction.
 fn agree(code: &[u8], data: &[Range<usize>]) -> Result<(), TestCaseError> {
-    let options = Options::new().lock_skips(LockSkips::Tolerate);
-    let options = data.iter().cloned().fold(options, Options::data);
+    let options = Rules::new().lock_skips(LockSkips::Tolerate);
+    let options = data.iter().cloned().fold(options, Rules::data);
     match (validate(code, &options), judge(code, data)) {
         (Ok(chunk), Verdict::Accepted(starts, skips)) => {
             prop_assert_eq!(chunk.bytes(), code);
@@ -138,22 +138,22 @@ fn glibc_skips_lock_prefixes() {
         eprintln!("SKIP: no glibc on this host");
         return;
     };
-    let tolerated = Validator::new(Options::new().lock_skips(LockSkips::Tolerate));
+    let tolerated = Validator::new(Rules::new().lock_skips(LockSkips::Tolerate));
     let chunk = tolerated.validate(&text).unwrap();
-    let error = validate(&text, &Options::new()).map(|_| ()).unwrap_err();
+    let error = validate(&text, &Rules::new()).map(|_| ()).unwrap_err();
     let first = chunk.lock_skips()[0];
     assert_eq!(error.reason(), &Reason::SkipsLock { target: first });
 }
 
 #[track_caller]
-fn refused(code: &[u8], options: Options) -> (usize, Reason) {
+fn refused(code: &[u8], options: Rules) -> (usize, Reason) {
     let error = validate(code, &options).map(|_| ()).unwrap_err();
     (error.offset(), error.reason().clone())
 }
 
 #[test]
 fn each_reason_and_its_place() {
-    let none = Options::new;
+    let none = Rules::new;
     assert_eq!(refused(&[], none()), (0, Reason::Empty));
     assert_eq!(refused(&[0x90, 0x06], none()), (1, Reason::Invalid));
     assert_eq!(refused(&[0x90, 0xe8, 0], none()), (1, Reason::Truncated));
@@ -225,7 +225,7 @@ fn what_is_accepted_means_the_same_to_both_makers() {
             let decode = |options| Decoder::new(64, &code, options).decode();
             let (intel, amd) = (decode(DecoderOptions::NONE), decode(DecoderOptions::AMD));
             let known = intel.is_invalid() || KNOWN.contains(&intel.code());
-            if known || validate(&code[..intel.len()], &Options::new()).is_err() {
+            if known || validate(&code[..intel.len()], &Rules::new()).is_err() {
                 continue;
             }
             accepted += 1;
@@ -244,20 +244,20 @@ fn bad_data_ranges() {
     let bad = |range: Range<usize>| Reason::DataRange { range };
     for range in [0..0, 1..3, 5..6, 0..usize::MAX, usize::MAX - 1..usize::MAX] {
         assert_eq!(
-            refused(&[0x90, 0xc3], Options::new().data(range.clone())),
+            refused(&[0x90, 0xc3], Rules::new().data(range.clone())),
             (0, bad(range))
         );
     }
     let reversed = Range { start: 2, end: 1 };
     assert_eq!(
-        refused(&[0x90, 0xc3], Options::new().data(reversed.clone())),
+        refused(&[0x90, 0xc3], Rules::new().data(reversed.clone())),
         (0, bad(reversed))
     );
 }
 
 #[test]
 fn data_ranges_in_any_order_may_overlap() {
-    let options = Options::new().data(3..5).data(1..2).data(4..6);
+    let options = Rules::new().data(3..5).data(1..2).data(4..6);
     let chunk = validate(&[0x90, 0x06, 0x90, 0x06, 0x06, 0x06], &options).unwrap();
     assert!((0..8).filter(|&at| chunk.is_boundary(at)).eq([0, 2]));
 }
@@ -266,19 +266,19 @@ fn data_ranges_in_any_order_may_overlap() {
 fn branches_may_leave_the_chunk() {
     // To the byte behind it, far before it, and far behind it.
     for code in [[0xeb, 0x00], [0xeb, 0x80], [0xeb, 0x7f]] {
-        assert!(validate(&code, &Options::new()).is_ok());
+        assert!(validate(&code, &Rules::new()).is_ok());
     }
 }
 
 #[test]
 fn wide_branches_with_an_operand_size_prefix_are_the_same_everywhere() {
     // data16 data16 rex.W call: what compilers emit for __tls_get_addr.
-    assert!(validate(&[0x66, 0x66, 0x48, 0xe8, 0, 0, 0, 0], &Options::new()).is_ok());
+    assert!(validate(&[0x66, 0x66, 0x48, 0xe8, 0, 0, 0, 0], &Rules::new()).is_ok());
 }
 
 #[test]
 fn the_text_of_an_error_is_complete() {
-    let error = validate(&[0x90, 0xeb, 0xfd, 0xeb, 0xfd], &Options::new()).unwrap_err();
+    let error = validate(&[0x90, 0xeb, 0xfd, 0xeb, 0xfd], &Rules::new()).unwrap_err();
     assert_eq!(
         error.to_string(),
         "offset 0x3: eb fd (jmp 2h): the branch goes to 0x2, into the instruction at 0x1; \

@@ -3,7 +3,7 @@
 //! `jitctl validate`.
 
 use crate::Status;
-use jitfd::{Class, LockSkips, Options, Validated, ValidationError, Validator};
+use jitfd::{Chunk, Class, LockSkips, Rules, ValidationError, Validator};
 use object::{Architecture, BinaryFormat, Object, ObjectSection};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -94,7 +94,7 @@ fn offset(text: &str) -> Result<usize, String> {
 }
 
 fn mnemonic(text: &str) -> Result<String, String> {
-    let known = Options::new().forbid_mnemonic(text);
+    let known = Rules::new().forbid_mnemonic(text);
     known.map_err(|error| error.to_string())?;
     Ok(text.to_owned())
 }
@@ -144,7 +144,7 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> io::Result<Status> {
     })
 }
 
-type Checked = Result<Validated, ValidationError>;
+type Checked = Result<Chunk, ValidationError>;
 
 fn print(name: &str, len: usize, checked: &Checked, out: &mut dyn Write) -> io::Result<()> {
     let chunk = match checked {
@@ -182,13 +182,13 @@ fn as_json(name: &str, len: usize, checked: &Checked) -> Value {
     }
 }
 
-fn options(arguments: &Arguments) -> Result<Options, jitfd::Error> {
+fn options(arguments: &Arguments) -> Result<Rules, jitfd::Error> {
     let rule = if arguments.strict {
         LockSkips::Refuse
     } else {
         LockSkips::Tolerate
     };
-    let mut options = Options::new().lock_skips(rule);
+    let mut options = Rules::new().lock_skips(rule);
     for range in &arguments.data {
         options = options.data(range.clone());
     }

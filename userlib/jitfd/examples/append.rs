@@ -3,17 +3,17 @@
 //! A growing region: a function that calls another one, which is emitted and
 //! filled in later at an address that was reserved before.
 
-use jitfd::{Align, Error, JitFd, Options, Place, Published, Validated, validate};
+use jitfd::{Align, Chunk, Error, Place, Published, Region, Rules, validate};
 
 type Function = extern "C" fn(i32) -> i32;
 
 fn main() -> Result<(), Error> {
-    let region = JitFd::create(1 << 20)?;
+    let region = Region::create(1 << 20)?;
     let callee = region.reserve(64, Align::FUNCTION)?;
     let caller = region.append_with(Align::FUNCTION, |place| call(place, callee.address))?;
 
     // lea eax, [rdi + rdi]; ret
-    let doubled = validate(&[0x8d, 0x04, 0x3f, 0xc3], &Options::new())?;
+    let doubled = validate(&[0x8d, 0x04, 0x3f, 0xc3], &Rules::new())?;
     region.fill(&callee, &doubled)?;
 
     println!(
@@ -26,17 +26,17 @@ fn main() -> Result<(), Error> {
 }
 
 /// sub rsp, 8; call target; add rsp, 8; ret: made for `place`.
-fn call(place: Place, target: usize) -> Result<Validated, Error> {
+fn call(place: Place, target: usize) -> Result<Chunk, Error> {
     let behind_call = place.address.wrapping_add(9);
     let distance = i32::try_from(target as i64 - behind_call as i64)
         .map_err(|_| Error::Argument("the callee is too far away"))?;
     let mut code = vec![0x48, 0x83, 0xec, 8, 0xe8];
     code.extend(distance.to_le_bytes());
     code.extend([0x48, 0x83, 0xc4, 8, 0xc3]);
-    Ok(validate(&code, &Options::new())?)
+    Ok(validate(&code, &Rules::new())?)
 }
 
-fn run(region: &JitFd, function: Published, argument: i32) -> Result<i32, Error> {
+fn run(region: &Region, function: Published, argument: i32) -> Result<i32, Error> {
     // SAFETY: both functions above have this type, and `region` outlives the
     // call.
     let function = unsafe { region.entry::<Function>(function.offset)? };

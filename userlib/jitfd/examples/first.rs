@@ -5,12 +5,12 @@
 //! With the jit module loaded the kernel publishes them. Without it this program
 //! accepts a fallback, and the library says on standard error why it was needed.
 
-use jitfd::{CodeOptions, Error, Fallback, Options, validate};
+use jitfd::{CodeOptions, Error, Fallback, Rules, validate};
 
 fn main() -> Result<(), Error> {
     // mov eax, 42; ret
     let bytes = [0xb8, 42, 0, 0, 0, 0xc3];
-    let chunk = validate(&bytes, &Options::new())?;
+    let chunk = validate(&bytes, &Rules::new())?;
     let code = CodeOptions::new().fallback(Fallback::Any).create(&chunk)?;
     if let Some(backend) = code.backend() {
         println!("the code was published by: {backend}");

@@ -7,9 +7,7 @@
 //! ```
 
 use jitfd::space::{Image, Item, Request, SpaceOptions};
-use jitfd::{
-    Align, CodeSpace, Error, Fallback, JitFd, Options, RegionOptions, Validated, validate,
-};
+use jitfd::{Align, Chunk, CodeSpace, Error, Fallback, Region, RegionOptions, Rules, validate};
 use std::time::Instant;
 
 const COUNT: usize = 100_000;
@@ -18,12 +16,12 @@ const CAPACITY: usize = 64 << 20;
 
 fn main() -> Result<(), Error> {
     let code: Vec<u8> = [vec![0x90; 60], vec![0xc3]].concat();
-    let chunk = validate(&code, &Options::new())?;
+    let chunk = validate(&code, &Rules::new())?;
     let region = region()?;
     println!("over {}, nanoseconds for each function", region.backend());
-    timed("JitFd::append", COUNT, || region.append(&chunk).map(drop))?;
+    timed("Region::append", COUNT, || region.append(&chunk).map(drop))?;
     let region = self::region()?;
-    timed("JitFd::reserve, fill", COUNT, || fill(&region, &chunk))?;
+    timed("Region::reserve, fill", COUNT, || fill(&region, &chunk))?;
     let space = space()?;
     timed("publish", COUNT, || space.publish("f", &chunk).map(drop))?;
     timed("lookup", COUNT, lookups(&space))?;
@@ -31,7 +29,7 @@ fn main() -> Result<(), Error> {
     let request = Request::new(code.len()).name("f");
     let emit = || {
         space
-            .emit(&request, |_| Ok::<_, Error>(chunk.clone()))
+            .publish_with(&request, |_| Ok::<_, Error>(chunk.clone()))
             .map(drop)
     };
     timed("emit", COUNT, emit)?;
@@ -52,7 +50,7 @@ fn options() -> RegionOptions {
     RegionOptions::new().fallback(Fallback::Any)
 }
 
-fn region() -> Result<JitFd, Error> {
+fn region() -> Result<Region, Error> {
     options().create(CAPACITY)
 }
 
@@ -60,7 +58,7 @@ fn space() -> Result<CodeSpace, Error> {
     SpaceOptions::new().region(options()).create()
 }
 
-fn fill(region: &JitFd, chunk: &Validated) -> Result<(), Error> {
+fn fill(region: &Region, chunk: &Chunk) -> Result<(), Error> {
     let place = region.reserve(chunk.len(), Align::FUNCTION)?;
     region.fill(&place, chunk).map(drop)
 }

@@ -8,7 +8,7 @@
 //! `cargo run --release --example speed -- /lib/x86_64-linux-gnu/libc.so.6`
 
 use iced_x86::{Decoder, DecoderOptions, Instruction};
-use jitfd::{LockSkips, Options, Validator};
+use jitfd::{LockSkips, Rules, Validator};
 use object::{Object, ObjectSection};
 use std::{error::Error, hint::black_box, time::Duration, time::Instant};
 
@@ -29,7 +29,7 @@ fn compare(path: &str) -> Result<(), Box<dyn Error>> {
     let file = std::fs::read(path)?;
     let elf = object::File::parse(&*file)?;
     let text = elf.section_by_name(".text").ok_or("no .text")?.data()?;
-    let validator = Validator::new(Options::new().lock_skips(LockSkips::Tolerate).threads(1));
+    let validator = Validator::new(Rules::new().lock_skips(LockSkips::Tolerate).threads(1));
     if let Err(error) = validator.validate(text) {
         println!("{path}: refused: {error}");
         return Ok(());

@@ -9,7 +9,7 @@
 //! ```
 
 use jitfd::{Error, Fallback};
-use jitfd_trampoline::{Carrier, Entry, Table, TableOptions};
+use jitfd_trampoline::{ContextRegister, Entry, Table, TableOptions};
 use std::ffi::c_void;
 use std::hint::black_box;
 use std::ptr::{null_mut, without_provenance_mut};
@@ -44,7 +44,7 @@ fn main() -> Result<(), Error> {
 }
 
 fn table() -> Result<Table, Error> {
-    let options = TableOptions::new(Carrier::Rdi);
+    let options = TableOptions::new(ContextRegister::Rdi);
     options.fallback(Fallback::Any).create()
 }
 

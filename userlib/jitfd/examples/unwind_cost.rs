@@ -12,7 +12,7 @@
 
 use jitfd::space::{Function, SpaceOptions};
 use jitfd::tools::{EhFrame, Frame, UnwindTable};
-use jitfd::{CodeSpace, Error, Fallback, Options, RegionOptions, Validated, validate};
+use jitfd::{Chunk, CodeSpace, Error, Fallback, RegionOptions, Rules, validate};
 use std::time::{Duration, Instant};
 
 /// Functions of one publication.
@@ -36,9 +36,9 @@ fn main() -> Result<(), Error> {
 }
 
 /// push rbp; mov rbp, rsp; call rdi; pop rbp; ret
-fn calls_its_argument() -> Result<Validated, Error> {
+fn calls_its_argument() -> Result<Chunk, Error> {
     let code = [0x55, 0x48, 0x89, 0xe5, 0xff, 0xd7, 0x5d, 0xc3];
-    Ok(validate(&code, &Options::new())?)
+    Ok(validate(&code, &Rules::new())?)
 }
 
 fn publish(space: &CodeSpace, count: usize) -> Result<Vec<Function>, Error> {

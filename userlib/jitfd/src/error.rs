@@ -10,11 +10,11 @@ use std::{fmt, io};
 /// What can go wrong.
 ///
 /// ```
-/// use jitfd::{Error, Fallback, Kind, Options, RegionOptions, validate};
+/// use jitfd::{Error, Fallback, Kind, Rules, RegionOptions, validate};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// let region = RegionOptions::new().fallback(Fallback::Any).create(4096)?;
-/// match region.append(&validate(&[0x90; 5000], &Options::new())?) {
+/// match region.append(&validate(&[0x90; 5000], &Rules::new())?) {
 ///     Err(error) if error.kind() == Some(Kind::Full) => println!("a further region is due"),
 ///     Err(Error::Boundary(error)) => println!("this compiler has a bug: {error}"),
 ///     other => panic!("4096 bytes took 5000: {other:?}"),

@@ -14,20 +14,20 @@
 //! 1. The compiler emits bytes into ordinary memory.
 //! 2. [`validate`] copies them and checks the copy: every byte belongs to a
 //!    complete instruction or to a declared data range, and every direct branch
-//!    inside the chunk lands on an instruction. [`Options`] tightens that. The
-//!    result is a [`Validated`].
-//! 3. A `Validated` is the only thing that can be published: once and for all
-//!    by [`jit_create_code`], or piece by piece into a region, a [`JitFd`].
+//!    inside the chunk lands on an instruction. [`Rules`] tightens that. The
+//!    result is a [`Chunk`].
+//! 3. A `Chunk` is the only thing that can be published: once and for all
+//!    by [`jit_create_code`], or piece by piece into a region, a [`Region`].
 //! 4. The kernel's copy is executed. The caller vouches for the signature of
 //!    the function, so getting a function pointer is `unsafe`.
 //!
 //! ```
-//! use jitfd::{CodeOptions, Fallback, Options, validate};
+//! use jitfd::{CodeOptions, Fallback, Rules, validate};
 //!
 //! # fn main() -> Result<(), jitfd::Error> {
 //! // mov eax, 42; ret
 //! let bytes = [0xb8, 42, 0, 0, 0, 0xc3];
-//! let chunk = validate(&bytes, &Options::new())?;
+//! let chunk = validate(&bytes, &Rules::new())?;
 //! // Without a fallback this is `jit_create_code(&chunk)`.
 //! let code = CodeOptions::new().fallback(Fallback::Any).create(&chunk)?;
 //! // SAFETY: the bytes above are a function of this signature, and `code`
@@ -44,10 +44,10 @@
 //! |---|---|
 //! | one finished image (ahead-of-time code, a trampoline) | [`jit_create_code`] |
 //! | the same, at pages the engine already has | [`jit_create_code_at`] |
-//! | a growing code space | [`JitFd::append`], [`JitFd::append_batch`] |
-//! | the address before the code is emitted | [`JitFd::reserve`] and [`JitFd::fill`], or [`JitFd::append_with`] |
-//! | a process that may run code but not add any | [`JitFd::split`] |
-//! | a forked child that goes on compiling on its own | [`JitFd::adopt`] |
+//! | a growing code space | [`Region::append`], [`Region::append_batch`] |
+//! | the address before the code is emitted | [`Region::reserve`] and [`Region::fill`], or [`Region::append_with`] |
+//! | a process that may run code but not add any | [`Region::split`] |
+//! | a forked child that goes on compiling on its own | [`Region::adopt`] |
 //! | a function pointer that carries a pointer | the crate `jitfd-trampoline` |
 //! | to know what a system allows, and why not | [`probe`](fn@probe) |
 //! | to work where there is no `/dev/jit`, too | [`RegionOptions::fallback`], [`CodeOptions`] |
@@ -58,11 +58,11 @@
 //! a [`Fallback`] goes on by dual mapping of a memory file, or else by mprotect
 //! flips, through the same types and with the same results; [`Backend`] compares
 //! the three. The fallback is reported once per process, on standard error or to
-//! a hook ([`set_fallback_hook`]), and [`JitFd::backend`] tells which it is. What
+//! a hook ([`set_fallback_hook`]), and [`Region::backend`] tells which it is. What
 //! only the kernel can do is refused with [`Error::Unsupported`].
 //!
 //! ```
-//! use jitfd::{Backend, Fallback, Options, RegionOptions, validate};
+//! use jitfd::{Backend, Fallback, Rules, RegionOptions, validate};
 //!
 //! # fn main() -> Result<(), jitfd::Error> {
 //! let region = RegionOptions::new().fallback(Fallback::Any).create(1 << 20)?;
@@ -70,7 +70,7 @@
 //!     eprintln!("the code of this program could be written to");
 //! }
 //! // mov eax, 42; ret
-//! let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?;
+//! let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Rules::new())?;
 //! let published = region.append(&chunk)?;
 //! // SAFETY: the chunk is such a function, and `region` outlives the call.
 //! let answer = unsafe { region.entry::<extern "C" fn() -> i32>(published.offset)? };
@@ -151,8 +151,8 @@ pub use backend::notice::{FallbackHook, FallbackReport, set_fallback_hook};
 pub use backend_name::Backend;
 pub use error::{Call, Error, Kind, NoBackend, SystemError, Unsupported};
 pub use jitfd_code::{
-    Align, BoundaryError, Class, LineWriter, LockSkips, Options, Reason, Validated,
-    ValidationError, Validator, validate,
+    Align, BoundaryError, Chunk, Class, LineWriter, LockSkips, Reason, Rules, ValidationError,
+    Validator, validate,
 };
 pub use os::window::Window;
 pub use probe::{Finding, Probe, Subject, Trial, Verdict, probe};
@@ -160,5 +160,5 @@ pub use region::handle::{AppendHandle, MapHandle, Mapping};
 pub use region::image::{Code, CodeOptions, Device, jit_create_code, jit_create_code_at};
 pub use region::options::RegionOptions;
 pub use region::stats::Stats;
-pub use region::{JitFd, Place, Published, Reservation};
+pub use region::{Place, Published, Region, Reservation};
 pub use space::CodeSpace;

@@ -4,8 +4,8 @@
 //! the errno of the system.
 
 use jitfd::{
-    Align, AppendHandle, Call, Device, Error, JitFd, Kind, MapHandle, Options, SystemError,
-    Validated, jit_create_code, jit_create_code_at, validate,
+    Align, AppendHandle, Call, Chunk, Device, Error, Kind, MapHandle, Region, Rules, SystemError,
+    jit_create_code, jit_create_code_at, validate,
 };
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -14,8 +14,8 @@ use std::path::Path;
 const ENODEV: i32 = 19;
 const ENOTTY: i32 = 25;
 
-fn chunk() -> Validated {
-    validate(&[0xc3], &Options::new()).unwrap()
+fn chunk() -> Chunk {
+    validate(&[0xc3], &Rules::new()).unwrap()
 }
 
 fn null() -> OwnedFd {
@@ -45,7 +45,7 @@ fn without_a_module_everything_says_so() {
     );
     assert_eq!(Device::open().unwrap_err().kind(), Some(Kind::NoModule));
     assert_eq!(
-        JitFd::create(4096).unwrap_err().kind(),
+        Region::create(4096).unwrap_err().kind(),
         Some(Kind::NoModule)
     );
 }
@@ -81,10 +81,10 @@ fn bad_places_for_code_are_refused_before_the_call() {
 #[test]
 fn handles_can_be_shared_by_threads() {
     fn shared<T: Send + Sync>() {}
-    shared::<JitFd>();
+    shared::<Region>();
     shared::<AppendHandle>();
     shared::<MapHandle>();
-    shared::<Validated>();
+    shared::<Chunk>();
     shared::<jitfd::Code>();
     shared::<Error>();
 }

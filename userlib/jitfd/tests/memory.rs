@@ -74,7 +74,7 @@ fn enough_or_not(most: u64, run: impl Fn(u64) -> Option<i32>) {
 #[test]
 fn a_chunk_that_there_is_no_memory_to_check() {
     let code = vec![0x90; LEN];
-    for options in [Options::new(), Options::new().entry(0)] {
+    for options in [Rules::new(), Rules::new().entry(0)] {
         let options = options.threads(1);
         enough_or_not(8 << 20, |extra| {
             with(
@@ -95,7 +95,7 @@ fn a_chunk_that_there_is_no_memory_to_check() {
 
 #[test]
 fn a_publication_that_there_is_no_memory_to_note() {
-    let chunk = validate(&vec![0x90; LEN], &Options::new()).unwrap();
+    let chunk = validate(&vec![0x90; LEN], &Rules::new()).unwrap();
     let backend = Fallback::Only(Backend::DualMapping);
     let create = || RegionOptions::new().fallback(backend).create(LEN).unwrap();
     enough_or_not(3 << 20, |extra| {
@@ -135,7 +135,7 @@ fn consistent(space: &CodeSpace, done: Result<(), Error>) -> Result<(), Error> {
 
 #[test]
 fn functions_that_there_is_no_memory_to_name() {
-    let chunk = validate(&[0xc3], &Options::new()).unwrap();
+    let chunk = validate(&[0xc3], &Rules::new()).unwrap();
     let name = "x".repeat(1 << 16);
     enough_or_not(48 << 20, |extra| {
         with(extra, space, |space| {
@@ -143,7 +143,7 @@ fn functions_that_there_is_no_memory_to_name() {
             let done = (0..300).try_for_each(one).and_then(|()| {
                 let slots: Result<Vec<_>, _> = (0..300)
                     .map(|_| {
-                        space.emit(&Request::new(8).name(&name), |_| {
+                        space.publish_with(&Request::new(8).name(&name), |_| {
                             Ok::<_, Error>(chunk.clone())
                         })
                     })
@@ -227,7 +227,7 @@ fn what_grows_without_memory() {
     });
     fresh(|| Frame::leaf().try_reserve(300_000));
     fresh(|| {
-        let options = Options::new().try_reserve(100_000, 100_000)?;
+        let options = Rules::new().try_reserve(100_000, 100_000)?;
         let options = (0..100_000).fold(options, |options, at| options.data(2 * at..2 * at + 1));
         let options = (0..100_000).fold(options, |options, at| options.entry(2 * at + 1));
         validate(&[0x90; 200_001], &options.threads(1))?;

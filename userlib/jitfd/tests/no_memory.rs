@@ -17,12 +17,12 @@ const CAPACITY: usize = 4 << 20;
 const CHUNKS: usize = 1000;
 
 /// What one call may change.
-fn state(region: &JitFd) -> (usize, u64) {
+fn state(region: &Region) -> (usize, u64) {
     let stats = region.stats().unwrap();
     (stats.cursor, stats.publications)
 }
 
-fn region(backend: Backend, map: bool) -> JitFd {
+fn region(backend: Backend, map: bool) -> Region {
     let options = RegionOptions::new().fallback(Fallback::Only(backend));
     options.boundary_map(map).create(CAPACITY).unwrap()
 }
@@ -32,8 +32,8 @@ fn region(backend: Backend, map: bool) -> JitFd {
 fn once<T>(
     (backend, map): (Backend, bool),
     fails: Fails,
-    before: &impl Fn(&JitFd) -> T,
-    work: &impl Fn(&JitFd, &T) -> Result<(), Error>,
+    before: &impl Fn(&Region) -> T,
+    work: &impl Fn(&Region, &T) -> Result<(), Error>,
 ) -> (Option<i32>, usize) {
     let mut shared = Shared::new();
     let status = in_child(|| {
@@ -82,7 +82,7 @@ impl Shared {
 }
 
 /// Every allocation of `work`, with each backend, with and without a map of boundaries.
-fn each<T>(before: impl Fn(&JitFd) -> T, work: impl Fn(&JitFd, &T) -> Result<(), Error>) {
+fn each<T>(before: impl Fn(&Region) -> T, work: impl Fn(&Region, &T) -> Result<(), Error>) {
     set_fallback_hook(|_| {});
     let mut wrong = Vec::new();
     for backend in [Backend::DualMapping, Backend::ProtectFlips] {
@@ -103,10 +103,10 @@ fn each<T>(before: impl Fn(&JitFd) -> T, work: impl Fn(&JitFd, &T) -> Result<(),
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-fn chunks() -> Vec<Validated> {
+fn chunks() -> Vec<Chunk> {
     let chunk = |number: usize| {
         let code = [&[0x90].repeat(number % 40), &[0xc3][..]].concat();
-        validate(&code, &Options::new()).unwrap()
+        validate(&code, &Rules::new()).unwrap()
     };
     (0..CHUNKS).map(chunk).collect()
 }
@@ -135,14 +135,14 @@ fn a_batch_is_appended_or_not() {
 
 #[test]
 fn a_chunk_is_appended_or_not() {
-    let chunk = validate(&vec![0x90; 1 << 20], &Options::new()).unwrap();
+    let chunk = validate(&vec![0x90; 1 << 20], &Rules::new()).unwrap();
     each(|_| (), |region, ()| region.append(&chunk).map(drop));
 }
 
 #[test]
 fn a_place_is_reserved_and_filled_or_not() {
-    let chunk = validate(&[0x90, 0xc3], &Options::new()).unwrap();
-    let many = |region: &JitFd| -> Vec<_> {
+    let chunk = validate(&[0x90, 0xc3], &Rules::new()).unwrap();
+    let many = |region: &Region| -> Vec<_> {
         let reserve = |_| region.reserve(64, Align::FUNCTION).unwrap();
         (0..256).map(reserve).collect()
     };

@@ -5,7 +5,7 @@
 //! process of its own.
 
 use jitfd::{
-    Backend, CodeOptions, Error, Fallback, JitFd, Options, RegionOptions, set_fallback_hook,
+    Backend, CodeOptions, Error, Fallback, Region, RegionOptions, Rules, set_fallback_hook,
     validate,
 };
 use jitfd_trampoline::ClosureOptions;
@@ -26,14 +26,14 @@ fn run(test: &str) -> String {
     text
 }
 
-fn region(fallback: Fallback) -> Result<JitFd, Error> {
+fn region(fallback: Fallback) -> Result<Region, Error> {
     RegionOptions::new().fallback(fallback).create(4096)
 }
 
 #[test]
 #[ignore = "a process of the other tests"]
 fn process_without_a_hook() {
-    let chunk = validate(&[0xc3], &Options::new()).unwrap();
+    let chunk = validate(&[0xc3], &Rules::new()).unwrap();
     for _ in 0..3 {
         region(Fallback::Only(Backend::DualMapping)).unwrap();
         let options = CodeOptions::new().fallback(Fallback::Any);

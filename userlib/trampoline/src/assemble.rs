@@ -7,7 +7,7 @@ use iced_x86::{Code, Encoder, IcedError, Instruction, MemoryOperand, Register};
 use jitfd::internal::{FILL, FirstUse};
 use jitfd::{Call, Error};
 use jitfd_code::internal::num::to_u64;
-use jitfd_code::{Align, Class, LineWriter, Options, Validated, Validator};
+use jitfd_code::{Align, Chunk, Class, LineWriter, Rules, Validator};
 use std::ops::Range;
 
 /// A chunk that is being written, none of its instructions in two lines. Addresses
@@ -114,16 +114,14 @@ impl Assembly {
     /// which is an `endbr64`, and has no instruction of a class that a program may
     /// want to forbid. A chunk that fits into a line is aligned so that it lies in
     /// one wherever it is put.
-    pub(crate) fn finish(self) -> Result<Validated, Error> {
+    pub(crate) fn finish(self) -> Result<Chunk, Error> {
         #[cfg(test)]
         tests::CHECKED.set(tests::CHECKED.get() + 1);
         let len = self.len();
         let align = align(len)?;
-        let options = Class::FIXED
-            .into_iter()
-            .fold(Options::new(), Options::forbid);
-        let options = self.data.into_iter().fold(options, Options::data);
-        let options = self.entries.into_iter().fold(options, Options::entry);
+        let options = Class::FIXED.into_iter().fold(Rules::new(), Rules::forbid);
+        let options = self.data.into_iter().fold(options, Rules::data);
+        let options = self.entries.into_iter().fold(options, Rules::entry);
         let options = options.endbr64();
         if len > Align::LINE.bytes() {
             let validator = Validator::new(options.within_lines());

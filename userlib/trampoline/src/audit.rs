@@ -7,7 +7,7 @@
 //! branch tracking an indirect call or jump must land on `endbr64`.
 
 use crate::common::Kind;
-use crate::register::Carrier;
+use crate::register::ContextRegister;
 use crate::stub::{STUB, TRAP};
 use crate::{marshal, return_body};
 use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, Register};
@@ -58,11 +58,14 @@ fn stub_of(kind: Kind, backend: Backend) -> Vec<Instruction> {
 #[test]
 fn stubs_are_entered_at_endbr64_and_neither_call_nor_return() {
     for backend in [Backend::DualMapping, Backend::ProtectFlips] {
-        for carrier in Carrier::ALL {
-            let stub = stub_of(Kind::carrying(carrier), backend);
+        for context_register in ContextRegister::ALL {
+            let stub = stub_of(Kind::carrying(context_register), backend);
             let codes: Vec<_> = stub.iter().map(Instruction::code).collect();
             assert_eq!(codes, [Code::Endbr64, Code::Mov_r64_rm64, Code::Jmp_rm64]);
-            assert_eq!(stub[1].op0_register(), carrier.register().encoded());
+            assert_eq!(
+                stub[1].op0_register(),
+                context_register.register().encoded()
+            );
         }
         let stub = stub_of(crate::return_page::kind(), backend);
         let codes: Vec<_> = stub.iter().map(Instruction::code).collect();

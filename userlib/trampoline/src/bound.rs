@@ -43,7 +43,7 @@ pub(crate) struct Bound<'f> {
 impl<'f> Bound<'f> {
     /// # Safety
     /// `target`, entered as the callers of the entry will do that, takes the address
-    /// of a `T` in the carrier of the table.
+    /// of a `T` in the context register of the table.
     pub(crate) unsafe fn new<T: 'f>(
         held: Held,
         target: *const c_void,

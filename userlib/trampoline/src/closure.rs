@@ -8,7 +8,7 @@ use crate::bound::{Bound, Held};
 use crate::callable::{Exclusive, Once, Shared};
 use crate::common::Kind;
 use crate::marshal::{self, Marshalled};
-use crate::register::Carrier;
+use crate::register::ContextRegister;
 use crate::registers::Registers;
 use crate::signature::{FnPointer, Handler, Signature};
 use crate::table::Table;
@@ -90,7 +90,7 @@ use std::sync::Arc;
 /// # What it costs
 ///
 /// A closure is a box with what it captures and a slot of a [`Table`] which the
-/// process creates at first use; there is one for each [`Carrier`]. Making one needs no
+/// process creates at first use; there is one for each [`ContextRegister`]. Making one needs no
 /// system call, and a call costs the trampoline's three instructions. Only with six or
 /// more integer arguments all registers are saved and the arguments read from there.
 pub struct Closure<'f, P: FnPointer> {
@@ -549,18 +549,18 @@ impl<'t, M: Passes> ClosureOptions<'t, M> {
         self
     }
 
-    /// Has closures made in this table instead of one of the process. Its carrier must
-    /// be [`Signature::CARRIER`], or `r10`, which serves all types: the registers are
+    /// Has closures made in this table instead of one of the process. Its context register must
+    /// be [`Signature::CONTEXT_REGISTER`], or `r10`, which serves all types: the registers are
     /// saved, and the arguments read from there.
     ///
     /// ```
     /// # use jitfd::Fallback;
-    /// use jitfd_trampoline::{Carrier, ClosureOptions, TableOptions};
+    /// use jitfd_trampoline::{ContextRegister, ClosureOptions, TableOptions};
     /// use std::sync::Arc;
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
     /// // For closures without integer arguments.
-    /// let table = TableOptions::new(Carrier::Rdi);
+    /// let table = TableOptions::new(ContextRegister::Rdi);
     /// # let table = table.fallback(Fallback::Any);
     /// let table = Arc::new(table.create()?);
     /// let options = ClosureOptions::new().in_table(&table);
@@ -580,7 +580,7 @@ impl<'t, M: Passes> ClosureOptions<'t, M> {
     ///
     /// # Errors
     /// As [`Closure::new`]; [`Error::NoBackend`] if more than one backend was accepted
-    /// and none is allowed; [`Error::Argument`] if the table's carrier is another.
+    /// and none is allowed; [`Error::Argument`] if the table's context register is another.
     pub fn create<'f, F, S>(&self, function: F) -> Result<Closure<'f, M::Pointer>, Error>
     where
         S: Signature,
@@ -680,8 +680,8 @@ impl<'t, M: Passes> ClosureOptions<'t, M> {
     where
         F: Fn(&mut Registers) + Send + Sync + 'f,
     {
-        let held = self.held(Carrier::R10)?;
-        if held.table().carrier() != Carrier::R10 {
+        let held = self.held(ContextRegister::R10)?;
+        if held.table().context_register() != ContextRegister::R10 {
             return Err(OTHER_CARRIER);
         }
         let value = Marshalled {
@@ -693,10 +693,10 @@ impl<'t, M: Passes> ClosureOptions<'t, M> {
         Ok(RegisterClosure { bound })
     }
 
-    fn held(&self, carrier: Carrier) -> Result<Held, Error> {
+    fn held(&self, context_register: ContextRegister) -> Result<Held, Error> {
         match self.table {
             Some(table) => Ok(Held::Own(Arc::clone(table))),
-            None => Kind::carrying(carrier)
+            None => Kind::carrying(context_register)
                 .table(self.fallback)
                 .map(Held::Common),
         }
@@ -707,9 +707,9 @@ impl<'t, M: Passes> ClosureOptions<'t, M> {
         S: Signature,
         H: Handler<S> + 'f,
     {
-        let held = self.held(S::CARRIER)?;
-        let carrier = held.table().carrier();
-        if carrier == Carrier::R10 {
+        let held = self.held(S::CONTEXT_REGISTER)?;
+        let context_register = held.table().context_register();
+        if context_register == ContextRegister::R10 {
             let value = Marshalled {
                 handler: H::marshalled(M::UNWINDS),
                 value: handler,
@@ -717,7 +717,7 @@ impl<'t, M: Passes> ClosureOptions<'t, M> {
             // SAFETY: the body takes such a value in r10, for every function type.
             return unsafe { Bound::new(held, marshal::body(), value) };
         }
-        if carrier != S::CARRIER {
+        if context_register != S::CONTEXT_REGISTER {
             return Err(OTHER_CARRIER);
         }
         // SAFETY: called as a function of type `S`, with the address of an `H` in the
@@ -727,4 +727,4 @@ impl<'t, M: Passes> ClosureOptions<'t, M> {
 }
 
 const OTHER_CARRIER: Error =
-    Error::Argument("a table serves closures whose arguments leave its carrier free");
+    Error::Argument("a table serves closures whose arguments leave its context_register free");

@@ -6,7 +6,7 @@
 //! Locks: none. Two threads that both need a table first may both create it; one of
 //! the two is dropped again.
 
-use crate::register::Carrier;
+use crate::register::ContextRegister;
 use crate::table::{Stubs, Table, TableOptions};
 use jitfd::internal::First;
 use jitfd::{Backend, Error, Fallback};
@@ -15,26 +15,26 @@ use jitfd::{Backend, Error, Fallback};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kind {
     number: usize,
-    stubs: fn(Carrier) -> Result<Stubs, Error>,
-    carrier: Carrier,
+    stubs: fn(ContextRegister) -> Result<Stubs, Error>,
+    context_register: ContextRegister,
 }
 
 impl Kind {
     /// Tables that carry the context in this register.
-    pub(crate) fn carrying(carrier: Carrier) -> Self {
+    pub(crate) fn carrying(context_register: ContextRegister) -> Self {
         Self {
-            number: carrier as usize,
-            stubs: |carrier| TableOptions::new(carrier).stubs(),
-            carrier,
+            number: context_register as usize,
+            stubs: |context_register| TableOptions::new(context_register).stubs(),
+            context_register,
         }
     }
 
     /// Tables of a kind of their own, which carry the context in `r10`.
-    pub(crate) fn special(stubs: fn(Carrier) -> Result<Stubs, Error>) -> Self {
+    pub(crate) fn special(stubs: fn(ContextRegister) -> Result<Stubs, Error>) -> Self {
         Self {
-            number: Carrier::ALL.len(),
+            number: ContextRegister::ALL.len(),
             stubs,
-            carrier: Carrier::R10,
+            context_register: ContextRegister::R10,
         }
     }
 
@@ -59,12 +59,12 @@ impl Kind {
         if let Some(table) = created.get() {
             return Ok(table);
         }
-        let new = (self.stubs)(self.carrier)?.create(backend)?;
+        let new = (self.stubs)(self.context_register)?.create(backend)?;
         Ok(created.get_or_set(new))
     }
 }
 
-const KINDS: usize = Carrier::ALL.len() + 1;
+const KINDS: usize = ContextRegister::ALL.len() + 1;
 const BACKENDS: usize = Backend::ALL.len();
 
 #[cfg(test)]
@@ -75,14 +75,14 @@ mod tests {
     fn each_kind_has_one_table_of_a_backend() {
         let only = Fallback::Only(Backend::DualMapping);
         let mut tables = Vec::new();
-        for carrier in Carrier::ALL {
-            let table = Kind::carrying(carrier).table(only).unwrap();
+        for context_register in ContextRegister::ALL {
+            let table = Kind::carrying(context_register).table(only).unwrap();
             assert_eq!(
-                (table.carrier(), table.backend()),
-                (carrier, Backend::DualMapping)
+                (table.context_register(), table.backend()),
+                (context_register, Backend::DualMapping)
             );
             tables.push(std::ptr::from_ref(table));
-            let again = Kind::carrying(carrier).table(only).unwrap();
+            let again = Kind::carrying(context_register).table(only).unwrap();
             assert!(std::ptr::eq(table, again));
         }
         tables.push(crate::return_page::kind().table(only).unwrap());
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn fallbacks_that_lead_to_one_backend_share_its_table() {
-        let kind = Kind::carrying(Carrier::R9);
+        let kind = Kind::carrying(ContextRegister::R9);
         let any = kind.table(Fallback::Any).unwrap();
         let same = kind.table(Fallback::Only(any.backend())).unwrap();
         assert!(std::ptr::eq(any, same));

@@ -2,11 +2,11 @@
 
 //! Settings as immutable code, in a code space.
 
-use crate::setting::Setting;
+use crate::thunk::Thunk;
 use jitfd::Error;
 use jitfd::space::{CodeSpace, Function, Request};
 
-impl Setting {
+impl Thunk {
     /// Publishes the code under a name, where a direct jump reaches the target if
     /// the code space has such a place.
     ///
@@ -16,7 +16,7 @@ impl Setting {
     ///
     /// ```
     /// use jitfd::space::SpaceOptions;
-    /// use jitfd_trampoline::{Gpr, Setting};
+    /// use jitfd_trampoline::{Gpr, Thunk};
     /// use jitfd::{Fallback, RegionOptions, Window};
     ///
     /// extern "C" fn multiply(first: u64, second: u64) -> u64 {
@@ -28,8 +28,8 @@ impl Setting {
     /// let region = RegionOptions::new().fallback(Fallback::Any);
     /// let near = SpaceOptions::new().region(region).window(Window::reaching(target));
     /// let space = near.create()?;
-    /// let setting = Setting::to(target).set(Gpr::Rsi, 6);
-    /// let function = setting.publish(&space, "times six")?;
+    /// let thunk = Thunk::to(target).set(Gpr::Rsi, 6);
+    /// let function = thunk.publish(&space, "times six")?;
     /// // SAFETY: the code calls `multiply` with a second argument; `space` outlives
     /// // the call.
     /// let times_six = unsafe { space.entry::<extern "C" fn(u64) -> u64>(function)? };
@@ -42,19 +42,19 @@ impl Setting {
     /// ```
     ///
     /// # Errors
-    /// As [`code`](Self::code) and [`CodeSpace::emit`].
+    /// As [`code`](Self::code) and [`CodeSpace::publish_with`].
     pub fn publish(&self, space: &CodeSpace, name: &str) -> Result<Function, Error> {
         let (len, align) = self.most()?;
         let request = Request::new(len).align(align).name(name);
-        space.emit(&request, |address| self.code_at(address))
+        space.publish_with(&request, |address| self.code_at(address))
     }
 
-    /// Publishes many settings, up to 1024, each under its name, in one step: with
+    /// Publishes many thunks, up to 1024, each under its name, in one step: with
     /// one system call, and one flush, for all of them.
     ///
     /// ```
     /// # use jitfd::{Fallback, RegionOptions, space::SpaceOptions};
-    /// use jitfd_trampoline::{Gpr, Setting};
+    /// use jitfd_trampoline::{Gpr, Thunk};
     ///
     /// extern "C" fn add(first: u64, second: u64) -> u64 {
     ///     first + second
@@ -63,9 +63,9 @@ impl Setting {
     /// # fn main() -> Result<(), jitfd::Error> {
     /// # let region = RegionOptions::new().fallback(Fallback::Any);
     /// # let space = SpaceOptions::new().region(region).create()?;
-    /// let target = Setting::to(add as *const () as usize);
+    /// let target = Thunk::to(add as *const () as usize);
     /// let [one, two] = [1, 2].map(|number| target.clone().set(Gpr::Rsi, number));
-    /// let functions = Setting::publish_all(&space, &[("add 1", &one), ("add 2", &two)])?;
+    /// let functions = Thunk::publish_all(&space, &[("add 1", &one), ("add 2", &two)])?;
     /// // SAFETY: as in the example of `publish`.
     /// let add_2 = unsafe { space.entry::<extern "C" fn(u64) -> u64>(functions[1])? };
     /// assert_eq!(add_2(40), 42);
@@ -77,8 +77,7 @@ impl Setting {
     /// As [`code`](Self::code) and [`CodeSpace::publish_all`]. Nothing is published
     /// then.
     pub fn publish_all(space: &CodeSpace, batch: &[(&str, &Self)]) -> Result<Vec<Function>, Error> {
-        let chunks: Result<Vec<_>, Error> =
-            batch.iter().map(|(_, setting)| setting.code()).collect();
+        let chunks: Result<Vec<_>, Error> = batch.iter().map(|(_, thunk)| thunk.code()).collect();
         let chunks = chunks?;
         let names = batch.iter().map(|&(name, _)| name);
         space.publish_all(&Vec::from_iter(names.zip(&chunks)))
@@ -88,7 +87,7 @@ impl Setting {
 #[cfg(test)]
 mod tests {
     use crate::assemble::tests::CHECKED;
-    use crate::{Gpr, Setting};
+    use crate::{Gpr, Thunk};
     use jitfd::space::SpaceOptions;
     use jitfd::{Fallback, RegionOptions, Window};
 
@@ -105,14 +104,14 @@ mod tests {
             let space = space.create().unwrap();
             // What no jump reaches.
             let target = if len == 14 { target } else { 1 };
-            let setting = Setting::to(target).set(Gpr::Rsi, 6);
-            let setting = (0..pushes).fold(setting, |setting, _| setting.push(1 << 40));
-            let code = setting.code().unwrap();
+            let thunk = Thunk::to(target).set(Gpr::Rsi, 6);
+            let thunk = (0..pushes).fold(thunk, |thunk, _| thunk.push(1 << 40));
+            let code = thunk.code().unwrap();
             let before = CHECKED.get();
-            let function = setting.publish(&space, "one").unwrap();
+            let function = thunk.publish(&space, "one").unwrap();
             assert_eq!(CHECKED.get() - before, 1);
             assert!(function.len >= len);
-            assert_eq!(setting.most(), Ok((code.len(), code.align())));
+            assert_eq!(thunk.most(), Ok((code.len(), code.align())));
         }
     }
 }

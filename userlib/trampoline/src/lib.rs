@@ -8,11 +8,11 @@
 //! | a Rust closure as a C function pointer | [`Closure`] |
 //! | the same, for a function type that is known at run time only | [`RegisterClosure`] |
 //! | a C function pointer that carries a context pointer, any number of them, that come and go | [`Table`] |
-//! | any general registers set, values pushed, from a description; nothing that can be changed later | [`Setting`] |
-//! | all registers saved, and a handler that reads them and changes all but `rsp`; of vector registers the lower 128 bits | [`ReturnTrampoline`] |
+//! | any general registers set, values pushed, from a description; nothing that can be changed later | [`Thunk`] |
+//! | all registers saved, and a handler that reads them and changes all but `rsp`; of vector registers the lower 128 bits | [`SaveAllTrampoline`] |
 //! | closures of libffi, unchanged | [`LibffiClosures`] |
 //!
-//! | | [`Table`] | [`Setting`] |
+//! | | [`Table`] | [`Thunk`] |
 //! |---|---|---|
 //! | sets | one register, of seven | all general registers, `rsp` too; pushes values |
 //! | one more costs | two stores | a publication; many can share one |
@@ -52,7 +52,7 @@ mod assemble;
 mod register;
 
 mod embedded;
-mod setting;
+mod thunk;
 
 mod stub;
 mod table;
@@ -89,10 +89,10 @@ pub use closure::{
     Aborting, Closure, ClosureOptions, LocalClosure, OnPanic, Passes, RegisterClosure, Unwinding,
 };
 pub use libffi::{LibffiClosure, LibffiClosures};
-pub use register::{Carrier, Gpr};
+pub use register::{ContextRegister, Gpr};
 pub use registers::{Arguments, Registers};
-pub use return_page::{ReturnHandler, ReturnOptions, ReturnPage, ReturnTrampoline};
+pub use return_page::{ReturnHandler, ReturnOptions, ReturnPage, SaveAllTrampoline};
 pub use saved::SavedRegisters;
-pub use setting::Setting;
 pub use signature::{FnPointer, Handler, Signature};
 pub use table::{Entry, Table, TableOptions, TableStats};
+pub use thunk::Thunk;

@@ -18,7 +18,7 @@
 //! prepared, so an entry can't have it as its target.
 #![expect(unsafe_code, reason = "this is the file for it")]
 
-use crate::register::Carrier;
+use crate::register::ContextRegister;
 use crate::table::{Table, TableOptions};
 use jitfd::{Backend, Error, Fallback};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
@@ -143,7 +143,7 @@ impl LibffiClosures {
     /// # Errors
     /// As [`TableOptions::create`].
     pub fn with_fallback(fallback: Fallback) -> Result<Self, Error> {
-        let options = TableOptions::new(Carrier::R10).fallback(fallback);
+        let options = TableOptions::new(ContextRegister::R10).fallback(fallback);
         let table = options.create()?;
         Ok(Self { table })
     }

@@ -3,7 +3,7 @@
 //! The body of the all-register form: it saves every register that an argument can
 //! be in, calls a handler, and returns what that has set.
 //!
-//! A trampoline whose carrier is `r10` jumps here:
+//! A trampoline whose context register is `r10` jumps here:
 //!
 //! ```text
 //! caller --call--> stub --jmp--> body --call--> handler(registers, r10)

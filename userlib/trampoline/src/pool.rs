@@ -168,7 +168,7 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Carrier, Table, TableOptions};
+    use crate::{ContextRegister, Table, TableOptions};
     use jitfd::Fallback;
     use std::ffi::c_void;
 
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_child_waits_for_no_thread_of_its_parent() {
-        let options = TableOptions::new(Carrier::Rdi).fallback(Fallback::Any);
+        let options = TableOptions::new(ContextRegister::Rdi).fallback(Fallback::Any);
         let table = options.create().unwrap();
         assert!(works(&table));
         #[expect(unsafe_code, reason = "the target takes any context")]

@@ -94,18 +94,18 @@ impl Gpr {
 /// what it is called with leaves that register free:
 ///
 /// ```
-/// use jitfd_trampoline::Carrier;
+/// use jitfd_trampoline::ContextRegister;
 ///
 /// // Called as f(int, int), the target is f(int, int, void *context).
-/// assert_eq!(Carrier::argument(2), Some(Carrier::Rdx));
-/// assert_eq!(Carrier::argument(6), None); // on the stack
-/// assert!(Carrier::ALL.contains(&Carrier::R10));
+/// assert_eq!(ContextRegister::argument(2), Some(ContextRegister::Rdx));
+/// assert_eq!(ContextRegister::argument(6), None); // on the stack
+/// assert!(ContextRegister::ALL.contains(&ContextRegister::R10));
 /// ```
 ///
 /// `r10` is the *static chain* of the ABI: GCC's nested functions take their frame
 /// there, Go and libffi's `ffi_prep_go_closure` a closure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Carrier {
+pub enum ContextRegister {
     /// The first integer argument.
     Rdi,
     /// The second integer argument.
@@ -122,7 +122,7 @@ pub enum Carrier {
     R10,
 }
 
-impl Carrier {
+impl ContextRegister {
     /// All of them: the integer arguments in order, then `r10`.
     pub const ALL: [Self; 7] = [
         Self::Rdi,
@@ -148,9 +148,9 @@ impl Carrier {
     /// The general register that it is.
     ///
     /// ```
-    /// use jitfd_trampoline::{Carrier, Gpr};
+    /// use jitfd_trampoline::{ContextRegister, Gpr};
     ///
-    /// assert_eq!(Carrier::R10.register(), Gpr::R10);
+    /// assert_eq!(ContextRegister::R10.register(), Gpr::R10);
     /// ```
     #[must_use]
     pub const fn register(self) -> Gpr {
@@ -178,9 +178,9 @@ mod tests {
             let name = format!("{register:?}").to_uppercase();
             assert_eq!(format!("{:?}", register.encoded()), name);
         }
-        for carrier in Carrier::ALL {
-            let (carrier, register) = (carrier, carrier.register());
-            assert_eq!(format!("{carrier:?}"), format!("{register:?}"));
+        for context_register in ContextRegister::ALL {
+            let (context_register, register) = (context_register, context_register.register());
+            assert_eq!(format!("{context_register:?}"), format!("{register:?}"));
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::bound::{Bound, Held};
 use crate::common::Kind;
 use crate::frame::Cover;
 use crate::marshal::{Handler, Marshalled};
-use crate::register::Carrier;
+use crate::register::ContextRegister;
 use crate::return_body::{self, CAPACITY};
 use crate::saved::{Saved, SavedRegisters};
 use crate::stub::{SLOT, STUB, Shape, TRAP};
@@ -21,7 +21,7 @@ use iced_x86::{Code, Instruction, Register as Encoded};
 use jitfd::internal::NO_ENTRY;
 use jitfd::tools::{Frame, Register};
 use jitfd::{Backend, Error, Fallback};
-use jitfd_code::Validated;
+use jitfd_code::Chunk;
 use std::ffi::c_void;
 use std::fmt;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ const STRIDE: u8 = 32;
 const _: () = assert!(STRIDE as usize == STUB);
 
 /// The code of a copy.
-fn assemble(shape: Shape) -> Result<Validated, Error> {
+fn assemble(shape: Shape) -> Result<Chunk, Error> {
     let mut code = Assembly::new()?;
     for number in 0..shape.capacity() {
         let stub = number * STUB;
@@ -69,7 +69,7 @@ fn stubs(debuggers: bool) -> Result<Stubs, Error> {
         code: assemble(shape)?,
         shape,
         // Of no meaning for these; it is the only one that no argument is passed in.
-        carrier: Carrier::R10,
+        context_register: ContextRegister::R10,
         cover: Cover {
             name: "jitfd_return_trampoline",
             frame: frame(),
@@ -87,7 +87,7 @@ fn table(fallback: Fallback, debuggers: bool) -> Result<Arc<Table>, Error> {
 
 /// Pages of return trampolines, mapped again whenever more are needed.
 ///
-/// [`ReturnTrampoline`]s are in one that the process has in common unless they are
+/// [`SaveAllTrampoline`]s are in one that the process has in common unless they are
 /// told to be in another.
 ///
 /// ```
@@ -167,7 +167,7 @@ pub type ReturnHandler = unsafe extern "C-unwind" fn(*mut SavedRegisters, *mut c
 /// handler is.
 ///
 /// ```
-/// use jitfd_trampoline::{Gpr, ReturnTrampoline, SavedRegisters};
+/// use jitfd_trampoline::{Gpr, SaveAllTrampoline, SavedRegisters};
 /// # use jitfd::Fallback;
 /// # use jitfd_trampoline::ReturnOptions;
 ///
@@ -179,7 +179,7 @@ pub type ReturnHandler = unsafe extern "C-unwind" fn(*mut SavedRegisters, *mut c
 /// };
 /// # let options = ReturnOptions::new().fallback(Fallback::Any);
 /// # /*
-/// let add = ReturnTrampoline::new(add)?;
+/// let add = SaveAllTrampoline::new(add)?;
 /// # */
 /// # let add = options.create(add)?;
 /// // SAFETY: what is above is such a function.
@@ -200,21 +200,21 @@ pub type ReturnHandler = unsafe extern "C-unwind" fn(*mut SavedRegisters, *mut c
 /// What the handler can't change is the stack: `rsp`, and where a return goes. (A CPU
 /// with shadow stacks compares each return with its call, and would refuse another
 /// address.) A jump goes anywhere, on the same stack; another stack is for the code
-/// there to load, or for a [`Setting`](crate::Setting).
+/// there to load, or for a [`Thunk`](crate::Thunk).
 ///
 /// It takes about 3 KiB of the stack with AVX-512, 1 KiB without. It is entered as a
 /// function is, by a call or a jump: the 128 bytes below the stack pointer (the red
 /// zone) are not its caller's.
-pub struct ReturnTrampoline<'f> {
+pub struct SaveAllTrampoline<'f> {
     bound: Bound<'f>,
 }
 
 // SAFETY: what was bound is `Send`.
-unsafe impl Send for ReturnTrampoline<'_> {}
+unsafe impl Send for SaveAllTrampoline<'_> {}
 // SAFETY: what was bound is `Sync`; nothing here changes.
-unsafe impl Sync for ReturnTrampoline<'_> {}
+unsafe impl Sync for SaveAllTrampoline<'_> {}
 
-impl<'f> ReturnTrampoline<'f> {
+impl<'f> SaveAllTrampoline<'f> {
     /// By `/dev/jit`, or an error, in the page of the process.
     ///
     /// # Errors
@@ -247,9 +247,9 @@ impl<'f> ReturnTrampoline<'f> {
     }
 }
 
-impl fmt::Debug for ReturnTrampoline<'_> {
+impl fmt::Debug for SaveAllTrampoline<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ReturnTrampoline")
+        f.debug_tuple("SaveAllTrampoline")
             .field(&self.as_ptr())
             .finish()
     }
@@ -316,12 +316,12 @@ impl<'p> ReturnOptions<'p> {
         self
     }
 
-    /// As [`ReturnTrampoline::new`].
+    /// As [`SaveAllTrampoline::new`].
     ///
     /// # Errors
-    /// As [`ReturnTrampoline::new`]; [`Error::NoBackend`] if more than one backend was
+    /// As [`SaveAllTrampoline::new`]; [`Error::NoBackend`] if more than one backend was
     /// accepted and none is allowed.
-    pub fn create<'f, F>(&self, handler: F) -> Result<ReturnTrampoline<'f>, Error>
+    pub fn create<'f, F>(&self, handler: F) -> Result<SaveAllTrampoline<'f>, Error>
     where
         F: Fn(&mut SavedRegisters) + Send + Sync + 'f,
     {
@@ -336,7 +336,7 @@ impl<'p> ReturnOptions<'p> {
         // SAFETY: the stubs push rax and load their address, as the body expects; it
         // finds such a value by that.
         let bound = unsafe { Bound::new(held, return_body::body(), value) }?;
-        Ok(ReturnTrampoline { bound })
+        Ok(SaveAllTrampoline { bound })
     }
 
     /// A trampoline whose handler is a function, written in C for example:
@@ -377,7 +377,7 @@ impl<'p> ReturnOptions<'p> {
         &self,
         handler: ReturnHandler,
         context: *mut c_void,
-    ) -> Result<ReturnTrampoline<'static>, Error> {
+    ) -> Result<SaveAllTrampoline<'static>, Error> {
         let raw = Raw { handler, context };
         self.create(move |saved| raw.call(saved))
     }

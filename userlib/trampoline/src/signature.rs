@@ -9,7 +9,7 @@
 //!   the stack.
 //! * With up to five integer arguments the address is passed as one more integer
 //!   argument behind all others: in the next free register, which is the table's
-//!   carrier ([`Signature::CARRIER`]). No other argument comes to lie elsewhere by
+//!   context register ([`Signature::CONTEXT_REGISTER`]). No other argument comes to lie elsewhere by
 //!   that.
 //! * With six or more the registers are saved by the body of `marshal.rs`, and the
 //!   arguments are read from there in order.
@@ -18,7 +18,7 @@
 use crate::argument::{Argument, CodePointer, Return, Sealed};
 use crate::callable::Invoke;
 use crate::marshal::Marshalled;
-use crate::register::Carrier;
+use crate::register::ContextRegister;
 use crate::registers::{Arguments, Call, Registers};
 use std::ffi::c_void;
 
@@ -52,10 +52,10 @@ pub trait FnPointer: CodePointer {
 /// `extern "C" fn(A, ...) -> R` of [`FnPointer`].
 ///
 /// ```
-/// use jitfd_trampoline::{Carrier, Signature};
+/// use jitfd_trampoline::{ContextRegister, Signature};
 ///
 /// type Six = extern "C" fn(i32, i32, i32, i32, i32, i32);
-/// assert_eq!(Six::CARRIER, Carrier::R10);
+/// assert_eq!(Six::CONTEXT_REGISTER, ContextRegister::R10);
 /// ```
 pub trait Signature: FnPointer {
     /// The same for panics that go on in the caller.
@@ -69,17 +69,17 @@ pub trait Signature: FnPointer {
     /// address: the first that no argument is passed in, or `r10` if all are.
     ///
     /// ```
-    /// use jitfd_trampoline::{Carrier, Signature};
+    /// use jitfd_trampoline::{ContextRegister, Signature};
     /// use std::ffi::{c_int, c_void};
     ///
     /// type Compare = extern "C" fn(*const c_void, *const c_void) -> c_int;
     /// type Weigh = extern "C" fn(f64, f64) -> f64;
-    /// assert_eq!(Compare::CARRIER, Carrier::Rdx);
-    /// assert_eq!(Weigh::CARRIER, Carrier::Rdi);
+    /// assert_eq!(Compare::CONTEXT_REGISTER, ContextRegister::Rdx);
+    /// assert_eq!(Weigh::CONTEXT_REGISTER, ContextRegister::Rdi);
     /// ```
-    const CARRIER: Carrier = match Carrier::argument(Self::INTEGERS) {
-        Some(carrier) => carrier,
-        None => Carrier::R10,
+    const CONTEXT_REGISTER: ContextRegister = match ContextRegister::argument(Self::INTEGERS) {
+        Some(context_register) => context_register,
+        None => ContextRegister::R10,
     };
 }
 

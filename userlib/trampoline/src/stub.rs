@@ -6,7 +6,7 @@
 //!   copy:  | code: capacity x 32 bytes       | data: capacity x 16 bytes |
 //!             stub i                            slot i
 //!             endbr64                           context
-//!             mov carrier, [context of slot i]  target
+//!             mov context register, [context of slot i]  target
 //!             jmp [target of slot i]
 //!             int3 ...
 //!             endbr64      <- the trap of slot i
@@ -18,10 +18,10 @@
 //! the pages of the code.
 
 use crate::assemble::{Assembly, quadword_at};
-use crate::register::Carrier;
+use crate::register::ContextRegister;
 use iced_x86::{Code, Instruction};
 use jitfd::Error;
-use jitfd_code::Validated;
+use jitfd_code::Chunk;
 use jitfd_code::internal::PAGE_SIZE;
 
 /// The bytes of a stub: two to a line, none in two lines.
@@ -89,9 +89,9 @@ impl Shape {
 }
 
 /// The code of a copy.
-pub(crate) fn assemble(carrier: Carrier, shape: Shape) -> Result<Validated, Error> {
+pub(crate) fn assemble(context_register: ContextRegister, shape: Shape) -> Result<Chunk, Error> {
     let mut code = Assembly::new()?;
-    let carrier = carrier.register().encoded();
+    let context_register = context_register.register().encoded();
     for number in 0..shape.capacity {
         let stub = number * STUB;
         let context = shape.slot(stub);
@@ -100,7 +100,7 @@ pub(crate) fn assemble(carrier: Carrier, shape: Shape) -> Result<Validated, Erro
         let context_there = quadword_at(context);
         code.push(Instruction::with2(
             Code::Mov_r64_rm64,
-            carrier,
+            context_register,
             context_there,
         ))?;
         let target_there = quadword_at(context + SLOT / 2);
@@ -141,8 +141,8 @@ mod tests {
     #[test]
     fn each_stub_loads_its_own_slot_and_each_trap_traps() {
         let shape = Shape::new(256);
-        for carrier in Carrier::ALL {
-            let chunk = assemble(carrier, shape).unwrap();
+        for context_register in ContextRegister::ALL {
+            let chunk = assemble(context_register, shape).unwrap();
             assert_eq!(chunk.len(), shape.code_len());
             assert!(!chunk.holds_data());
             for stub in (0..shape.code_len()).step_by(STUB) {
@@ -152,7 +152,7 @@ mod tests {
                 assert_eq!(decoder.decode().mnemonic(), Mnemonic::Endbr64);
                 let load = decoder.decode();
                 assert_eq!(load.code(), Code::Mov_r64_rm64);
-                assert_eq!(load.op0_register(), carrier.register().encoded());
+                assert_eq!(load.op0_register(), context_register.register().encoded());
                 let slot = jitfd_code::internal::num::to_u64(shape.slot(stub));
                 assert!(load.is_ip_rel_memory_operand());
                 assert_eq!(load.ip_rel_memory_address(), slot);

@@ -7,12 +7,12 @@ use crate::cache::{self, ROOM};
 use crate::copy::Stub;
 use crate::frame::Cover;
 use crate::pool::Pool;
-use crate::register::Carrier;
+use crate::register::ContextRegister;
 use crate::stub::{self, SLOT, Shape};
 use jitfd::internal::{NO_ENTRY, SharedCode};
 use jitfd::tools::Frame;
 use jitfd::{Backend, Error, Fallback};
-use jitfd_code::Validated;
+use jitfd_code::Chunk;
 use std::ffi::c_void;
 use std::sync::Arc;
 
@@ -20,10 +20,10 @@ use std::sync::Arc;
 ///
 /// ```
 /// use jitfd::Fallback;
-/// use jitfd_trampoline::{Carrier, TableOptions};
+/// use jitfd_trampoline::{ContextRegister, TableOptions};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
-/// let options = TableOptions::new(Carrier::Rdx).fallback(Fallback::Any);
+/// let options = TableOptions::new(ContextRegister::Rdx).fallback(Fallback::Any);
 /// let table = options.copy_capacity(1000).create()?;
 /// assert_eq!(table.stats().copy_capacity, 1024);
 /// # Ok(())
@@ -31,7 +31,7 @@ use std::sync::Arc;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableOptions {
-    carrier: Carrier,
+    context_register: ContextRegister,
     fallback: Fallback,
     copy_capacity: usize,
     debuggers: bool,
@@ -41,9 +41,9 @@ impl TableOptions {
     /// `/dev/jit` or an error, and 1024 trampolines to a copy: 32 KiB of code, as much as
     /// a first-level instruction cache usually has.
     #[must_use]
-    pub const fn new(carrier: Carrier) -> Self {
+    pub const fn new(context_register: ContextRegister) -> Self {
         Self {
-            carrier,
+            context_register,
             fallback: Fallback::Never,
             copy_capacity: 1024,
             debuggers: false,
@@ -81,10 +81,10 @@ impl TableOptions {
     ///
     /// ```
     /// # use jitfd::Fallback;
-    /// use jitfd_trampoline::{Carrier, TableOptions};
+    /// use jitfd_trampoline::{ContextRegister, TableOptions};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// let options = TableOptions::new(Carrier::Rdi).debuggers(cfg!(debug_assertions));
+    /// let options = TableOptions::new(ContextRegister::Rdi).debuggers(cfg!(debug_assertions));
     /// # let options = options.fallback(Fallback::Any);
     /// let table = options.create()?;
     /// # drop(table);
@@ -111,9 +111,9 @@ impl TableOptions {
     pub(crate) fn stubs(self) -> Result<Stubs, Error> {
         let shape = Shape::new(self.copy_capacity);
         Ok(Stubs {
-            code: stub::assemble(self.carrier, shape)?,
+            code: stub::assemble(self.context_register, shape)?,
             shape,
-            carrier: self.carrier,
+            context_register: self.context_register,
             cover: Cover {
                 name: "jitfd_trampoline",
                 // They leave the stack as they find it.
@@ -127,9 +127,9 @@ impl TableOptions {
 /// The stubs of a table.
 #[derive(Debug)]
 pub(crate) struct Stubs {
-    pub(crate) code: Validated,
+    pub(crate) code: Chunk,
     pub(crate) shape: Shape,
-    pub(crate) carrier: Carrier,
+    pub(crate) context_register: ContextRegister,
     pub(crate) cover: Cover,
 }
 
@@ -140,7 +140,7 @@ impl Stubs {
         let pool = Pool::new(backend, source, self.shape, self.cover.clone())?;
         Ok(Table {
             pool: Arc::new(pool),
-            carrier: self.carrier,
+            context_register: self.context_register,
         })
     }
 }
@@ -149,7 +149,7 @@ impl Stubs {
 /// context, into a register and goes on to a target of its own.
 ///
 /// ```
-/// use jitfd_trampoline::{Carrier, Table};
+/// use jitfd_trampoline::{ContextRegister, Table};
 /// # use jitfd::Fallback;
 /// # use jitfd_trampoline::TableOptions;
 /// use std::ffi::c_void;
@@ -161,8 +161,8 @@ impl Stubs {
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// // The second integer argument is not used by the callers.
-/// let table = Table::new(Carrier::Rsi);
-/// # let table = TableOptions::new(Carrier::Rsi).fallback(Fallback::Any).create();
+/// let table = Table::new(ContextRegister::Rsi);
+/// # let table = TableOptions::new(ContextRegister::Rsi).fallback(Fallback::Any).create();
 /// let table = table?;
 /// let context = std::ptr::without_provenance_mut(40);
 /// // SAFETY: `add` is such a function, and the context needs not live.
@@ -180,7 +180,7 @@ impl Stubs {
 ///
 /// ```text
 /// endbr64
-/// mov  carrier, [rip + the context of this stub]
+/// mov  context register, [rip + the context of this stub]
 /// jmp  [rip + the target of this stub]
 /// ```
 ///
@@ -214,7 +214,7 @@ impl Stubs {
 /// The code never is. The targets are: they are data of the program, like its other
 /// function pointers. Whoever can write to its memory can point an entry elsewhere,
 /// but no further than a function pointer could. A target that must not change
-/// belongs into a [`Setting`](crate::Setting).
+/// belongs into a [`Thunk`](crate::Thunk).
 ///
 /// # Forks
 ///
@@ -232,24 +232,24 @@ impl Stubs {
 #[derive(Debug)]
 pub struct Table {
     pool: Arc<Pool>,
-    carrier: Carrier,
+    context_register: ContextRegister,
 }
 
 /// What a table has.
 ///
 /// ```
 /// # use jitfd::Fallback;
-/// # use jitfd_trampoline::{Carrier, TableOptions};
+/// # use jitfd_trampoline::{ContextRegister, TableOptions};
 /// # extern "C" fn callback(_: *mut std::ffi::c_void) {}
 /// # fn main() -> Result<(), jitfd::Error> {
-/// # let table = TableOptions::new(Carrier::Rdi).fallback(Fallback::Any).create()?;
+/// # let table = TableOptions::new(ContextRegister::Rdi).fallback(Fallback::Any).create()?;
 /// for _ in 0..100_000 {
 ///     // SAFETY: the callback may be called with any context.
 ///     let _entry = unsafe { table.bind(callback as _, std::ptr::null_mut())? };
 /// }
 /// let stats = table.stats();
 /// assert_eq!((stats.copies, stats.data_bytes), (1, 16 * stats.copy_capacity));
-/// println!("{:?}: code by {}", table.carrier(), table.backend());
+/// println!("{:?}: code by {}", table.context register(), table.backend());
 /// # Ok(())
 /// # }
 /// ```
@@ -277,8 +277,8 @@ impl Table {
     ///
     /// # Errors
     /// As [`TableOptions::create`].
-    pub fn new(carrier: Carrier) -> Result<Self, Error> {
-        TableOptions::new(carrier).create()
+    pub fn new(context_register: ContextRegister) -> Result<Self, Error> {
+        TableOptions::new(context_register).create()
     }
 
     #[cfg(test)]
@@ -288,8 +288,8 @@ impl Table {
 
     /// The register of the context. See the example of [`TableStats`].
     #[must_use]
-    pub const fn carrier(&self) -> Carrier {
-        self.carrier
+    pub const fn context_register(&self) -> ContextRegister {
+        self.context_register
     }
 
     /// What makes the stubs executable. See the example of [`TableStats`].
@@ -321,7 +321,7 @@ impl Table {
     ///
     /// # Safety
     /// What is called through the entry jumps to `target`, with `context` in the
-    /// [carrier](Self::carrier) and everything else as the caller left it: `target`
+    /// [context register](Self::context register) and everything else as the caller left it: `target`
     /// must be right to be called like that by whoever calls the entry, in any
     /// thread that does.
     #[expect(unsafe_code, reason = "the caller vouches for the target")]
@@ -342,11 +342,11 @@ impl Table {
     ///
     /// ```
     /// # use jitfd::Fallback;
-    /// # use jitfd_trampoline::{Carrier, TableOptions};
+    /// # use jitfd_trampoline::{ContextRegister, TableOptions};
     /// # use std::ffi::c_void;
     /// # extern "C" fn callback(_: *mut c_void) {}
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let table = TableOptions::new(Carrier::Rdi).fallback(Fallback::Any).create()?;
+    /// # let table = TableOptions::new(ContextRegister::Rdi).fallback(Fallback::Any).create()?;
     /// let context = std::ptr::null_mut();
     /// // SAFETY: the callback may be called with any context.
     /// let pointer = unsafe { table.bind_raw(callback as *const c_void, context)? };
@@ -411,10 +411,10 @@ impl Table {
     ///
     /// ```
     /// # use jitfd::Fallback;
-    /// # use jitfd_trampoline::{Carrier, TableOptions};
+    /// # use jitfd_trampoline::{ContextRegister, TableOptions};
     /// # extern "C" fn callback(_: *mut std::ffi::c_void) {}
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let table = TableOptions::new(Carrier::Rdi).fallback(Fallback::Any).create()?;
+    /// # let table = TableOptions::new(ContextRegister::Rdi).fallback(Fallback::Any).create()?;
     /// // SAFETY: the callback may be called with any context.
     /// drop(unsafe { table.bind(callback as _, std::ptr::null_mut())? });
     /// table.trim();
@@ -459,7 +459,7 @@ const _: () = assert!(ROOM == 64, "the documentation says so");
 ///
 /// ```
 /// # use jitfd::Fallback;
-/// # use jitfd_trampoline::{Carrier, TableOptions};
+/// # use jitfd_trampoline::{ContextRegister, TableOptions};
 /// use std::ffi::c_void;
 ///
 /// extern "C" fn context(context: *mut c_void) -> usize {
@@ -467,7 +467,7 @@ const _: () = assert!(ROOM == 64, "the documentation says so");
 /// }
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
-/// # let table = TableOptions::new(Carrier::Rdi).fallback(Fallback::Any).create()?;
+/// # let table = TableOptions::new(ContextRegister::Rdi).fallback(Fallback::Any).create()?;
 /// let seven = std::ptr::without_provenance_mut(7);
 /// // SAFETY: `context` is called without arguments, and takes any context.
 /// let entry = unsafe { table.bind(context as *const c_void, seven)? };
@@ -475,7 +475,7 @@ const _: () = assert!(ROOM == 64, "the documentation says so");
 /// let function = unsafe { entry.function::<extern "C" fn() -> usize>()? };
 /// assert_eq!((function(), entry.context()), (7, seven));
 /// assert_eq!(entry.as_ptr(), function as *const c_void);
-/// assert_eq!(entry.table().carrier(), Carrier::Rdi);
+/// assert_eq!(entry.table().context register(), ContextRegister::Rdi);
 /// let kept = entry.into_raw(); // until the table is dropped
 /// assert_eq!(kept, function as *const c_void);
 /// # Ok(())
@@ -501,7 +501,7 @@ impl<'t> Entry<'t> {
     ///
     /// # Safety
     /// `F` must be a function pointer type, and the target right to be called as
-    /// such a function, with the context in the carrier. The pointer must not be
+    /// such a function, with the context in the context register. The pointer must not be
     /// called after the entry is dropped.
     #[expect(unsafe_code, reason = "the caller vouches for the function's type")]
     pub unsafe fn function<F: Copy>(&self) -> Result<F, Error> {

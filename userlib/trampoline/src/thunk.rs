@@ -9,14 +9,14 @@ use iced_x86::{Code, IcedError, Instruction};
 use jitfd::Error;
 use jitfd::tools::{Frame, Register};
 use jitfd_code::internal::num::to_u64;
-use jitfd_code::{Align, Validated};
+use jitfd_code::{Align, Chunk};
 
 /// What a trampoline does: set any of the general registers, push values on the
 /// stack, and go to a target. All else, the flags included, is as the caller left
 /// it.
 ///
 /// ```
-/// use jitfd_trampoline::{Gpr, Setting};
+/// use jitfd_trampoline::{Gpr, Thunk};
 /// use jitfd::{CodeOptions, Fallback};
 ///
 /// extern "C" fn add(first: u64, second: u64) -> u64 {
@@ -25,10 +25,10 @@ use jitfd_code::{Align, Validated};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// let target = add as *const () as usize;
-/// let setting = Setting::to(target).set(Gpr::Rsi, 40);
-/// assert_eq!(setting.target(), target);
-/// // Without a fallback this is `jit_create_code(&setting.code()?)`.
-/// let code = CodeOptions::new().fallback(Fallback::Any).create(&setting.code()?)?;
+/// let thunk = Thunk::to(target).set(Gpr::Rsi, 40);
+/// assert_eq!(thunk.target(), target);
+/// // Without a fallback this is `jit_create_code(&thunk.code()?)`.
+/// let code = CodeOptions::new().fallback(Fallback::Any).create(&thunk.code()?)?;
 /// // SAFETY: the code calls `add` with a second argument, and outlives the call.
 /// let add_40 = unsafe { code.entry::<extern "C" fn(u64) -> u64>(0)? };
 /// assert_eq!(add_40(2), 42);
@@ -61,7 +61,7 @@ use jitfd_code::{Align, Validated};
 /// part of the program can change. See [`publish`](Self::publish) for many of them;
 /// if they come and go, and may be data, a [`Table`](crate::Table) is cheaper.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setting {
+pub struct Thunk {
     target: usize,
     registers: [Option<u64>; 16],
     pushes: Vec<u64>,
@@ -74,7 +74,7 @@ struct Written {
     pushed: Vec<usize>,
 }
 
-impl Setting {
+impl Thunk {
     /// Goes to the code at this address.
     #[must_use]
     pub const fn to(target: usize) -> Self {
@@ -96,9 +96,9 @@ impl Setting {
     /// them leaves the stack aligned to 8 bytes only.
     ///
     /// ```
-    /// use jitfd_trampoline::{Gpr, Setting};
+    /// use jitfd_trampoline::{Gpr, Thunk};
     ///
-    /// let code = Setting::to(0x1234_5678_9abc).push(7).push(u64::MAX / 3).code().unwrap();
+    /// let code = Thunk::to(0x1234_5678_9abc).push(7).push(u64::MAX / 3).code().unwrap();
     /// // endbr64; push 7; push [constant]; jmp [constant]; int3...; two constants.
     /// assert_eq!(code.bytes()[4..6], [0x6a, 7]);
     /// assert_eq!(code.len(), 40);
@@ -109,7 +109,7 @@ impl Setting {
         self
     }
 
-    /// The target. See the example of [`Setting`].
+    /// The target. See the example of [`Thunk`].
     #[must_use]
     pub const fn target(&self) -> usize {
         self.target
@@ -121,12 +121,12 @@ impl Setting {
     /// chunk. It starts with `endbr64`, is whole in a line of 64 bytes if it is no
     /// longer than that, and has no instruction in two lines if it is.
     ///
-    /// See the example of [`Setting`].
+    /// See the example of [`Thunk`].
     ///
     /// # Errors
     /// [`Error::Validation`] if there are so many pushes that the code is longer
     /// than code can be.
-    pub fn code(&self) -> Result<Validated, Error> {
+    pub fn code(&self) -> Result<Chunk, Error> {
         let constants: Vec<u64> = self.far().chain([to_u64(self.target)]).collect();
         self.finish(&constants, |assembly, last| assembly.push(indirect(last)))
     }
@@ -146,18 +146,18 @@ impl Setting {
     /// than that.
     ///
     /// ```
-    /// use jitfd_trampoline::Setting;
+    /// use jitfd_trampoline::Thunk;
     ///
-    /// let setting = Setting::to(0x1000_0000);
-    /// assert!(setting.code().unwrap().holds_data());
-    /// let near = setting.code_at(0x2000_0000).unwrap();
+    /// let thunk = Thunk::to(0x1000_0000);
+    /// assert!(thunk.code().unwrap().holds_data());
+    /// let near = thunk.code_at(0x2000_0000).unwrap();
     /// // endbr64; jmp rel32
     /// assert_eq!(near.len(), 9);
     /// ```
     ///
     /// # Errors
     /// As [`code`](Self::code).
-    pub fn code_at(&self, address: usize) -> Result<Validated, Error> {
+    pub fn code_at(&self, address: usize) -> Result<Chunk, Error> {
         let constants: Vec<u64> = self.far().collect();
         let distance = to_u64(self.target.wrapping_sub(address));
         let direct = || Instruction::with_branch(Code::Jmp_rel32_64, distance);
@@ -174,14 +174,14 @@ impl Setting {
     ///
     /// ```
     /// use jitfd::tools::{Frame, Register};
-    /// use jitfd_trampoline::{Gpr, Setting};
+    /// use jitfd_trampoline::{Gpr, Thunk};
     ///
-    /// let setting = Setting::to(0x1000_0000);
-    /// assert_eq!(setting.frame(), Some(Frame::leaf()));
+    /// let thunk = Thunk::to(0x1000_0000);
+    /// assert_eq!(thunk.frame(), Some(Frame::leaf()));
     /// // endbr64; push 7
     /// let pushed = Frame::leaf().cfa(6, Register::Rsp, 16);
-    /// assert_eq!(setting.clone().push(7).frame(), Some(pushed));
-    /// assert_eq!(setting.set(Gpr::Rsp, 0x7000_0000).frame(), None);
+    /// assert_eq!(thunk.clone().push(7).frame(), Some(pushed));
+    /// assert_eq!(thunk.set(Gpr::Rsp, 0x7000_0000).frame(), None);
     /// ```
     #[must_use]
     pub fn frame(&self) -> Option<Frame> {
@@ -237,7 +237,7 @@ impl Setting {
         &self,
         constants: &[u64],
         jump: impl Fn(&mut Assembly, usize) -> Result<usize, Error>,
-    ) -> Result<Validated, Error> {
+    ) -> Result<Chunk, Error> {
         // The first time it is only measured: no length depends on an offset. Where
         // nothing is behind the code that is enough.
         let mut start = 0;
@@ -301,8 +301,8 @@ mod tests {
         target: u64,
     }
 
-    /// Executes `code` at `address`. Panics at what no setting does.
-    fn execute(code: &Validated, address: u64) -> Machine {
+    /// Executes `code` at `address`. Panics at what no thunk does.
+    fn execute(code: &Chunk, address: u64) -> Machine {
         let bytes = code.bytes();
         let options = DecoderOptions::NONE;
         let decoder = Decoder::with_ip(64, bytes, address, options);
@@ -362,7 +362,7 @@ mod tests {
         prop_oneof![any::<u64>(), prop::sample::select(Vec::from_iter(edges))]
     }
 
-    fn setting() -> impl Strategy<Value = (Setting, Machine)> {
+    fn thunk() -> impl Strategy<Value = (Thunk, Machine)> {
         let registers =
             prop::collection::vec((prop::sample::select(&Gpr::ALL[..]), value()), 0..20);
         let pushes = prop::collection::vec(value(), 0..30);
@@ -372,31 +372,31 @@ mod tests {
                 stack: pushes.clone(),
                 ..Default::default()
             };
-            let mut setting = Setting::to(target);
+            let mut thunk = Thunk::to(target);
             for (register, value) in registers {
                 machine.registers[register.number()] = Some(value);
-                setting = setting.set(register, value);
+                thunk = thunk.set(register, value);
             }
-            (pushes.into_iter().fold(setting, Setting::push), machine)
+            (pushes.into_iter().fold(thunk, Thunk::push), machine)
         })
     }
 
     proptest! {
         #[test]
-        fn the_code_does_what_was_asked_for((setting, machine) in setting(), line in 0_u64..1 << 40) {
-            let chunk = setting.code().unwrap();
+        fn the_code_does_what_was_asked_for((thunk, machine) in thunk(), line in 0_u64..1 << 40) {
+            let chunk = thunk.code().unwrap();
             let address = line * to_u64(chunk.align().bytes());
             prop_assert_eq!(execute(&chunk, address), machine);
         }
 
         #[test]
         fn a_direct_jump_goes_to_the_same(
-            (setting, machine) in setting(),
+            (thunk, machine) in thunk(),
             distance in -0x9000_0000_isize..0x9000_0000,
         ) {
-            let address = setting.target().wrapping_add_signed(distance) & !63;
-            let far = setting.code().unwrap();
-            let chunk = setting.code_at(address).unwrap();
+            let address = thunk.target().wrapping_add_signed(distance) & !63;
+            let far = thunk.code().unwrap();
+            let chunk = thunk.code_at(address).unwrap();
             prop_assert!(chunk.len() <= far.len() && chunk.align() <= far.align());
             let direct = chunk.bytes() != far.bytes();
             prop_assert!(direct || distance.unsigned_abs() > 0x7fff_f000);
@@ -406,7 +406,7 @@ mod tests {
 
     #[test]
     fn nothing_set_is_a_jump() {
-        let code = Setting::to(0x1111_2222_3333).code().unwrap();
+        let code = Thunk::to(0x1111_2222_3333).code().unwrap();
         assert_eq!((code.len(), code.align().bytes()), (24, 32));
         assert!(code.is_entry(0) && !code.is_entry(4));
     }

@@ -3,7 +3,7 @@
 //! jitfd's closures: typed, by all registers, and by a return page.
 
 use jitfd_trampoline::{Closure, ClosureOptions, RegisterClosure, Registers};
-use jitfd_trampoline::{Gpr, ReturnOptions, ReturnTrampoline, SavedRegisters};
+use jitfd_trampoline::{Gpr, ReturnOptions, SaveAllTrampoline, SavedRegisters};
 
 use super::{Maker, Start, Way, of};
 use crate::calls::Callee;
@@ -55,7 +55,7 @@ pub fn registers(start: &Start) -> Result<Box<dyn Way>, String> {
 struct Returning(ReturnOptions<'static>);
 
 impl Maker for Returning {
-    type Made = ReturnTrampoline<'static>;
+    type Made = SaveAllTrampoline<'static>;
 
     fn make(&self, number: &'static u64) -> Result<Self::Made, String> {
         let made = self.0.create(move |saved: &mut SavedRegisters| {

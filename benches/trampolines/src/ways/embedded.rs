@@ -5,7 +5,7 @@
 use jitfd::space::{CodeSpace, Function, SpaceOptions};
 use jitfd::{RegionOptions, Window};
 use jitfd_peers::target;
-use jitfd_trampoline::{Gpr, Setting};
+use jitfd_trampoline::{Gpr, Thunk};
 
 use super::product::context;
 use super::{Maker, Start, Way, of};
@@ -17,7 +17,7 @@ impl Maker for Embedded {
     type Made = Function;
 
     fn make(&self, number: &'static u64) -> Result<Function, String> {
-        let setting = Setting::to(target as *const () as usize);
+        let setting = Thunk::to(target as *const () as usize);
         let setting = setting.set(Gpr::Rsi, context(number).addr() as u64);
         let function = setting.publish(&self.0, "add");
         function.map_err(|error| error.to_string())

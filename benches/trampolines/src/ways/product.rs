@@ -5,7 +5,7 @@
 use std::ffi::c_void;
 
 use jitfd_peers::target;
-use jitfd_trampoline::{Carrier, Entry, Table, TableOptions};
+use jitfd_trampoline::{ContextRegister, Entry, Table, TableOptions};
 
 use super::{Maker, Start, Way, of};
 use crate::calls::Callee;
@@ -40,7 +40,7 @@ fn of_table(name: &'static str, options: TableOptions) -> Result<Box<dyn Way>, S
 }
 
 fn options(start: &Start) -> TableOptions {
-    TableOptions::new(Carrier::Rsi).fallback(start.fallback())
+    TableOptions::new(ContextRegister::Rsi).fallback(start.fallback())
 }
 
 pub fn table(start: &Start) -> Result<Box<dyn Way>, String> {

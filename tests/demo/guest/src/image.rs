@@ -6,7 +6,7 @@
 use crate::hardening;
 use crate::report::BoxError;
 use demo_program::files::DATA_SUFFIX;
-use jitfd::{Code, Options, Validator, jit_create_code};
+use jitfd::{Code, Rules, Validator, jit_create_code};
 use std::fs;
 use std::path::Path;
 use std::ptr::{NonNull, slice_from_raw_parts_mut};
@@ -35,7 +35,7 @@ pub fn load(engine: &Engine, folder: &Path, name: &str) -> Result<Module, BoxErr
 fn publish(name: &str, image: Vec<u8>, data: &str) -> Result<Code, BoxError> {
     let checking = Instant::now();
     let bytes = image.len();
-    let options = data.lines().try_fold(Options::new(), with_range)?;
+    let options = data.lines().try_fold(Rules::new(), with_range)?;
     let code = Validator::new(options)
         .validate_owned(image)
         .map_err(|error| format!("{name}: {error}"))?;
@@ -52,7 +52,7 @@ fn publish(name: &str, image: Vec<u8>, data: &str) -> Result<Code, BoxError> {
 }
 
 /// Adds a line of the list of data: where a range starts and where it ends.
-fn with_range(options: Options, line: &str) -> Result<Options, BoxError> {
+fn with_range(options: Rules, line: &str) -> Result<Rules, BoxError> {
     let (start, end) = line
         .split_once(' ')
         .ok_or("a line of the list of data has one word")?;

@@ -175,8 +175,8 @@ fn memory_files_that_are_no_programs_are_allowed() -> Outcome {
     Ok(())
 }
 
-fn region() -> Checked<jitfd::JitFd> {
-    jitfd::JitFd::create(8192).or_else(|error| failed(error.to_string()))
+fn region() -> Checked<jitfd::Region> {
+    jitfd::Region::create(8192).or_else(|error| failed(error.to_string()))
 }
 
 fn counters_of_a_process_are_shown() -> Outcome {

@@ -24,8 +24,8 @@ use expect::{and_restore, blamed, jitctl, make, working};
 use jitctl::Status;
 use jitfd::space::{CodeSpace, Image, Item};
 use jitfd::{
-    Align, Backend, Error, Fallback, JitFd, Kind, Options, RegionOptions, Subject, Validated,
-    Verdict, jit_create_code, jit_create_code_at, probe, validate,
+    Align, Backend, Chunk, Error, Fallback, Kind, Region, RegionOptions, Rules, Subject, Verdict,
+    jit_create_code, jit_create_code_at, probe, validate,
 };
 use jitfd_trampoline::Closure;
 use std::ffi::c_int;
@@ -38,8 +38,8 @@ fn done<T>(result: Result<T, impl std::fmt::Display>) -> Checked<T> {
 }
 
 /// `mov eax, 42; ret`.
-fn answer() -> Checked<Validated> {
-    done(validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new()))
+fn answer() -> Checked<Chunk> {
+    done(validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Rules::new()))
 }
 
 /// That a call of `answer()` at this address returns.
@@ -130,7 +130,7 @@ fn new_code_needs_no_right_but_those_on_the_device() -> Outcome {
     done(unsafe { jit_create_code_at(&answer()?, std::ptr::with_exposed_provenance_mut(page)) })?;
     answers(page)?;
 
-    let region = done(JitFd::create(2 * PAGE))?;
+    let region = done(Region::create(2 * PAGE))?;
     answers(done(region.append(&answer()?))?.address)?;
     let place = done(region.reserve(6, Align::FUNCTION))?;
     answers(done(region.fill(place, &answer()?))?.address)
@@ -150,7 +150,7 @@ fn what_is_built_on_it_needs_no_more() -> Outcome {
 
 fn a_child_makes_its_parents_region_its_own() -> Outcome {
     policy::enter("jit_t")?;
-    let region = done(JitFd::create(2 * PAGE))?;
+    let region = done(Region::create(2 * PAGE))?;
     done(region.append(&answer()?))?;
     let in_child = || {
         done(region.adopt())?;
@@ -187,7 +187,7 @@ fn a_program_that_may_do_nothing_is_told_so() -> Outcome {
 fn the_append_handle_can_be_refused() -> Outcome {
     policy::enter("no_append_t")?;
     answers(done(jit_create_code(&answer()?))?.as_ptr().addr())?;
-    equal("a region", kind(JitFd::create(PAGE)), Some(Kind::Denied))?;
+    equal("a region", kind(Region::create(PAGE)), Some(Kind::Denied))?;
     let probe = probe();
     working(&probe, [false; 3])?;
     policy_is_blamed(
@@ -200,7 +200,7 @@ fn the_append_handle_can_be_refused() -> Outcome {
 fn single_ioctls_can_be_refused() -> Outcome {
     policy::enter("finished_t")?;
     answers(done(jit_create_code(&answer()?))?.as_ptr().addr())?;
-    equal("a region", kind(JitFd::create(PAGE)), Some(Kind::Denied))?;
+    equal("a region", kind(Region::create(PAGE)), Some(Kind::Denied))?;
     let probe = probe();
     working(&probe, [false; 3])?;
     blamed(&probe, Backend::Kernel, &[Subject::Selinux])?;

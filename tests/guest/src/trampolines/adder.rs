@@ -15,7 +15,7 @@ pub fn made(options: TableOptions) -> Checked<Table> {
     options.create().or_else(|error| failed(error.to_string()))
 }
 
-/// The table is one of `Carrier::Rsi`.
+/// The table is one of `ContextRegister::Rsi`.
 pub fn bind(table: &Table, context: usize) -> Result<Entry<'_>, Error> {
     // SAFETY: `add` takes any context.
     unsafe { table.bind(add as *const c_void, without_provenance_mut(context)) }

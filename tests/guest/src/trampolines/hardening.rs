@@ -5,7 +5,7 @@ use crate::suite::harness::{Test, tests};
 use crate::suite::outcome::{OrFail, Outcome, holds, refused};
 use crate::suite::sys;
 use jitfd::{Backend, Error, Fallback, Kind};
-use jitfd_trampoline::{Carrier, TableOptions};
+use jitfd_trampoline::{ContextRegister, TableOptions};
 
 pub fn tests() -> Vec<Test> {
     tests![ordinary_ways_are_refused, flips_are_refused]
@@ -32,7 +32,7 @@ fn ordinary_ways_are_refused() -> Outcome {
 }
 
 fn flips_are_refused() -> Outcome {
-    let options = TableOptions::new(Carrier::Rdi);
+    let options = TableOptions::new(ContextRegister::Rdi);
     let made = options
         .fallback(Fallback::Only(Backend::ProtectFlips))
         .create();

@@ -6,7 +6,7 @@ use crate::suite::harness::{Test, tests};
 use crate::suite::outcome::{Checked, OrFail, Outcome, equal, holds};
 use crate::suite::sys;
 use jitfd::Kind;
-use jitfd_trampoline::{Carrier, TableOptions};
+use jitfd_trampoline::{ContextRegister, TableOptions};
 use std::fs::{self, File};
 use std::io::Read;
 use std::time::Duration;
@@ -44,7 +44,7 @@ fn mappings() -> Checked<usize> {
 
 fn a_million_trampolines() -> Outcome {
     const MILLION: usize = 1_000_000;
-    let table = made(TableOptions::new(Carrier::Rsi))?;
+    let table = made(TableOptions::new(ContextRegister::Rsi))?;
     let mut entries = Vec::with_capacity(MILLION);
     // The vector's own pages.
     entries.resize_with(MILLION, || None);
@@ -102,7 +102,7 @@ impl Drop for MapCount {
 }
 
 fn mappings_used_up_change_nothing() -> Outcome {
-    let table = made(TableOptions::new(Carrier::Rsi).copy_capacity(256))?;
+    let table = made(TableOptions::new(ContextRegister::Rsi).copy_capacity(256))?;
     let mut entries = Vec::with_capacity(100_000);
     entries.push(bound(&table, 0)?);
     let bound_of_system = MapCount::lowered(mappings()? + 20)?;
@@ -161,7 +161,7 @@ fn use_heap_up(pieces: &mut Vec<Vec<u8>>) -> Outcome {
 
 /// Room for a copy's two mappings, but then for nothing that goes with them.
 fn mappings_and_heap_used_up_are_no_crash() -> Outcome {
-    let table = made(TableOptions::new(Carrier::Rsi).copy_capacity(256))?;
+    let table = made(TableOptions::new(ContextRegister::Rsi).copy_capacity(256))?;
     let mut entries = Vec::with_capacity(100_000);
     let mut pieces = Vec::with_capacity(100_000);
     let free = sys::mmap(0, 2 * sys::PAGE, libc::PROT_NONE, PRIVATE, -1, 0).or_fail("mmap")?;

@@ -7,7 +7,7 @@ use crate::suite::harness::{Test, tests};
 use crate::suite::outcome::{Checked, OrFail, Outcome, equal, holds};
 use crate::suite::process::in_child;
 use jitfd::{Backend, Fallback};
-use jitfd_trampoline::{Carrier, Entry, Table, TableOptions};
+use jitfd_trampoline::{ContextRegister, Entry, Table, TableOptions};
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -28,7 +28,7 @@ const MASK: usize = CAPACITY * 64 - 1;
 const CODE: usize = CAPACITY * 32;
 
 fn table(backend: Backend) -> Checked<Table> {
-    let options = TableOptions::new(Carrier::Rsi).copy_capacity(CAPACITY);
+    let options = TableOptions::new(ContextRegister::Rsi).copy_capacity(CAPACITY);
     made(options.fallback(Fallback::Only(backend)))
 }
 

@@ -4,7 +4,7 @@
 //! each where it said.
 #![no_main]
 
-use jitfd_code::{Align, LineWriter, Options, validate};
+use jitfd_code::{Align, LineWriter, Rules, validate};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|steps: Vec<(u8, u8)>| {
@@ -23,7 +23,7 @@ fuzz_target!(|steps: Vec<(u8, u8)>| {
         assert_eq!(writer.push(&instruction).unwrap(), place);
         written.push(place);
     }
-    if let Ok(chunk) = validate(writer.bytes(), &Options::new().within_lines()) {
+    if let Ok(chunk) = validate(writer.bytes(), &Rules::new().within_lines()) {
         assert!(written.iter().all(|&at| chunk.is_boundary(at)));
     } else {
         assert!(writer.bytes().is_empty());

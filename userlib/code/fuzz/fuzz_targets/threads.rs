@@ -5,7 +5,7 @@
 //! with `cfg(fuzzing)` that does not take much.
 #![no_main]
 
-use jitfd_code::{Options, Validated, validate};
+use jitfd_code::{Chunk, Rules, validate};
 use libfuzzer_sys::fuzz_target;
 
 #[derive(arbitrary::Arbitrary, Debug)]
@@ -28,13 +28,12 @@ fuzz_target!(|input: Input<'_>| {
     if let Some((at, byte)) = input.hit {
         code[usize::from(at) % LEN] = byte;
     }
-    let mut options = Options::new();
+    let mut options = Rules::new();
     for (start, len) in input.data {
         let start = usize::from(start) % LEN;
         options = options.data(start..(start + 1 + usize::from(len)).min(LEN));
     }
-    let found =
-        |chunk: Validated| -> Vec<bool> { (0..LEN).map(|at| chunk.is_boundary(at)).collect() };
+    let found = |chunk: Chunk| -> Vec<bool> { (0..LEN).map(|at| chunk.is_boundary(at)).collect() };
     let one = validate(&code, &options.clone().threads(1)).map(found);
     let several = 2 + usize::from(input.threads) % 4;
     assert!(one == validate(&code, &options.threads(several)).map(found));

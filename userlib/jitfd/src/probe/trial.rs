@@ -8,7 +8,7 @@ use crate::abi::PAGE_SIZE;
 use crate::backend_name::Backend;
 use crate::error::{Call, Error, SystemError};
 use crate::region::handle::create;
-use jitfd_code::{Options, validate};
+use jitfd_code::{Rules, validate};
 use std::io;
 use std::sync::atomic::Ordering;
 
@@ -61,7 +61,7 @@ pub(super) fn run(backend: Backend) -> Trial {
 
 fn publish_and_run(backend: Backend) -> Result<(), Error> {
     // mov eax, 42; ret
-    let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?;
+    let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Rules::new())?;
     let (map, append) = create(backend, PAGE_SIZE, false, None)?;
     let mapping = map.map(PAGE_SIZE)?;
     append.append(&[&chunk], None)?;

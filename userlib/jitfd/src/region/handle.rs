@@ -16,7 +16,7 @@ use crate::os::sys::Mapped;
 use crate::os::window::Window;
 use crate::region::stats::Stats;
 use jitfd_code::internal::{Mode, Placed, aligns, place_in};
-use jitfd_code::{Align, Validated};
+use jitfd_code::{Align, Chunk};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// Creates a region: its two handles.
@@ -34,12 +34,12 @@ pub(crate) fn create(
 /// the region's code but not publish any.
 ///
 /// ```
-/// use jitfd::{Options, validate};
+/// use jitfd::{Rules, validate};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
 /// # let region = options.create(1 << 20)?;
-/// let published = region.append(&validate(&[0xc3], &Options::new())?)?;
+/// let published = region.append(&validate(&[0xc3], &Rules::new())?)?;
 /// // `append` is for the compiler, perhaps in another process; who only runs code
 /// // has `map`.
 /// let (map, append, mapping) = region.split();
@@ -76,7 +76,7 @@ impl MapHandle {
     /// [`RegionOptions`](crate::RegionOptions).
     ///
     /// Code that refers to itself by address is right only where the source is
-    /// mapped; for a forked child see [`JitFd::adopt`](crate::JitFd::adopt).
+    /// mapped; for a forked child see [`Region::adopt`](crate::Region::adopt).
     ///
     /// # Errors
     /// [`Error::System`] as for creating a region, and of kind
@@ -84,18 +84,18 @@ impl MapHandle {
     /// backend is not the kernel's.
     ///
     /// ```
-    /// use jitfd::{Error, Options, validate};
+    /// use jitfd::{Error, Rules, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
     /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
     /// # let region = options.create(1 << 20)?;
-    /// region.append(&validate(&[0xc3], &Options::new())?)?;
+    /// region.append(&validate(&[0xc3], &Rules::new())?)?;
     /// let (map, append) = match region.map_handle().clone_region(false) {
     ///     Err(Error::Unsupported(_)) => return Ok(()), // only /dev/jit can do it
     ///     cloned => cloned?,
     /// };
     /// // What both begin with is there once; each goes on by itself.
-    /// append.append(&[&validate(&[0x90, 0xc3], &Options::new())?], None)?;
+    /// append.append(&[&validate(&[0x90, 0xc3], &Rules::new())?], None)?;
     /// let mapping = map.map(region.capacity())?;
     /// assert_eq!((map.stats()?.cursor, region.stats()?.cursor), (18, 1));
     /// # Ok(())
@@ -189,10 +189,10 @@ impl MapHandle {
 /// neither read nor execute what was published.
 ///
 /// Chunks are validated, but branches *between* chunks are not checked here:
-/// only a [`JitFd`](crate::JitFd) knows what was published before.
+/// only a [`Region`](crate::Region) knows what was published before.
 ///
 /// ```
-/// use jitfd::{Align, Options, validate};
+/// use jitfd::{Align, Rules, validate};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
@@ -200,7 +200,7 @@ impl MapHandle {
 /// let (_map, append, mapping) = region.split();
 /// // The compiler's side, which needs no mapping.
 /// // mov eax, 42; ret
-/// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?;
+/// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Rules::new())?;
 /// let offsets = append.append(&[&chunk], None)?;
 /// let later = append.reserve(16, Align::FUNCTION)?;
 /// append.fill(later, &chunk)?;
@@ -228,22 +228,18 @@ impl AppendHandle {
     /// published.
     ///
     /// # Errors
-    /// As [`JitFd::append_batch`](crate::JitFd::append_batch);
+    /// As [`Region::append_batch`](crate::Region::append_batch);
     /// [`Error::Stale`] if the cursor is not where `expect` needs it;
     /// [`Error::Argument`] if `expect` is no multiple of 64 for a first chunk that
-    /// stays [within lines](crate::Options::within_lines).
-    pub fn append(
-        &self,
-        chunks: &[&Validated],
-        expect: Option<usize>,
-    ) -> Result<Vec<usize>, Error> {
+    /// stays [within lines](crate::Rules::within_lines).
+    pub fn append(&self, chunks: &[&Chunk], expect: Option<usize>) -> Result<Vec<usize>, Error> {
         self.append_in(chunks, expect, None, Mode::for_append(chunks))
     }
 
     /// `first` is in the place of the first chunk's alignment.
     pub(crate) fn append_in(
         &self,
-        chunks: &[&Validated],
+        chunks: &[&Chunk],
         expect: Option<usize>,
         first: Option<Align>,
         mode: Mode,
@@ -262,7 +258,7 @@ impl AppendHandle {
     /// first one's; returns that.
     pub(crate) fn append_placed(
         &self,
-        chunks: &[&Validated],
+        chunks: &[&Chunk],
         expect: Option<usize>,
         first: Option<Align>,
         mode: Mode,
@@ -279,7 +275,7 @@ impl AppendHandle {
     /// offset in the region.
     ///
     /// # Errors
-    /// As [`JitFd::reserve`](crate::JitFd::reserve).
+    /// As [`Region::reserve`](crate::Region::reserve).
     pub fn reserve(&self, len: usize, align: Align) -> Result<usize, Error> {
         if len == 0 {
             return Err(Error::Argument("a range to reserve has at least 1 byte"));
@@ -291,8 +287,8 @@ impl AppendHandle {
     /// reserved; each byte of it once.
     ///
     /// # Errors
-    /// As [`JitFd::fill`](crate::JitFd::fill).
-    pub fn fill(&self, offset: usize, chunk: &Validated) -> Result<(), Error> {
+    /// As [`Region::fill`](crate::Region::fill).
+    pub fn fill(&self, offset: usize, chunk: &Chunk) -> Result<(), Error> {
         self.fill_batch(&[Placed { offset, chunk }])
     }
 
@@ -333,7 +329,7 @@ impl AppendHandle {
     ///
     /// # Example
     /// ```
-    /// use jitfd::{AppendHandle, Error, Options, validate};
+    /// use jitfd::{AppendHandle, Error, Rules, validate};
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
@@ -345,7 +341,7 @@ impl AppendHandle {
     /// // Sent to another process this publishes only if `RegionOptions::any_process`
     /// // was asked for.
     /// let received = AppendHandle::from(descriptor.try_clone_to_owned()?);
-    /// received.append(&[&validate(&[0xc3], &Options::new())?], None)?;
+    /// received.append(&[&validate(&[0xc3], &Rules::new())?], None)?;
     /// # Ok(())
     /// # }
     /// ```
@@ -369,7 +365,7 @@ fn told(mode: Mode) -> Mode {
     mode
 }
 
-fn at_cursor(chunk: &Validated, align: Align) -> Segment<'_> {
+fn at_cursor(chunk: &Chunk, align: Align) -> Segment<'_> {
     Segment {
         bytes: chunk.bytes(),
         offset: 0,
@@ -398,7 +394,7 @@ fn check_line(placed: &Placed<'_>) -> Result<(), Error> {
 }
 
 /// The cursor would never be where it is expected.
-fn check_expected(chunks: &[&Validated], expect: Option<usize>) -> Result<(), Error> {
+fn check_expected(chunks: &[&Chunk], expect: Option<usize>) -> Result<(), Error> {
     match (chunks.first(), expect) {
         (Some(&chunk), Some(offset)) => check_line(&Placed { offset, chunk }),
         _ => Ok(()),
@@ -415,13 +411,13 @@ fn check_count(pieces: &[Segment<'_>]) -> Result<(), Error> {
 /// A mapping of a region, readable and executable; unmapped on drop.
 ///
 /// ```
-/// use jitfd::{Mapping, Options, validate};
+/// use jitfd::{Mapping, Rules, validate};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
 /// # let region = options.create(1 << 20)?;
 /// // mov eax, 42; ret
-/// let published = region.append(&validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?)?;
+/// let published = region.append(&validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Rules::new())?)?;
 /// let (_map, _append, mapping): (_, _, Mapping) = region.split();
 /// assert_eq!(mapping.address() + published.offset, published.address);
 /// println!("{} bytes from {:p} on", mapping.len(), mapping.as_ptr());
@@ -524,18 +520,18 @@ impl TryFrom<AppendHandle> for OwnedFd {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Backend, Fallback, JitFd, Options, RegionOptions, validate};
+    use crate::{Backend, Fallback, Region, RegionOptions, Rules, validate};
     use std::cell::Cell;
 
     thread_local! {
         pub(super) static LAST: Cell<Option<Mode>> = const { Cell::new(None) };
     }
 
-    fn chunk(len: usize, data: bool) -> Validated {
+    fn chunk(len: usize, data: bool) -> Chunk {
         let options = if data {
-            Options::new().data(0..1)
+            Rules::new().data(0..1)
         } else {
-            Options::new()
+            Rules::new()
         };
         validate(&vec![0x90; len], &options).unwrap()
     }
@@ -552,9 +548,9 @@ mod tests {
     fn every_way_to_publish_knows_of_data() {
         let backend = Fallback::Only(Backend::DualMapping);
         let region = RegionOptions::new().fallback(backend).create(1 << 20);
-        let region: JitFd = region.unwrap();
+        let region: Region = region.unwrap();
         let (code, data, large) = (chunk(32, false), chunk(32, true), chunk(70_000, true));
-        let append = |mode, batch: &[&Validated]| {
+        let append = |mode, batch: &[&Chunk]| {
             published_as(mode, || region.append_batch(batch));
             published_as(mode, || region.append_handle().append(batch, None));
         };

@@ -10,7 +10,7 @@ use crate::backend::dispatch::{self, Maker};
 use crate::backend_name::Backend;
 use crate::error::{Error, NO_ENTRY};
 use crate::os::sys::Mapped;
-use jitfd_code::Validated;
+use jitfd_code::Chunk;
 use jitfd_code::internal::PAGE_SIZE;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
@@ -21,7 +21,7 @@ use std::sync::OnceLock;
 /// to give up its right to open files opens a `Device` before that.
 ///
 /// ```
-/// use jitfd::{Backend, Device, Options, probe, validate};
+/// use jitfd::{Backend, Device, Rules, probe, validate};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// if !probe().works(Backend::Kernel) {
@@ -30,7 +30,7 @@ use std::sync::OnceLock;
 /// let device = Device::open()?;
 /// // From here on the process could do without opening files.
 /// // mov eax, 42; ret
-/// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?;
+/// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Rules::new())?;
 /// let code = device.create_code(&chunk)?;
 /// // SAFETY: the code is such a function, and `code` outlives the call.
 /// let answer = unsafe { code.entry::<extern "C" fn() -> i32>(0)? };
@@ -57,7 +57,7 @@ impl Device {
     ///
     /// # Errors
     /// As [`jit_create_code`].
-    pub fn create_code(&self, code: &Validated) -> Result<Code, Error> {
+    pub fn create_code(&self, code: &Chunk) -> Result<Code, Error> {
         let mapped = Maker::Kernel(self.as_fd()).create_code(code.bytes())?;
         Ok(Code {
             mapped,
@@ -75,7 +75,7 @@ impl Device {
     ///
     /// # Example
     /// ```
-    /// use jitfd::{Backend, Device, Options, probe, validate};
+    /// use jitfd::{Backend, Device, Rules, probe, validate};
     ///
     /// # fn page() -> *mut u8 {
     /// #     let (access, kind) = (libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
@@ -86,7 +86,7 @@ impl Device {
     ///     return Ok(()); // see `CodeOptions::create_at`
     /// }
     /// // mov eax, 42; ret
-    /// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?;
+    /// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Rules::new())?;
     /// let at = page(); // of the engine: from mmap(MAP_PRIVATE | MAP_ANONYMOUS)
     /// // SAFETY: nothing refers to the page, nor executes it.
     /// unsafe { Device::open()?.create_code_at(&chunk, at)? };
@@ -97,7 +97,7 @@ impl Device {
     /// # }
     /// ```
     #[expect(unsafe_code, reason = "replaces memory of the caller's choice")]
-    pub unsafe fn create_code_at(&self, code: &Validated, at: *mut u8) -> Result<(), Error> {
+    pub unsafe fn create_code_at(&self, code: &Chunk, at: *mut u8) -> Result<(), Error> {
         check_place(at)?;
         // SAFETY: as promised by the caller.
         unsafe { Maker::Kernel(self.as_fd()).create_code_at(code.bytes(), at) }
@@ -133,21 +133,21 @@ impl AsFd for Device {
 ///
 /// # Example
 /// ```
-/// use jitfd::{Backend, Options, jit_create_code, probe, validate};
+/// use jitfd::{Backend, Rules, jit_create_code, probe, validate};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// if !probe().works(Backend::Kernel) {
 ///     return Ok(()); // see `CodeOptions`, for programs that can do without
 /// }
 /// // mov eax, 42; ret
-/// let code = jit_create_code(&validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?)?;
+/// let code = jit_create_code(&validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Rules::new())?)?;
 /// // SAFETY: the code is such a function, and `code` outlives the call.
 /// let answer = unsafe { code.entry::<extern "C" fn() -> i32>(0)? };
 /// assert_eq!(answer(), 42);
 /// # Ok(())
 /// # }
 /// ```
-pub fn jit_create_code(code: &Validated) -> Result<Code, Error> {
+pub fn jit_create_code(code: &Chunk) -> Result<Code, Error> {
     Device::shared()?.create_code(code)
 }
 
@@ -171,7 +171,7 @@ pub fn jit_create_code(code: &Validated) -> Result<Code, Error> {
 ///
 /// # Example
 /// ```
-/// use jitfd::{Backend, Options, jit_create_code_at, probe, validate};
+/// use jitfd::{Backend, Rules, jit_create_code_at, probe, validate};
 ///
 /// # fn page() -> *mut u8 {
 /// #     let (access, kind) = (libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
@@ -182,7 +182,7 @@ pub fn jit_create_code(code: &Validated) -> Result<Code, Error> {
 ///     return Ok(()); // see `CodeOptions::create_at`
 /// }
 /// // mov eax, 42; ret
-/// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?;
+/// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Rules::new())?;
 /// let at = page(); // of the engine: from mmap(MAP_PRIVATE | MAP_ANONYMOUS)
 /// // SAFETY: nothing refers to the page, nor executes it.
 /// unsafe { jit_create_code_at(&chunk, at)? };
@@ -193,7 +193,7 @@ pub fn jit_create_code(code: &Validated) -> Result<Code, Error> {
 /// # }
 /// ```
 #[expect(unsafe_code, reason = "replaces memory of the caller's choice")]
-pub unsafe fn jit_create_code_at(code: &Validated, at: *mut u8) -> Result<(), Error> {
+pub unsafe fn jit_create_code_at(code: &Chunk, at: *mut u8) -> Result<(), Error> {
     check_place(at)?;
     // SAFETY: as promised by the caller.
     unsafe { Device::shared()?.create_code_at(code, at) }
@@ -203,11 +203,11 @@ pub unsafe fn jit_create_code_at(code: &Validated, at: *mut u8) -> Result<(), Er
 /// `/dev/jit`, if the program asks for one.
 ///
 /// ```
-/// use jitfd::{CodeOptions, Fallback, Options, validate};
+/// use jitfd::{CodeOptions, Fallback, Rules, validate};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// // mov eax, 42; ret
-/// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?;
+/// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Rules::new())?;
 /// let code = CodeOptions::new().fallback(Fallback::Any).create(&chunk)?;
 /// // SAFETY: the code is such a function, and outlives the call.
 /// let answer = unsafe { code.entry::<extern "C" fn() -> i32>(0)? };
@@ -248,7 +248,7 @@ impl CodeOptions {
     ///
     /// [`Kind::Refused`]: crate::Kind::Refused
     /// [`Kind::NoMemory`]: crate::Kind::NoMemory
-    pub fn create(&self, code: &Validated) -> Result<Code, Error> {
+    pub fn create(&self, code: &Chunk) -> Result<Code, Error> {
         self.fallback.choose(|backend| {
             if backend == Backend::Kernel {
                 return jit_create_code(code);
@@ -272,7 +272,7 @@ impl CodeOptions {
     ///
     /// # Example
     /// ```
-    /// use jitfd::{Code, CodeOptions, Fallback, Options, validate};
+    /// use jitfd::{Code, CodeOptions, Fallback, Rules, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
     /// let (access, kind) = (libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
@@ -281,7 +281,7 @@ impl CodeOptions {
     /// assert_ne!(at, libc::MAP_FAILED);
     ///
     /// // mov eax, 42; ret
-    /// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?;
+    /// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Rules::new())?;
     /// // SAFETY: the page is ours; nothing refers to it, nor executes it.
     /// unsafe { CodeOptions::new().fallback(Fallback::Any).create_at(&chunk, at.cast())? };
     /// // SAFETY: nobody else has the page. It is unmapped when `code` is dropped.
@@ -293,7 +293,7 @@ impl CodeOptions {
     /// # }
     /// ```
     #[expect(unsafe_code, reason = "replaces memory of the caller's choice")]
-    pub unsafe fn create_at(&self, code: &Validated, at: *mut u8) -> Result<(), Error> {
+    pub unsafe fn create_at(&self, code: &Chunk, at: *mut u8) -> Result<(), Error> {
         check_place(at)?;
         self.fallback.choose(|backend| match backend {
             // SAFETY: as promised by the caller.
@@ -316,10 +316,10 @@ fn check_place(at: *mut u8) -> Result<(), Error> {
 /// Function pointers into it do not keep it alive.
 ///
 /// ```
-/// use jitfd::{Code, CodeOptions, Fallback, Options, validate};
+/// use jitfd::{Code, CodeOptions, Fallback, Rules, validate};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
-/// let chunk = validate(&[0x90, 0xc3], &Options::new())?;
+/// let chunk = validate(&[0x90, 0xc3], &Rules::new())?;
 /// let code: Code = CodeOptions::new().fallback(Fallback::Any).create(&chunk)?;
 /// println!("{} bytes at {:p}", code.len(), code.as_ptr());
 /// // Debuggers and unwinders read it.
@@ -374,7 +374,7 @@ impl Code {
     /// # let options = jitfd::CodeOptions::new().fallback(jitfd::Fallback::Any);
     /// # // lea rax, [rdi + rdi]; ret
     /// # let bytes = [0x48, 0x8d, 0x04, 0x3f, 0xc3];
-    /// # let code = options.create(&jitfd::validate(&bytes, &jitfd::Options::new())?)?;
+    /// # let code = options.create(&jitfd::validate(&bytes, &jitfd::Rules::new())?)?;
     /// // SAFETY: the code at 0 is such a function, and `code` outlives the call.
     /// let double = unsafe { code.entry::<extern "C" fn(u64) -> u64>(0)? };
     /// assert_eq!(double(21), 42);
@@ -391,10 +391,10 @@ impl Code {
     /// leaked unless [`Code::from_raw`] takes it back.
     ///
     /// ```
-    /// use jitfd::{Code, CodeOptions, Fallback, Options, validate};
+    /// use jitfd::{Code, CodeOptions, Fallback, Rules, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// let chunk = validate(&[0xc3], &Options::new())?;
+    /// let chunk = validate(&[0xc3], &Rules::new())?;
     /// let code = CodeOptions::new().fallback(Fallback::Any).create(&chunk)?;
     /// // For a table of the engine that knows plain addresses only.
     /// let (address, len) = code.into_raw();

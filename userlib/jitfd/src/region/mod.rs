@@ -24,7 +24,7 @@ use crate::region::handle::{AppendHandle, MapHandle, Mapping, OFF_LINE, create};
 use crate::region::options::RegionOptions;
 use crate::region::stats::Stats;
 use jitfd_code::internal::{BranchMap, Mode, Placed, place_in};
-use jitfd_code::{Align, Validated};
+use jitfd_code::{Align, Chunk};
 use std::borrow::Borrow;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
@@ -56,12 +56,12 @@ pub struct Place {
 /// Code that was published, and is executable.
 ///
 /// ```
-/// use jitfd::{Options, Published, validate};
+/// use jitfd::{Rules, Published, validate};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
 /// # let region = options.create(1 << 20)?;
-/// let nop = validate(&[0x90, 0xc3], &Options::new())?;
+/// let nop = validate(&[0x90, 0xc3], &Rules::new())?;
 /// let Published { offset, address, len, .. } = region.append(&nop)?;
 /// assert_eq!((offset, len), (0, 2));
 /// println!("nop is at {address:#x}");
@@ -79,10 +79,10 @@ pub struct Published {
     pub len: usize,
 }
 
-/// A range of a region that was set aside by [`JitFd::reserve`].
+/// A range of a region that was set aside by [`Region::reserve`].
 ///
 /// ```
-/// use jitfd::{Align, Options, Reservation, validate};
+/// use jitfd::{Align, Rules, Reservation, validate};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
@@ -91,7 +91,7 @@ pub struct Published {
 /// // Through a queue of plain numbers, to the thread that makes the code.
 /// let (offset, address, len) = (range.offset, range.address, range.len);
 /// let range = Reservation::from_parts(offset, address, len);
-/// region.fill(range, &validate(&[0xc3], &Options::new())?)?;
+/// region.fill(range, &validate(&[0xc3], &Rules::new())?)?;
 /// # Ok(())
 /// # }
 /// ```
@@ -125,7 +125,7 @@ impl RegionOptions {
     /// pages.
     ///
     /// # Errors
-    /// As [`JitFd::create`]; [`Error::NoRoom`] if a window was set in which
+    /// As [`Region::create`]; [`Error::NoRoom`] if a window was set in which
     /// there is no gap of this size. Of another backend than the kernel's
     /// [`Kind::Refused`] or [`Kind::NoMemory`]; [`Error::Unsupported`] if it
     /// can't do what is asked for; [`Error::NoBackend`] if more than one was
@@ -133,14 +133,14 @@ impl RegionOptions {
     ///
     /// [`Kind::Refused`]: crate::Kind::Refused
     /// [`Kind::NoMemory`]: crate::Kind::NoMemory
-    pub fn create(self, capacity: usize) -> Result<JitFd, Error> {
+    pub fn create(self, capacity: usize) -> Result<Region, Error> {
         let capacity = checked_capacity(capacity)?;
         let (map, append, mapping) = self.fallback.choose(|backend| {
             let (map, append) = create(backend, capacity, self.any_process, self.window)?;
             let mapping = self.map(&map, capacity)?;
             Ok((map, append, mapping))
         })?;
-        Ok(JitFd {
+        Ok(Region {
             mapping,
             map,
             append,
@@ -184,13 +184,13 @@ fn checked_capacity(capacity: usize) -> Result<usize, Error> {
 ///
 /// # Example
 /// ```
-/// use jitfd::{Fallback, Options, RegionOptions, validate};
+/// use jitfd::{Fallback, Rules, RegionOptions, validate};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
-/// // `JitFd::create(1 << 20)` is the same without a fallback.
+/// // `Region::create(1 << 20)` is the same without a fallback.
 /// let region = RegionOptions::new().fallback(Fallback::Any).create(1 << 20)?;
 /// // mov eax, 42; ret
-/// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?;
+/// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Rules::new())?;
 /// let published = region.append(&chunk)?;
 /// // SAFETY: the chunk is such a function, and `region` outlives the call.
 /// let answer = unsafe { region.entry::<extern "C" fn() -> i32>(published.offset)? };
@@ -199,7 +199,7 @@ fn checked_capacity(capacity: usize) -> Result<usize, Error> {
 /// # }
 /// ```
 #[derive(Debug)]
-pub struct JitFd {
+pub struct Region {
     // In the order in which they are given up.
     mapping: Mapping,
     append: AppendHandle,
@@ -221,7 +221,7 @@ pub(crate) struct State {
     boundaries: Option<BranchMap>,
 }
 
-impl JitFd {
+impl Region {
     /// Creates a region of `capacity` bytes, rounded up to whole pages and at
     /// most 1 GiB, and maps it. Memory is used only for what is published.
     ///
@@ -233,13 +233,13 @@ impl JitFd {
     ///
     /// # Example
     /// ```
-    /// use jitfd::{Backend, JitFd, probe};
+    /// use jitfd::{Backend, Region, probe};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
     /// if !probe().works(Backend::Kernel) {
     ///     return Ok(()); // see `RegionOptions::fallback`
     /// }
-    /// let region = JitFd::create(1_000_000)?;
+    /// let region = Region::create(1_000_000)?;
     /// assert_eq!(region.capacity(), 1_003_520); // whole pages
     /// # Ok(())
     /// # }
@@ -257,14 +257,14 @@ impl JitFd {
     /// The address of the region's first byte.
     ///
     /// ```
-    /// use jitfd::{Options, validate};
+    /// use jitfd::{Rules, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
     /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
     /// # let region = options.create(1 << 20)?;
     /// // For a profiler, or a handler of signals: is this address in generated code?
     /// let code = region.base().addr()..region.base().addr() + region.capacity();
-    /// let published = region.append(&validate(&[0xc3], &Options::new())?)?;
+    /// let published = region.append(&validate(&[0xc3], &Rules::new())?)?;
     /// assert!(code.contains(&published.address));
     /// # Ok(())
     /// # }
@@ -295,7 +295,7 @@ impl JitFd {
         unsafe { self.mapping.entry(offset) }
     }
 
-    /// Publishes one chunk at the cursor, at its [alignment](Validated::align).
+    /// Publishes one chunk at the cursor, at its [alignment](Chunk::align).
     ///
     /// If the chunk holds data the library has the kernel make sure that no CPU
     /// can read the old bytes in its place: by a flush, or for large chunks by
@@ -303,14 +303,14 @@ impl JitFd {
     ///
     /// # Errors
     /// As [`append_batch`](Self::append_batch).
-    pub fn append(&self, chunk: &Validated) -> Result<Published, Error> {
+    pub fn append(&self, chunk: &Chunk) -> Result<Published, Error> {
         let chunks = [chunk];
         let published = self.publish(&chunks, None, Mode::for_append(&chunks))?;
         one(published)
     }
 
     /// Publishes up to 1024 chunks at the cursor by one call, in order, each at
-    /// its [alignment](Validated::align), all or none.
+    /// its [alignment](Chunk::align), all or none.
     ///
     /// Direct branches between them and to code published before must go to
     /// instructions. A branch to a place where nothing is published yet is
@@ -331,7 +331,7 @@ impl JitFd {
     /// # fn main() -> Result<(), jitfd::Error> {
     /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
     /// # let region = options.create(1 << 20)?;
-    /// # let a = jitfd::validate(&[0xc3], &jitfd::Options::new())?;
+    /// # let a = jitfd::validate(&[0xc3], &jitfd::Rules::new())?;
     /// # let b = a.clone();
     /// for function in region.append_batch(&[a, b])? {
     ///     println!("{} bytes at {:#x}", function.len, function.address);
@@ -339,17 +339,14 @@ impl JitFd {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn append_batch<V: Borrow<Validated>>(
-        &self,
-        chunks: &[V],
-    ) -> Result<Vec<Published>, Error> {
+    pub fn append_batch<V: Borrow<Chunk>>(&self, chunks: &[V]) -> Result<Vec<Published>, Error> {
         let chunks = list(chunks.iter().map(Borrow::borrow)).ok_or(NO_MEMORY)?;
         self.publish(&chunks, None, Mode::for_append(&chunks))
     }
 
     /// Publishes one chunk that was made for `offset`, which
     /// [`next_address`](Self::next_address) has returned for the chunk's [own
-    /// alignment](Validated::align) or a greater one. Bytes that are skipped to get
+    /// alignment](Chunk::align) or a greater one. Bytes that are skipped to get
     /// there are `int3`.
     ///
     /// # Errors
@@ -359,7 +356,7 @@ impl JitFd {
     ///
     /// # Example
     /// ```
-    /// use jitfd::{Align, Error, Options, validate};
+    /// use jitfd::{Align, Error, Rules, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
     /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
@@ -368,7 +365,7 @@ impl JitFd {
     /// let place = region.next_address(Align::FUNCTION)?;
     /// // mov rax, its own address; ret
     /// let code = [&[0x48, 0xb8][..], &place.address.to_le_bytes(), &[0xc3]].concat();
-    /// match region.append_at(place.offset, &validate(&code, &Options::new())?) {
+    /// match region.append_at(place.offset, &validate(&code, &Rules::new())?) {
     ///     Ok(published) => assert_eq!(published.address, place.address),
     ///     Err(Error::Stale { .. }) => println!("another thread was faster: ask for the next place"),
     ///     Err(error) => return Err(error),
@@ -376,7 +373,7 @@ impl JitFd {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn append_at(&self, offset: usize, chunk: &Validated) -> Result<Published, Error> {
+    pub fn append_at(&self, offset: usize, chunk: &Chunk) -> Result<Published, Error> {
         check_place(offset, chunk)?;
         one(self.publish(
             &[chunk],
@@ -391,12 +388,12 @@ impl JitFd {
     /// # Errors
     /// What `emit` returns; [`Error::Stale`] if other threads were always
     /// faster; [`Error::Argument`] if `align` is below 64 bytes and the chunk stays
-    /// [within lines](crate::Options::within_lines); else as
+    /// [within lines](crate::Rules::within_lines); else as
     /// [`append_batch`](Self::append_batch).
     ///
     /// # Example
     /// ```
-    /// use jitfd::{Align, Error, Options, validate};
+    /// use jitfd::{Align, Error, Rules, validate};
     ///
     /// # fn main() -> Result<(), Error> {
     /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
@@ -406,7 +403,7 @@ impl JitFd {
     ///     let mut code = vec![0x48, 0xb8];
     ///     code.extend(place.address.to_le_bytes());
     ///     code.push(0xc3);
-    ///     Ok::<_, Error>(validate(&code, &Options::new())?)
+    ///     Ok::<_, Error>(validate(&code, &Rules::new())?)
     /// })?;
     /// # Ok(())
     /// # }
@@ -414,7 +411,7 @@ impl JitFd {
     pub fn append_with<E: From<Error>>(
         &self,
         align: Align,
-        mut emit: impl FnMut(Place) -> Result<Validated, E>,
+        mut emit: impl FnMut(Place) -> Result<Chunk, E>,
     ) -> Result<Published, E> {
         let mut last = Error::Stale { expected: 0 };
         for _ in 0..TRIES {
@@ -462,14 +459,14 @@ impl JitFd {
     ///
     /// # Example
     /// ```
-    /// use jitfd::{Align, Options, validate};
+    /// use jitfd::{Align, Rules, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
     /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
     /// # let region = options.create(1 << 20)?;
     /// let place = region.reserve(64, Align::FUNCTION)?;
     /// // Code elsewhere can call `place.address` from now on.
-    /// region.fill(&place, &validate(&[0xc3], &Options::new())?)?;
+    /// region.fill(&place, &validate(&[0xc3], &Rules::new())?)?;
     /// # Ok(())
     /// # }
     /// ```
@@ -489,8 +486,8 @@ impl JitFd {
     /// stays filled with `int3`; [`fill_at`](Self::fill_at) can use it.
     ///
     /// The range has the alignment that it was reserved with. The chunk's
-    /// [alignment](Validated::align) is checked only if the chunk stays [within
-    /// lines](crate::Options::within_lines).
+    /// [alignment](Chunk::align) is checked only if the chunk stays [within
+    /// lines](crate::Rules::within_lines).
     ///
     /// See the example of [`reserve`](Self::reserve).
     ///
@@ -505,7 +502,7 @@ impl JitFd {
     pub fn fill(
         &self,
         reservation: impl Borrow<Reservation>,
-        chunk: &Validated,
+        chunk: &Chunk,
     ) -> Result<Published, Error> {
         self.fill_at(reservation, 0, chunk)
     }
@@ -517,12 +514,12 @@ impl JitFd {
     ///
     /// # Example
     /// ```
-    /// use jitfd::{Align, Options, validate};
+    /// use jitfd::{Align, Rules, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
     /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
     /// # let region = options.create(1 << 20)?;
-    /// let (nop, ret) = (validate(&[0x90, 0xc3], &Options::new())?, validate(&[0xc3], &Options::new())?);
+    /// let (nop, ret) = (validate(&[0x90, 0xc3], &Rules::new())?, validate(&[0xc3], &Rules::new())?);
     /// // Two functions that were promised one after the other.
     /// let range = region.reserve(32, Align::FUNCTION)?;
     /// region.fill_at(&range, 16, &ret)?;
@@ -534,7 +531,7 @@ impl JitFd {
         &self,
         reservation: impl Borrow<Reservation>,
         skip: usize,
-        chunk: &Validated,
+        chunk: &Chunk,
     ) -> Result<Published, Error> {
         let offset = self.offset_in(reservation.borrow(), skip, chunk.len())?;
         let batch = [Placed { offset, chunk }];
@@ -567,12 +564,12 @@ impl JitFd {
     ///
     /// # Example
     /// ```
-    /// use jitfd::{Options, validate};
+    /// use jitfd::{Rules, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
     /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
     /// # let region = options.create(1 << 20)?;
-    /// let chunk = validate(&[0xc3], &Options::new())?;
+    /// let chunk = validate(&[0xc3], &Rules::new())?;
     /// region.append(&chunk)?;
     /// // SAFETY: the child uses its copy of the region and ends.
     /// match unsafe { libc::fork() } {
@@ -617,12 +614,12 @@ impl JitFd {
     ///
     /// # Example
     /// ```
-    /// use jitfd::{Kind, Options, validate};
+    /// use jitfd::{Kind, Rules, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
     /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
     /// # let region = options.create(1 << 20)?;
-    /// let chunk = validate(&[0xc3], &Options::new())?;
+    /// let chunk = validate(&[0xc3], &Rules::new())?;
     /// region.append(&chunk)?;
     /// // All is compiled: from now on nobody can add code, not even who takes over
     /// // this program.
@@ -657,13 +654,13 @@ impl JitFd {
     /// not in this region's boundary map.
     ///
     /// ```
-    /// use jitfd::{Options, validate};
+    /// use jitfd::{Rules, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
     /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
     /// # let region = options.create(1 << 20)?;
     /// // Code that no other chunk branches to, and that branches to none.
-    /// let chunk = validate(&[0xc3], &Options::new())?;
+    /// let chunk = validate(&[0xc3], &Rules::new())?;
     /// let offsets = region.append_handle().append(&[&chunk, &chunk], None)?;
     /// assert_eq!(offsets, [0, 16]);
     /// # Ok(())
@@ -685,7 +682,7 @@ impl JitFd {
     /// Publishes at the cursor: places, checks, does and notes it.
     fn publish(
         &self,
-        chunks: &[&Validated],
+        chunks: &[&Chunk],
         made_for: Option<usize>,
         mode: Mode,
     ) -> Result<Vec<Published>, Error> {
@@ -717,7 +714,7 @@ impl JitFd {
     fn publish_once(
         &self,
         state: &mut State,
-        chunks: &[&Validated],
+        chunks: &[&Chunk],
         made_for: Option<usize>,
         mode: Mode,
     ) -> Result<Vec<Published>, Error> {
@@ -769,7 +766,7 @@ impl JitFd {
         }
     }
 
-    fn published(&self, offset: usize, chunk: &Validated) -> Published {
+    fn published(&self, offset: usize, chunk: &Chunk) -> Published {
         let Place { offset, address } = self.place_at(offset);
         Published {
             offset,
@@ -836,7 +833,7 @@ impl State {
 }
 
 /// Whether a chunk that is appended can get the place it was made for.
-fn check_place(offset: usize, chunk: &Validated) -> Result<(), Error> {
+fn check_place(offset: usize, chunk: &Chunk) -> Result<(), Error> {
     if offset % chunk.align().bytes() == 0 {
         Ok(())
     } else if chunk.within_lines() {
@@ -865,14 +862,14 @@ mod tests {
     use super::*;
     use crate::error::Kind;
     use crate::os::fork::tests::in_child;
-    use crate::{Fallback, Options, validate};
+    use crate::{Fallback, Rules, validate};
 
     #[test]
     fn a_child_waits_for_no_lock_of_its_parent() {
         let backend = Fallback::Only(Backend::DualMapping);
         let region = RegionOptions::new().fallback(backend).create(4096).unwrap();
         let place = region.reserve(8, Align::NONE).unwrap();
-        let chunk = validate(&[0xc3], &Options::new()).unwrap();
+        let chunk = validate(&[0xc3], &Rules::new()).unwrap();
         let held = region.lock(Call::Append).unwrap();
         let status = in_child(|| {
             let refused = [

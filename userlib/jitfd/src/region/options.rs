@@ -53,14 +53,14 @@ impl RegionOptions {
     /// its code and its parent's are not checked.
     ///
     /// ```
-    /// use jitfd::{Backend, Options, RegionOptions, probe, validate};
+    /// use jitfd::{Backend, Rules, RegionOptions, probe, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
     /// if !probe().works(Backend::Kernel) {
     ///     return Ok(()); // only /dev/jit can do it
     /// }
     /// let region = RegionOptions::new().any_process(true).create(1 << 20)?;
-    /// let chunk = validate(&[0xc3], &Options::new())?;
+    /// let chunk = validate(&[0xc3], &Rules::new())?;
     /// // A server's workers compile into one region.
     /// // SAFETY: the child publishes and ends.
     /// match unsafe { libc::fork() } {
@@ -88,15 +88,15 @@ impl RegionOptions {
     /// Whether the region keeps a map of where instructions start, and checks
     /// branches between its chunks. It costs one byte for four bytes of code,
     /// and publications of one region wait for each other. It knows only what
-    /// was published through this `JitFd`.
+    /// was published through this `Region`.
     ///
     /// ```
-    /// use jitfd::{Fallback, Options, RegionOptions, validate};
+    /// use jitfd::{Fallback, Rules, RegionOptions, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
     /// // A compiler that is sure of its branches publishes on many threads at once.
     /// let region = RegionOptions::new().boundary_map(false).fallback(Fallback::Any).create(1 << 20)?;
-    /// let chunk = validate(&[0xc3], &Options::new())?;
+    /// let chunk = validate(&[0xc3], &Rules::new())?;
     /// std::thread::scope(|scope| {
     ///     for _ in 0..4 {
     ///         scope.spawn(|| region.append(&chunk).map(|_| ()));

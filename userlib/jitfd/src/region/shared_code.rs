@@ -10,7 +10,7 @@ use crate::backend_name::Backend;
 use crate::error::{Call, Error};
 use crate::os::sys;
 use crate::region::handle::{self, MapHandle};
-use jitfd_code::Validated;
+use jitfd_code::Chunk;
 
 /// Code that can be mapped over pages, any number of times. Nothing can be added to it.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ enum Source {
     /// A sealed memory file.
     File(MemoryFile),
     /// To be turned executable, for each copy anew.
-    Bytes(Validated),
+    Bytes(Chunk),
 }
 
 impl SharedCode {
@@ -31,7 +31,7 @@ impl SharedCode {
     ///
     /// # Errors
     /// What the backend gives.
-    pub fn new(backend: Backend, code: &Validated) -> Result<Self, Error> {
+    pub fn new(backend: Backend, code: &Chunk) -> Result<Self, Error> {
         let source = match backend {
             Backend::Kernel => region_of(code).map(Source::Region),
             Backend::DualMapping => dispatch::finished(code.bytes()).map(Source::File),
@@ -69,7 +69,7 @@ impl SharedCode {
 }
 
 /// Nobody keeps the handle by which more could be published.
-fn region_of(code: &Validated) -> Result<MapHandle, Error> {
+fn region_of(code: &Chunk) -> Result<MapHandle, Error> {
     let len = code.len().next_multiple_of(abi::PAGE_SIZE);
     let (map, append) = handle::create(Backend::Kernel, len, false, None)?;
     append.append(&[code], Some(0))?;

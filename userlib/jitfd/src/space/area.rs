@@ -11,9 +11,9 @@ use super::slot::{Function, Home, Slot, Symbol};
 use super::stats::{Counts, SpaceStats};
 use crate::error::{Call, Error};
 use crate::os::fallible::{list, no_memory, room, text};
-use crate::region::JitFd;
+use crate::region::Region;
 use crate::region::options::RegionOptions;
-use jitfd_code::{Align, Validated};
+use jitfd_code::{Align, Chunk};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// Why a child can't take a code space over.
@@ -31,7 +31,7 @@ pub(super) struct Part<'a> {
 }
 
 pub(super) struct Area {
-    pub(super) region: JitFd,
+    pub(super) region: Region,
     index: Index,
     counts: Counts,
     order: Mutex<()>,
@@ -89,7 +89,7 @@ impl Area {
     }
 
     /// Publishes chunks at the cursor, all or none.
-    pub(super) fn append(&self, batch: &[(&str, &Validated)]) -> Result<Vec<Function>, Error> {
+    pub(super) fn append(&self, batch: &[(&str, &Chunk)]) -> Result<Vec<Function>, Error> {
         let call = Call::Append;
         let chunks = list(batch.iter().map(|&(_, chunk)| chunk)).ok_or(no_memory(call))?;
         let mut functions = room(batch.len()).ok_or(no_memory(call))?;
@@ -146,12 +146,7 @@ impl Area {
 
     /// Publishes `chunk` in a slot and notes `parts` of it, as many as were
     /// reserved.
-    pub(super) fn fill(
-        &self,
-        slot: &Slot,
-        chunk: &Validated,
-        parts: &[Part<'_>],
-    ) -> Result<(), Error> {
+    pub(super) fn fill(&self, slot: &Slot, chunk: &Chunk, parts: &[Part<'_>]) -> Result<(), Error> {
         self.open_entry(slot)?;
         self.region.fill(&slot.range, chunk)?;
         self.counts.settled(slot.len());
@@ -164,8 +159,8 @@ impl Area {
     }
 
     /// Nothing will come into the slot.
-    pub(super) fn give_up(&self, slot: &Slot) {
-        if self.open_entry(slot).is_ok_and(Entry::give_up) {
+    pub(super) fn abandon(&self, slot: &Slot) {
+        if self.open_entry(slot).is_ok_and(Entry::abandon) {
             self.counts.settled(slot.len());
         }
     }

@@ -18,9 +18,9 @@ use crate::os::fallible::{no_memory, room};
 use crate::os::fork::Owner;
 use crate::os::near;
 use crate::os::window::Window;
-use crate::region::JitFd;
+use crate::region::Region;
 use jitfd_code::internal::{Mode, end};
-use jitfd_code::{Align, Validated};
+use jitfd_code::{Align, Chunk};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, TryLockError};
@@ -57,18 +57,18 @@ const TRIES: usize = 16;
 /// # Example
 /// ```
 /// use jitfd::space::{Request, SpaceOptions};
-/// use jitfd::{Error, Fallback, Options, RegionOptions, validate};
+/// use jitfd::{Error, Fallback, Rules, RegionOptions, validate};
 ///
 /// # fn main() -> Result<(), Error> {
 /// // Also where there is no /dev/jit; else `CodeSpace::new()`.
 /// let region = RegionOptions::new().fallback(Fallback::Any);
 /// let space = SpaceOptions::new().region(region).create()?;
-/// let answer = space.emit(&Request::new(11).name("where am I"), |address| {
+/// let answer = space.publish_with(&Request::new(11).name("where am I"), |address| {
 ///     // mov rax, its own address; ret
 ///     let mut code = vec![0x48, 0xb8];
 ///     code.extend(address.to_le_bytes());
 ///     code.push(0xc3);
-///     Ok::<_, Error>(validate(&code, &Options::new())?)
+///     Ok::<_, Error>(validate(&code, &Rules::new())?)
 /// })?;
 /// // SAFETY: the code is such a function, and `space` outlives the call.
 /// let function = unsafe { space.entry::<extern "C" fn() -> usize>(answer)? };
@@ -117,18 +117,18 @@ impl CodeSpace {
     /// A code space that grows by regions of 16 MiB.
     ///
     /// # Errors
-    /// As [`JitFd::create`].
+    /// As [`Region::create`].
     ///
     /// # Example
     /// ```
-    /// use jitfd::{Backend, CodeSpace, Options, probe, validate};
+    /// use jitfd::{Backend, CodeSpace, Rules, probe, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
     /// if !probe().works(Backend::Kernel) {
     ///     return Ok(()); // see `SpaceOptions::region`, for a fallback
     /// }
     /// let space = CodeSpace::new()?;
-    /// let function = space.publish("nothing", &validate(&[0xc3], &Options::new())?)?;
+    /// let function = space.publish("nothing", &validate(&[0xc3], &Rules::new())?)?;
     /// assert_eq!(function.address % 16, 0);
     /// # Ok(())
     /// # }
@@ -149,20 +149,20 @@ impl CodeSpace {
         Ok(space)
     }
 
-    /// Publishes a chunk under a name, at its [alignment](Validated::align).
+    /// Publishes a chunk under a name, at its [alignment](Chunk::align).
     ///
     /// # Errors
     /// As [`publish_all`](Self::publish_all).
     ///
     /// # Example
     /// ```
-    /// use jitfd::{Options, validate};
+    /// use jitfd::{Rules, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
     /// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
     /// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
     /// // mov eax, 42; ret
-    /// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Options::new())?;
+    /// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Rules::new())?;
     /// let answer = space.publish("answer", &chunk)?;
     /// // SAFETY: the code is such a function, and `space` outlives the call.
     /// let function = unsafe { space.entry::<extern "C" fn() -> i32>(answer)? };
@@ -170,27 +170,27 @@ impl CodeSpace {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn publish(&self, name: &str, chunk: &Validated) -> Result<Function, Error> {
+    pub fn publish(&self, name: &str, chunk: &Chunk) -> Result<Function, Error> {
         let published = self.publish_all(&[(name, chunk)])?;
         published.first().copied().ok_or(FOREIGN)
     }
 
     /// Publishes up to 1024 chunks in one step, next to each other, each at its
-    /// [alignment](Validated::align), all or none.
+    /// [alignment](Chunk::align), all or none.
     ///
     /// # Errors
-    /// As [`JitFd::append_batch`], but [`Error::Bound`] where the code space may not
+    /// As [`Region::append_batch`], but [`Error::Bound`] where the code space may not
     /// grow as far as is needed; [`Error::NoRoom`] if it must grow at addresses where it
     /// can't; [`Error::Argument`] if it is more than a region of 1 GiB has room for.
     ///
     /// # Example
     /// ```
-    /// # use jitfd::{Error, Fallback, Options, RegionOptions, space::SpaceOptions, validate};
+    /// # use jitfd::{Error, Fallback, Rules, RegionOptions, space::SpaceOptions, validate};
     /// # fn main() -> Result<(), Error> {
     /// # let region = RegionOptions::new().fallback(Fallback::Any);
     /// # let space = SpaceOptions::new().region(region).create()?;
-    /// let nop = validate(&[0x90, 0xc3], &Options::new())?;
-    /// let ret = validate(&[0xc3], &Options::new())?;
+    /// let nop = validate(&[0x90, 0xc3], &Rules::new())?;
+    /// let ret = validate(&[0xc3], &Rules::new())?;
     /// for function in space.publish_all(&[("nop", &nop), ("ret", &ret)])? {
     ///     println!("{:#x}", function.address);
     /// }
@@ -198,7 +198,7 @@ impl CodeSpace {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn publish_all(&self, batch: &[(&str, &Validated)]) -> Result<Vec<Function>, Error> {
+    pub fn publish_all(&self, batch: &[(&str, &Chunk)]) -> Result<Vec<Function>, Error> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
@@ -225,14 +225,14 @@ impl CodeSpace {
     /// Sets room aside and says at which address.
     ///
     /// # Errors
-    /// As [`JitFd::reserve`], but [`Error::Bound`] where the code space may not grow
+    /// As [`Region::reserve`], but [`Error::Bound`] where the code space may not grow
     /// as far as is needed; [`Error::NoRoom`] if it must grow at addresses where it can't;
     /// [`Error::Argument`] if it is more than a region of 1 GiB has room for.
     ///
     /// # Example
     /// ```
     /// use jitfd::space::Request;
-    /// use jitfd::{Options, validate};
+    /// use jitfd::{Rules, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
     /// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
@@ -240,9 +240,9 @@ impl CodeSpace {
     /// // Code that calls it can be made from now on.
     /// let slot = space.reserve(&Request::new(64).name("callee"))?;
     /// // Later, on another thread: it is compiled, or that fails.
-    /// match validate(&[0xc3], &Options::new()) {
+    /// match validate(&[0xc3], &Rules::new()) {
     ///     Ok(chunk) => assert_eq!(space.fill(&slot, &chunk)?.address, slot.address()),
-    ///     Err(_) => space.give_up(slot),
+    ///     Err(_) => space.abandon(slot),
     /// }
     /// # Ok(())
     /// # }
@@ -283,8 +283,8 @@ impl CodeSpace {
     /// See the example of [`reserve`](Self::reserve).
     ///
     /// # Errors
-    /// As [`JitFd::fill`]. The slot can be filled by another try then.
-    pub fn fill(&self, slot: &Slot, chunk: &Validated) -> Result<Function, Error> {
+    /// As [`Region::fill`]. The slot can be filled by another try then.
+    pub fn fill(&self, slot: &Slot, chunk: &Chunk) -> Result<Function, Error> {
         self.check_owner(Call::Fill)?;
         let area = self.area_of(slot).ok_or(NOT_HERE)?;
         let whole = Part {
@@ -304,7 +304,7 @@ impl CodeSpace {
     pub(super) fn fill_parts(
         &self,
         slot: &Slot,
-        chunk: &Validated,
+        chunk: &Chunk,
         parts: &[Part<'_>],
     ) -> Result<(), Error> {
         self.check_owner(Call::Fill)?;
@@ -324,9 +324,9 @@ impl CodeSpace {
     /// not used again, and counts as wasted.
     ///
     /// See the example of [`reserve`](Self::reserve).
-    pub fn give_up(&self, slot: Slot) {
+    pub fn abandon(&self, slot: Slot) {
         if let Some(area) = self.area_of(&slot) {
-            area.give_up(&slot);
+            area.abandon(&slot);
         }
     }
 
@@ -336,10 +336,10 @@ impl CodeSpace {
     /// # Errors
     /// What `make` returns, or as [`reserve`](Self::reserve) and
     /// [`fill`](Self::fill).
-    pub fn emit<E: From<Error>>(
+    pub fn publish_with<E: From<Error>>(
         &self,
         request: &Request<'_>,
-        make: impl FnOnce(usize) -> Result<Validated, E>,
+        make: impl FnOnce(usize) -> Result<Chunk, E>,
     ) -> Result<Function, E> {
         let slot = self.reserve(request)?;
         let open = Open { space: self, slot };
@@ -348,7 +348,7 @@ impl CodeSpace {
     }
 
     /// After `fork()`, in the child: makes this the child's own code space, a copy
-    /// of its parent's at the same addresses, as [`JitFd::adopt`] does with each of
+    /// of its parent's at the same addresses, as [`Region::adopt`] does with each of
     /// its regions. Both go on publishing, each into its own.
     ///
     /// Without it a child is refused to publish ([`Kind::NotOwner`]), also if the
@@ -377,11 +377,11 @@ impl CodeSpace {
     ///
     /// # Example
     /// ```
-    /// # use jitfd::{Fallback, Options, RegionOptions, space::SpaceOptions, validate};
+    /// # use jitfd::{Fallback, Rules, RegionOptions, space::SpaceOptions, validate};
     /// # fn main() -> Result<(), jitfd::Error> {
     /// # let region = RegionOptions::new().fallback(Fallback::Any);
     /// # let space = SpaceOptions::new().region(region).create()?;
-    /// # let chunk = validate(&[0xc3], &Options::new())?;
+    /// # let chunk = validate(&[0xc3], &Rules::new())?;
     /// // After fork(), in the child:
     /// space.adopt()?;
     /// space.publish("of the child", &chunk)?;
@@ -445,7 +445,7 @@ impl CodeSpace {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn regions(&self) -> impl Iterator<Item = &JitFd> {
+    pub fn regions(&self) -> impl Iterator<Item = &Region> {
         self.areas.iter().map(|area| &area.region)
     }
 
@@ -613,7 +613,7 @@ impl Drop for Open<'_> {
     fn drop(&mut self) {
         // A slot that was filled stays filled.
         if let Some(area) = self.space.area_of(&self.slot) {
-            area.give_up(&self.slot);
+            area.abandon(&self.slot);
         }
     }
 }
@@ -631,11 +631,11 @@ mod tests {
     use super::*;
     use crate::os::fork::tests::{in_child, limit_addresses};
     use crate::os::near::tests::LOOKS;
-    use crate::{Backend, Fallback, Options, RegionOptions, validate};
+    use crate::{Backend, Fallback, RegionOptions, Rules, validate};
 
     /// In a child that was forked while another thread held one of the locks.
     fn refused(space: &CodeSpace) -> u8 {
-        let chunk = validate(&[0xc3], &Options::new()).unwrap();
+        let chunk = validate(&[0xc3], &Rules::new()).unwrap();
         let not_owner = |error: Option<Error>| error.and_then(|error| error.kind());
         let refused = [
             not_owner(space.publish("f", &chunk).err()),
@@ -658,9 +658,9 @@ mod tests {
         let space = options.create().unwrap();
         let open = space.reserve(&Request::new(8)).unwrap();
         slot.range.address = open.range.address;
-        let chunk = validate(&[0xc3], &Options::new()).unwrap();
+        let chunk = validate(&[0xc3], &Rules::new()).unwrap();
         assert_eq!(space.fill(&slot, &chunk), Err(NOT_HERE));
-        space.give_up(slot);
+        space.abandon(slot);
         assert_eq!(space.stats().reserved, 8);
         assert!(space.fill(&open, &chunk).is_ok());
     }

@@ -15,8 +15,7 @@ use crate::os::fallible::{list, no_memory, room};
 use crate::os::window::Window;
 use jitfd_code::internal::{STUB, resolve, stub};
 use jitfd_code::{
-    Align, ItemError, ItemReason, Options, Reloc, RelocError, RelocKind, RelocReason, Target,
-    Validated,
+    Align, Chunk, ItemError, ItemReason, Reloc, RelocError, RelocKind, RelocReason, Rules, Target,
 };
 use std::ops::Range;
 
@@ -257,7 +256,7 @@ impl Image {
 
     /// No item goes on behind its end: the next would begin inside an
     /// instruction. `chunk` is the image.
-    pub(super) fn check_ends(&self, layout: &Layout, chunk: &Validated) -> Result<(), Error> {
+    pub(super) fn check_ends(&self, layout: &Layout, chunk: &Chunk) -> Result<(), Error> {
         let pairs = self.items.iter().zip(&layout.offsets);
         let mut ends = pairs.map(|(item, offset)| offset + item.bytes.len());
         match ends.position(|end| chunk.is_inside_instruction(end)) {
@@ -304,7 +303,7 @@ impl Image {
 
     /// `options` with the data ranges, and, if only declared entries may be
     /// entered, with the start of each item that is code.
-    pub(super) fn options(&self, layout: &Layout, options: &Options) -> Result<Options, Error> {
+    pub(super) fn options(&self, layout: &Layout, options: &Rules) -> Result<Rules, Error> {
         let mut options = self.with_data(layout, options)?;
         let pairs = self.items.iter().zip(&layout.offsets);
         let code = pairs.filter(|(item, _)| !item.data.iter().any(|data| data.contains(&0)));
@@ -314,7 +313,7 @@ impl Image {
         Ok(options)
     }
 
-    fn with_data(&self, layout: &Layout, options: &Options) -> Result<Options, Error> {
+    fn with_data(&self, layout: &Layout, options: &Rules) -> Result<Rules, Error> {
         let mut options = options.clone();
         let count = self.items.iter().map(|item| item.data.len()).sum();
         let pairs = self.items.iter().zip(&layout.offsets);
@@ -430,10 +429,10 @@ mod tests {
         assert_eq!((layout.len, layout.align.bytes()), (89, 64));
         let bytes = image.relocated(&layout, 0).unwrap();
         assert_eq!(bytes[3..64], [abi::FILL; 61]);
-        let data = Options::new().data(68..72).data(84..85);
+        let data = Rules::new().data(68..72).data(84..85);
         let with = |options| image.options(&layout, &options).unwrap();
-        assert_eq!(with(Options::new()), data);
-        assert_eq!(with(Options::new().entries_only()), data.entry(0).entry(64));
+        assert_eq!(with(Rules::new()), data);
+        assert_eq!(with(Rules::new().entries_only()), data.entry(0).entry(64));
         assert_eq!(image.item_at(&layout, 65), Some((1, "b", 1)));
         assert_eq!(image.item_at(&layout, 3), None);
         assert_eq!(image.item_at(&layout, 89), None);

@@ -56,7 +56,7 @@ impl Entry {
     }
 
     /// No code comes here any more; says whether it was still to come.
-    pub(crate) fn give_up(&self) -> bool {
+    pub(crate) fn abandon(&self) -> bool {
         let (from, to) = (RESERVED, GIVEN_UP);
         let order = Ordering::AcqRel;
         self.state
@@ -116,9 +116,9 @@ mod tests {
         index.get(second).unwrap().publish(7);
         assert_eq!([name(32), name(38)], [Some("second"); 2]);
         assert_eq!([name(31), name(39)], [None; 2]);
-        assert!(!index.get(second).unwrap().give_up());
-        assert!(index.get(third).unwrap().give_up());
-        assert!(!index.get(third).unwrap().give_up());
+        assert!(!index.get(second).unwrap().abandon());
+        assert!(index.get(third).unwrap().abandon());
+        assert!(!index.get(third).unwrap().abandon());
         assert_eq!(name(48), None);
     }
 }

@@ -62,7 +62,7 @@ impl CodeSpace {
         let mut functions = room(parts.len()).ok_or(no_memory(Call::Reserve))?;
         let slot = self.reserve_parts(layout.len, layout.align, image.window, &parts)?;
         if let Err(error) = self.link_into(&slot, image, &layout, &parts) {
-            self.give_up(slot);
+            self.abandon(slot);
             return Err(error);
         }
         let function = |part: &Part<'_>| Function {

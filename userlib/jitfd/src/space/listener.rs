@@ -8,9 +8,9 @@
 /// use jitfd::space::NewCode;
 /// use jitfd::tools::GdbJit;
 ///
-/// # use jitfd::{CodeOptions, Fallback, Options, validate};
+/// # use jitfd::{CodeOptions, Fallback, Rules, validate};
 /// # fn main() -> Result<(), jitfd::Error> {
-/// # let chunk = validate(&[0xc3], &Options::new())?;
+/// # let chunk = validate(&[0xc3], &Rules::new())?;
 /// # let code = CodeOptions::new().fallback(Fallback::Any).create(&chunk)?;
 /// // `code` is of `jit_create_code`, which asks for no name.
 /// let gdb = GdbJit::new();
@@ -52,7 +52,7 @@ impl<'a> NewCode<'a> {
 ///
 /// ```
 /// use jitfd::space::{Listener, NewCode, SpaceOptions};
-/// use jitfd::{Fallback, Options, RegionOptions, validate};
+/// use jitfd::{Fallback, Rules, RegionOptions, validate};
 /// use std::sync::Arc;
 /// use std::sync::atomic::{AtomicUsize, Ordering};
 ///
@@ -70,7 +70,7 @@ impl<'a> NewCode<'a> {
 /// let bytes = Arc::new(Bytes::default());
 /// let region = RegionOptions::new().fallback(Fallback::Any);
 /// let space = SpaceOptions::new().region(region).listener(bytes.clone()).create()?;
-/// space.publish("nop", &validate(&[0x90, 0xc3], &Options::new())?)?;
+/// space.publish("nop", &validate(&[0x90, 0xc3], &Rules::new())?)?;
 /// assert_eq!(bytes.0.load(Ordering::Relaxed), 2);
 /// # Ok(())
 /// # }

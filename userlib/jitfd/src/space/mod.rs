@@ -2,14 +2,14 @@
 
 //! Code space management: where code comes to lie, and finding it again.
 //!
-//! A [`JitFd`](crate::JitFd) is one region of fixed capacity. A [`CodeSpace`] is
+//! A [`Region`](crate::Region) is one region of fixed capacity. A [`CodeSpace`] is
 //! as many of them as it takes, with the parts that every JIT compiler needs
 //! around them: names, lookup by address, growth, relocation, statistics.
 //!
 //! | need | call |
 //! |---|---|
 //! | publish finished code | [`CodeSpace::publish`], [`CodeSpace::publish_all`] |
-//! | know the address first | [`CodeSpace::reserve`] and [`CodeSpace::fill`], or [`CodeSpace::emit`] |
+//! | know the address first | [`CodeSpace::reserve`] and [`CodeSpace::fill`], or [`CodeSpace::publish_with`] |
 //! | many functions that refer to each other | [`CodeSpace::link`] |
 //! | code that was made for another address | [`CodeSpace::publish_moved`] |
 //! | code near some address | [`Request::window`], [`SpaceOptions::window`] |

@@ -12,14 +12,14 @@ use iced_x86::{
     InstructionBlock, Mnemonic, OpKind,
 };
 use jitfd_code::internal::{LOCK, is_vendor_dependent, pushed};
-use jitfd_code::{Options, Reason, ValidationError, Validator};
+use jitfd_code::{Reason, Rules, ValidationError, Validator};
 use std::ops::Range;
 
 /// Code that was moved to another address, by [`move_code`].
 ///
 /// ```
 /// use jitfd::space::{MovedCode, move_code};
-/// use jitfd::{Options, validate};
+/// use jitfd::{Rules, validate};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// // call 0x1000; ret, made for 0x2000. From 0x7f00_0000_0000 that is too far for a
@@ -27,7 +27,7 @@ use std::ops::Range;
 /// let code = [0xe8, 0xfb, 0xef, 0xff, 0xff, 0xc3];
 /// let MovedCode { bytes, data, .. } = move_code(&code, 0x2000, 0x7f00_0000_0000)?;
 /// assert_eq!(bytes[data.clone()], 0x1000_u64.to_le_bytes());
-/// let chunk = validate(&bytes, &Options::new().data(data))?;
+/// let chunk = validate(&bytes, &Rules::new().data(data))?;
 /// # Ok(())
 /// # }
 /// ```
@@ -269,9 +269,9 @@ impl CodeSpace {
         let instructions = decode(code, from)?;
         let align = request.align.max(self.least_align());
         let request = request.len(bound(&instructions)).align(align);
-        self.emit(&request, |address| {
+        self.publish_with(&request, |address| {
             let moved = encode(&instructions, address)?;
-            let mut options = Options::clone(&self.options.validation);
+            let mut options = Rules::clone(&self.options.validation);
             if options.has_entries() {
                 options = options.entry(0);
             }

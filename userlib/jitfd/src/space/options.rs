@@ -5,7 +5,7 @@
 use super::listener::Listener;
 use crate::os::window::Window;
 use crate::region::options::RegionOptions;
-use jitfd_code::Options;
+use jitfd_code::Rules;
 use std::fmt;
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// ```
 /// use jitfd::space::SpaceOptions;
 /// use jitfd::tools::GdbJit;
-/// use jitfd::{Class, Fallback, Options, RegionOptions, Window};
+/// use jitfd::{Class, Fallback, Rules, RegionOptions, Window};
 /// use std::sync::Arc;
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
@@ -30,7 +30,7 @@ use std::sync::Arc;
 ///     // The runtime reads a word of its own before each function.
 ///     .lead(64)
 ///     // Linked code makes no system calls, and gdb knows its names.
-///     .validation(Options::new().forbid(Class::SystemCalls))
+///     .validation(Rules::new().forbid(Class::SystemCalls))
 ///     .listener(Arc::new(GdbJit::new()))
 ///     .create()?;
 /// assert_eq!(space.stats().capacity, 4 << 20);
@@ -45,7 +45,7 @@ pub struct SpaceOptions {
     pub(super) lead: usize,
     pub(super) together: bool,
     pub(super) window: Option<Window>,
-    pub(super) validation: Options,
+    pub(super) validation: Rules,
     pub(super) listeners: Vec<Arc<dyn Listener>>,
 }
 
@@ -67,7 +67,7 @@ impl SpaceOptions {
             lead: 16,
             together: false,
             window: None,
-            validation: Options::new(),
+            validation: Rules::new(),
             listeners: Vec::new(),
         }
     }
@@ -127,7 +127,7 @@ impl SpaceOptions {
     /// [`CodeSpace::publish_moved`](super::CodeSpace::publish_moved) validate;
     /// data ranges and entries are added by them.
     #[must_use]
-    pub fn validation(mut self, options: Options) -> Self {
+    pub fn validation(mut self, options: Rules) -> Self {
         self.validation = options;
         self
     }

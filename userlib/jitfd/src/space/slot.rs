@@ -57,7 +57,7 @@ impl<'a> Request<'a> {
     ///
     /// ```
     /// use jitfd::space::Request;
-    /// use jitfd::{Options, Window, validate};
+    /// use jitfd::{Rules, Window, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
     /// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
@@ -129,12 +129,12 @@ impl Slot {
 ///
 /// ```
 /// use jitfd::space::Function;
-/// use jitfd::{Options, validate};
+/// use jitfd::{Rules, validate};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
 /// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
-/// let chunk = validate(&[0x90, 0xc3], &Options::new())?;
+/// let chunk = validate(&[0x90, 0xc3], &Rules::new())?;
 /// let Function { address, len, .. } = space.publish("nop", &chunk)?;
 /// println!("nop has {len} bytes at {address:#x}");
 /// # Ok(())
@@ -153,12 +153,12 @@ pub struct Function {
 ///
 /// ```
 /// use jitfd::space::Symbol;
-/// use jitfd::{Options, validate};
+/// use jitfd::{Rules, validate};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
 /// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
-/// let nop = space.publish("nop", &validate(&[0x90, 0xc3], &Options::new())?)?;
+/// let nop = space.publish("nop", &validate(&[0x90, 0xc3], &Rules::new())?)?;
 /// // A return address of some backtrace lies behind its call.
 /// let return_address = nop.address + 1;
 /// if let Some(Symbol { name, address, .. }) = space.lookup(return_address - 1) {

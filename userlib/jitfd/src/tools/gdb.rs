@@ -56,13 +56,13 @@ impl GdbJit {
     /// ```
     /// use jitfd::space::NewCode;
     /// use jitfd::tools::{EhFrame, Frame, GdbJit};
-    /// use jitfd::{Options, validate};
+    /// use jitfd::{Rules, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
     /// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
     /// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
     /// // push rbp; mov rbp, rsp; pop rbp; ret
-    /// let chunk = validate(&[0x55, 0x48, 0x89, 0xe5, 0x5d, 0xc3], &Options::new())?;
+    /// let chunk = validate(&[0x55, 0x48, 0x89, 0xe5, 0x5d, 0xc3], &Rules::new())?;
     /// let function = space.publish("framed", &chunk)?;
     /// let mut table = EhFrame::new();
     /// table.add(function.address, function.len, &Frame::pointer());

@@ -163,7 +163,7 @@ mod tests {
     use super::*;
     use crate::os::fork::tests::{in_child, limit_files};
     use crate::space::SpaceOptions;
-    use crate::{Backend, Fallback, Options, RegionOptions, validate};
+    use crate::{Backend, Fallback, RegionOptions, Rules, validate};
     use std::fs;
 
     #[test]
@@ -240,7 +240,7 @@ mod tests {
             let region = RegionOptions::new().fallback(backend);
             let options = SpaceOptions::new().region(region).listener(map.clone());
             let space = options.create().unwrap();
-            let chunk = validate(&[0xc3], &Options::new()).unwrap();
+            let chunk = validate(&[0xc3], &Rules::new()).unwrap();
             let published = (0..5).filter(|_| space.publish("function", &chunk).is_ok());
             let published = published.count();
             let text = fs::read_to_string(map.path()).unwrap();

@@ -55,12 +55,12 @@ impl UnwindTable {
     /// # Example
     /// ```
     /// use jitfd::tools::{EhFrame, Frame, UnwindTable};
-    /// use jitfd::{Options, validate};
+    /// use jitfd::{Rules, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
     /// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
     /// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
-    /// let chunk = validate(&[0x90, 0xc3], &Options::new())?;
+    /// let chunk = validate(&[0x90, 0xc3], &Rules::new())?;
     /// let function = space.publish("leaf", &chunk)?;
     /// // In place of the section that the compiler has made.
     /// let mut section = EhFrame::new();
@@ -89,12 +89,12 @@ impl EhFrame {
     /// ```
     /// use jitfd::tools::{EhFrame, Frame};
     ///
-    /// # use jitfd::{Error, Fallback, Options, RegionOptions, space::SpaceOptions, validate};
+    /// # use jitfd::{Error, Fallback, Rules, RegionOptions, space::SpaceOptions, validate};
     /// # fn main() -> Result<(), Error> {
     /// # let region = RegionOptions::new().fallback(Fallback::Any);
     /// # let space = SpaceOptions::new().region(region).create()?;
     /// // push rbp; mov rbp, rsp; pop rbp; ret
-    /// let code = validate(&[0x55, 0x48, 0x89, 0xe5, 0x5d, 0xc3], &Options::new())?;
+    /// let code = validate(&[0x55, 0x48, 0x89, 0xe5, 0x5d, 0xc3], &Rules::new())?;
     /// let mut table = EhFrame::new();
     /// for function in space.publish_all(&[("one", &code), ("two", &code)])? {
     ///     table.add(function.address, function.len, &Frame::pointer());

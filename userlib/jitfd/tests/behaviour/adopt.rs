@@ -6,13 +6,13 @@ use super::process::{End, child};
 use super::{Function, create, options, returns, run};
 use jitfd::space::{Request, Slot, SpaceOptions};
 use jitfd::tools::PerfMap;
-use jitfd::{Align, Backend, CodeSpace, Error, JitFd, Kind, Options, Reservation, validate};
+use jitfd::{Align, Backend, CodeSpace, Error, Kind, Region, Reservation, Rules, validate};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 /// Publishes and runs; how many of the steps went as they should.
-fn go_on(region: &JitFd, place: &Reservation, values: [i32; 2]) -> i32 {
+fn go_on(region: &Region, place: &Reservation, values: [i32; 2]) -> i32 {
     let filled = region.fill(place, &returns(values[0]));
     let appended = region.append(&returns(values[1]));
     let right = |published: Result<jitfd::Published, Error>, value| {
@@ -21,7 +21,7 @@ fn go_on(region: &JitFd, place: &Reservation, values: [i32; 2]) -> i32 {
     i32::from(right(filled, values[0])) + i32::from(right(appended, values[1]))
 }
 
-fn adopted(region: &JitFd) -> bool {
+fn adopted(region: &Region) -> bool {
     region.adopt().is_ok()
 }
 
@@ -143,7 +143,9 @@ fn refused(space: &CodeSpace, slot: &Slot) -> i32 {
         space.publish("f", &chunk).err(),
         space.reserve(&Request::new(8)).err(),
         space.fill(slot, &chunk).err(),
-        space.emit(&Request::new(8), |_| Ok(returns(1))).err(),
+        space
+            .publish_with(&Request::new(8), |_| Ok(returns(1)))
+            .err(),
     ];
     let kinds = refused.iter().flatten().filter_map(Error::kind);
     kinds.filter(|kind| *kind == Kind::NotOwner).count() as i32
@@ -154,7 +156,7 @@ fn refused(space: &CodeSpace, slot: &Slot) -> i32 {
 fn compile(space: &CodeSpace, slot: &Slot, name: &str, values: [i32; 2]) -> i32 {
     let mut large = vec![0x90; 2 * 4096];
     large.push(0xc3);
-    let large = validate(&large, &Options::new()).unwrap();
+    let large = validate(&large, &Rules::new()).unwrap();
     let regions = space.regions().count();
     let published = space.publish(name, &returns(values[0])).unwrap();
     let filled = space.fill(slot, &returns(values[1])).unwrap();
@@ -221,7 +223,7 @@ pub fn a_child_of_a_region_for_any_process_needs_no_copy(backend: Backend) {
             return 100;
         };
         // jmp to the second byte of that
-        let jump = validate(&[0xeb, 0xef], &Options::new()).unwrap();
+        let jump = validate(&[0xeb, 0xef], &Rules::new()).unwrap();
         let refused = matches!(region.append(&jump), Err(Error::Boundary(_)));
         run(&region, at.offset) + 10 * i32::from(refused)
     });

@@ -3,7 +3,7 @@
 //! Threads execute code while more is published next to it.
 
 use super::{create, returns, run};
-use jitfd::{Align, Backend, JitFd};
+use jitfd::{Align, Backend, Region};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ const TIME: Duration = Duration::from_secs(2);
 const STALL: Duration = Duration::from_secs(300);
 
 /// Executes the newest and some older functions until told to stop; counts.
-fn execute(region: &JitFd, published: &AtomicUsize, calls: &AtomicUsize, stop: &AtomicBool) {
+fn execute(region: &Region, published: &AtomicUsize, calls: &AtomicUsize, stop: &AtomicBool) {
     let mut old = 0;
     while !stop.load(Ordering::Relaxed) {
         let count = published.load(Ordering::Acquire);
@@ -51,7 +51,7 @@ fn wait_for_call(calls: &AtomicUsize, before: usize, executors: &[ScopedJoinHand
     }
 }
 
-fn race(backend: Backend, publish: impl Fn(&JitFd, usize)) {
+fn race(backend: Backend, publish: impl Fn(&Region, usize)) {
     let region = create(backend, FUNCTIONS * 16);
     publish(&region, 0);
     let (published, stop) = (AtomicUsize::new(1), AtomicBool::new(false));

@@ -4,7 +4,7 @@
 
 use super::process::{End, child};
 use jitfd::{Backend, Error, Fallback};
-use jitfd_trampoline::{Carrier, Closure, ClosureOptions, Signature, Table, TableOptions};
+use jitfd_trampoline::{Closure, ClosureOptions, ContextRegister, Signature, Table, TableOptions};
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -233,7 +233,7 @@ pub fn what_is_captured_is_dropped_once(backend: Backend) {
 }
 
 pub fn a_call_after_the_drop_is_a_trap(backend: Backend) {
-    let table = own_table(Carrier::Rdi, backend);
+    let table = own_table(ContextRegister::Rdi, backend);
     let closure = ClosureOptions::new().in_table(&table).create(|| 1).unwrap();
     let pointer = closure.as_fn();
     // SAFETY: the closure is there.
@@ -330,38 +330,41 @@ pub fn panics_pass_or_end_the_process(backend: Backend) {
     }
 }
 
-fn own_table(carrier: Carrier, backend: Backend) -> Arc<Table> {
-    let options = TableOptions::new(carrier).fallback(Fallback::Only(backend));
+fn own_table(context_register: ContextRegister, backend: Backend) -> Arc<Table> {
+    let options = TableOptions::new(context_register).fallback(Fallback::Only(backend));
     Arc::new(options.create().unwrap())
 }
 
 pub fn a_table_serves_the_types_that_leave_its_carrier_free(backend: Backend) {
-    for carrier in Carrier::ALL {
-        let table = own_table(carrier, backend);
+    for context_register in ContextRegister::ALL {
+        let table = own_table(context_register, backend);
         let options = ClosureOptions::new().in_table(&table);
         let two = options.create(|a: i32, b: f64, c: i32| f64::from(a - c) * b);
-        let fits = matches!(carrier, Carrier::Rdx | Carrier::R10);
+        let fits = matches!(
+            context_register,
+            ContextRegister::Rdx | ContextRegister::R10
+        );
         match two {
             // SAFETY: the closure is there.
             Ok(two) => assert!(fits && unsafe { two.as_fn()(44, 0.5, 2) } == 21.0),
             Err(error) => assert!(!fits && matches!(error, Error::Argument(_))),
         }
         let registers = options.create_registers(|_| {});
-        assert_eq!(registers.is_ok(), carrier == Carrier::R10);
+        assert_eq!(registers.is_ok(), context_register == ContextRegister::R10);
         drop(registers);
     }
     assert_eq!(
-        <extern "C" fn(u8, f32, u8, u8, u8, u8)>::CARRIER,
-        Carrier::R9
+        <extern "C" fn(u8, f32, u8, u8, u8, u8)>::CONTEXT_REGISTER,
+        ContextRegister::R9
     );
     assert_eq!(
-        <extern "C" fn(u8, u8, u8, u8, u8, u8)>::CARRIER,
-        Carrier::R10
+        <extern "C" fn(u8, u8, u8, u8, u8, u8)>::CONTEXT_REGISTER,
+        ContextRegister::R10
     );
 }
 
 pub fn a_closure_keeps_its_table(backend: Backend) {
-    let table = own_table(Carrier::Rdi, backend);
+    let table = own_table(ContextRegister::Rdi, backend);
     let closure = ClosureOptions::new()
         .in_table(&table)
         .create(|| 42)

@@ -4,7 +4,7 @@
 
 use super::process::{End, accesses, child};
 use super::{Function, returns};
-use jitfd::{Backend, Code, CodeOptions, Error, Fallback, Validated};
+use jitfd::{Backend, Chunk, Code, CodeOptions, Error, Fallback};
 
 fn options(backend: Backend) -> CodeOptions {
     CodeOptions::new().fallback(Fallback::Only(backend))
@@ -47,7 +47,7 @@ pub fn finished_code_may_be_large(backend: Backend) {
     let mut bytes = vec![0x90; 5 << 20];
     bytes.extend(returns(8).bytes());
     // SAFETY: no-ops and a function.
-    let chunk = unsafe { Validated::assume_valid(bytes, &[]) }.unwrap();
+    let chunk = unsafe { Chunk::assume_valid(bytes, &[]) }.unwrap();
     let code = options(backend).create(&chunk).unwrap();
     assert_eq!((call(&code, 5 << 20), call(&code, 0)), (8, 8));
 }

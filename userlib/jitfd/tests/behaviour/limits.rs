@@ -7,7 +7,7 @@ use super::process::{End, child};
 use super::{create, options, returns, run};
 use jitfd::space::SpaceOptions;
 use jitfd::{
-    Backend, CodeOptions, Error, Fallback, Kind, Options, Published, RegionOptions, Trial, probe,
+    Backend, CodeOptions, Error, Fallback, Kind, Published, RegionOptions, Rules, Trial, probe,
     validate,
 };
 use std::fs::File;
@@ -42,7 +42,7 @@ fn all(promises: &[bool]) -> i32 {
 /// Only dual mapping has a file.
 pub fn a_limit_on_files_is_an_error_and_no_signal(backend: Backend) {
     let is_bound = backend == Backend::DualMapping;
-    let large = validate(&[0x90; 9000], &Options::new()).unwrap();
+    let large = validate(&[0x90; 9000], &Rules::new()).unwrap();
     let right = |error: Option<Error>| match error {
         Some(error) => {
             is_bound
@@ -207,7 +207,7 @@ pub fn descriptors_that_the_program_closes_are_missed(backend: Backend) {
                 && !error.to_string().contains("unexpected")
         }),
     };
-    let large = validate(&[0x90; 9000], &Options::new()).unwrap();
+    let large = validate(&[0x90; 9000], &Rules::new()).unwrap();
     let in_child = child(|| {
         let region = create(backend, 1 << 20);
         let old = region.append(&returns(7));

@@ -19,15 +19,15 @@ pub mod region;
 pub mod registers;
 pub mod return_page;
 pub mod semantics;
-pub mod setting;
 pub mod shadow;
 pub mod space;
 pub mod stepping;
 pub mod table;
+pub mod thunk;
 pub mod trap;
 pub mod unwinder;
 
-use jitfd::{Backend, Fallback, JitFd, Options, RegionOptions, Validated, validate};
+use jitfd::{Backend, Chunk, Fallback, Region, RegionOptions, Rules, validate};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -127,12 +127,12 @@ macro_rules! each_behaviour {
             table::a_forked_child_has_entries_of_its_own,
             table::a_call_that_fails_changes_nothing,
             table::no_page_of_a_copy_is_writable_and_executable,
-            setting::all_registers_are_set_at_once,
-            setting::a_register_that_is_not_set_stays,
-            setting::values_are_pushed_in_order,
-            setting::another_stack_can_be_pushed_on,
-            setting::settings_are_published_near_and_far,
-            setting::no_store_changes_a_setting,
+            thunk::all_registers_are_set_at_once,
+            thunk::a_register_that_is_not_set_stays,
+            thunk::values_are_pushed_in_order,
+            thunk::another_stack_can_be_pushed_on,
+            thunk::thunks_are_published_near_and_far,
+            thunk::no_store_changes_a_thunk,
             closure::up_to_twelve_arguments_arrive,
             closure::arguments_of_all_types_arrive,
             closure::a_result_is_extended_as_its_type_says,
@@ -175,28 +175,28 @@ fn options(backend: Backend) -> RegionOptions {
     RegionOptions::new().fallback(Fallback::Only(backend))
 }
 
-fn create(backend: Backend, capacity: usize) -> JitFd {
+fn create(backend: Backend, capacity: usize) -> Region {
     let region = options(backend).create(capacity).unwrap();
     assert_eq!(region.backend(), backend);
     region
 }
 
 /// mov eax, value; ret
-fn returns(value: i32) -> Validated {
+fn returns(value: i32) -> Chunk {
     let mut code = vec![0xb8];
     code.extend(value.to_le_bytes());
     code.push(0xc3);
-    validate(&code, &Options::new()).unwrap()
+    validate(&code, &Rules::new()).unwrap()
 }
 
-fn run(region: &JitFd, offset: usize) -> i32 {
+fn run(region: &Region, offset: usize) -> i32 {
     // SAFETY: the tests publish such functions at the offsets they run.
     unsafe { region.entry::<Function>(offset).unwrap()() }
 }
 
 /// The newest bytes, by a system call. A load may see older ones: 0xCC where code
 /// was published without data.
-fn read(region: &JitFd, offset: usize, len: usize) -> Vec<u8> {
+fn read(region: &Region, offset: usize, len: usize) -> Vec<u8> {
     let memory = File::open("/proc/self/mem").unwrap();
     let mut bytes = vec![0; len];
     let at = region.base().addr() + offset;
@@ -205,7 +205,7 @@ fn read(region: &JitFd, offset: usize, len: usize) -> Vec<u8> {
 }
 
 /// The same by loads: for what the region says can be read at once.
-fn load(region: &JitFd, offset: usize, len: usize) -> Vec<u8> {
+fn load(region: &Region, offset: usize, len: usize) -> Vec<u8> {
     assert!(offset + len <= region.capacity());
     let start = region.base().wrapping_add(offset);
     let at = |at| start.wrapping_add(at);

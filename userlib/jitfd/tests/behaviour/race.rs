@@ -35,7 +35,7 @@ fn scribble(source: &[AtomicU8], stop: &AtomicBool) {
 /// # Panics
 /// If one of them does not come any more: then nothing races.
 fn publish(backend: Backend, source: &[AtomicU8]) {
-    let validator = Validator::new(Options::new());
+    let validator = Validator::new(Rules::new());
     let (mut published, mut refused, mut alike) = (0, 0, 0);
     let mut region = create(backend, 1 << 20);
     let mut last = None;
@@ -66,8 +66,8 @@ fn publish(backend: Backend, source: &[AtomicU8]) {
 }
 
 /// Publishes `chunk`; what is in the region then is what was checked, and runs.
-fn run(region: &JitFd, chunk: &Validated) {
-    assert!(validate(chunk.bytes(), &Options::new()).is_ok());
+fn run(region: &Region, chunk: &Chunk) {
+    assert!(validate(chunk.bytes(), &Rules::new()).is_ok());
     let at = region.append(chunk).unwrap();
     assert_eq!(read(region, at.offset, at.len), chunk.bytes());
     // SAFETY: it passed, so behind `mov eax, 1` there is `ret`.

@@ -3,7 +3,7 @@
 //! Random calls, each compared with what a naive model of a region says.
 
 use super::{create, options, read};
-use jitfd::{Align, Backend, Error, JitFd, Kind, Options, Validated, validate};
+use jitfd::{Align, Backend, Chunk, Error, Kind, Region, Rules, validate};
 
 const CAPACITY: usize = 8 * 4096;
 
@@ -23,7 +23,7 @@ struct Model {
 }
 
 impl Model {
-    fn append(&mut self, chunks: &[&Validated], expect: Option<usize>) -> Result<Vec<usize>, i32> {
+    fn append(&mut self, chunks: &[&Chunk], expect: Option<usize>) -> Result<Vec<usize>, i32> {
         let mut end = self.cursor;
         let mut offsets = Vec::new();
         for chunk in chunks {
@@ -44,7 +44,7 @@ impl Model {
         Ok(offsets)
     }
 
-    fn put(&mut self, offset: usize, chunk: &Validated) {
+    fn put(&mut self, offset: usize, chunk: &Chunk) {
         for (at, &byte) in chunk.bytes().iter().enumerate() {
             self.bytes[offset + at] = Byte::Code(byte);
         }
@@ -62,7 +62,7 @@ impl Model {
     }
 
     /// A filled part splits its range, so what is behind it is another one.
-    fn fill(&mut self, offset: usize, chunk: &Validated) -> Result<(), i32> {
+    fn fill(&mut self, offset: usize, chunk: &Chunk) -> Result<(), i32> {
         let range = self.bytes.get(offset..offset + chunk.len());
         let range = range.ok_or(libc::EEXIST)?;
         let all = range.iter().all(|&byte| byte == range[0]);
@@ -99,7 +99,7 @@ impl Random {
         usize::try_from(self.0 >> 33).unwrap() % end
     }
 
-    fn chunk(&mut self) -> Validated {
+    fn chunk(&mut self) -> Chunk {
         let longest = if self.below(8) == 0 { 6000 } else { 60 };
         let len = 1 + self.below(longest);
         // One-byte instructions that differ.
@@ -107,7 +107,7 @@ impl Random {
             .map(|_| [0x90, 0x50, 0x58, 0xc3][self.below(4)])
             .collect();
         let data = if self.below(6) == 0 { Some(0..1) } else { None };
-        let options = data.into_iter().fold(Options::new(), Options::data);
+        let options = data.into_iter().fold(Rules::new(), Rules::data);
         let chunk = validate(&bytes, &options).unwrap();
         chunk.aligned(Align::new(1 << self.below(8)).unwrap())
     }
@@ -117,7 +117,7 @@ fn same<T: PartialEq + std::fmt::Debug>(got: Result<T, Error>, wanted: Result<T,
     assert_eq!(got.map_err(|error| error.errno()), wanted);
 }
 
-fn step(random: &mut Random, region: &JitFd, model: &mut Model) {
+fn step(random: &mut Random, region: &Region, model: &mut Model) {
     let append = region.append_handle();
     match random.below(4) {
         0 => {
@@ -141,7 +141,7 @@ fn step(random: &mut Random, region: &JitFd, model: &mut Model) {
     }
 }
 
-fn compare(region: &JitFd, model: &Model) {
+fn compare(region: &Region, model: &Model) {
     assert_eq!(region.stats().unwrap().cursor, model.cursor);
     for (offset, page) in model.pages() {
         assert!(read(region, offset, 4096) == page, "page at {offset:#x}");

@@ -6,18 +6,18 @@ use super::{Function, create, load, options, returns, run};
 use jitfd::*;
 
 /// A jump of five bytes from `at` to `target`.
-fn jump(at: usize, target: usize) -> Validated {
+fn jump(at: usize, target: usize) -> Chunk {
     let mut code = vec![0xe9];
     code.extend(
         i32::try_from(target as i64 - at as i64 - 5)
             .unwrap()
             .to_le_bytes(),
     );
-    validate(&code, &Options::new()).unwrap()
+    validate(&code, &Rules::new()).unwrap()
 }
 
-fn with_data(len: usize) -> Validated {
-    validate(&vec![0x90; len], &Options::new().data(0..1)).unwrap()
+fn with_data(len: usize) -> Chunk {
+    validate(&vec![0x90; len], &Rules::new().data(0..1)).unwrap()
 }
 
 pub fn appended_code_runs_where_it_is_said_to_be(backend: Backend) {
@@ -44,7 +44,7 @@ pub fn a_batch_is_one_publication(backend: Backend) {
             .eq([1, 2, 3])
     );
     assert_eq!(region.stats().unwrap().publications, 1);
-    let none: [Validated; 0] = [];
+    let none: [Chunk; 0] = [];
     assert_eq!(region.append_batch(&none), Ok(vec![]));
 }
 
@@ -80,7 +80,7 @@ pub fn data_can_be_read_at_once(backend: Backend) {
 
 pub fn code_within_lines_starts_with_one(backend: Backend) {
     let region = create(backend, 4096);
-    let options = Options::new().within_lines();
+    let options = Rules::new().within_lines();
     let chunk = validate(&[0xb8, 7, 0, 0, 0, 0xc3], &options).unwrap();
     region.append(&returns(1)).unwrap();
     let placed = region.append_batch(&[&chunk, &chunk]).unwrap();
@@ -96,7 +96,7 @@ pub fn code_within_lines_starts_with_one(backend: Backend) {
 /// Trying again would not help, so it is no stale cursor.
 pub fn a_place_that_no_cursor_gives_is_refused(backend: Backend) {
     let region = create(backend, 4096);
-    let options = Options::new().within_lines();
+    let options = Rules::new().within_lines();
     let within = validate(&[0xb8, 7, 0, 0, 0, 0xc3], &options).unwrap();
     let refused = |error: Error, part: &str| {
         assert!(matches!(error, Error::Argument(_)), "{error:?}");
@@ -131,7 +131,7 @@ pub fn only_declared_entries_are_entered(backend: Backend) {
     let region = create(backend, 4096);
     // nop; mov eax, 5; ret
     let code = [0x90, 0xb8, 5, 0, 0, 0, 0xc3];
-    let callee = validate(&code, &Options::new().entry(1)).unwrap();
+    let callee = validate(&code, &Rules::new().entry(1)).unwrap();
     assert_eq!(region.append(&callee).unwrap().offset, 0);
     let wrong = region.append_at(16, &jump(16, 0)).unwrap_err();
     assert!(matches!(wrong, Error::Boundary(_)), "{wrong:?}");
@@ -312,7 +312,7 @@ pub fn many_threads_append_to_one_region(backend: Backend) {
     }
 }
 
-fn append_and_run(region: &JitFd, base: i32) {
+fn append_and_run(region: &Region, base: i32) {
     for value in base..base + 100 {
         let at = region.append(&returns(value)).unwrap();
         assert_eq!(run(region, at.offset), value);

@@ -4,7 +4,7 @@
 
 use super::process::{End, child};
 use jitfd::{Backend, Fallback};
-use jitfd_trampoline::{Gpr, ReturnOptions, ReturnPage, ReturnTrampoline, SavedRegisters};
+use jitfd_trampoline::{Gpr, ReturnOptions, ReturnPage, SaveAllTrampoline, SavedRegisters};
 use std::arch::asm;
 use std::collections::HashSet;
 use std::ffi::c_void;
@@ -18,7 +18,7 @@ fn options(backend: Backend) -> ReturnOptions<'static> {
 fn create<'f>(
     backend: Backend,
     handler: impl Fn(&mut SavedRegisters) + Send + Sync + 'f,
-) -> ReturnTrampoline<'f> {
+) -> SaveAllTrampoline<'f> {
     options(backend).create(handler).unwrap()
 }
 

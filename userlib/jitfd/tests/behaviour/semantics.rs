@@ -5,16 +5,14 @@
 
 use super::process::{End, accesses, child};
 use super::{create, options, read, returns, run};
-use jitfd::{Align, Backend, Error, JitFd, Kind, Options, Validated, validate};
+use jitfd::{Align, Backend, Chunk, Error, Kind, Region, Rules, validate};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-fn nops(len: usize) -> Validated {
+fn nops(len: usize) -> Chunk {
     let mut code = vec![0x90; len];
     code[len - 1] = 0xc3;
-    validate(&code, &Options::new())
-        .unwrap()
-        .aligned(Align::NONE)
+    validate(&code, &Rules::new()).unwrap().aligned(Align::NONE)
 }
 
 fn kind<T: std::fmt::Debug>(result: Result<T, Error>) -> Option<Kind> {
@@ -165,7 +163,7 @@ pub fn only_the_kernels_handles_are_descriptors(backend: Backend) {
 }
 
 /// What the publishing calls of `region` are refused with, as a status.
-fn refused_as_foreign(region: &JitFd, chunk: &Validated) -> i32 {
+fn refused_as_foreign(region: &Region, chunk: &Chunk) -> i32 {
     let refused = [
         region.append_handle().append(&[chunk], None).err(),
         region.append_handle().reserve(8, Align::NONE).err(),

@@ -6,7 +6,7 @@
 
 use super::options;
 use jitfd::space::*;
-use jitfd::{Align, Backend, CodeSpace, Options, Validated, validate};
+use jitfd::{Align, Backend, Chunk, CodeSpace, Rules, validate};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::collections::BTreeMap;
@@ -47,8 +47,8 @@ fn unique(number: u32, len: usize) -> Vec<u8> {
     code
 }
 
-fn chunk(bytes: &[u8], align: Align) -> Validated {
-    validate(bytes, &Options::new()).unwrap().aligned(align)
+fn chunk(bytes: &[u8], align: Align) -> Chunk {
+    validate(bytes, &Rules::new()).unwrap().aligned(align)
 }
 
 fn align(log2: u32) -> Align {
@@ -90,7 +90,7 @@ impl Shadow {
             Call::Fill(slot, len) => self.fill(space, *slot, *len),
             Call::GiveUp(slot) => {
                 if !self.open.is_empty() {
-                    space.give_up(self.open.swap_remove(slot % self.open.len()));
+                    space.abandon(self.open.swap_remove(slot % self.open.len()));
                 }
             }
             Call::Link(shapes) => self.link(space, shapes),

@@ -4,7 +4,7 @@
 
 use super::{options, returns};
 use jitfd::space::*;
-use jitfd::{Align, Backend, CodeSpace, Error, Kind, Options, Reason, Window, validate};
+use jitfd::{Align, Backend, CodeSpace, Error, Kind, Reason, Rules, Window, validate};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -101,10 +101,11 @@ pub fn slots_of_others_and_slots_given_up_are_refused(backend: Backend) {
         Err(Error::Argument(_))
     ));
     assert_eq!(one.stats().reserved, 10);
-    one.give_up(slot);
+    one.abandon(slot);
     let stats = one.stats();
     assert_eq!((stats.reserved, stats.wasted), (0, 16 + 10));
-    let failed: Result<_, Error> = one.emit(&Request::new(4), |_| Err(Error::Argument("no")));
+    let failed: Result<_, Error> =
+        one.publish_with(&Request::new(4), |_| Err(Error::Argument("no")));
     assert_eq!(failed, Err(Error::Argument("no")));
     assert_eq!(one.stats().reserved, 0);
 }
@@ -112,14 +113,14 @@ pub fn slots_of_others_and_slots_given_up_are_refused(backend: Backend) {
 pub fn a_compiler_that_panics_leaves_nothing_reserved(backend: Backend) {
     let space = small(backend).create().unwrap();
     let emit = || {
-        space.emit(&Request::new(64), |_| -> Result<_, Error> {
+        space.publish_with(&Request::new(64), |_| -> Result<_, Error> {
             std::panic::resume_unwind(Box::new("as asked for"))
         })
     };
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(emit));
     assert!(caught.is_err());
     assert_eq!(space.stats().reserved, 0);
-    let made = space.emit(&Request::new(64), |_| Ok::<_, Error>(returns(3)));
+    let made = space.publish_with(&Request::new(64), |_| Ok::<_, Error>(returns(3)));
     assert_eq!(
         (run(&space, made.unwrap()), space.stats().functions),
         (3, 1)
@@ -169,7 +170,7 @@ pub fn it_grows_until_its_bound(backend: Backend) {
         assert!(refused.to_string().contains("1 GiB"), "{refused}");
     }
     let large = small(backend).create().unwrap();
-    let nops = validate(&[0x90; 50_000], &Options::new()).unwrap();
+    let nops = validate(&[0x90; 50_000], &Rules::new()).unwrap();
     large.publish("large", &nops).unwrap();
     let stats = large.stats();
     assert_eq!((stats.regions, stats.published), (2, 50_000));
@@ -186,12 +187,12 @@ pub fn what_just_fits_is_taken(backend: Backend) {
     };
     let whole = Request::new(4096).align(Align::NONE);
     assert_eq!(with(0).reserve(&whole).unwrap().len(), 4096);
-    let nops = validate(&[0x90; 4080], &Options::new()).unwrap();
+    let nops = validate(&[0x90; 4080], &Rules::new()).unwrap();
     assert_eq!(
         with(16).publish("behind the lead", &nops).unwrap().len,
         4080
     );
-    let data = validate(&[0x90; 1 << 16], &Options::new().data(0..8)).unwrap();
+    let data = validate(&[0x90; 1 << 16], &Rules::new().data(0..8)).unwrap();
     // Pages of its own, and one for the lead.
     let options = large(backend)
         .region_capacity(4096)
@@ -206,7 +207,7 @@ pub fn what_just_fits_is_taken(backend: Backend) {
 pub fn a_batch_stays_together(backend: Backend) {
     let space = small(backend).create().unwrap();
     space
-        .publish("", &validate(&[0x90; 4000], &Options::new()).unwrap())
+        .publish("", &validate(&[0x90; 4000], &Rules::new()).unwrap())
         .unwrap();
     let chunks: Vec<_> = (0..100).map(returns).collect();
     let batch: Vec<_> = chunks.iter().map(|chunk| ("batch", chunk)).collect();
@@ -417,7 +418,7 @@ pub fn many_threads_compile_at_once(backend: Backend) {
                     } else {
                         let request = Request::new(6).name(&name);
                         space
-                            .emit(&request, |_| Ok::<_, Error>(returns(value)))
+                            .publish_with(&request, |_| Ok::<_, Error>(returns(value)))
                             .unwrap()
                     };
                     assert_eq!(run(space, function), value);
@@ -506,7 +507,7 @@ pub fn code_for_another_address_is_moved(backend: Backend) {
 }
 
 pub fn linked_items_follow_the_rules(backend: Backend) {
-    let rules = Options::new().endbr64().within_lines();
+    let rules = Rules::new().endbr64().within_lines();
     let space = small(backend).validation(rules).create().unwrap();
     let endbr64 = [0xf3, 0x0f, 0x1e, 0xfa];
     let item = |name| Item::new(name, [&endbr64[..], returns(5).bytes()].concat());
@@ -531,10 +532,7 @@ pub fn linked_items_follow_the_rules(backend: Backend) {
 }
 
 pub fn linked_code_enters_moved_code(backend: Backend) {
-    let rules = Options::new()
-        .entries_only()
-        .forbid_mnemonic("jmp")
-        .unwrap();
+    let rules = Rules::new().entries_only().forbid_mnemonic("jmp").unwrap();
     let space = small(backend).validation(rules).create().unwrap();
     let moved = space.publish_moved(&Request::new(0), returns(8).bytes(), 0);
     let enter = |address| {
@@ -556,7 +554,7 @@ pub fn linked_code_enters_moved_code(backend: Backend) {
 
 /// Chunks know what they need; slots and addresses must fit them.
 pub fn code_stays_within_lines(backend: Backend) {
-    let lines = Options::new().within_lines();
+    let lines = Rules::new().within_lines();
     let space = small(backend).create().unwrap();
     // Crosses a line anywhere but at the start of one, or close to it.
     let mut code = vec![0x90; 58];
@@ -570,7 +568,7 @@ pub fn code_stays_within_lines(backend: Backend) {
     let all = space.publish_all(&batch).unwrap();
     assert!(aligned(all[1].address) && aligned(all[2].address));
     let request = Request::new(64).align(Align::LINE);
-    let emitted = space.emit(&request, |_| Ok::<_, Error>(chunk.clone()));
+    let emitted = space.publish_with(&request, |_| Ok::<_, Error>(chunk.clone()));
     assert!(aligned(emitted.unwrap().address));
     // Behind 16 bytes of a line.
     space.publish("odd", &returns(1)).unwrap();
@@ -596,7 +594,7 @@ pub fn the_largest_regions_reach_each_other(backend: Backend) {
     // So the second one is smaller.
     let second = space.reserve(&Request::new(1 << 20)).unwrap();
     assert!(second.address().abs_diff(code.address) < 1 << 31);
-    let capacities: Vec<_> = space.regions().map(jitfd::JitFd::capacity).collect();
+    let capacities: Vec<_> = space.regions().map(jitfd::Region::capacity).collect();
     // By how much depends on what else the process has mapped there.
     assert_eq!(capacities[0], 1 << 30);
     assert!(

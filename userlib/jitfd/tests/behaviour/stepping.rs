@@ -8,7 +8,7 @@ use super::closure::options;
 use jitfd::space::SpaceOptions;
 use jitfd::tools::EhFrame;
 use jitfd::{Backend, Fallback, RegionOptions};
-use jitfd_trampoline::{Gpr, ReturnOptions, Setting};
+use jitfd_trampoline::{Gpr, ReturnOptions, Thunk};
 use std::arch::global_asm;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -245,7 +245,7 @@ pub fn callers_are_found_in_every_instruction_of_a_return_trampoline(backend: Ba
 pub fn callers_are_found_in_every_instruction_of_a_setting(backend: Backend) {
     let region = RegionOptions::new().fallback(Fallback::Only(backend));
     let space = SpaceOptions::new().region(region).create().unwrap();
-    let setting = Setting::to(jitfd_test_sum as *const c_void as usize);
+    let setting = Thunk::to(jitfd_test_sum as *const c_void as usize);
     // Of each length, and of the kind that is a constant between code.
     let setting = setting
         .push(40)

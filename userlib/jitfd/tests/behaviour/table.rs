@@ -3,24 +3,27 @@
 //! Tables of trampolines: each entry goes to its own target with its own context.
 
 use super::process::{End, accesses, child};
-use jitfd::{Backend, Code, CodeOptions, Error, Fallback, Kind, Options, validate};
-use jitfd_trampoline::{Carrier, Entry, Table, TableOptions};
+use jitfd::{Backend, Code, CodeOptions, Error, Fallback, Kind, Rules, validate};
+use jitfd_trampoline::{ContextRegister, Entry, Table, TableOptions};
 use std::collections::HashSet;
 use std::ffi::c_void;
 use std::ptr::without_provenance_mut;
 use std::sync::{Mutex, mpsc};
 use std::thread;
 
-fn options(carrier: Carrier, backend: Backend) -> TableOptions {
+fn options(context_register: ContextRegister, backend: Backend) -> TableOptions {
     let fallback = Fallback::Only(backend);
-    TableOptions::new(carrier)
+    TableOptions::new(context_register)
         .copy_capacity(256)
         .fallback(fallback)
 }
 
-fn create(carrier: Carrier, backend: Backend) -> Table {
-    let table = options(carrier, backend).create().unwrap();
-    assert_eq!((table.backend(), table.carrier()), (backend, carrier));
+fn create(context_register: ContextRegister, backend: Backend) -> Table {
+    let table = options(context_register, backend).create().unwrap();
+    assert_eq!(
+        (table.backend(), table.context_register()),
+        (backend, context_register)
+    );
     table
 }
 
@@ -31,13 +34,13 @@ type Six = extern "C" fn(u64, u64, u64, u64, u64, u64) -> u64;
 fn returns_register(backend: Backend, number: u8) -> Code {
     let (rex, modrm) = (0x48 | number >> 3 << 2, 0xc0 | (number & 7) << 3);
     let bytes = [0xf3, 0x0f, 0x1e, 0xfa, rex, 0x89, modrm, 0xc3];
-    let chunk = validate(&bytes, &Options::new().endbr64()).unwrap();
+    let chunk = validate(&bytes, &Rules::new().endbr64()).unwrap();
     let options = CodeOptions::new().fallback(Fallback::Only(backend));
     options.create(&chunk).unwrap()
 }
 
-fn number(carrier: Carrier) -> u8 {
-    u8::try_from(carrier.register().number()).unwrap()
+fn number(context_register: ContextRegister) -> u8 {
+    u8::try_from(context_register.register().number()).unwrap()
 }
 
 fn bind<'t>(table: &'t Table, target: *const c_void, context: usize) -> Entry<'t> {
@@ -46,20 +49,27 @@ fn bind<'t>(table: &'t Table, target: *const c_void, context: usize) -> Entry<'t
 }
 
 pub fn the_carrier_has_the_context_and_all_else_is_as_it_was(backend: Backend) {
-    let readers = Carrier::ALL.map(|register| returns_register(backend, number(register)));
-    for carrier in Carrier::ALL {
-        let table = create(carrier, backend);
+    let readers = ContextRegister::ALL.map(|register| returns_register(backend, number(register)));
+    for context_register in ContextRegister::ALL {
+        let table = create(context_register, backend);
         for (seen, reader) in readers.iter().enumerate() {
             let entry = bind(&table, reader.as_ptr().cast(), 0x1234_5678_9abc);
             // SAFETY: the reader takes any arguments.
             let call = unsafe { entry.function::<Six>() }.unwrap();
             let got = call(10, 11, 12, 13, 14, 15);
-            let seen = Carrier::ALL[seen];
-            if seen == carrier {
-                assert_eq!(got, 0x1234_5678_9abc, "{carrier:?}");
-            } else if seen != Carrier::R10 {
-                let argument = Carrier::ALL.iter().position(|&one| one == seen).unwrap();
-                assert_eq!(got, 10 + argument as u64, "{seen:?} with {carrier:?}");
+            let seen = ContextRegister::ALL[seen];
+            if seen == context_register {
+                assert_eq!(got, 0x1234_5678_9abc, "{context_register:?}");
+            } else if seen != ContextRegister::R10 {
+                let argument = ContextRegister::ALL
+                    .iter()
+                    .position(|&one| one == seen)
+                    .unwrap();
+                assert_eq!(
+                    got,
+                    10 + argument as u64,
+                    "{seen:?} with {context_register:?}"
+                );
             }
         }
     }
@@ -84,7 +94,7 @@ const KEPT: usize = 64;
 
 pub fn many_trampolines_use_few_mappings(backend: Backend) {
     const MANY: usize = 10_000;
-    let table = create(Carrier::Rsi, backend);
+    let table = create(ContextRegister::Rsi, backend);
     assert_eq!(table.stats().copies, 1);
     let entries: Vec<_> = (0..MANY).map(|context| adder(&table, context)).collect();
     let addresses: HashSet<_> = entries.iter().map(|entry| entry.as_ptr().addr()).collect();
@@ -112,7 +122,7 @@ pub fn many_trampolines_use_few_mappings(backend: Backend) {
 }
 
 pub fn one_after_the_other_needs_one_copy(backend: Backend) {
-    let table = create(Carrier::Rsi, backend);
+    let table = create(ContextRegister::Rsi, backend);
     for context in 0..100_000 {
         let entry = adder(&table, context);
         assert_eq!(call(&entry, 1), context + 1);
@@ -121,7 +131,7 @@ pub fn one_after_the_other_needs_one_copy(backend: Backend) {
 }
 
 pub fn a_stale_call_is_a_trap(backend: Backend) {
-    let table = create(Carrier::Rsi, backend);
+    let table = create(ContextRegister::Rsi, backend);
     let entry = adder(&table, 1);
     // SAFETY: that the call after the end is a trap is what is tested.
     let stale = unsafe { entry.function::<extern "C" fn(usize) -> usize>() }.unwrap();
@@ -146,7 +156,7 @@ fn slot(entry: *const c_void) -> [usize; 2] {
 }
 
 pub fn a_free_slot_holds_nothing_of_its_owner(backend: Backend) {
-    let table = create(Carrier::Rsi, backend);
+    let table = create(ContextRegister::Rsi, backend);
     let entry = adder(&table, 77);
     let at = entry.as_ptr();
     assert_eq!(slot(at), [77, add as *const () as usize]);
@@ -157,7 +167,7 @@ pub fn a_free_slot_holds_nothing_of_its_owner(backend: Backend) {
 }
 
 pub fn raw_entries_stay_until_they_are_released(backend: Backend) {
-    let table = create(Carrier::Rsi, backend);
+    let table = create(ContextRegister::Rsi, backend);
     let context = without_provenance_mut(5);
     // SAFETY: as in `bind`.
     let raw = unsafe { table.bind_raw(add as *const c_void, context) }.unwrap();
@@ -175,7 +185,7 @@ pub fn raw_entries_stay_until_they_are_released(backend: Backend) {
 }
 
 pub fn a_trampoline_released_twice_has_one_owner(backend: Backend) {
-    let table = create(Carrier::Rsi, backend);
+    let table = create(ContextRegister::Rsi, backend);
     let entry = adder(&table, 5).into_raw();
     // SAFETY: nobody calls it any more. That a second time does no harm as long as
     // nothing else is bound there is what is tested.
@@ -193,7 +203,9 @@ pub fn a_trampoline_released_twice_has_one_owner(backend: Backend) {
 
 /// Whatever their numbers are: of nine, two have the same remainder by eight.
 pub fn a_thread_keeps_slots_of_several_tables(backend: Backend) {
-    let tables: Vec<Table> = (0..9).map(|_| create(Carrier::Rsi, backend)).collect();
+    let tables: Vec<Table> = (0..9)
+        .map(|_| create(ContextRegister::Rsi, backend))
+        .collect();
     for (first, last) in (0..9).flat_map(|a| (0..a).map(move |b| (a, b))) {
         // Each pair with a thread of its own, which keeps nothing yet.
         let (first, last) = (&tables[first], &tables[last]);
@@ -214,7 +226,7 @@ fn moves_between_threads<T: Send + Sync>(_: &T) {}
 pub fn threads_never_share_a_slot(backend: Backend) {
     const THREADS: usize = 4;
     const ROUNDS: usize = 60;
-    let table = create(Carrier::Rsi, backend);
+    let table = create(ContextRegister::Rsi, backend);
     moves_between_threads(&adder(&table, 0));
     let live = Mutex::new(HashSet::new());
     thread::scope(|scope| {
@@ -254,7 +266,7 @@ pub fn threads_never_share_a_slot(backend: Backend) {
 }
 
 pub fn entries_may_be_dropped_by_other_threads(backend: Backend) {
-    let table = create(Carrier::Rsi, backend);
+    let table = create(ContextRegister::Rsi, backend);
     let (give, take) = mpsc::sync_channel(100);
     thread::scope(|scope| {
         let table = &table;
@@ -275,7 +287,7 @@ pub fn entries_may_be_dropped_by_other_threads(backend: Backend) {
 
 /// More tables than a thread has lines for.
 pub fn tables_do_not_mix(backend: Backend) {
-    let tables = Vec::from_iter((0..20).map(|_| create(Carrier::Rsi, backend)));
+    let tables = Vec::from_iter((0..20).map(|_| create(ContextRegister::Rsi, backend)));
     for round in 0..50 {
         let entries = Vec::from_iter(tables.iter().map(|table| adder(table, round)));
         for entry in &entries {
@@ -283,14 +295,14 @@ pub fn tables_do_not_mix(backend: Backend) {
         }
     }
     drop(tables);
-    let table = create(Carrier::Rsi, backend);
+    let table = create(ContextRegister::Rsi, backend);
     assert_eq!(call(&adder(&table, 4), 1), 5);
 }
 
 pub fn a_thread_outlives_its_tables(backend: Backend) {
     let mut seen = 0;
     for context in 0..10 {
-        let table = create(Carrier::Rsi, backend);
+        let table = create(ContextRegister::Rsi, backend);
         let entry = adder(&table, context);
         assert_eq!(call(&entry, 1), context + 1);
         let start = entry.as_ptr().addr();
@@ -310,7 +322,7 @@ pub fn a_thread_outlives_its_tables(backend: Backend) {
 }
 
 pub fn a_forked_child_has_entries_of_its_own(backend: Backend) {
-    let table = create(Carrier::Rsi, backend);
+    let table = create(ContextRegister::Rsi, backend);
     let first = adder(&table, 1);
     let second = adder(&table, 2);
     let address = first.as_ptr();
@@ -337,7 +349,7 @@ pub fn a_forked_child_has_entries_of_its_own(backend: Backend) {
 }
 
 pub fn a_call_that_fails_changes_nothing(backend: Backend) {
-    let table = create(Carrier::Rsi, backend);
+    let table = create(ContextRegister::Rsi, backend);
     let mut entries = Vec::from_iter((0..255).map(|context| adder(&table, context)));
     entries.reserve(10);
     let before = table.stats();
@@ -369,7 +381,7 @@ pub fn a_call_that_fails_changes_nothing(backend: Backend) {
 }
 
 pub fn no_page_of_a_copy_is_writable_and_executable(backend: Backend) {
-    let table = create(Carrier::Rsi, backend);
+    let table = create(ContextRegister::Rsi, backend);
     let entry = adder(&table, 1);
     let start = entry.as_ptr().addr() & !0x3fff;
     let both = [accesses(start, 0x2000), accesses(start + 0x2000, 0x1000)];

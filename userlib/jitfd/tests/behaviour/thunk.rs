@@ -5,7 +5,7 @@
 use super::process::{End, child};
 use jitfd::space::SpaceOptions;
 use jitfd::{Backend, Code, CodeOptions, CodeSpace, Fallback, RegionOptions, Window};
-use jitfd_trampoline::{Gpr, Setting};
+use jitfd_trampoline::{Gpr, Thunk};
 use std::arch::global_asm;
 use std::sync::{Mutex, PoisonError};
 
@@ -89,13 +89,13 @@ fn enter(code: *const u8) -> Found {
     }
 }
 
-fn to_seen() -> Setting {
-    Setting::to(jitfd_setting_seen as *const () as usize)
+fn to_seen() -> Thunk {
+    Thunk::to(jitfd_setting_seen as *const () as usize)
 }
 
-fn create(backend: Backend, setting: &Setting) -> Code {
+fn create(backend: Backend, thunk: &Thunk) -> Code {
     let options = CodeOptions::new().fallback(Fallback::Only(backend));
-    options.create(&setting.code().unwrap()).unwrap()
+    options.create(&thunk.code().unwrap()).unwrap()
 }
 
 /// A value for each register: with 64, 32, 31 and 7 bits, and negative ones.
@@ -127,7 +127,7 @@ pub fn all_registers_are_set_at_once(backend: Backend) {
             .into_iter()
             .filter(|&register| register != Gpr::Rsp)
     };
-    let set = |setting: Setting, register| setting.set(register, value(register));
+    let set = |thunk: Thunk, register| thunk.set(register, value(register));
     let code = create(backend, &others().fold(to_seen(), set));
     let found = enter(code.as_ptr());
     for register in others() {
@@ -164,8 +164,8 @@ pub fn a_register_that_is_not_set_stays(backend: Backend) {
 
 pub fn values_are_pushed_in_order(backend: Backend) {
     let values = [5, !6, 0x7654_3210, 0x1234_5678_9abc_def0];
-    let setting = values.into_iter().fold(to_seen(), Setting::push);
-    let found = enter(create(backend, &setting.set(Gpr::R11, 9)).as_ptr());
+    let thunk = values.into_iter().fold(to_seen(), Thunk::push);
+    let found = enter(create(backend, &thunk.set(Gpr::R11, 9)).as_ptr());
     let mut pushed = found.stack;
     pushed.reverse();
     assert_eq!(pushed, values);
@@ -179,8 +179,8 @@ pub fn values_are_pushed_in_order(backend: Backend) {
 pub fn another_stack_can_be_pushed_on(backend: Backend) {
     let mut stack = vec![0_u64; 512];
     let end = stack.as_mut_ptr().wrapping_add(500) as u64;
-    let setting = to_seen().push(7).set(Gpr::Rsp, end).set(Gpr::Rax, 3);
-    let found = enter(create(backend, &setting).as_ptr());
+    let thunk = to_seen().push(7).set(Gpr::Rsp, end).set(Gpr::Rax, 3);
+    let found = enter(create(backend, &thunk).as_ptr());
     assert_eq!(found.registers[Gpr::Rsp.number()], end - 8);
     assert_eq!((found.registers[0], found.stack[0]), (3, 7));
 }
@@ -198,11 +198,11 @@ fn space(backend: Backend, window: Option<Window>) -> CodeSpace {
     options.create().unwrap()
 }
 
-fn adder(number: u64) -> Setting {
-    Setting::to(add as *const () as usize).set(Gpr::Rsi, number)
+fn adder(number: u64) -> Thunk {
+    Thunk::to(add as *const () as usize).set(Gpr::Rsi, number)
 }
 
-pub fn settings_are_published_near_and_far(backend: Backend) {
+pub fn thunks_are_published_near_and_far(backend: Backend) {
     let near = Window::reaching(add as *const () as usize);
     for (window, longest) in [(Some(near), 32), (None, 40)] {
         let space = space(backend, window);
@@ -211,8 +211,8 @@ pub fn settings_are_published_near_and_far(backend: Backend) {
             functions.push(adder(number << 25).publish(&space, "one").unwrap());
         }
         let many = Vec::from_iter((500..1500).map(|number| adder(number << 25)));
-        let named = Vec::from_iter(many.iter().map(|setting| ("many", setting)));
-        functions.extend(Setting::publish_all(&space, &named).unwrap());
+        let named = Vec::from_iter(many.iter().map(|thunk| ("many", thunk)));
+        functions.extend(Thunk::publish_all(&space, &named).unwrap());
         for (number, function) in functions.into_iter().enumerate() {
             // SAFETY: `add` gets its second argument by the code.
             let call = unsafe { space.entry::<extern "C" fn(u64) -> u64>(function) }.unwrap();
@@ -222,7 +222,7 @@ pub fn settings_are_published_near_and_far(backend: Backend) {
     }
 }
 
-pub fn no_store_changes_a_setting(backend: Backend) {
+pub fn no_store_changes_a_thunk(backend: Backend) {
     let code = create(backend, &adder(1 << 40));
     for offset in (0..code.len()).step_by(8) {
         let at = code.as_ptr().wrapping_add(offset).cast_mut();

@@ -4,7 +4,7 @@
 
 use super::process::{End, child};
 use super::{create, returns, run};
-use jitfd::{Align, Backend, JitFd};
+use jitfd::{Align, Backend, Region};
 
 pub fn reserved_code_traps_until_it_is_filled(backend: Backend) {
     let region = create(backend, 4096);
@@ -18,7 +18,7 @@ pub fn reserved_code_traps_until_it_is_filled(backend: Backend) {
     assert_eq!(behind, End::Signal(libc::SIGTRAP));
 }
 
-fn load(region: &JitFd, offset: usize) -> i32 {
+fn load(region: &Region, offset: usize) -> i32 {
     let at = region.base().wrapping_add(offset);
     // SAFETY: inside the region; that it ends the process is what is tested.
     i32::from(unsafe { at.read_volatile() })

@@ -5,7 +5,7 @@
 use crate::run::{Folder, given_folder, has, options, region, skip, text, tool};
 use jitfd::space::{Function, Listener, SpaceOptions};
 use jitfd::tools::{JitDump, PerfMap};
-use jitfd::{CodeSpace, Options, validate};
+use jitfd::{CodeSpace, Rules, validate};
 use std::sync::Arc;
 
 /// Counts down for a good part of a second: mov ecx, count; dec ecx; jnz; ret.
@@ -14,7 +14,7 @@ fn spin(options: SpaceOptions, listener: Arc<dyn Listener>) -> (CodeSpace, Funct
     let mut code = vec![0xb9];
     code.extend(700_000_000_u32.to_le_bytes());
     code.extend([0xff, 0xc9, 0x75, 0xfc, 0xc3]);
-    let chunk = validate(&code, &Options::new()).unwrap();
+    let chunk = validate(&code, &Rules::new()).unwrap();
     let function = space.publish("jitfd_hot_loop", &chunk).unwrap();
     // SAFETY: the code above takes and returns nothing, and changes `ecx` only.
     unsafe { space.entry::<extern "C" fn()>(function).unwrap()() };

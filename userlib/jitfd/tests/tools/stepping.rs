@@ -3,7 +3,9 @@
 //! gdb, in the middle of trampolines.
 
 use crate::run::{Folder, fallback, has, skip, text, tool};
-use jitfd_trampoline::{Carrier, ClosureOptions, ReturnOptions, ReturnPage, Table, TableOptions};
+use jitfd_trampoline::{
+    ClosureOptions, ContextRegister, ReturnOptions, ReturnPage, Table, TableOptions,
+};
 use std::ffi::c_void;
 use std::sync::Arc;
 
@@ -17,20 +19,20 @@ extern "C" fn jitfd_test_enter(function: *const c_void) -> u64 {
     std::hint::black_box(function()) + 1
 }
 
-fn table(carrier: Carrier) -> Arc<Table> {
-    let options = TableOptions::new(carrier).fallback(fallback());
+fn table(context_register: ContextRegister) -> Arc<Table> {
+    let options = TableOptions::new(context_register).fallback(fallback());
     Arc::new(options.debuggers(true).create().unwrap())
 }
 
 #[test]
 #[ignore = "gdb runs it"]
 fn child_enters_trampolines() {
-    let plain = table(Carrier::Rsi);
+    let plain = table(ContextRegister::Rsi);
     let closure = ClosureOptions::new()
         .in_table(&plain)
         .create(|number: u64| number);
     jitfd_test_enter(closure.unwrap().as_ptr());
-    let chains = table(Carrier::R10);
+    let chains = table(ContextRegister::R10);
     let closure = ClosureOptions::new()
         .in_table(&chains)
         .create_registers(|_| {});

@@ -6,19 +6,19 @@ use super::Shared;
 use super::encode::{TooFar, encode};
 use super::recipe::Recipe;
 use crate::report::BoxError;
-use jitfd::{Align, Error, Options, Published, Validated, validate};
+use jitfd::{Align, Chunk, Error, Published, Rules, validate};
 use std::thread;
 
 pub struct Compiler<'a> {
     shared: Shared<'a>,
-    options: Options,
+    options: Rules,
 }
 
 impl<'a> Compiler<'a> {
     pub fn new(shared: Shared<'a>) -> Self {
         Self {
             shared,
-            options: Options::new(),
+            options: Rules::new(),
         }
     }
 
@@ -74,7 +74,7 @@ impl<'a> Compiler<'a> {
         })
     }
 
-    fn validated(&self, code: &[u8]) -> Result<Validated, Error> {
+    fn validated(&self, code: &[u8]) -> Result<Chunk, Error> {
         Ok(validate(code, &self.options)?)
     }
 }

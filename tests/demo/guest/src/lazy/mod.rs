@@ -19,7 +19,7 @@ use crate::report::BoxError;
 use crate::sys;
 use compiler::Compiler;
 use executor::{Executor, Tally};
-use jitfd::{JitFd, Stats};
+use jitfd::{Region, Stats};
 use recipe::Book;
 use std::sync::Barrier;
 use std::thread::{self, Scope, ScopedJoinHandle};
@@ -45,7 +45,7 @@ pub struct Outcome {
 pub fn run(functions: usize) -> Result<Outcome, BoxError> {
     let cpus = thread::available_parallelism()?.get();
     let executors = cpus.saturating_sub(1).max(1);
-    let region = JitFd::create(functions.saturating_mul(BYTES_PER_FUNCTION).max(1 << 16))?;
+    let region = Region::create(functions.saturating_mul(BYTES_PER_FUNCTION).max(1 << 16))?;
     let book = Book::new(functions);
     let table = Table::new(functions, executors);
     let shared = Shared {
@@ -81,7 +81,7 @@ pub fn run(functions: usize) -> Result<Outcome, BoxError> {
 /// What all threads work on.
 #[derive(Clone, Copy)]
 struct Shared<'a> {
-    region: &'a JitFd,
+    region: &'a Region,
     book: &'a Book,
     table: &'a Table,
 }
@@ -118,7 +118,7 @@ fn measure(shared: Shared<'_>) -> Result<(Stats, u64, Duration), BoxError> {
 }
 
 /// The counters once all replaced pages are freed, or time is up.
-fn settled(region: &JitFd) -> Result<Stats, BoxError> {
+fn settled(region: &Region) -> Result<Stats, BoxError> {
     let deadline = Instant::now() + RECLAIM_LIMIT;
     loop {
         let stats = region.stats()?;
