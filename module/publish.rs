@@ -19,7 +19,7 @@ use kernel::{alloc::KVVec, prelude::*, sync::Arc};
 
 use crate::{
     error::{errno, quota},
-    ffi, holes,
+    ffi,
     page::{Blank, Still, Version},
     pages::state_of,
     parameters,
@@ -34,7 +34,7 @@ use crate::{
     },
     pte,
     region::{Region, State},
-    retire,
+    reserved, retire,
     source::Source,
     staging::{Bytes, Staging},
 };
