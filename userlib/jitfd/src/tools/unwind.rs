@@ -16,7 +16,7 @@ use crate::error::Error;
 /// # One table for many functions
 /// Register one table for all functions of a publication, not one for each
 /// function. What the program's unwinder costs depends on the number of tables
-/// (measured for 40,000 functions by `examples/unwind_cost.rs`; see
+/// (measured for 40,000 functions by `benches/src/bin/unwind_cost.rs`; see
 /// Documentation/library.rst):
 ///
 /// * libgcc up to version 12 keeps a list of tables. The first unwinding after

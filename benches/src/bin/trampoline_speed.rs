@@ -5,7 +5,7 @@
 //! as libffi's static trampolines do it.
 //!
 //! ```text
-//! cargo run --release -p jitfd --example trampoline_speed
+//! cargo run --release -p jitfd-bench --bin trampoline_speed
 //! ```
 
 use jitfd::{Error, Fallback};

@@ -3,7 +3,7 @@
 //! What closures and return trampolines cost to make and to call.
 //!
 //! ```text
-//! cargo run --release -p jitfd --example closure_speed
+//! cargo run --release -p jitfd-bench --bin closure_speed
 //! ```
 
 use jitfd::{Error, Fallback};
@@ -46,6 +46,7 @@ fn main() -> Result<(), Error> {
     let one: One = one.as_fn();
     // SAFETY: the closure is not dropped before the end.
     row("call, one argument", || {
+        // SAFETY: a function of this type, whose closure is there.
         let _ = black_box(unsafe { black_box(one)(40) });
     });
     let six = options.create(move |a: u64, _: u64, _: u64, _: u64, _: u64, _: u64| a + by)?;
@@ -61,6 +62,7 @@ fn main() -> Result<(), Error> {
     let call: One = unsafe { registers.function()? };
     // SAFETY: the closure is there.
     row("call, saved registers", || {
+        // SAFETY: a function of this type, whose closure is there.
         let _ = black_box(unsafe { black_box(call)(40) });
     });
     // SAFETY: the caller expects an integer.
@@ -72,6 +74,7 @@ fn main() -> Result<(), Error> {
     let call: One = unsafe { trampoline.function()? };
     // SAFETY: the trampoline is there.
     row("call, a return trampoline", || {
+        // SAFETY: a function of this type, whose closure is there.
         let _ = black_box(unsafe { black_box(call)(40) });
     });
     Ok(())

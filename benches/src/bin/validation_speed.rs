@@ -5,7 +5,7 @@
 //! one process, and the best of the rounds counts, so that other load on the
 //! machine disturbs neither more than the other.
 //!
-//! `cargo run --release --example speed -- /lib/x86_64-linux-gnu/libc.so.6`
+//! `cargo run --release -p jitfd-bench --bin validation_speed -- /lib/x86_64-linux-gnu/libc.so.6`
 
 use iced_x86::{Decoder, DecoderOptions, Instruction};
 use jitfd::{LockSkips, Rules, Validator};

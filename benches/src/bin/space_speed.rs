@@ -3,7 +3,7 @@
 //! What a code space costs on top of a region: 100,000 functions of 61 bytes.
 //!
 //! ```text
-//! cargo run --release -p jitfd --example space_speed
+//! cargo run --release -p jitfd-bench --bin space_speed
 //! ```
 
 use jitfd::space::{Image, Item, Request, SpaceOptions};

@@ -4,7 +4,7 @@
 //! publication, one for each function.
 //!
 //! ```text
-//! cargo run --release -p jitfd --example unwind_cost -- 40000
+//! cargo run --release -p jitfd-bench --bin unwind_cost -- 40000
 //! ```
 //!
 //! The first backtrace pays for what registering has put off; the later ones show
