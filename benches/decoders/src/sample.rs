@@ -2,7 +2,7 @@
 
 //! Real code, found on this machine when the bench runs.
 
-use jitfd::{LockSkips, Rules, Validator};
+use jitfd::{Rules, validate};
 use object::{Object, ObjectSection};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,8 @@ pub struct Sample {
     pub bytes: Vec<u8>,
     /// Ascending.
     pub data: Vec<Range<usize>>,
-    pub one_thread: Validator,
-    pub all_threads: Validator,
+    pub one_thread: Rules,
+    pub all_threads: Rules,
 }
 
 /// Enough for steady numbers; the slowest decoder takes a second for it.
@@ -26,16 +26,16 @@ const PROGRAMS: usize = 4;
 impl Sample {
     /// `None` if this is not code throughout.
     fn new(name: String, bytes: Vec<u8>, data: Vec<Range<usize>>) -> Option<Self> {
-        let options = Rules::new().lock_skips(LockSkips::Tolerate);
+        let options = Rules::new().allow_lock_skips();
         let options = data.iter().cloned().fold(options, Rules::data);
         let sample = Self {
             name,
             bytes,
             data,
-            one_thread: Validator::new(options.clone().threads(1)),
-            all_threads: Validator::new(options),
+            one_thread: options.clone().threads(1),
+            all_threads: options,
         };
-        match sample.one_thread.validate(&sample.bytes) {
+        match validate(&sample.bytes, &sample.one_thread) {
             Ok(_) => Some(sample),
             Err(error) => {
                 eprintln!("{} is left out: {error}", sample.name);

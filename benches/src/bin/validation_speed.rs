@@ -8,7 +8,7 @@
 //! `cargo run --release -p jitfd-bench --bin validation_speed -- /lib/x86_64-linux-gnu/libc.so.6`
 
 use iced_x86::{Decoder, DecoderOptions, Instruction};
-use jitfd::{LockSkips, Rules, Validator};
+use jitfd::{Rules, validate};
 use object::{Object, ObjectSection};
 use std::{error::Error, hint::black_box, time::Duration, time::Instant};
 
@@ -29,8 +29,8 @@ fn compare(path: &str) -> Result<(), Box<dyn Error>> {
     let file = std::fs::read(path)?;
     let elf = object::File::parse(&*file)?;
     let text = elf.section_by_name(".text").ok_or("no .text")?.data()?;
-    let validator = Validator::new(Rules::new().lock_skips(LockSkips::Tolerate).threads(1));
-    if let Err(error) = validator.validate(text) {
+    let rules = Rules::new().allow_lock_skips().threads(1);
+    if let Err(error) = validate(text, &rules) {
         println!("{path}: refused: {error}");
         return Ok(());
     }
@@ -38,7 +38,7 @@ fn compare(path: &str) -> Result<(), Box<dyn Error>> {
     for _ in 0..ROUNDS {
         bare = bare.min(time(|| decode(text)));
         valid = valid.min(time(|| {
-            validator.validate(text).map_or(0, |chunk| chunk.len())
+            validate(text, &rules).map_or(0, |chunk| chunk.len())
         }));
     }
     let speed = |time: Duration| text.len() as f64 / time.as_secs_f64() / 1e6;

@@ -7,7 +7,7 @@ use crate::guard::{self, Failure};
 use crate::pointer;
 use crate::rules::{ChunkRules, jitfd_rules};
 use crate::versioned;
-use rust::{Chunk, Error, Validator};
+use rust::{Chunk, Error, validate_owned};
 use std::ffi::{c_int, c_void};
 
 /// Code that passed validation: the only thing that can be published. It has its
@@ -44,8 +44,7 @@ pub unsafe extern "C" fn jitfd_validate(
             versioned::check(fault)?;
             (ChunkRules::read(rules)?, pointer::copy(source, len))
         };
-        let validator = Validator::new(rules.options);
-        let checked = copy.and_then(|code| Ok(validator.validate_owned(code)?));
+        let checked = copy.and_then(|code| Ok(validate_owned(code, &rules.options)?));
         if let Err(Failure::Library(Error::Validation(error))) = &checked {
             // SAFETY: as above.
             unsafe { versioned::write(fault, &jitfd_fault::from(error)) }?;

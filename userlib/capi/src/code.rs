@@ -6,7 +6,7 @@ use crate::chunk::jitfd_chunk;
 use crate::guard::{self, Failure};
 use crate::options::{Choice, jitfd_options, number};
 use crate::pointer;
-use rust::{Code, Rules, Validator};
+use rust::{Code, Rules, validate_owned};
 use std::ffi::{c_int, c_void};
 
 /// A new mapping that holds exactly len bytes of code from source, readable and
@@ -29,7 +29,7 @@ pub unsafe extern "C" fn jit_create_code(source: *const c_void, len: usize) -> *
     guard::address(|| {
         // SAFETY: the header says what this pointer must be.
         let copy = unsafe { pointer::copy(source, len) }?;
-        let chunk = Validator::new(Rules::new()).validate_owned(copy)?;
+        let chunk = validate_owned(copy, &Rules::new())?;
         let code = Choice::default()?.code()?.create(&chunk)?;
         Ok(Code::into_raw(code).0.cast_mut().cast())
     })

@@ -5,7 +5,7 @@
 //! pointer is believed.
 
 use crate::guard::Failure;
-use rust::Validator;
+use rust::internal::check_len;
 use std::ffi::c_void;
 use std::slice;
 
@@ -55,7 +55,7 @@ pub(crate) unsafe fn array<'a, T>(pointer: *const T, count: usize) -> Result<&'a
 /// # Safety
 /// `source` is null or valid for reads of `len` bytes.
 pub(crate) unsafe fn copy(source: *const c_void, len: usize) -> Result<Vec<u8>, Failure> {
-    Validator::check_len(len)?;
+    check_len(len)?;
     if source.is_null() {
         return Err(Failure::NULL);
     }

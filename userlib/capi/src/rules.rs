@@ -6,7 +6,7 @@ use crate::guard::Failure;
 use crate::pointer;
 use crate::text;
 use crate::versioned::{self, Versioned};
-use rust::{Align, Class, LockSkips, Rules};
+use rust::{Align, Class, Rules};
 use std::ffi::c_char;
 use std::ops::Range;
 
@@ -174,7 +174,7 @@ impl ChunkRules {
 fn with_flags(flags: u32) -> Rules {
     let mut options = Rules::new();
     if flags & JITFD_TOLERATE_LOCK_SKIPS != 0 {
-        options = options.lock_skips(LockSkips::Tolerate);
+        options = options.allow_lock_skips();
     }
     if flags & JITFD_ENTRIES_ONLY != 0 {
         options = options.entries_only();

@@ -188,9 +188,8 @@ impl Chunk {
     }
 
     /// The offsets behind a `lock` prefix to which a branch goes: empty unless
-    /// [`LockSkips::Tolerate`](crate::LockSkips::Tolerate) was asked for.
-    ///
-    /// See the example of [`LockSkips`](crate::LockSkips).
+    /// [`Rules::allow_lock_skips`](crate::Rules::allow_lock_skips) was asked for, which
+    /// has an example.
     #[must_use]
     pub fn lock_skips(&self) -> &[usize] {
         &self.parts.lock_skips

@@ -8,8 +8,12 @@ use std::ops::Range;
 /// The most bytes that a chunk can have: what one publication takes.
 pub const LONGEST_CHUNK: usize = 1 << 30;
 
-/// Whether a chunk can have `len` bytes.
-pub(crate) fn check_len(len: usize) -> Result<(), ValidationError> {
+/// Whether a chunk can have `len` bytes: for callers that copy the bytes first, to be
+/// asked before that.
+///
+/// # Errors
+/// As [`validate`](crate::validate) of a chunk that is empty or too long.
+pub fn check_len(len: usize) -> Result<(), ValidationError> {
     match len {
         0 => Err(ValidationError::whole(Reason::Empty)),
         _ if len > LONGEST_CHUNK => Err(ValidationError::whole(Reason::TooLong { len })),

@@ -52,7 +52,7 @@ pub enum Reason {
         start: usize,
     },
     /// A direct branch goes behind the `lock` prefix of an instruction, and the
-    /// [`LockSkips`](crate::LockSkips) in force is `Refuse`.
+    /// [rules](crate::Rules::allow_lock_skips) do not allow that.
     SkipsLock {
         /// Where the branch goes: the byte behind the prefix.
         target: usize,
@@ -192,7 +192,7 @@ impl ValidationError {
             Reason::Truncated => "submit whole instructions only; is the last one cut off?",
             Reason::RunsIntoData { .. } => "correct the data range or what stands before it",
             Reason::IntoInstruction { .. } => "fix the branch's displacement; was it patched?",
-            Reason::SkipsLock { .. } => "tolerate lock skips if it is meant",
+            Reason::SkipsLock { .. } => "allow lock skips if it is meant",
             Reason::IntoData { .. } => "correct the data range or the branch's displacement",
             Reason::BadEntry { .. } => "declare entries where instructions start",
             Reason::NoEndbr64 => "begin the entry with endbr64 (f3 0f 1e fa)",

@@ -52,8 +52,8 @@ pub use forbid::Class;
 pub use item_error::{ItemError, ItemReason};
 pub use line_writer::LineWriter;
 pub use reloc::{Reloc, RelocError, RelocKind, RelocReason, Target};
-pub use rules::{LockSkips, Rules};
-pub use validate::{Validator, validate};
+pub use rules::Rules;
+pub use validate::{validate, validate_owned, validate_shared};
 
 /// What the other crates of this project use of this one. Not for others: it
 /// changes without notice.
@@ -63,7 +63,7 @@ pub mod internal {
     pub use crate::align::{LINE, PAGE_SIZE};
     pub use crate::branch_map::{BranchMap, Placed};
     pub use crate::chunk::Outside;
-    pub use crate::data::LONGEST_CHUNK;
+    pub use crate::data::{LONGEST_CHUNK, check_len};
     pub use crate::num;
     pub use crate::placement::{FRESH_FROM, Mode, aligns, end, place_in};
     pub use crate::pushed::pushed;

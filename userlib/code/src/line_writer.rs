@@ -126,13 +126,12 @@ impl LineWriter {
     /// What was written, given away.
     ///
     /// ```
-    /// use jitfd::{LineWriter, Rules, Validator};
+    /// use jitfd::{LineWriter, Rules, validate_owned};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
     /// let mut code = LineWriter::new();
     /// code.push(&[0xc3])?;
-    /// let validator = Validator::new(Rules::new().within_lines());
-    /// let chunk = validator.validate_owned(code.into_bytes())?; // no copy
+    /// let chunk = validate_owned(code.into_bytes(), &Rules::new().within_lines())?; // no copy
     /// # Ok(())
     /// # }
     /// ```

@@ -6,33 +6,6 @@ use crate::error::{Error, ValidationError};
 use crate::forbid::{Class, Forbidden};
 use std::ops::Range;
 
-/// What to do with a direct branch that goes behind the `lock` prefix of an
-/// instruction. Such branches are not always mistakes: glibc has five, which
-/// take the prefix only if there is more than one thread.
-///
-/// ```
-/// use jitfd::{LockSkips, Rules, Reason, validate};
-///
-/// # fn main() -> Result<(), jitfd::Error> {
-/// // je, one byte ahead; lock inc dword ptr [rdi]; ret
-/// let code = [0x74, 1, 0xf0, 0xff, 0x07, 0xc3];
-/// let error = validate(&code, &Rules::new()).unwrap_err();
-/// assert_eq!(error.reason(), &Reason::SkipsLock { target: 3 });
-/// let chunk = validate(&code, &Rules::new().lock_skips(LockSkips::Tolerate))?;
-/// assert_eq!(chunk.lock_skips(), [3]);
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LockSkips {
-    /// Refuse the chunk, with [`Reason::SkipsLock`](crate::Reason::SkipsLock).
-    #[default]
-    Refuse,
-    /// Accept it; [`Chunk::lock_skips`](crate::Chunk::lock_skips) lists
-    /// where it happens.
-    Tolerate,
-}
-
 /// What a chunk may be, where its data is and where it may be entered.
 ///
 /// The default is what is right for every chunk; the rest tightens it.
@@ -47,7 +20,8 @@ pub enum LockSkips {
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
-    pub(crate) lock_skips: LockSkips,
+    /// Whether branches may go behind a `lock` prefix.
+    pub(crate) lock_skips: bool,
     pub(crate) data: Vec<Range<usize>>,
     /// `None` if every instruction is one.
     pub(crate) entries: Option<Vec<usize>>,
@@ -71,7 +45,7 @@ impl Rules {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            lock_skips: LockSkips::Refuse,
+            lock_skips: false,
             data: Vec::new(),
             entries: None,
             endbr64: false,
@@ -83,12 +57,27 @@ impl Rules {
         }
     }
 
-    /// Sets what happens to branches behind a `lock` prefix.
+    /// Allows direct branches that go behind the `lock` prefix of an instruction.
+    /// They are not always mistakes: glibc has five, which take the prefix only if
+    /// there is more than one thread. [`Chunk::lock_skips`](crate::Chunk::lock_skips)
+    /// lists them.
     ///
-    /// See the example of [`LockSkips`].
+    /// ```
+    /// use jitfd::{Reason, Rules, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// // je, one byte ahead; lock inc dword ptr [rdi]; ret
+    /// let code = [0x74, 1, 0xf0, 0xff, 0x07, 0xc3];
+    /// let error = validate(&code, &Rules::new()).unwrap_err();
+    /// assert_eq!(error.reason(), &Reason::SkipsLock { target: 3 });
+    /// let chunk = validate(&code, &Rules::new().allow_lock_skips())?;
+    /// assert_eq!(chunk.lock_skips(), [3]);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
-    pub const fn lock_skips(mut self, rule: LockSkips) -> Self {
-        self.lock_skips = rule;
+    pub const fn allow_lock_skips(mut self) -> Self {
+        self.lock_skips = true;
         self
     }
 
@@ -104,20 +93,9 @@ impl Rules {
     /// declaring them can't fail: for programs that handle lack of memory. Room for
     /// entries is as [`entries_only`](Self::entries_only).
     ///
-    /// ```
-    /// use jitfd::{Rules, ValidationError, validate};
-    ///
-    /// # fn main() -> Result<(), ValidationError> {
-    /// let jump_tables = vec![1..9; 100_000];
-    /// let options = Rules::new().try_reserve(jump_tables.len(), 0)?;
-    /// let options = jump_tables.into_iter().fold(options, Rules::data);
-    /// assert!(validate(&[0xc3; 9], &options)?.holds_data());
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
     /// # Errors
     /// [`Reason::NoMemory`](crate::Reason::NoMemory).
+    #[doc(hidden)]
     pub fn try_reserve(mut self, data: usize, entries: usize) -> Result<Self, ValidationError> {
         let mut room = self.data.try_reserve(data).is_ok();
         if entries > 0 {

@@ -8,102 +8,17 @@ use crate::data::{check_len, checked_data, in_data};
 use crate::error::{LONGEST, Reason, ValidationError};
 use crate::parallel;
 use crate::pushed::pushed;
-use crate::rules::{LockSkips, Rules};
+use crate::rules::Rules;
 use crate::sweep::{Job, Sweep, find_branch};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU8, Ordering};
-
-/// Checks many chunks by the same rules. [`validate`] is the short form.
-///
-/// ```
-/// use jitfd::{Rules, Validator};
-///
-/// let validator = Validator::new(Rules::new());
-/// assert!(validator.validate(&[0x90, 0xc3]).is_ok());
-/// assert!(validator.validate(&[0x06]).is_err()); // push es: not in 64-bit mode
-/// ```
-#[derive(Clone, Debug, Default)]
-pub struct Validator {
-    options: Rules,
-}
-
-impl Validator {
-    /// A validator with these rules.
-    #[must_use]
-    pub const fn new(options: Rules) -> Self {
-        Self { options }
-    }
-
-    /// Whether a chunk can have `len` bytes: for callers that copy the bytes
-    /// first, to be asked before that.
-    ///
-    /// # Errors
-    /// As [`validate`] of a chunk that is empty or too long.
-    ///
-    /// ```
-    /// use jitfd::{Reason, Validator};
-    ///
-    /// let error = Validator::check_len(usize::MAX).unwrap_err();
-    /// assert_eq!(error.reason(), &Reason::TooLong { len: usize::MAX });
-    /// ```
-    pub fn check_len(len: usize) -> Result<(), ValidationError> {
-        check_len(len)
-    }
-
-    /// Checks a copy of `code`. See [`validate`].
-    ///
-    /// # Errors
-    /// As [`validate`].
-    pub fn validate(&self, code: &[u8]) -> Result<Chunk, ValidationError> {
-        validate(code, &self.options)
-    }
-
-    /// Checks a copy of bytes that others may write to meanwhile: memory that is
-    /// shared with another process, or with a thread that is not trusted to have
-    /// finished. Each byte is read once.
-    ///
-    /// ```
-    /// use jitfd::{Rules, Validator};
-    /// use std::sync::atomic::AtomicU8;
-    ///
-    /// let shared = [const { AtomicU8::new(0x90) }; 16];
-    /// let chunk = Validator::new(Rules::new()).validate_shared(&shared).unwrap();
-    /// assert_eq!(chunk.bytes(), [0x90; 16]);
-    /// ```
-    ///
-    /// # Errors
-    /// As [`validate`]. They show the bytes of the copy.
-    pub fn validate_shared(&self, code: &[AtomicU8]) -> Result<Chunk, ValidationError> {
-        let mut copy = room_for(code.len())?;
-        copy.extend(code.iter().map(|byte| byte.load(Ordering::Relaxed)));
-        check(copy, &self.options)
-    }
-
-    /// Checks `code` without copying it: nobody else can change it meanwhile.
-    ///
-    /// # Errors
-    /// As [`validate`].
-    ///
-    /// # Example
-    /// ```
-    /// use jitfd::{Rules, Validator};
-    ///
-    /// // The emitter's buffer is given away.
-    /// let buffer = vec![0x90, 0xc3];
-    /// let chunk = Validator::new(Rules::new()).validate_owned(buffer).unwrap();
-    /// assert_eq!(chunk.len(), 2);
-    /// ```
-    pub fn validate_owned(&self, code: Vec<u8>) -> Result<Chunk, ValidationError> {
-        check(code, &self.options)
-    }
-}
 
 /// Checks a copy of `code`, the machine code of one chunk, and returns that
 /// copy as the only thing that can be published.
 ///
 /// A chunk passes if
 /// * every byte of it belongs to a complete instruction that is valid in 64-bit
-///   mode, or to a data range declared in `options`;
+///   mode, or to a data range declared in `rules`;
 /// * it ends where an instruction or a data range ends;
 /// * every direct branch (jump, conditional jump, call, loop, `xbegin`) inside
 ///   the chunk goes to the first byte of an instruction;
@@ -121,7 +36,7 @@ impl Validator {
 /// is what the kernel copies from when the chunk is published. So what was checked
 /// is what is published. A source that somebody else may write to meanwhile,
 /// another thread or another process, is no `&[u8]` in Rust: see
-/// [`Validator::validate_shared`].
+/// [`validate_shared`].
 ///
 /// A chunk of 1 MiB or more is divided among the CPUs that the process may use
 /// (see [`Rules::threads`]); verdict and error are the same.
@@ -138,10 +53,50 @@ impl Validator {
 /// let error = validate(&[0x90, 0xb8, 42], &Rules::new()).unwrap_err();
 /// assert_eq!((error.offset(), error.reason()), (1, &Reason::Truncated));
 /// ```
-pub fn validate(code: &[u8], options: &Rules) -> Result<Chunk, ValidationError> {
+pub fn validate(code: &[u8], rules: &Rules) -> Result<Chunk, ValidationError> {
     let mut copy = room_for(code.len())?;
     copy.extend_from_slice(code);
-    check(copy, options)
+    check(copy, rules)
+}
+
+/// Checks `code` without copying it: nobody else can change it meanwhile.
+///
+/// # Errors
+/// As [`validate`].
+///
+/// # Example
+/// ```
+/// use jitfd::{Rules, validate_owned};
+///
+/// // The emitter's buffer is given away.
+/// let buffer = vec![0x90, 0xc3];
+/// let chunk = validate_owned(buffer, &Rules::new()).unwrap();
+/// assert_eq!(chunk.bytes(), [0x90, 0xc3]);
+/// ```
+pub fn validate_owned(code: Vec<u8>, rules: &Rules) -> Result<Chunk, ValidationError> {
+    check(code, rules)
+}
+
+/// Checks a copy of bytes that others may write to meanwhile: memory that is
+/// shared with another process, or with a thread that is not trusted to have
+/// finished. Each byte is read once.
+///
+/// # Errors
+/// As [`validate`]. They show the bytes of the copy.
+///
+/// # Example
+/// ```
+/// use jitfd::{Rules, validate_shared};
+/// use std::sync::atomic::AtomicU8;
+///
+/// let shared = [const { AtomicU8::new(0x90) }; 16];
+/// let chunk = validate_shared(&shared, &Rules::new()).unwrap();
+/// assert_eq!(chunk.bytes(), [0x90; 16]);
+/// ```
+pub fn validate_shared(code: &[AtomicU8], rules: &Rules) -> Result<Chunk, ValidationError> {
+    let mut copy = room_for(code.len())?;
+    copy.extend(code.iter().map(|byte| byte.load(Ordering::Relaxed)));
+    check(copy, rules)
 }
 
 /// A vector that takes a copy of `len` bytes of code without getting more memory.
@@ -153,16 +108,16 @@ fn room_for(len: usize) -> Result<Vec<u8>, ValidationError> {
     Ok(copy)
 }
 
-fn check(code: Vec<u8>, options: &Rules) -> Result<Chunk, ValidationError> {
-    let data = checked_data(&options.data, code.len())?;
+fn check(code: Vec<u8>, rules: &Rules) -> Result<Chunk, ValidationError> {
+    let data = checked_data(&rules.data, code.len())?;
     let job = Job {
         chunk: &code,
         data: &data,
-        rules: &options.each,
+        rules: &rules.each,
     };
-    let sweep = parallel::sweep(job, options.threads)?;
-    let lock_skips = check_targets(&code, &data, &sweep, options.lock_skips)?;
-    let entries = check_entries(&code, &sweep.starts, options)?;
+    let sweep = parallel::sweep(job, rules.threads)?;
+    let lock_skips = check_targets(&code, &data, &sweep, rules.lock_skips)?;
+    let entries = check_entries(&code, &sweep.starts, rules)?;
     Ok(Chunk::from_parts(Parts {
         code,
         data,
@@ -170,7 +125,7 @@ fn check(code: Vec<u8>, options: &Rules) -> Result<Chunk, ValidationError> {
         entries,
         outside: sweep.outside,
         lock_skips,
-        within_lines: options.each.within_lines,
+        within_lines: rules.each.within_lines,
     }))
 }
 
@@ -179,9 +134,9 @@ fn check(code: Vec<u8>, options: &Rules) -> Result<Chunk, ValidationError> {
 fn check_entries(
     code: &[u8],
     starts: &Bitmap,
-    options: &Rules,
+    rules: &Rules,
 ) -> Result<Option<Bitmap>, ValidationError> {
-    let entries = match (&options.entries, options.endbr64) {
+    let entries = match (&rules.entries, rules.endbr64) {
         (None, false) => return Ok(None),
         (Some(entries), false) => &entries[..],
         (Some(entries), true) if !entries.is_empty() => &entries[..],
@@ -189,7 +144,7 @@ fn check_entries(
     };
     let mut bits = Bitmap::new(code.len()).ok_or_else(ValidationError::no_memory)?;
     for &entry in entries {
-        check_entry(code, starts, entry, options.endbr64)?;
+        check_entry(code, starts, entry, rules.endbr64)?;
         bits.set(entry);
     }
     Ok(Some(bits))
@@ -219,12 +174,12 @@ fn check_targets(
     code: &[u8],
     data: &[Range<usize>],
     sweep: &Sweep,
-    rule: LockSkips,
+    allowed: bool,
 ) -> Result<Vec<usize>, ValidationError> {
     let mut tolerated = Vec::new();
     for target in sweep.targets.missing_in(&sweep.starts) {
         match judge(code, data, &sweep.starts, target) {
-            Reason::SkipsLock { .. } if rule == LockSkips::Tolerate => {
+            Reason::SkipsLock { .. } if allowed => {
                 if !pushed(&mut tolerated, target) {
                     return Err(ValidationError::no_memory());
                 }

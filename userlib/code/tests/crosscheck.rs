@@ -14,7 +14,7 @@
 mod support;
 
 use iced_x86::{Code, DecoderOptions, Instruction};
-use jitfd_code::{LockSkips, Reason, Rules, Validator, validate};
+use jitfd_code::{Reason, Rules, validate};
 use std::collections::BTreeMap;
 use support::{length, programs, text_of};
 use yaxpeax_arch::LengthedInstruction;
@@ -256,8 +256,8 @@ fn window(text: &[u8], at: usize) -> &[u8] {
 
 /// Each instruction that the validator has found in `text`, if it accepts that.
 fn instructions(text: &[u8], tally: &mut Tally) -> bool {
-    let validator = Validator::new(Rules::new().lock_skips(LockSkips::Tolerate));
-    let chunk = match validator.validate(text) {
+    let rules = Rules::new().allow_lock_skips();
+    let chunk = match validate(text, &rules) {
         Ok(chunk) => chunk,
         Err(error) => {
             println!("  refused: {error}");

@@ -5,7 +5,7 @@
 
 mod support;
 
-use jitfd_code::{Align, Chunk, Class, LockSkips, Reason, Rules, ValidationError, validate};
+use jitfd_code::{Align, Chunk, Class, Reason, Rules, ValidationError, validate};
 use proptest::{collection::vec, prelude::*};
 use support::text_of;
 
@@ -216,7 +216,7 @@ proptest! {
             let at = at % code.len();
             code[at] = value;
         }
-        let mut options = Rules::new().lock_skips(LockSkips::Tolerate);
+        let mut options = Rules::new().allow_lock_skips();
         if strict {
             options = options.forbid(Class::Privileged);
         }

@@ -5,7 +5,7 @@
 
 mod support;
 
-use jitfd_code::{LockSkips, Reason, Rules, Validator, validate};
+use jitfd_code::{Reason, Rules, validate};
 use proptest::{collection::vec, prelude::*};
 use std::ops::Range;
 use support::{Verdict, judge, text_of};
@@ -24,7 +24,7 @@ fn cases(cases: u32) -> ProptestConfig {
 
 /// Validator and shadow say the same, down to the start of each instruction.
 fn agree(code: &[u8], data: &[Range<usize>]) -> Result<(), TestCaseError> {
-    let options = Rules::new().lock_skips(LockSkips::Tolerate);
+    let options = Rules::new().allow_lock_skips();
     let options = data.iter().cloned().fold(options, Rules::data);
     match (validate(code, &options), judge(code, data)) {
         (Ok(chunk), Verdict::Accepted(starts, skips)) => {
@@ -138,8 +138,8 @@ fn glibc_skips_lock_prefixes() {
         eprintln!("SKIP: no glibc on this host");
         return;
     };
-    let tolerated = Validator::new(Rules::new().lock_skips(LockSkips::Tolerate));
-    let chunk = tolerated.validate(&text).unwrap();
+    let tolerated = Rules::new().allow_lock_skips();
+    let chunk = validate(&text, &tolerated).unwrap();
     let error = validate(&text, &Rules::new()).map(|_| ()).unwrap_err();
     let first = chunk.lock_skips()[0];
     assert_eq!(error.reason(), &Reason::SkipsLock { target: first });

@@ -3,7 +3,7 @@
 //! `jitctl validate`.
 
 use crate::Status;
-use jitfd::{Chunk, Class, LockSkips, Rules, ValidationError, Validator};
+use jitfd::{Chunk, Class, Rules, ValidationError, validate_owned};
 use object::{Architecture, BinaryFormat, Object, ObjectSection};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -131,7 +131,7 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> io::Result<Status> {
     };
     let len = code.len();
     let options = options(arguments).map_err(io::Error::other)?;
-    let checked = Validator::new(options).validate_owned(code);
+    let checked = validate_owned(code, &options);
     if arguments.json {
         let answer = as_json(&name.to_string(), len, &checked);
         writeln!(out, "{answer:#}")?;
@@ -183,12 +183,10 @@ fn as_json(name: &str, len: usize, checked: &Checked) -> Value {
 }
 
 fn options(arguments: &Arguments) -> Result<Rules, jitfd::Error> {
-    let rule = if arguments.strict {
-        LockSkips::Refuse
-    } else {
-        LockSkips::Tolerate
-    };
-    let mut options = Rules::new().lock_skips(rule);
+    let mut options = Rules::new();
+    if !arguments.strict {
+        options = options.allow_lock_skips();
+    }
     for range in &arguments.data {
         options = options.data(range.clone());
     }
@@ -237,13 +235,13 @@ fn section(file: &[u8], name: &str) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use jitfd::internal::check_len;
 
     #[test]
     fn what_has_no_end_is_not_read_to_it() {
         assert_eq!(bounded(io::repeat(0), 100).unwrap().len(), 101);
         assert_eq!(bounded(&b"\x90\xc3"[..], 100).unwrap(), b"\x90\xc3");
         let longest = usize::try_from(MOST).unwrap();
-        assert!(Validator::check_len(longest).is_ok());
-        assert!(Validator::check_len(longest + 1).is_err());
+        assert!(check_len(longest).is_ok() && check_len(longest + 1).is_err());
     }
 }

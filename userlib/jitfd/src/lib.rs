@@ -144,6 +144,7 @@ pub mod internal {
     pub use crate::os::fork_lock::{First, FirstUse, ForkLock};
     pub use crate::os::sys::Span;
     pub use crate::region::shared_code::SharedCode;
+    pub use jitfd_code::internal::check_len;
 }
 
 pub use backend::choice::Fallback;
@@ -151,8 +152,8 @@ pub use backend::notice::{FallbackHook, FallbackReport, set_fallback_hook};
 pub use backend_name::Backend;
 pub use error::{Call, Error, Kind, NoBackend, SystemError, Unsupported};
 pub use jitfd_code::{
-    Align, BoundaryError, Chunk, Class, LineWriter, LockSkips, Reason, Rules, ValidationError,
-    Validator, validate,
+    Align, BoundaryError, Chunk, Class, LineWriter, Reason, Rules, ValidationError, validate,
+    validate_owned, validate_shared,
 };
 pub use os::window::Window;
 pub use probe::{Finding, Probe, Subject, Trial, Verdict, probe};

@@ -7,7 +7,7 @@ use iced_x86::{Code, Encoder, IcedError, Instruction, MemoryOperand, Register};
 use jitfd::internal::{FILL, FirstUse};
 use jitfd::{Call, Error};
 use jitfd_code::internal::num::to_u64;
-use jitfd_code::{Align, Chunk, Class, LineWriter, Rules, Validator};
+use jitfd_code::{Align, Chunk, Class, LineWriter, Rules, validate_owned};
 use std::ops::Range;
 
 /// A chunk that is being written, none of its instructions in two lines. Addresses
@@ -124,10 +124,10 @@ impl Assembly {
         let options = self.entries.into_iter().fold(options, Rules::entry);
         let options = options.endbr64();
         if len > Align::LINE.bytes() {
-            let validator = Validator::new(options.within_lines());
-            return Ok(validator.validate_owned(self.lines.into_bytes())?);
+            let rules = options.within_lines();
+            return Ok(validate_owned(self.lines.into_bytes(), &rules)?);
         }
-        let chunk = Validator::new(options).validate_owned(self.lines.into_bytes())?;
+        let chunk = validate_owned(self.lines.into_bytes(), &options)?;
         Ok(chunk.aligned(align))
     }
 }

@@ -6,7 +6,7 @@
 use crate::hardening;
 use crate::report::BoxError;
 use demo_program::files::DATA_SUFFIX;
-use jitfd::{Code, Rules, Validator, jit_create_code};
+use jitfd::{Code, Rules, jit_create_code, validate_owned};
 use std::fs;
 use std::path::Path;
 use std::ptr::{NonNull, slice_from_raw_parts_mut};
@@ -36,8 +36,7 @@ fn publish(name: &str, image: Vec<u8>, data: &str) -> Result<Code, BoxError> {
     let checking = Instant::now();
     let bytes = image.len();
     let options = data.lines().try_fold(Rules::new(), with_range)?;
-    let code = Validator::new(options)
-        .validate_owned(image)
+    let code = validate_owned(image, &options)
         .map_err(|error| format!("{name}: {error}"))?;
     let checked = checking.elapsed();
     let placing = Instant::now();

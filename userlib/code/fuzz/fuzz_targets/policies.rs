@@ -4,7 +4,7 @@
 //! it was.
 #![no_main]
 
-use jitfd_code::{Class, LockSkips, Reason, Rules, validate};
+use jitfd_code::{Class, Reason, Rules, validate};
 use libfuzzer_sys::fuzz_target;
 
 #[derive(arbitrary::Arbitrary, Debug)]
@@ -19,7 +19,7 @@ struct Input<'a> {
 
 impl Input<'_> {
     fn options(&self) -> Rules {
-        let mut options = Rules::new().lock_skips(LockSkips::Tolerate);
+        let mut options = Rules::new().allow_lock_skips();
         for entry in &self.entries {
             options = options.entry(usize::from(*entry));
         }
@@ -43,7 +43,7 @@ impl Input<'_> {
 
 fuzz_target!(|input: Input<'_>| {
     let code = input.code;
-    let free = validate(code, &Rules::new().lock_skips(LockSkips::Tolerate));
+    let free = validate(code, &Rules::new().allow_lock_skips());
     match (free, validate(code, &input.options())) {
         (Ok(free), Ok(tight)) => {
             for at in 0..code.len() {

@@ -7,7 +7,7 @@
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
-use jitfd_code::{LockSkips, Rules, validate};
+use jitfd_code::{Rules, validate};
 use libfuzzer_sys::fuzz_target;
 use support::{Verdict, judge};
 
@@ -25,7 +25,7 @@ fuzz_target!(|input: Input<'_>| {
         start..(start + 1 + usize::from(len) % 32).min(code.len())
     });
     let ranges: Vec<_> = ranges.collect();
-    let options = Rules::new().lock_skips(LockSkips::Tolerate);
+    let options = Rules::new().allow_lock_skips();
     let options = ranges.iter().cloned().fold(options, Rules::data);
     match (validate(code, &options), judge(code, &ranges)) {
         (Ok(chunk), Verdict::Accepted(starts, skips)) => {

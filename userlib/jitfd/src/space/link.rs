@@ -8,7 +8,7 @@ use super::image::{Image, Layout};
 use super::slot::{Function, Slot};
 use crate::error::{Call, Error};
 use crate::os::fallible::{no_memory, room};
-use jitfd_code::{Align, Validator};
+use jitfd_code::{Align, validate_owned};
 
 impl CodeSpace {
     /// Publishes the items of an image as one, relocated for the addresses they
@@ -121,7 +121,7 @@ impl CodeSpace {
     ) -> Result<(), Error> {
         let bytes = image.relocated(layout, slot.address())?;
         let options = image.options(layout, &self.options.validation)?;
-        let chunk = Validator::new(options).validate_owned(bytes)?;
+        let chunk = validate_owned(bytes, &options)?;
         image.check_ends(layout, &chunk)?;
         self.fill_parts(slot, &chunk, parts)
     }

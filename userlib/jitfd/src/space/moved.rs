@@ -12,7 +12,7 @@ use iced_x86::{
     InstructionBlock, Mnemonic, OpKind,
 };
 use jitfd_code::internal::{LOCK, is_vendor_dependent, pushed};
-use jitfd_code::{Reason, Rules, ValidationError, Validator};
+use jitfd_code::{Reason, Rules, ValidationError, validate_owned};
 use std::ops::Range;
 
 /// Code that was moved to another address, by [`move_code`].
@@ -278,7 +278,7 @@ impl CodeSpace {
             if !moved.data.is_empty() {
                 options = options.data(moved.data);
             }
-            Ok(Validator::new(options).validate_owned(moved.bytes)?)
+            Ok(validate_owned(moved.bytes, &options)?)
         })
     }
 }
