@@ -155,7 +155,7 @@ pub unsafe extern "C" fn jitfd_mapping_base(
     guard::address(|| unsafe {
         let mapping = &pointer::object(mapping)?.mapping;
         pointer::store(len, mapping.len());
-        Ok(mapping.as_ptr().cast_mut().cast())
+        Ok(std::ptr::with_exposed_provenance_mut(mapping.address()))
     })
 }
 

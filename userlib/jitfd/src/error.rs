@@ -197,9 +197,7 @@ impl Error {
 }
 
 /// Why there is no function pointer.
-pub const NO_ENTRY: Error = Error::Argument(
-    "an entry is an offset inside the code, taken as a type of a function pointer's size",
-);
+pub const NO_ENTRY: Error = Error::Argument("an entry is an offset inside the code");
 
 /// What makes an error of one of `call`.
 pub(crate) fn failed(call: Call) -> impl Fn(io::Error) -> Error {

@@ -130,7 +130,9 @@ mod abi;
 #[cfg(test)]
 mod abi_pinned;
 mod backend_name;
+mod entry;
 mod error;
+mod jit;
 
 use jitfd_code::internal::num;
 
@@ -150,15 +152,18 @@ pub mod internal {
 pub use backend::choice::Fallback;
 pub use backend::notice::{FallbackHook, FallbackReport, set_fallback_hook};
 pub use backend_name::Backend;
+pub use entry::{CodePointer, Entry};
 pub use error::{Call, Error, Kind, NoBackend, SystemError, Unsupported};
+pub use jit::Jit;
 pub use jitfd_code::{
     Align, BoundaryError, Chunk, Class, LineWriter, Reason, Rules, ValidationError, validate,
     validate_owned, validate_shared,
 };
 pub use os::window::Window;
 pub use probe::{Finding, Probe, Subject, Trial, Verdict, probe};
-pub use region::handle::{AppendHandle, MapHandle, Mapping};
+pub use region::handle::{AppendHandle, MapHandle};
 pub use region::image::{Code, CodeOptions, Device, jit_create_code, jit_create_code_at};
+pub use region::mapping::Mapping;
 pub use region::options::RegionOptions;
 pub use region::stats::Stats;
 pub use region::{Place, Published, Region, Reservation};

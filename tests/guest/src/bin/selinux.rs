@@ -217,7 +217,7 @@ fn an_executor_maps_but_does_not_publish() -> Outcome {
     let executor = || {
         policy::enter("executor_t")?;
         let mapping = done(region.map_handle().map(2 * PAGE))?;
-        answers(mapping.as_ptr().addr() + at)?;
+        answers(mapping.address() + at)?;
         equal(
             "publish",
             kind(region.append(&answer()?)),

@@ -73,19 +73,27 @@ impl Fallback {
     /// The error of `make`; if several backends were tried, all of their
     /// errors.
     #[doc(hidden)]
-    pub fn choose<T>(self, mut make: impl FnMut(Backend) -> Result<T, Error>) -> Result<T, Error> {
-        let mut tried = Vec::new();
+    pub fn choose<T>(self, make: impl FnMut(Backend) -> Result<T, Error>) -> Result<T, Error> {
+        self.choose_with(&mut Vec::new(), make)
+    }
+
+    /// The same; `tried` is what refused the better ones.
+    pub(crate) fn choose_with<T>(
+        self,
+        tried: &mut Vec<(Backend, Error)>,
+        mut make: impl FnMut(Backend) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         for &backend in self.order() {
             match make(backend) {
                 Ok(made) => {
-                    notice::chosen(backend, &tried);
+                    notice::chosen(backend, tried);
                     return Ok(made);
                 }
                 Err(error) if is_refusal(&error) => tried.push((backend, error)),
                 Err(error) => return Err(error),
             }
         }
-        Err(only_or_all(tried))
+        Err(only_or_all(std::mem::take(tried)))
     }
 }
 

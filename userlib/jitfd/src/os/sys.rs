@@ -447,20 +447,4 @@ impl Mapped {
         // there.
         unsafe { map_code_over(fd, self.span.base(), self.len) }
     }
-
-    /// The function at `offset`; `None` if that is not inside, or `F` has not
-    /// the size of a pointer.
-    ///
-    /// # Safety
-    /// `F` is a function pointer type, and the code at `offset` is a function
-    /// of that type.
-    pub(crate) unsafe fn entry<F: Copy>(&self, offset: usize) -> Option<F> {
-        if offset >= self.len() || size_of::<F>() != size_of::<*const u8>() {
-            return None;
-        }
-        let function = self.as_ptr().wrapping_add(offset);
-        // SAFETY: the sizes are equal, and a non-null address is a value of a
-        // function pointer type; the caller vouches for the function.
-        Some(unsafe { std::mem::transmute_copy(&function) })
-    }
 }

@@ -69,7 +69,7 @@ fn publish_and_run(backend: Backend) -> Result<(), Error> {
 }
 
 #[expect(unsafe_code, reason = "runs the code that it has published")]
-fn call(mapping: &crate::region::handle::Mapping) -> Result<(), Error> {
+fn call(mapping: &crate::region::mapping::Mapping) -> Result<(), Error> {
     // SAFETY: such a function was published there, and the mapping outlives the
     // call.
     let answer = unsafe { mapping.entry::<extern "C" fn() -> i32>(0)? }();

@@ -8,12 +8,11 @@ use crate::abi;
 use crate::backend::dispatch::{self, Access};
 use crate::backend::segment::Segment;
 use crate::backend_name::Backend;
-use crate::error::{Call, Error, NO_ENTRY};
+use crate::error::{Call, Error};
 use crate::num::to_usize;
 use crate::os::fallible::{list, no_memory, room};
-use crate::os::near;
-use crate::os::sys::Mapped;
 use crate::os::window::Window;
+use crate::region::mapping::Mapping;
 use crate::region::stats::Stats;
 use jitfd_code::internal::{Mode, Placed, aligns, place_in};
 use jitfd_code::{Align, Chunk};
@@ -67,7 +66,7 @@ impl MapHandle {
     /// [`NoMemory`](crate::Kind::NoMemory).
     pub fn map(&self, len: usize) -> Result<Mapping, Error> {
         let mapped = self.access.map(None, len)?;
-        Ok(Mapping { mapped })
+        Ok(Mapping::of(mapped))
     }
 
     /// Clones the region: a new one with its capacity, its code, its cursor and
@@ -172,7 +171,7 @@ impl MapHandle {
     /// ([`Backend::ProtectFlips`]); else as [`map`](Self::map).
     pub fn map_in(&self, window: Window, len: usize) -> Result<Mapping, Error> {
         let mapped = self.access.map(Some(window), len)?;
-        Ok(Mapping { mapped })
+        Ok(Mapping::of(mapped))
     }
 
     /// The region's counters.
@@ -405,75 +404,6 @@ fn check_count(pieces: &[Segment<'_>]) -> Result<(), Error> {
     match u32::try_from(pieces.len()) {
         Ok(count) if count <= abi::MAX_SEGMENTS => Ok(()),
         _ => Err(Error::Argument("one publication takes at most 1024 chunks")),
-    }
-}
-
-/// A mapping of a region, readable and executable; unmapped on drop.
-///
-/// ```
-/// use jitfd::{Mapping, Rules, validate};
-///
-/// # fn main() -> Result<(), jitfd::Error> {
-/// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-/// # let region = options.create(1 << 20)?;
-/// // mov eax, 42; ret
-/// let published = region.append(&validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Rules::new())?)?;
-/// let (_map, _append, mapping): (_, _, Mapping) = region.split();
-/// assert_eq!(mapping.address() + published.offset, published.address);
-/// println!("{} bytes from {:p} on", mapping.len(), mapping.as_ptr());
-/// // SAFETY: such a function is there, and `mapping` outlives the call.
-/// let answer = unsafe { mapping.entry::<extern "C" fn() -> i32>(published.offset)? };
-/// assert_eq!(answer(), 42);
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug)]
-pub struct Mapping {
-    mapped: Mapped,
-}
-
-impl Mapping {
-    /// Moves a mapping that nobody uses yet into `window`, and so that profilers
-    /// take it for anonymous memory.
-    pub(crate) fn posing_as_memory(mut self, window: Option<Window>) -> Result<Self, Error> {
-        let len = self.len();
-        near::map(window, len, Call::Map, |at| self.mapped.pose_as_memory(at))?;
-        Ok(self)
-    }
-
-    /// The address of the region's first byte.
-    #[must_use]
-    pub fn as_ptr(&self) -> *const u8 {
-        self.mapped.as_ptr()
-    }
-
-    /// The same as a number.
-    #[must_use]
-    pub fn address(&self) -> usize {
-        self.as_ptr().addr()
-    }
-
-    /// The length in bytes.
-    #[expect(clippy::len_without_is_empty, reason = "never empty")]
-    #[must_use]
-    pub const fn len(&self) -> usize {
-        self.mapped.len()
-    }
-
-    /// The function at `offset`, in bytes from the start of the region.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] if `offset` is not inside the mapping, or `F` has not
-    /// the size of a function pointer.
-    ///
-    /// # Safety
-    /// `F` must be a function pointer type, and the code published at `offset` a
-    /// function of exactly that type. The pointer must not be called after the
-    /// mapping is dropped.
-    #[expect(unsafe_code, reason = "the caller vouches for the function's type")]
-    pub unsafe fn entry<F: Copy>(&self, offset: usize) -> Result<F, Error> {
-        // SAFETY: as promised by the caller.
-        unsafe { self.mapped.entry(offset) }.ok_or(NO_ENTRY)
     }
 }
 

@@ -8,10 +8,11 @@
 use crate::backend::choice::Fallback;
 use crate::backend::dispatch::{self, Maker};
 use crate::backend_name::Backend;
+use crate::entry::{CodePointer, Entry};
 use crate::error::{Error, NO_ENTRY};
 use crate::os::sys::Mapped;
+use crate::region::mapping::check_page;
 use jitfd_code::Chunk;
-use jitfd_code::internal::PAGE_SIZE;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
@@ -98,7 +99,7 @@ impl Device {
     /// ```
     #[expect(unsafe_code, reason = "replaces memory of the caller's choice")]
     pub unsafe fn create_code_at(&self, code: &Chunk, at: *mut u8) -> Result<(), Error> {
-        check_place(at)?;
+        check_page(at)?;
         // SAFETY: as promised by the caller.
         unsafe { Maker::Kernel(self.as_fd()).create_code_at(code.bytes(), at) }
     }
@@ -194,7 +195,7 @@ pub fn jit_create_code(code: &Chunk) -> Result<Code, Error> {
 /// ```
 #[expect(unsafe_code, reason = "replaces memory of the caller's choice")]
 pub unsafe fn jit_create_code_at(code: &Chunk, at: *mut u8) -> Result<(), Error> {
-    check_place(at)?;
+    check_page(at)?;
     // SAFETY: as promised by the caller.
     unsafe { Device::shared()?.create_code_at(code, at) }
 }
@@ -294,7 +295,7 @@ impl CodeOptions {
     /// ```
     #[expect(unsafe_code, reason = "replaces memory of the caller's choice")]
     pub unsafe fn create_at(&self, code: &Chunk, at: *mut u8) -> Result<(), Error> {
-        check_place(at)?;
+        check_page(at)?;
         self.fallback.choose(|backend| match backend {
             // SAFETY: as promised by the caller.
             Backend::Kernel => unsafe { jit_create_code_at(code, at) },
@@ -302,13 +303,6 @@ impl CodeOptions {
             process => unsafe { Maker::Process(process).create_code_at(code.bytes(), at) },
         })
     }
-}
-
-fn check_place(at: *mut u8) -> Result<(), Error> {
-    if at.is_null() || at.addr() % PAGE_SIZE != 0 {
-        return Err(Error::Argument("code is put at the start of a page"));
-    }
-    Ok(())
 }
 
 /// Executable code in a mapping of its own; unmapped on drop.
@@ -360,13 +354,10 @@ impl Code {
     /// The function at `offset`, in bytes from the first byte.
     ///
     /// # Errors
-    /// [`Error::Argument`] if `offset` is not inside the code, or `F` has not
-    /// the size of a function pointer.
+    /// [`Error::Argument`] if `offset` is not inside the code.
     ///
     /// # Safety
-    /// `F` must be a function pointer type, and the code at `offset` a function
-    /// of exactly that type. The pointer must not be called after the `Code`
-    /// is dropped.
+    /// As [`Mapping::entry`](crate::Mapping::entry).
     ///
     /// # Example
     /// ```
@@ -382,9 +373,12 @@ impl Code {
     /// # }
     /// ```
     #[expect(unsafe_code, reason = "the caller vouches for the function's type")]
-    pub unsafe fn entry<F: Copy>(&self, offset: usize) -> Result<F, Error> {
-        // SAFETY: as promised by the caller.
-        unsafe { self.mapped.entry(offset) }.ok_or(NO_ENTRY)
+    pub unsafe fn entry<F: CodePointer>(&self, offset: usize) -> Result<Entry<'_, F>, Error> {
+        if offset >= self.len() {
+            return Err(NO_ENTRY);
+        }
+        // SAFETY: as promised by the caller; the mapping lives as long as the borrow.
+        Ok(unsafe { Entry::at(self.as_ptr().wrapping_add(offset)) })
     }
 
     /// Gives the mapping away: its address, and its length in bytes. It is

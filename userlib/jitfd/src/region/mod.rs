@@ -10,17 +10,20 @@
 
 pub(crate) mod handle;
 pub(crate) mod image;
+pub(crate) mod mapping;
 pub(crate) mod options;
 pub(crate) mod shared_code;
 pub(crate) mod stats;
 
 use crate::abi;
 use crate::backend_name::Backend;
+use crate::entry::{CodePointer, Entry};
 use crate::error::{Call, Error, Kind, SystemError, Unsupported};
 use crate::num::to_u64;
 use crate::os::fallible::{list, no_memory, room};
 use crate::os::fork::{FORKED_MEANWHILE, Owner, PerProcess};
-use crate::region::handle::{AppendHandle, MapHandle, Mapping, OFF_LINE, create};
+use crate::region::handle::{AppendHandle, MapHandle, OFF_LINE, create};
+use crate::region::mapping::Mapping;
 use crate::region::options::RegionOptions;
 use crate::region::stats::Stats;
 use jitfd_code::internal::{BranchMap, Mode, Placed, place_in};
@@ -271,7 +274,7 @@ impl Region {
     /// ```
     #[must_use]
     pub fn base(&self) -> *const u8 {
-        self.mapping.as_ptr()
+        std::ptr::without_provenance(self.mapping.address())
     }
 
     /// The capacity in bytes.
@@ -288,9 +291,9 @@ impl Region {
     /// As [`Mapping::entry`].
     ///
     /// # Safety
-    /// As [`Mapping::entry`]; the region must outlive the calls.
+    /// As [`Mapping::entry`].
     #[expect(unsafe_code, reason = "the caller vouches for the function's type")]
-    pub unsafe fn entry<F: Copy>(&self, offset: usize) -> Result<F, Error> {
+    pub unsafe fn entry<F: CodePointer>(&self, offset: usize) -> Result<Entry<'_, F>, Error> {
         // SAFETY: as promised by the caller.
         unsafe { self.mapping.entry(offset) }
     }

@@ -21,16 +21,34 @@ use crate::os::window::Window;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RegionOptions {
-    pub(crate) any_process: bool,
-    pub(crate) boundary_map: bool,
-    pub(crate) window: Option<Window>,
-    pub(crate) perf_map: bool,
-    pub(crate) fallback: Fallback,
+    /// The capacity in bytes, rounded up to whole pages; 16 MiB unless set, at most
+    /// 1 GiB. Memory is used only for what is published.
+    pub capacity: usize,
+    /// As the method.
+    pub any_process: bool,
+    /// As the method.
+    pub boundary_map: bool,
+    /// As the method.
+    pub window: Option<Window>,
+    /// As the method.
+    pub perf_map: bool,
+    #[doc(hidden)]
+    pub fallback: Fallback,
 }
 
 impl Default for RegionOptions {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// A region of that capacity in bytes.
+impl From<usize> for RegionOptions {
+    fn from(capacity: usize) -> Self {
+        Self {
+            capacity,
+            ..Self::default()
+        }
     }
 }
 
@@ -40,6 +58,7 @@ impl RegionOptions {
     #[must_use]
     pub const fn new() -> Self {
         Self {
+            capacity: 16 << 20,
             any_process: false,
             boundary_map: true,
             window: None,

@@ -13,6 +13,7 @@ use super::options::SpaceOptions;
 use super::slot::{Function, Home, Request, Slot, Symbol};
 use super::stats::SpaceStats;
 use super::table::Table;
+use crate::entry::{CodePointer, Entry};
 use crate::error::{Call, Error, Kind, SystemError};
 use crate::os::fallible::{no_memory, room};
 use crate::os::fork::Owner;
@@ -461,15 +462,12 @@ impl CodeSpace {
     /// The function as one that can be called.
     ///
     /// # Errors
-    /// [`Error::Argument`] if it is of another code space, or `F` has not the
-    /// size of a function pointer.
+    /// [`Error::Argument`] if it is of another code space.
     ///
     /// # Safety
-    /// `F` must be a function pointer type, and what was published there a
-    /// function of exactly that type. The pointer must not be called after the
-    /// code space is dropped.
+    /// As [`Mapping::entry`](crate::Mapping::entry).
     #[expect(unsafe_code, reason = "the caller vouches for the function's type")]
-    pub unsafe fn entry<F: Copy>(&self, function: Function) -> Result<F, Error> {
+    pub unsafe fn entry<F: CodePointer>(&self, function: Function) -> Result<Entry<'_, F>, Error> {
         let inside = |area: &&Area| function.address.wrapping_sub(area.base()) < area.capacity();
         let area = self.areas.iter().find(inside).ok_or(FOREIGN)?;
         // SAFETY: as promised by the caller; the region lives as long as `self`.

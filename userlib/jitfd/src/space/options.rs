@@ -39,7 +39,7 @@ use std::sync::Arc;
 /// ```
 #[derive(Clone)]
 pub struct SpaceOptions {
-    pub(super) region: RegionOptions,
+    pub(crate) region: RegionOptions,
     pub(super) region_capacity: usize,
     pub(super) max_capacity: usize,
     pub(super) lead: usize,

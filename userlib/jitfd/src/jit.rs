@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The way in: chooses a backend once, and makes everything else by it.
+
+use crate::abi::PAGE_SIZE;
+use crate::backend::choice::Fallback;
+use crate::backend::dispatch::{self, Maker};
+use crate::backend::segment::Segment;
+use crate::backend_name::Backend;
+use crate::error::Error;
+use crate::region::Region;
+use crate::region::mapping::{Mapping, check_page};
+use crate::region::options::RegionOptions;
+use crate::space::{CodeSpace, SpaceOptions};
+use jitfd_code::internal::Mode;
+use jitfd_code::{Align, Chunk};
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+/// What makes code executable in this process: `/dev/jit`, or a fallback that the
+/// program accepts. Everything else of this crate is made by it. Clones share what
+/// they have open.
+///
+/// ```
+/// use jitfd::{Backend, Fallback, Jit, Rules, validate};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// let jit = Jit::open(Fallback::Any)?;
+/// if jit.backend() != Backend::Kernel {
+///     println!("{jit}"); // by what code is made, and why not by /dev/jit
+/// }
+/// // mov eax, 42; ret
+/// let code = jit.code(&validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Rules::new())?)?;
+/// // SAFETY: the code is such a function.
+/// let answer = unsafe { code.entry::<extern "C" fn() -> i32>(0)? };
+/// assert_eq!(answer(), 42);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Jit(Arc<Chosen>);
+
+#[derive(Debug)]
+struct Chosen {
+    backend: Backend,
+    refused: Vec<(Backend, Error)>,
+    /// Of the kernel's backend: for finished code, without opening anything.
+    device: Option<OwnedFd>,
+}
+
+impl Jit {
+    /// Chooses the first of the accepted backends that this system allows, by making
+    /// a region of one page with it and a piece of code in there, which nobody runs.
+    ///
+    /// If it is not the kernel's, that is reported once per process
+    /// ([`set_fallback_hook`](crate::set_fallback_hook)).
+    ///
+    /// Finished code ([`code`](Self::code)) needs no further right to open files;
+    /// a region opens `/dev/jit` for itself.
+    ///
+    /// # Errors
+    /// Why the backend can't be used, if one was accepted: [`Error::System`] of kind
+    /// [`NoModule`](crate::Kind::NoModule), [`Denied`](crate::Kind::Denied),
+    /// [`NoExec`](crate::Kind::NoExec) or [`Refused`](crate::Kind::Refused).
+    /// [`Error::NoBackend`] if none of several is allowed. A shortage
+    /// ([`NoMemory`](crate::Kind::NoMemory), [`Quota`](crate::Kind::Quota),
+    /// [`TooManyFiles`](crate::Kind::TooManyFiles)) is no reason to take the next
+    /// backend, but an error.
+    pub fn open(fallback: Fallback) -> Result<Self, Error> {
+        let mut refused = Vec::new();
+        let (backend, device) = fallback.choose_with(&mut refused, try_out)?;
+        Ok(Self(Arc::new(Chosen {
+            backend,
+            refused,
+            device,
+        })))
+    }
+
+    /// What makes code executable.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        self.0.backend
+    }
+
+    /// The better backends that were accepted too, each with why it is not used.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # use jitfd::{Fallback, Jit};
+    /// for (backend, error) in Jit::open(Fallback::Any)?.refused() {
+    ///     println!("not by {backend}: {error}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn refused(&self) -> &[(Backend, Error)] {
+        &self.0.refused
+    }
+
+    /// Puts `code` into a new mapping that holds exactly it and is executable from
+    /// the moment the call returns. The rest of the last page is filled with `int3`.
+    /// Data in the chunk can be loaded at once: the pages are new.
+    ///
+    /// A fallback's code is not writable either, but it was prepared in memory of
+    /// this process: a memory file, sealed before it is mapped, or pages that became
+    /// executable (`mprotect`).
+    ///
+    /// See the example of [`Jit`].
+    ///
+    /// # Errors
+    /// [`Error::System`] of kind [`NoExec`](crate::Kind::NoExec),
+    /// [`NoMemory`](crate::Kind::NoMemory) or [`Quota`](crate::Kind::Quota); of a
+    /// fallback [`Refused`](crate::Kind::Refused). Nothing is left behind then.
+    pub fn code(&self, code: &Chunk) -> Result<Mapping, Error> {
+        let mapped = self.maker().create_code(code.bytes())?;
+        Ok(Mapping::of(mapped))
+    }
+
+    /// Replaces the pages at `at` by `code`, in one step: for engines that have a
+    /// place for their code already.
+    ///
+    /// `at` is the start of a page, in the caller's own private anonymous memory;
+    /// all pages that `code` needs are replaced, the rest of the last one by
+    /// `int3`. They stay the caller's to unmap ([`Mapping::from_raw`] takes them
+    /// over).
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if `at` is null or not the start of a page;
+    /// [`Error::System`] as [`code`](Self::code), and by the kernel of kind
+    /// [`Argument`](crate::Kind::Argument) if the pages are not private anonymous
+    /// memory of the caller. The pages are unchanged then.
+    ///
+    /// # Safety
+    /// The pages are private anonymous memory of the caller. Nothing refers to them
+    /// as Rust memory any more, and no thread executes or accesses them during the
+    /// call.
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::{Fallback, Jit, Mapping, Rules, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// let (access, kind) = (libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    /// // SAFETY: a new mapping, of which nobody knows.
+    /// let at = unsafe { libc::mmap(std::ptr::null_mut(), 4096, access, kind, -1, 0) };
+    /// assert_ne!(at, libc::MAP_FAILED);
+    ///
+    /// // mov eax, 42; ret
+    /// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Rules::new())?;
+    /// // SAFETY: the page is ours; nothing refers to it, nor executes it.
+    /// unsafe { Jit::open(Fallback::Any)?.code_at(&chunk, at.cast())? };
+    /// // SAFETY: nobody else has the page. It is unmapped when `code` is dropped.
+    /// let code = unsafe { Mapping::from_raw(at.cast(), chunk.bytes().len())? };
+    /// // SAFETY: the code is such a function.
+    /// let answer = unsafe { code.entry::<extern "C" fn() -> i32>(0)? };
+    /// assert_eq!(answer(), 42);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[expect(unsafe_code, reason = "replaces memory of the caller's choice")]
+    pub unsafe fn code_at(&self, code: &Chunk, at: *mut u8) -> Result<(), Error> {
+        check_page(at)?;
+        // SAFETY: as promised by the caller.
+        unsafe { self.maker().create_code_at(code.bytes(), at) }
+    }
+
+    /// Creates a region and maps it: one of that capacity in bytes, or by
+    /// [`RegionOptions`].
+    ///
+    /// ```
+    /// use jitfd::{Fallback, Jit, RegionOptions};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// let jit = Jit::open(Fallback::Any)?;
+    /// let region = jit.region(1_000_000)?;
+    /// assert_eq!(region.capacity(), 1_003_520); // whole pages
+    /// // A compiler that is sure of its branches.
+    /// let options = RegionOptions { capacity: 1 << 20, boundary_map: false, ..Default::default() };
+    /// let region = jit.region(options)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the capacity is 0 or above 1 GiB; [`Error::NoRoom`]
+    /// if there is no gap of this size in the window; [`Error::Unsupported`] if the
+    /// backend can't do what is asked for; [`Error::System`] of kind
+    /// [`NoExec`](crate::Kind::NoExec), [`NoMemory`](crate::Kind::NoMemory),
+    /// [`Quota`](crate::Kind::Quota), [`TooManyFiles`](crate::Kind::TooManyFiles),
+    /// [`FileSize`](crate::Kind::FileSize) (dual mapping, if `RLIMIT_FSIZE` is below
+    /// the capacity), or as [`open`](Self::open).
+    pub fn region(&self, options: impl Into<RegionOptions>) -> Result<Region, Error> {
+        let options = options.into();
+        let fallback = Fallback::Only(self.0.backend);
+        let options = RegionOptions {
+            fallback,
+            ..options
+        };
+        options.create(options.capacity)
+    }
+
+    /// Makes a code space with its first region.
+    ///
+    /// ```
+    /// use jitfd::space::SpaceOptions;
+    /// use jitfd::{Fallback, Jit, Rules, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// let space = Jit::open(Fallback::Any)?.space(SpaceOptions::default())?;
+    /// space.publish("nothing", &validate(&[0xc3], &Rules::new())?)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`region`](Self::region).
+    pub fn space(&self, options: impl Into<SpaceOptions>) -> Result<CodeSpace, Error> {
+        let mut options = options.into();
+        options.region.fallback = Fallback::Only(self.0.backend);
+        options.create()
+    }
+
+    fn maker(&self) -> Maker<'_> {
+        match &self.0.device {
+            Some(device) => Maker::Kernel(device.as_fd()),
+            None => Maker::Process(self.0.backend),
+        }
+    }
+}
+
+/// Makes a piece of code; what is to be kept of it.
+fn try_out(backend: Backend) -> Result<(Backend, Option<OwnedFd>), Error> {
+    let (map, append) = dispatch::create(backend, PAGE_SIZE, false, None)?;
+    let _mapping = map.map(None, PAGE_SIZE)?;
+    let ret = Segment {
+        bytes: &[0xc3],
+        offset: 0,
+        align: Align::NONE,
+    };
+    append.append(&[ret], None, Mode::Lazy)?;
+    let device = match backend {
+        Backend::Kernel => Some(dispatch::open_device()?),
+        _ => None,
+    };
+    Ok((backend, device))
+}
+
+/// One line: what makes the code, and why nothing better does.
+impl fmt::Display for Jit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Chosen {
+            backend, refused, ..
+        } = &*self.0;
+        write!(f, "jitfd: code is made by {backend} in this process")?;
+        match refused.as_slice() {
+            [] if *backend == Backend::Kernel => Ok(()),
+            [] => f.write_str(", as it asked for"),
+            refused => refused
+                .iter()
+                .try_for_each(|(better, error)| write!(f, "; not by {better}: {error}")),
+        }
+    }
+}
