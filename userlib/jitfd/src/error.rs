@@ -22,7 +22,7 @@ use std::{fmt, io};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
     /// The code was refused before any system call.
@@ -58,83 +58,27 @@ pub enum Error {
         bound: usize,
     },
     /// The system refused a call. Nothing was changed by it.
-    System(SystemError),
+    #[non_exhaustive]
+    System {
+        /// What was refused: "append code".
+        call: &'static str,
+        /// The errno it was refused with.
+        errno: i32,
+        /// The cause.
+        kind: Kind,
+    },
     /// The backend in use can't do this; the kernel's can.
-    Unsupported(Unsupported),
+    Unsupported {
+        /// The backend.
+        backend: Backend,
+        /// What it can't do.
+        what: &'static str,
+    },
     /// None of the backends that the program accepts is allowed here.
-    NoBackend(NoBackend),
-}
-
-/// Something that a backend other than the kernel's can't do.
-///
-/// ```
-/// use jitfd::Error;
-///
-/// # fn main() -> Result<(), jitfd::Error> {
-/// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-/// # let region = options.create(1 << 20)?;
-/// match region.map_handle().fd() {
-///     Ok(descriptor) => println!("{descriptor:?} can be sent to another process"),
-///     Err(Error::Unsupported(error)) => println!("{}: no {}", error.backend(), error.what()),
-///     Err(error) => return Err(error),
-/// }
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unsupported {
-    backend: Backend,
-    what: &'static str,
-}
-
-impl Unsupported {
-    pub(crate) const fn new(backend: Backend, what: &'static str) -> Self {
-        Self { backend, what }
-    }
-
-    /// The backend.
-    #[must_use]
-    pub const fn backend(self) -> Backend {
-        self.backend
-    }
-
-    /// What it can't do.
-    #[must_use]
-    pub const fn what(self) -> &'static str {
-        self.what
-    }
-}
-
-/// Why each of several backends can't be used.
-///
-/// ```
-/// use jitfd::{Error, Fallback, RegionOptions};
-///
-/// match RegionOptions::new().fallback(Fallback::Any).create(1 << 20) {
-///     Ok(region) => println!("code is made by {}", region.backend()),
-///     Err(Error::NoBackend(all)) => {
-///         for (backend, error) in all.tried() {
-///             println!("not by {backend}: {error}");
-///         }
-///     }
-///     Err(error) => println!("{error}"),
-/// }
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NoBackend {
-    tried: Vec<(Backend, Error)>,
-}
-
-impl NoBackend {
-    pub(crate) const fn new(tried: Vec<(Backend, Error)>) -> Self {
-        Self { tried }
-    }
-
-    /// The backends in the order in which they were tried, each with its error.
-    #[must_use]
-    pub fn tried(&self) -> &[(Backend, Error)] {
-        &self.tried
-    }
+    NoBackend {
+        /// The backends in the order in which they were tried, each with its error.
+        refused: Vec<(Backend, Error)>,
+    },
 }
 
 impl Error {
@@ -150,9 +94,8 @@ impl Error {
     #[must_use]
     pub fn errno(&self) -> i32 {
         match self {
-            Self::Unsupported(_) => libc::EOPNOTSUPP,
-            Self::NoBackend(all) => all
-                .tried
+            Self::Unsupported { .. } => libc::EOPNOTSUPP,
+            Self::NoBackend { refused } => refused
                 .first()
                 .map_or(libc::ENODEV, |(_, error)| error.errno()),
             Self::Validation(error) if error.is_no_memory() => libc::ENOMEM,
@@ -162,7 +105,7 @@ impl Error {
             Self::Stale { .. } => libc::ESTALE,
             Self::NoRoom { .. } => libc::ENOMEM,
             Self::Bound { .. } => libc::ENOSPC,
-            Self::System(error) => error.errno,
+            Self::System { errno, .. } => *errno,
         }
     }
 
@@ -171,7 +114,7 @@ impl Error {
     #[must_use]
     pub const fn kind(&self) -> Option<Kind> {
         match self {
-            Self::System(error) => Some(error.kind()),
+            Self::System { kind, .. } => Some(*kind),
             Self::Bound { .. } => Some(Kind::Full),
             Self::Validation(error) if error.is_no_memory() => Some(Kind::NoMemory),
             _ => None,
@@ -182,10 +125,16 @@ impl Error {
     #[doc(hidden)]
     #[must_use]
     pub fn system(call: Call, error: &io::Error) -> Self {
-        Self::System(SystemError {
-            call,
-            errno: error.raw_os_error().unwrap_or(libc::EIO),
-        })
+        Self::of(call, error.raw_os_error().unwrap_or(libc::EIO))
+    }
+
+    /// The refusal of `call` with `errno`.
+    pub(crate) const fn of(call: Call, errno: i32) -> Self {
+        Self::System {
+            call: call.name(),
+            errno,
+            kind: kind_of_call(call, errno),
+        }
     }
 
     /// The error for lack of memory in the program's own allocator.
@@ -206,20 +155,10 @@ pub(crate) fn failed(call: Call) -> impl Fn(io::Error) -> Error {
 
 /// What makes an error of the number by which `call` is refused.
 pub(crate) fn refused(call: Call) -> impl Fn(i32) -> Error {
-    move |errno| SystemError::new(call, errno).into()
+    move |errno| Error::of(call, errno)
 }
 
 /// The calls that can be refused.
-///
-/// ```
-/// use jitfd::Call;
-///
-/// for call in Call::ALL {
-///     let by = if call.is_of_fallback() { "a fallback" } else { "/dev/jit" };
-///     println!("{by} may be refused to {}", call.name());
-/// }
-/// assert!(Call::Protect.is_of_fallback() && !Call::Append.is_of_fallback());
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Call {
@@ -335,11 +274,13 @@ impl Call {
 /// The cause of a refusal by the system.
 ///
 /// ```
-/// use jitfd::{Call, Kind, SystemError};
+/// use jitfd::{Error, Fallback, Jit, Kind};
 ///
-/// let kind = SystemError::new(Call::Create, 122).kind(); // EDQUOT
-/// assert_eq!(kind, Kind::Quota);
-/// println!("{}; {}", kind.what(), kind.advice());
+/// match Jit::open(Fallback::Never) {
+///     Err(error) if error.kind() == Some(Kind::NoModule) => println!("try: modprobe jit"),
+///     Err(Error::System { kind, .. }) => println!("{}; {}", kind.what(), kind.advice()),
+///     _ => (),
+/// }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -496,59 +437,20 @@ impl Kind {
     }
 }
 
-/// The system refused a call: which, and with which errno.
-///
-/// ```
-/// use jitfd::{Call, Kind, SystemError};
-///
-/// let error = SystemError::new(Call::Append, 30); // EROFS
-/// assert_eq!(error.kind(), Kind::Sealed);
-/// assert_eq!((error.call(), error.errno()), (Call::Append, 30));
-/// assert!(error.to_string().contains("sealed"));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SystemError {
-    call: Call,
-    errno: i32,
-}
-
-impl SystemError {
-    /// The refusal of `call` with `errno`.
-    #[must_use]
-    pub const fn new(call: Call, errno: i32) -> Self {
-        Self { call, errno }
+/// What an errno means for a call.
+const fn kind_of_call(call: Call, errno: i32) -> Kind {
+    if call.is_of_fallback() {
+        return kind_of_fallback(errno);
     }
-
-    /// The call that was refused.
-    #[must_use]
-    pub const fn call(self) -> Call {
-        self.call
-    }
-
-    /// The errno it was refused with.
-    #[must_use]
-    pub const fn errno(self) -> i32 {
-        self.errno
-    }
-
-    /// The cause.
-    #[must_use]
-    pub const fn kind(self) -> Kind {
-        if self.call.is_of_fallback() {
-            return kind_of_fallback(self.errno);
-        }
-        match (self.call, self.errno) {
-            (Call::Fork, libc::EAGAIN) => Kind::Processes,
-            (Call::Maps, libc::ENOENT | libc::ENOTDIR | libc::EPERM | libc::EACCES) => {
-                Kind::NoProcfs
-            }
-            (Call::Open | Call::Fork, libc::EPERM) | (Call::Fork, libc::ENOSYS) => Kind::Denied,
-            (Call::Open, libc::ENOENT | libc::ENODEV | libc::ENXIO) => Kind::NoModule,
-            (Call::Map | Call::CreateCode, libc::EPERM) => Kind::NoExec,
-            (_, libc::EACCES) => Kind::Denied,
-            (_, libc::ENODEV) => Kind::Foreign,
-            (_, errno) => kind_of(errno),
-        }
+    match (call, errno) {
+        (Call::Fork, libc::EAGAIN) => Kind::Processes,
+        (Call::Maps, libc::ENOENT | libc::ENOTDIR | libc::EPERM | libc::EACCES) => Kind::NoProcfs,
+        (Call::Open | Call::Fork, libc::EPERM) | (Call::Fork, libc::ENOSYS) => Kind::Denied,
+        (Call::Open, libc::ENOENT | libc::ENODEV | libc::ENXIO) => Kind::NoModule,
+        (Call::Map | Call::CreateCode, libc::EPERM) => Kind::NoExec,
+        (_, libc::EACCES) => Kind::Denied,
+        (_, libc::ENODEV) => Kind::Foreign,
+        (_, errno) => kind_of(errno),
     }
 }
 
@@ -585,19 +487,6 @@ const fn kind_of(errno: i32) -> Kind {
         libc::ENOTTY => Kind::Foreign,
         libc::ESTALE => Kind::Stale,
         _ => Kind::Other,
-    }
-}
-
-impl fmt::Display for SystemError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (call, kind) = (self.call.name(), self.kind());
-        let system = io::Error::from_raw_os_error(self.errno);
-        write!(
-            f,
-            "cannot {call}: {}; {} [{system}]",
-            kind.what(),
-            kind.advice()
-        )
     }
 }
 
@@ -642,34 +531,29 @@ impl fmt::Display for Error {
                  the {used:#x} of those there are, would exceed its bound of {bound:#x} bytes \
                  (max_capacity); raise it, or go on in another code space"
             ),
-            Self::System(error) => write!(f, "{error}"),
-            Self::Unsupported(error) => write!(f, "{error}"),
-            Self::NoBackend(error) => write!(f, "{error}"),
+            Self::System { call, errno, kind } => {
+                let system = io::Error::from_raw_os_error(*errno);
+                let (what, advice) = (kind.what(), kind.advice());
+                write!(f, "cannot {call}: {what}; {advice} [{system}]")
+            }
+            Self::Unsupported { backend, what } => {
+                write!(f, "{backend} does not offer {what}; /dev/jit does")
+            }
+            Self::NoBackend { refused } => {
+                f.write_str("nothing that may make code is allowed here")?;
+                let mut all = refused.iter();
+                all.try_for_each(|(backend, error)| write!(f, "; {backend}: {error}"))
+            }
         }
     }
 }
 
-impl fmt::Display for Unsupported {
+/// Its text, so that `fn main() -> Result<(), Error>` says what is wrong.
+impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { backend, what } = self;
-        write!(f, "{backend} does not offer {what}; /dev/jit does")
+        fmt::Display::fmt(self, f)
     }
 }
-
-impl fmt::Display for NoBackend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("nothing that may make code is allowed here")?;
-        self.tried
-            .iter()
-            .try_for_each(|(backend, error)| write!(f, "; {backend}: {error}"))
-    }
-}
-
-impl std::error::Error for SystemError {}
-
-impl std::error::Error for Unsupported {}
-
-impl std::error::Error for NoBackend {}
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
@@ -678,12 +562,7 @@ impl std::error::Error for Error {
             Self::Boundary(error) => Some(error),
             Self::Item(error) => Some(error),
             Self::Relocation(error) => Some(error),
-            Self::System(error) => Some(error),
-            Self::Unsupported(error) => Some(error),
-            Self::NoBackend(error) => Some(error),
-            Self::Argument(_) | Self::Stale { .. } | Self::NoRoom { .. } | Self::Bound { .. } => {
-                None
-            }
+            _ => None,
         }
     }
 }
@@ -708,18 +587,6 @@ impl From<ValidationError> for Error {
 impl From<BoundaryError> for Error {
     fn from(error: BoundaryError) -> Self {
         Self::Boundary(error)
-    }
-}
-
-impl From<SystemError> for Error {
-    fn from(error: SystemError) -> Self {
-        Self::System(error)
-    }
-}
-
-impl From<Unsupported> for Error {
-    fn from(error: Unsupported) -> Self {
-        Self::Unsupported(error)
     }
 }
 
@@ -786,11 +653,8 @@ mod tests {
                 if (call, errno) == (Call::CreateCode, libc::EPERM) {
                     kind = Kind::NoExec;
                 }
-                let error = SystemError::new(call, errno);
-                assert_eq!(
-                    (error.kind(), error.errno(), error.call()),
-                    (kind, errno, call)
-                );
+                let error = Error::of(call, errno);
+                assert_eq!((error.kind(), error.errno()), (Some(kind), errno));
                 let text = error.to_string();
                 for part in [
                     call.name(),
@@ -806,7 +670,7 @@ mod tests {
 
     #[test]
     fn opening_and_mapping_have_causes_of_their_own() {
-        let kind = |call, errno| SystemError::new(call, errno).kind();
+        let kind = |call, errno| kind_of_call(call, errno);
         for errno in [libc::ENOENT, libc::ENODEV, libc::ENXIO] {
             assert_eq!(kind(Call::Open, errno), Kind::NoModule);
         }
@@ -822,7 +686,7 @@ mod tests {
 
     #[test]
     fn a_failed_fork_and_a_missing_proc_are_not_taken_for_a_refused_backend() {
-        let kind = |call, errno| SystemError::new(call, errno).kind();
+        let kind = |call, errno| kind_of_call(call, errno);
         assert_eq!(kind(Call::Fork, libc::EAGAIN), Kind::Processes);
         assert_eq!(kind(Call::Fork, libc::EPERM), Kind::Denied);
         assert_eq!(kind(Call::Fork, libc::ENOMEM), Kind::NoMemory);
@@ -833,7 +697,7 @@ mod tests {
     #[test]
     fn a_refused_fallback_is_not_taken_for_a_region_that_is_full() {
         for call in Call::ALL.into_iter().filter(|call| call.is_of_fallback()) {
-            let kind = |errno| SystemError::new(call, errno).kind();
+            let kind = |errno| kind_of_call(call, errno);
             for errno in [libc::EPERM, libc::EACCES, libc::ENOSYS, libc::EINVAL] {
                 assert_eq!(kind(errno), Kind::Refused);
             }
@@ -842,7 +706,7 @@ mod tests {
             }
             assert_eq!(kind(libc::EFBIG), Kind::FileSize);
             assert_eq!(kind(libc::EBADF), Kind::Closed);
-            let text = SystemError::new(call, libc::EACCES).to_string();
+            let text = Error::of(call, libc::EACCES).to_string();
             assert!(
                 text.contains(call.name()) && text.contains("jitctl probe"),
                 "{text}"
@@ -855,17 +719,14 @@ mod tests {
         let whole = ValidationError::whole(jitfd_code::Reason::Empty);
         assert_eq!(Error::from(whole).errno(), libc::EILSEQ);
         assert_eq!(Error::Argument("").errno(), libc::EINVAL);
-        let full = SystemError::new(Call::Append, libc::ENOSPC);
-        assert_eq!(
-            io::Error::from(Error::from(full)).kind(),
-            io::ErrorKind::StorageFull
-        );
+        let full = Error::of(Call::Append, libc::ENOSPC);
+        assert_eq!(io::Error::from(full).kind(), io::ErrorKind::StorageFull);
     }
 
     #[test]
     fn one_text_in_full() {
         assert_eq!(
-            Error::from(SystemError::new(Call::Open, libc::ENOENT)).to_string(),
+            Error::of(Call::Open, libc::ENOENT).to_string(),
             "cannot open /dev/jit: this system has no jit module loaded; load it: modprobe jit \
              [No such file or directory (os error 2)]"
         );

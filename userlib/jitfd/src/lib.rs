@@ -141,7 +141,7 @@ use jitfd_code::internal::num;
 #[doc(hidden)]
 pub mod internal {
     pub use crate::abi::FILL;
-    pub use crate::error::NO_ENTRY;
+    pub use crate::error::{Call, NO_ENTRY};
     pub use crate::os::fork::PerProcess;
     pub use crate::os::fork_lock::{First, FirstUse, ForkLock};
     pub use crate::os::sys::Span;
@@ -153,7 +153,7 @@ pub use backend::choice::Fallback;
 pub use backend::notice::{FallbackHook, FallbackReport, set_fallback_hook};
 pub use backend_name::Backend;
 pub use entry::{CodePointer, Entry};
-pub use error::{Call, Error, Kind, NoBackend, SystemError, Unsupported};
+pub use error::{Error, Kind};
 pub use jit::Jit;
 pub use jitfd_code::{
     Align, BoundaryError, Chunk, Class, LineWriter, Reason, Rules, ValidationError, validate,

@@ -4,8 +4,8 @@
 //! the errno of the system.
 
 use jitfd::{
-    Align, AppendHandle, Call, Chunk, Device, Error, Kind, MapHandle, Region, Rules, SystemError,
-    jit_create_code, jit_create_code_at, validate,
+    Align, AppendHandle, Chunk, Device, Error, Kind, MapHandle, Region, Rules, jit_create_code,
+    jit_create_code_at, validate,
 };
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -27,9 +27,12 @@ fn null() -> OwnedFd {
         .into()
 }
 
-fn failed<T>(call: Call, errno: i32, result: Result<T, Error>) {
-    let expected = Error::from(SystemError::new(call, errno));
-    assert_eq!(result.map(|_| ()), Err(expected));
+#[track_caller]
+fn failed<T>(what: &str, expected: i32, result: Result<T, Error>) {
+    let Err(Error::System { call, errno, .. }) = result else {
+        panic!("{what}: not refused by the system");
+    };
+    assert_eq!((call, errno), (what, expected));
 }
 
 #[test]
@@ -54,14 +57,14 @@ fn without_a_module_everything_says_so() {
 fn each_call_knows_a_foreign_descriptor() {
     let append = AppendHandle::from(null());
     let chunk = chunk();
-    failed(Call::Append, ENOTTY, append.append(&[&chunk], None));
-    failed(Call::Append, ENOTTY, append.append(&[&chunk], Some(0)));
-    failed(Call::Reserve, ENOTTY, append.reserve(1, Align::NONE));
-    failed(Call::Fill, ENOTTY, append.fill(0, &chunk));
-    failed(Call::Seal, ENOTTY, append.seal());
-    failed(Call::Stats, ENOTTY, append.stats());
+    failed("append code", ENOTTY, append.append(&[&chunk], None));
+    failed("append code", ENOTTY, append.append(&[&chunk], Some(0)));
+    failed("reserve a range", ENOTTY, append.reserve(1, Align::NONE));
+    failed("fill a reserved range", ENOTTY, append.fill(0, &chunk));
+    failed("seal the region", ENOTTY, append.seal());
+    failed("read the counters", ENOTTY, append.stats());
     let map = MapHandle::from(null());
-    failed(Call::Stats, ENOTTY, map.stats());
+    failed("read the counters", ENOTTY, map.stats());
 }
 
 #[test]
@@ -100,6 +103,10 @@ fn what_is_no_region_is_not_mapped() {
     let (pipe, _other_end) = std::io::pipe().unwrap();
     let foreign: [OwnedFd; 3] = [file.into(), zero.into(), pipe.into()];
     for fd in foreign {
-        failed(Call::Map, ENODEV, MapHandle::from(fd).map(4096));
+        failed(
+            "map the region (mmap)",
+            ENODEV,
+            MapHandle::from(fd).map(4096),
+        );
     }
 }

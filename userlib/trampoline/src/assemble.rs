@@ -4,8 +4,9 @@
 //! wrote is checked like the code of anybody else.
 
 use iced_x86::{Code, Encoder, IcedError, Instruction, MemoryOperand, Register};
+use jitfd::Error;
+use jitfd::internal::Call;
 use jitfd::internal::{FILL, FirstUse};
-use jitfd::{Call, Error};
 use jitfd_code::internal::num::to_u64;
 use jitfd_code::{Align, Chunk, Class, LineWriter, Rules, validate_owned};
 use std::ops::Range;

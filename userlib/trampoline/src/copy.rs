@@ -12,8 +12,9 @@
 
 use crate::frame::{Cover, Known};
 use crate::stub::{STUB, Shape, TRAP};
+use jitfd::Error;
+use jitfd::internal::Call;
 use jitfd::internal::{SharedCode, Span};
-use jitfd::{Call, Error};
 use std::ffi::c_void;
 use std::ptr::{NonNull, without_provenance_mut};
 use std::sync::atomic::{AtomicPtr, Ordering};

@@ -12,8 +12,9 @@ use crate::copy::{Copy, Stub};
 use crate::frame::Cover;
 use crate::slots::{Given, Slots};
 use crate::stub::Shape;
+use jitfd::internal::Call;
 use jitfd::internal::{ForkLock, PerProcess, SharedCode};
-use jitfd::{Backend, Call, Error};
+use jitfd::{Backend, Error};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 

@@ -99,7 +99,7 @@ fn a_refused_ioctl_leads_to_the_fallback() -> Outcome {
     filter::install(libc::SYS_membarrier, None, Answer::Errno(libc::ENOSYS)).or_fail("seccomp")?;
     equal("next", make(Fallback::Any), Ok(Backend::ProtectFlips))?;
     match make(Fallback::DualMapping) {
-        Err(Error::NoBackend(all)) => equal("tried", all.tried().len(), 2),
+        Err(Error::NoBackend { refused }) => equal("refused", refused.len(), 2),
         other => failed(format!("{other:?}")),
     }
 }

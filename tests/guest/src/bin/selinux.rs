@@ -179,7 +179,7 @@ fn a_program_that_may_do_nothing_is_told_so() -> Outcome {
     working(&probe(), [false; 3])?;
     equal("status", jitctl(&["probe"]).0, Status::Failed)?;
     match make(Fallback::Any) {
-        Err(Error::NoBackend(all)) => equal("tried", all.tried().len(), 3),
+        Err(Error::NoBackend { refused }) => equal("refused", refused.len(), 3),
         other => failed(format!("{other:?}")),
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::backend::notice;
 use crate::backend_name::Backend;
-use crate::error::{Error, Kind, NoBackend};
+use crate::error::{Error, Kind};
 
 /// Which backends a program accepts. The default is the kernel's and no other.
 ///
@@ -100,7 +100,7 @@ impl Fallback {
 /// Whether this says that a backend can't be used here at all.
 fn is_refusal(error: &Error) -> bool {
     match error {
-        Error::Unsupported(_) => true,
+        Error::Unsupported { .. } => true,
         other => matches!(
             other.kind(),
             Some(
@@ -122,7 +122,7 @@ fn only_or_all(mut tried: Vec<(Backend, Error)>) -> Error {
         Some((_, only)) if tried.is_empty() => only,
         Some(last) => {
             tried.push(last);
-            Error::NoBackend(NoBackend::new(tried))
+            Error::NoBackend { refused: tried }
         }
         None => Error::Argument("no backend was asked for"),
     }
@@ -131,10 +131,10 @@ fn only_or_all(mut tried: Vec<(Backend, Error)>) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Call, SystemError};
+    use crate::error::Call;
 
     fn refusal(call: Call, errno: i32) -> Error {
-        SystemError::new(call, errno).into()
+        Error::of(call, errno)
     }
 
     #[test]
@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(Fallback::Never.choose(from(1)), Err(missing));
         let none = Fallback::DualMapping.choose(from(2)).unwrap_err();
         assert_eq!(none.errno(), libc::ENOENT);
-        assert!(matches!(none, Error::NoBackend(all) if all.tried().len() == 2));
+        assert!(matches!(none, Error::NoBackend { refused } if refused.len() == 2));
     }
 
     #[test]

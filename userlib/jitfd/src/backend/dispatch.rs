@@ -8,7 +8,7 @@ use crate::backend::kernel::ioctl;
 use crate::backend::process::{self, ProcessRegion};
 use crate::backend::segment::Segment;
 use crate::backend_name::Backend;
-use crate::error::{Call, Error, Unsupported};
+use crate::error::{Call, Error};
 use crate::os::near;
 use crate::os::sys::{self, Mapped};
 use crate::os::window::Window;
@@ -83,7 +83,7 @@ pub(crate) fn create(
     }
     if any_process {
         let what = "publishing from other processes";
-        return Err(Unsupported::new(backend, what).into());
+        return Err(Error::Unsupported { backend, what });
     }
     let region = Arc::new(ProcessRegion::new(backend, capacity, window)?);
     Ok((
@@ -105,7 +105,10 @@ impl Access {
                 let append = ioctl::clone(device.as_fd(), source.as_fd(), flags)?;
                 Ok((Self::Kernel(device), Self::Kernel(append)))
             }
-            Self::Process(region) => Err(Unsupported::new(region.backend(), NO_COPY).into()),
+            Self::Process(region) => Err(Error::Unsupported {
+                backend: region.backend(),
+                what: NO_COPY,
+            }),
         }
     }
 
@@ -226,5 +229,8 @@ fn adopt(map: &OwnedFd, append: &OwnedFd, mapped: &Mapped) -> Result<(), Error> 
 }
 
 fn no_descriptor(region: &ProcessRegion) -> Error {
-    Unsupported::new(region.backend(), NO_DESCRIPTOR).into()
+    Error::Unsupported {
+        backend: region.backend(),
+        what: NO_DESCRIPTOR,
+    }
 }

@@ -93,11 +93,11 @@ pub(crate) fn chosen(backend: Backend, tried: &[(Backend, Error)]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Call, SystemError};
+    use crate::error::Call;
 
     #[test]
     fn a_report_is_one_line_with_the_reasons() {
-        let error = SystemError::new(Call::Open, libc::ENOENT).into();
+        let error = Error::of(Call::Open, libc::ENOENT);
         let tried = [(Backend::Kernel, error)];
         let text = |tried| {
             FallbackReport {

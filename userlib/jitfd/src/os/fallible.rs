@@ -4,7 +4,7 @@
 //! error and no abort. Whatever a call needs after a publication is allocated
 //! before it, since a publication can't be taken back.
 
-use crate::error::{Call, Error, SystemError};
+use crate::error::{Call, Error};
 
 /// An empty list with room for `len` items; `None` without memory for them.
 pub(crate) fn room<T>(len: usize) -> Option<Vec<T>> {
@@ -30,7 +30,7 @@ pub(crate) fn text(text: &str) -> Option<Box<str>> {
 
 /// What `call` fails with then.
 pub(crate) const fn no_memory(call: Call) -> Error {
-    Error::System(SystemError::new(call, libc::ENOMEM))
+    Error::of(call, libc::ENOMEM)
 }
 
 #[cfg(test)]

@@ -48,11 +48,12 @@ pub(super) fn findings(files: &Files) -> Vec<Finding> {
 /// What the trial of the kernel's backend makes likely: an `ioctl` was refused, which
 /// only a policy or a filter does. (The policy can't be asked about that.)
 pub(super) fn suspicion(files: &Files, trial: &Trial) -> Option<Finding> {
-    let Trial::Refused(Error::System(error)) = trial else {
+    let Trial::Refused(Error::System { call, errno, .. }) = trial else {
         return None;
     };
-    let is_ioctl = matches!(error.call(), Call::Create | Call::Append);
-    let denied = is_ioctl && error.errno() == libc::EACCES && enforcing(files) == Some(true);
+    let ioctls = [Call::Create, Call::Append];
+    let is_ioctl = ioctls.iter().any(|one| one.name() == *call);
+    let denied = is_ioctl && *errno == libc::EACCES && enforcing(files) == Some(true);
     denied.then(|| Finding {
         subject: Subject::Selinux,
         verdict: Verdict::MayRefuse,

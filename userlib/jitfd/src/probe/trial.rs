@@ -6,7 +6,7 @@ use super::finding::Trial;
 use super::sys::{End, PATIENCE, Shared, in_child};
 use crate::abi::PAGE_SIZE;
 use crate::backend_name::Backend;
-use crate::error::{Call, Error, SystemError};
+use crate::error::{Call, Error};
 use crate::region::handle::create;
 use jitfd_code::{Rules, validate};
 use std::io;
@@ -18,7 +18,7 @@ const WORKS: u64 = 1;
 
 fn refused(error: &Error) -> u64 {
     let call = match error {
-        Error::System(error) => Call::ALL.iter().position(|&call| call == error.call()),
+        Error::System { call, .. } => Call::ALL.iter().position(|one| one.name() == *call),
         _ => None,
     };
     let call = call.and_then(|call| u64::try_from(call).ok());
@@ -35,7 +35,7 @@ fn as_trial(left: u64, end: &End) -> Trial {
         (_, End::Signal(signal)) => Trial::Killed(*signal),
         (WORKS, _) => Trial::Works,
         (NOTHING, _) => failed(&io::Error::from_raw_os_error(libc::EIO)),
-        _ => Trial::Refused(SystemError::new(call.unwrap_or(Call::Create), errno).into()),
+        _ => Trial::Refused(Error::of(call.unwrap_or(Call::Create), errno)),
     }
 }
 
@@ -88,7 +88,7 @@ mod tests {
     fn what_a_child_leaves_behind_says_what_was_refused() {
         for call in Call::ALL {
             for errno in [libc::EPERM, libc::ENOSYS, 133] {
-                let error = Error::from(SystemError::new(call, errno));
+                let error = Error::of(call, errno);
                 let trial = as_trial(refused(&error), &End::Exited);
                 assert_eq!(trial, Trial::Refused(error));
             }

@@ -90,7 +90,7 @@ impl MapHandle {
     /// # let region = options.create(1 << 20)?;
     /// region.append(&validate(&[0xc3], &Rules::new())?)?;
     /// let (map, append) = match region.map_handle().clone_region(false) {
-    ///     Err(Error::Unsupported(_)) => return Ok(()), // only /dev/jit can do it
+    ///     Err(Error::Unsupported { .. }) => return Ok(()), // only /dev/jit can do it
     ///     cloned => cloned?,
     /// };
     /// // What both begin with is there once; each goes on by itself.
@@ -129,7 +129,7 @@ impl MapHandle {
     /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
     /// # let region = options.create(1 << 20)?;
     /// let descriptor = match region.map_handle().fd() {
-    ///     Err(Error::Unsupported(_)) => return Ok(()), // only /dev/jit has such
+    ///     Err(Error::Unsupported { .. }) => return Ok(()), // only /dev/jit has such
     ///     descriptor => descriptor?,
     /// };
     /// // The other process has received it, over a socket (SCM_RIGHTS) for example.
@@ -158,7 +158,7 @@ impl MapHandle {
     /// let (map, _append, _mapping) = region.split();
     /// match map.map_in(window, 1 << 20) {
     ///     Ok(mapping) => assert!(window.contains(mapping.address(), mapping.len())),
-    ///     Err(Error::Unsupported(error)) => println!("{error}"), // mprotect flips
+    ///     Err(error @ Error::Unsupported { .. }) => println!("{error}"), // mprotect flips
     ///     Err(error) => return Err(error),
     /// }
     /// # Ok(())
@@ -334,7 +334,7 @@ impl AppendHandle {
     /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
     /// # let region = options.create(1 << 20)?;
     /// let descriptor = match region.append_handle().fd() {
-    ///     Err(Error::Unsupported(_)) => return Ok(()), // only /dev/jit has such
+    ///     Err(Error::Unsupported { .. }) => return Ok(()), // only /dev/jit has such
     ///     descriptor => descriptor?,
     /// };
     /// // Sent to another process this publishes only if `RegionOptions::any_process`

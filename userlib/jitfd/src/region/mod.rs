@@ -18,7 +18,7 @@ pub(crate) mod stats;
 use crate::abi;
 use crate::backend_name::Backend;
 use crate::entry::{CodePointer, Entry};
-use crate::error::{Call, Error, Kind, SystemError, Unsupported};
+use crate::error::{Call, Error, Kind};
 use crate::num::to_u64;
 use crate::os::fallible::{list, no_memory, room};
 use crate::os::fork::{FORKED_MEANWHILE, Owner, PerProcess};
@@ -156,7 +156,10 @@ impl RegionOptions {
     fn map(self, handle: &MapHandle, capacity: usize) -> Result<Mapping, Error> {
         match self.window {
             _ if self.perf_map && handle.backend() == Backend::ProtectFlips => {
-                Err(Unsupported::new(handle.backend(), "perf maps").into())
+                Err(Error::Unsupported {
+                    backend: handle.backend(),
+                    what: "perf maps",
+                })
             }
             _ if self.perf_map => handle.map(capacity)?.posing_as_memory(self.window),
             Some(window) => handle.map_in(window, capacity),
@@ -800,7 +803,7 @@ impl Region {
             let own = self.child.get_or_make(new);
             own.map_err(|error| Error::system(Call::Owner, &error))?
         } else {
-            return Err(SystemError::new(call, libc::EPERM).into());
+            return Err(Error::of(call, libc::EPERM));
         };
         // A panic can't leave the state half changed: it is noted in one go.
         Ok(state.lock().unwrap_or_else(PoisonError::into_inner))
@@ -851,7 +854,7 @@ fn check_place(offset: usize, chunk: &Chunk) -> Result<(), Error> {
 
 const NO_MEMORY: Error = no_memory(Call::Append);
 /// The cursor only grows, so what does not fit now never will.
-const FULL: Error = Error::System(SystemError::new(Call::Append, libc::ENOSPC));
+const FULL: Error = Error::of(Call::Append, libc::ENOSPC);
 
 fn one(published: Vec<Published>) -> Result<Published, Error> {
     published

@@ -14,7 +14,7 @@ use super::slot::{Function, Home, Request, Slot, Symbol};
 use super::stats::SpaceStats;
 use super::table::Table;
 use crate::entry::{CodePointer, Entry};
-use crate::error::{Call, Error, Kind, SystemError};
+use crate::error::{Call, Error, Kind};
 use crate::os::fallible::{no_memory, room};
 use crate::os::fork::Owner;
 use crate::os::near;
@@ -94,7 +94,7 @@ static NUMBERS: AtomicU64 = AtomicU64::new(0);
 
 const TOO_MANY: Error = Error::Argument("a code space has room for 2^32 regions");
 /// The cursor of each region only grows.
-const CROWDED: Error = Error::System(SystemError::new(Call::Append, libc::ENOSPC));
+const CROWDED: Error = Error::of(Call::Append, libc::ENOSPC);
 const TOO_LARGE: Error = Error::Argument(
     "no region has room for that: with the lead in front of it, it has more than 1 GiB",
 );
@@ -408,7 +408,7 @@ impl CodeSpace {
         if self.owner.as_ref().is_none_or(Owner::is_current) {
             return Ok(());
         }
-        Err(SystemError::new(call, libc::EPERM).into())
+        Err(Error::of(call, libc::EPERM))
     }
 
     /// The published function that `address` lies in.

@@ -114,7 +114,7 @@ pub fn a_region_can_be_cloned_elsewhere(backend: Backend) {
     let cloned = region.map_handle().clone_region(false);
     let (map, append) = match cloned {
         Err(error) => {
-            assert!(matches!(error, Error::Unsupported(_)) && backend != Backend::Kernel);
+            assert!(matches!(error, Error::Unsupported { .. }) && backend != Backend::Kernel);
             return;
         }
         Ok(handles) => handles,

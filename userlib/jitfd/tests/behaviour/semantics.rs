@@ -151,7 +151,7 @@ pub fn only_the_kernels_handles_are_descriptors(backend: Backend) {
     for fd in given {
         match fd {
             Ok(_) => assert!(kernel),
-            Err(Error::Unsupported(error)) => assert_eq!(error.backend(), backend),
+            Err(Error::Unsupported { backend: by, .. }) => assert_eq!(by, backend),
             Err(other) => panic!("{other}"),
         }
     }

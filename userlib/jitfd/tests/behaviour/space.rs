@@ -620,7 +620,7 @@ pub fn regions_for_perf_maps_work_like_others(backend: Backend) {
                 assert_eq!(run(&space, function), 7);
                 assert_eq!(window.is_some(), there.contains(function.address, 6));
             }
-            Err(Error::Unsupported(_)) => assert_eq!(backend, Backend::ProtectFlips),
+            Err(Error::Unsupported { .. }) => assert_eq!(backend, Backend::ProtectFlips),
             Err(error) => panic!("{error}"),
         }
     }

@@ -193,7 +193,7 @@ mod tests {
         assert!(
             calls
                 .iter()
-                .all(|call| matches!(call, Err(Error::System(_))))
+                .all(|call| matches!(call, Err(Error::System { .. })))
         );
     }
 }

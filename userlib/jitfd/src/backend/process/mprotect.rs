@@ -36,7 +36,7 @@ use super::memory::{Effects, Memory, Write};
 use super::sys::Staging;
 use crate::abi;
 use crate::backend_name::Backend;
-use crate::error::{Call, Error, Unsupported, failed};
+use crate::error::{Call, Error, failed};
 use crate::os::fallible::{no_memory, room};
 use crate::os::near;
 use crate::os::sys::Mapped;
@@ -179,7 +179,10 @@ impl Memory for Mprotect {
             return Ok(code);
         }
         let what = "mappings of one region at several addresses";
-        Err(Unsupported::new(Backend::ProtectFlips, what).into())
+        Err(Error::Unsupported {
+            backend: Backend::ProtectFlips,
+            what,
+        })
     }
 
     /// A forked child has its own copies of the pages already.
