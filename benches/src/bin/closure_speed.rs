@@ -67,8 +67,8 @@ fn main() -> Result<(), Error> {
     });
     // SAFETY: the caller expects an integer.
     let trampoline = returning.create(move |saved| unsafe {
-        use jitfd_trampoline::Gpr;
-        saved.set(Gpr::Rax, saved.get(Gpr::Rdi) + by);
+        use jitfd::Register;
+        saved.set(Register::Rax, saved.get(Register::Rdi) + by);
     })?;
     // SAFETY: what is above is such a function.
     let call: One = unsafe { trampoline.function()? };

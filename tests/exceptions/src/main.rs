@@ -7,9 +7,9 @@
 //! exceptions [--kernel]   over /dev/jit and under PR_SET_MDWE; else over the fallbacks
 //! ```
 
-use jitfd::{Backend, Error, Fallback};
+use jitfd::{Backend, Error, Fallback, Register};
 use jitfd_trampoline::{
-    ClosureOptions, ContextRegister, Gpr, ReturnOptions, SavedRegisters, TableOptions, Unwinding,
+    ClosureOptions, ContextRegister, ReturnOptions, SavedRegisters, TableOptions, Unwinding,
 };
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
@@ -98,7 +98,7 @@ fn returning(backend: Backend) -> ReturnOptions<'static> {
 }
 
 fn first(saved: &SavedRegisters) -> c_int {
-    saved.get(Gpr::Rdi) as c_int
+    saved.get(Register::Rdi) as c_int
 }
 
 fn return_trampoline(backend: Backend) -> Result<bool, Error> {
@@ -111,7 +111,7 @@ fn jump(backend: Backend) -> Result<bool, Error> {
     // SAFETY: it goes to a function that takes a number.
     let trampoline = returning(backend).create(|saved| unsafe {
         let _guard = Guard;
-        saved.set(Gpr::Rdi, saved.get(Gpr::Rdi) + 2);
+        saved.set(Register::Rdi, saved.get(Register::Rdi) + 2);
         saved.jump(jitfd_test_throw as *const c_void);
     })?;
     // SAFETY: as above; it outlives the call.

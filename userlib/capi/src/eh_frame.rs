@@ -4,7 +4,8 @@
 
 use crate::guard::{self, Failure};
 use crate::pointer;
-use rust::tools::{EhFrame, Frame, Register, UnwindTable};
+use rust::Register;
+use rust::tools::{EhFrame, Frame, UnwindTable};
 use std::ffi::{c_int, c_void};
 
 /// Unwind tables of any number of functions, in the format of .eh_frame, to be

@@ -10,9 +10,10 @@ use crate::space::jitfd_space;
 use crate::table::{address, function, jitfd_function};
 use crate::text;
 use jitfd_trampoline::{
-    ClosureOptions, Gpr, RegisterClosure, Registers, ReturnOptions, SaveAllTrampoline,
-    SavedRegisters, Thunk,
+    ClosureOptions, RegisterClosure, Registers, ReturnOptions, SaveAllTrampoline, SavedRegisters,
+    Thunk,
 };
+use rust::Register;
 use std::ffi::{c_char, c_int, c_void};
 use std::mem::replace;
 use std::ptr::{from_mut, with_exposed_provenance_mut};
@@ -35,21 +36,21 @@ pub const JITFD_GPR_RSI: u32 = 6;
 pub const JITFD_GPR_RDI: u32 = 7;
 
 const _: () = {
-    assert!(JITFD_GPR_RAX as usize == Gpr::Rax.number());
-    assert!(JITFD_GPR_RCX as usize == Gpr::Rcx.number());
-    assert!(JITFD_GPR_RDX as usize == Gpr::Rdx.number());
-    assert!(JITFD_GPR_RBX as usize == Gpr::Rbx.number());
-    assert!(JITFD_GPR_RSP as usize == Gpr::Rsp.number());
-    assert!(JITFD_GPR_RBP as usize == Gpr::Rbp.number());
-    assert!(JITFD_GPR_RSI as usize == Gpr::Rsi.number());
-    assert!(JITFD_GPR_RDI as usize == Gpr::Rdi.number());
-    assert!(Gpr::R8.number() == 8 && Gpr::R15.number() == 15);
+    assert!(JITFD_GPR_RAX as usize == Register::Rax.number());
+    assert!(JITFD_GPR_RCX as usize == Register::Rcx.number());
+    assert!(JITFD_GPR_RDX as usize == Register::Rdx.number());
+    assert!(JITFD_GPR_RBX as usize == Register::Rbx.number());
+    assert!(JITFD_GPR_RSP as usize == Register::Rsp.number());
+    assert!(JITFD_GPR_RBP as usize == Register::Rbp.number());
+    assert!(JITFD_GPR_RSI as usize == Register::Rsi.number());
+    assert!(JITFD_GPR_RDI as usize == Register::Rdi.number());
+    assert!(Register::R8.number() == 8 && Register::R15.number() == 15);
 };
 
-fn gpr(number: u32) -> Result<Gpr, Failure> {
+fn gpr(number: u32) -> Result<Register, Failure> {
     let known = usize::try_from(number)
         .ok()
-        .and_then(|number| Gpr::ALL.get(number));
+        .and_then(|number| Register::ALL.get(number));
     let unknown = Failure::Refused(libc::EINVAL, "there is no such register");
     known.copied().ok_or(unknown)
 }
@@ -348,7 +349,7 @@ pub unsafe extern "C" fn jitfd_saved_set(
 ) -> c_int {
     guard::status(|| {
         let register = gpr(number)?;
-        if register == Gpr::Rsp {
+        if register == Register::Rsp {
             return Err(Failure::Refused(libc::EINVAL, "rsp stays what it is"));
         }
         // SAFETY: the header says what this pointer must be.

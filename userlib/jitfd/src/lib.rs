@@ -133,6 +133,7 @@ mod backend_name;
 mod entry;
 mod error;
 mod jit;
+mod register;
 
 use jitfd_code::internal::num;
 
@@ -167,4 +168,5 @@ pub use region::mapping::Mapping;
 pub use region::options::RegionOptions;
 pub use region::stats::Stats;
 pub use region::{Place, Published, Region, Reservation};
+pub use register::Register;
 pub use space::CodeSpace;

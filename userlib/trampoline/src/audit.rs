@@ -7,7 +7,7 @@
 //! branch tracking an indirect call or jump must land on `endbr64`.
 
 use crate::common::Kind;
-use crate::register::ContextRegister;
+use crate::register::{ContextRegister, encoded};
 use crate::stub::{STUB, TRAP};
 use crate::{marshal, return_body};
 use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, Register};
@@ -62,10 +62,7 @@ fn stubs_are_entered_at_endbr64_and_neither_call_nor_return() {
             let stub = stub_of(Kind::carrying(context_register), backend);
             let codes: Vec<_> = stub.iter().map(Instruction::code).collect();
             assert_eq!(codes, [Code::Endbr64, Code::Mov_r64_rm64, Code::Jmp_rm64]);
-            assert_eq!(
-                stub[1].op0_register(),
-                context_register.register().encoded()
-            );
+            assert_eq!(stub[1].op0_register(), encoded(context_register.register()));
         }
         let stub = stub_of(crate::return_page::kind(), backend);
         let codes: Vec<_> = stub.iter().map(Instruction::code).collect();

@@ -16,7 +16,8 @@ impl Thunk {
     ///
     /// ```
     /// use jitfd::space::SpaceOptions;
-    /// use jitfd_trampoline::{Gpr, Thunk};
+    /// use jitfd::Register;
+    /// use jitfd_trampoline::Thunk;
     /// use jitfd::{Fallback, RegionOptions, Window};
     ///
     /// extern "C" fn multiply(first: u64, second: u64) -> u64 {
@@ -28,7 +29,7 @@ impl Thunk {
     /// let region = RegionOptions::new().fallback(Fallback::Any);
     /// let near = SpaceOptions::new().region(region).window(Window::reaching(target));
     /// let space = near.create()?;
-    /// let thunk = Thunk::to(target).set(Gpr::Rsi, 6);
+    /// let thunk = Thunk::to(target).set(Register::Rsi, 6);
     /// let function = thunk.publish(&space, "times six")?;
     /// // SAFETY: the code calls `multiply` with a second argument; `space` outlives
     /// // the call.
@@ -54,7 +55,8 @@ impl Thunk {
     ///
     /// ```
     /// # use jitfd::{Fallback, RegionOptions, space::SpaceOptions};
-    /// use jitfd_trampoline::{Gpr, Thunk};
+    /// use jitfd::Register;
+    /// use jitfd_trampoline::Thunk;
     ///
     /// extern "C" fn add(first: u64, second: u64) -> u64 {
     ///     first + second
@@ -64,7 +66,7 @@ impl Thunk {
     /// # let region = RegionOptions::new().fallback(Fallback::Any);
     /// # let space = SpaceOptions::new().region(region).create()?;
     /// let target = Thunk::to(add as *const () as usize);
-    /// let [one, two] = [1, 2].map(|number| target.clone().set(Gpr::Rsi, number));
+    /// let [one, two] = [1, 2].map(|number| target.clone().set(Register::Rsi, number));
     /// let functions = Thunk::publish_all(&space, &[("add 1", &one), ("add 2", &two)])?;
     /// // SAFETY: as in the example of `publish`.
     /// let add_2 = unsafe { space.entry::<extern "C" fn(u64) -> u64>(functions[1])? };
@@ -86,10 +88,10 @@ impl Thunk {
 
 #[cfg(test)]
 mod tests {
+    use crate::Thunk;
     use crate::assemble::tests::CHECKED;
-    use crate::{Gpr, Thunk};
     use jitfd::space::SpaceOptions;
-    use jitfd::{Fallback, RegionOptions, Window};
+    use jitfd::{Fallback, RegionOptions, Register, Window};
 
     /// Checking takes longer than all else that the program does for one.
     #[test]
@@ -104,7 +106,7 @@ mod tests {
             let space = space.create().unwrap();
             // What no jump reaches.
             let target = if len == 14 { target } else { 1 };
-            let thunk = Thunk::to(target).set(Gpr::Rsi, 6);
+            let thunk = Thunk::to(target).set(Register::Rsi, 6);
             let thunk = (0..pushes).fold(thunk, |thunk, _| thunk.push(1 << 40));
             let code = thunk.code().unwrap();
             let before = CHECKED.get();

@@ -89,7 +89,7 @@ pub use closure::{
     Aborting, Closure, ClosureOptions, LocalClosure, OnPanic, Passes, RegisterClosure, Unwinding,
 };
 pub use libffi::{LibffiClosure, LibffiClosures};
-pub use register::{ContextRegister, Gpr};
+pub use register::ContextRegister;
 pub use registers::{Arguments, Registers};
 pub use return_page::{ReturnHandler, ReturnOptions, ReturnPage, SaveAllTrampoline};
 pub use saved::SavedRegisters;

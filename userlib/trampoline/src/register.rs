@@ -2,87 +2,28 @@
 
 //! The registers that a trampoline sets.
 
-use iced_x86::Register;
+use iced_x86::Register as Encoded;
+use jitfd::Register;
 
-/// A general register.
-///
-/// ```
-/// use jitfd_trampoline::Gpr;
-///
-/// assert_eq!(Gpr::R10.number(), 10);
-/// assert!(Gpr::ALL.iter().all(|&register| Gpr::ALL[register.number()] == register));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(
-    missing_docs,
-    reason = "they have the names that the manuals give them"
-)]
-pub enum Gpr {
-    Rax,
-    Rcx,
-    Rdx,
-    Rbx,
-    Rsp,
-    Rbp,
-    Rsi,
-    Rdi,
-    R8,
-    R9,
-    R10,
-    R11,
-    R12,
-    R13,
-    R14,
-    R15,
-}
-
-impl Gpr {
-    /// All of them, in the order of their numbers in instructions.
-    pub const ALL: [Self; 16] = [
-        Self::Rax,
-        Self::Rcx,
-        Self::Rdx,
-        Self::Rbx,
-        Self::Rsp,
-        Self::Rbp,
-        Self::Rsi,
-        Self::Rdi,
-        Self::R8,
-        Self::R9,
-        Self::R10,
-        Self::R11,
-        Self::R12,
-        Self::R13,
-        Self::R14,
-        Self::R15,
-    ];
-
-    /// The number of the register in instructions, 0 to 15.
-    #[must_use]
-    pub const fn number(self) -> usize {
-        self as usize
-    }
-
-    /// As iced-x86 calls it.
-    pub(crate) const fn encoded(self) -> Register {
-        match self {
-            Self::Rax => Register::RAX,
-            Self::Rcx => Register::RCX,
-            Self::Rdx => Register::RDX,
-            Self::Rbx => Register::RBX,
-            Self::Rsp => Register::RSP,
-            Self::Rbp => Register::RBP,
-            Self::Rsi => Register::RSI,
-            Self::Rdi => Register::RDI,
-            Self::R8 => Register::R8,
-            Self::R9 => Register::R9,
-            Self::R10 => Register::R10,
-            Self::R11 => Register::R11,
-            Self::R12 => Register::R12,
-            Self::R13 => Register::R13,
-            Self::R14 => Register::R14,
-            Self::R15 => Register::R15,
-        }
+/// As iced-x86 calls it.
+pub(crate) const fn encoded(register: Register) -> Encoded {
+    match register {
+        Register::Rax => Encoded::RAX,
+        Register::Rcx => Encoded::RCX,
+        Register::Rdx => Encoded::RDX,
+        Register::Rbx => Encoded::RBX,
+        Register::Rsp => Encoded::RSP,
+        Register::Rbp => Encoded::RBP,
+        Register::Rsi => Encoded::RSI,
+        Register::Rdi => Encoded::RDI,
+        Register::R8 => Encoded::R8,
+        Register::R9 => Encoded::R9,
+        Register::R10 => Encoded::R10,
+        Register::R11 => Encoded::R11,
+        Register::R12 => Encoded::R12,
+        Register::R13 => Encoded::R13,
+        Register::R14 => Encoded::R14,
+        Register::R15 => Encoded::R15,
     }
 }
 
@@ -148,20 +89,21 @@ impl ContextRegister {
     /// The general register that it is.
     ///
     /// ```
-    /// use jitfd_trampoline::{ContextRegister, Gpr};
+    /// use jitfd::Register;
+    /// use jitfd_trampoline::ContextRegister;
     ///
-    /// assert_eq!(ContextRegister::R10.register(), Gpr::R10);
+    /// assert_eq!(ContextRegister::R10.register(), Register::R10);
     /// ```
     #[must_use]
-    pub const fn register(self) -> Gpr {
+    pub const fn register(self) -> Register {
         match self {
-            Self::Rdi => Gpr::Rdi,
-            Self::Rsi => Gpr::Rsi,
-            Self::Rdx => Gpr::Rdx,
-            Self::Rcx => Gpr::Rcx,
-            Self::R8 => Gpr::R8,
-            Self::R9 => Gpr::R9,
-            Self::R10 => Gpr::R10,
+            Self::Rdi => Register::Rdi,
+            Self::Rsi => Register::Rsi,
+            Self::Rdx => Register::Rdx,
+            Self::Rcx => Register::Rcx,
+            Self::R8 => Register::R8,
+            Self::R9 => Register::R9,
+            Self::R10 => Register::R10,
         }
     }
 }
@@ -172,11 +114,11 @@ mod tests {
 
     #[test]
     fn numbers_and_names_are_those_of_the_encoder() {
-        for (number, register) in Gpr::ALL.into_iter().enumerate() {
+        for (number, register) in Register::ALL.into_iter().enumerate() {
             assert_eq!(register.number(), number);
-            assert_eq!(register.encoded().number(), number);
+            assert_eq!(encoded(register).number(), number);
             let name = format!("{register:?}").to_uppercase();
-            assert_eq!(format!("{:?}", register.encoded()), name);
+            assert_eq!(format!("{:?}", encoded(register)), name);
         }
         for context_register in ContextRegister::ALL {
             let (context_register, register) = (context_register, context_register.register());

@@ -19,8 +19,8 @@ use crate::stub::{SLOT, STUB, Shape, TRAP};
 use crate::table::{Stubs, Table, TableStats};
 use iced_x86::{Code, Instruction, Register as Encoded};
 use jitfd::internal::NO_ENTRY;
-use jitfd::tools::{Frame, Register};
-use jitfd::{Backend, Error, Fallback};
+use jitfd::tools::Frame;
+use jitfd::{Backend, Error, Fallback, Register};
 use jitfd_code::Chunk;
 use std::ffi::c_void;
 use std::fmt;
@@ -167,15 +167,16 @@ pub type ReturnHandler = unsafe extern "C-unwind" fn(*mut SavedRegisters, *mut c
 /// handler is.
 ///
 /// ```
-/// use jitfd_trampoline::{Gpr, SaveAllTrampoline, SavedRegisters};
+/// use jitfd::Register;
+/// use jitfd_trampoline::{SaveAllTrampoline, SavedRegisters};
 /// # use jitfd::Fallback;
 /// # use jitfd_trampoline::ReturnOptions;
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// let add = |saved: &mut SavedRegisters| {
-///     let sum = saved.get(Gpr::Rdi) + saved.get(Gpr::Rsi);
+///     let sum = saved.get(Register::Rdi) + saved.get(Register::Rsi);
 ///     // SAFETY: the caller expects an integer there.
-///     unsafe { saved.set(Gpr::Rax, sum) };
+///     unsafe { saved.set(Register::Rax, sum) };
 /// };
 /// # let options = ReturnOptions::new().fallback(Fallback::Any);
 /// # /*
@@ -344,12 +345,13 @@ impl<'p> ReturnOptions<'p> {
     ///
     /// ```
     /// # use jitfd::Fallback;
-    /// use jitfd_trampoline::{Gpr, ReturnHandler, ReturnOptions, SavedRegisters};
+    /// use jitfd::Register;
+    /// use jitfd_trampoline::{ReturnHandler, ReturnOptions, SavedRegisters};
     /// use std::ffi::c_void;
     ///
     /// unsafe extern "C-unwind" fn handler(saved: *mut SavedRegisters, context: *mut c_void) {
     ///     // SAFETY: the trampoline passes its registers; its caller expects an integer.
-    ///     unsafe { (*saved).set(Gpr::Rax, context.addr() as u64) };
+    ///     unsafe { (*saved).set(Register::Rax, context.addr() as u64) };
     /// }
     ///
     /// # fn main() -> Result<(), jitfd::Error> {

@@ -3,7 +3,7 @@
 //! What a return trampoline saves: every general register, the flags, and the
 //! floating point and vector state.
 
-use crate::register::Gpr;
+use jitfd::Register;
 use std::ffi::c_void;
 use std::fmt;
 use std::marker::PhantomData;
@@ -17,12 +17,13 @@ use std::ptr::{null, with_exposed_provenance};
 /// trampoline jumps.
 ///
 /// ```
-/// # use jitfd_trampoline::{Gpr, SavedRegisters};
+/// # use jitfd::Register;
+/// # use jitfd_trampoline::SavedRegisters;
 /// /// Returns the sum of two arguments.
 /// fn add(saved: &mut SavedRegisters) {
-///     let sum = saved.get(Gpr::Rdi).wrapping_add(saved.get(Gpr::Rsi));
+///     let sum = saved.get(Register::Rdi).wrapping_add(saved.get(Register::Rsi));
 ///     // SAFETY: the caller expects an integer in rax.
-///     unsafe { saved.set(Gpr::Rax, sum) };
+///     unsafe { saved.set(Register::Rax, sum) };
 /// }
 ///
 /// /// Counts in a vector register, and returns with the carry flag set.
@@ -110,7 +111,7 @@ impl<'call> SavedRegisters<'call> {
 
     /// A general register. `rsp` is where the return address is.
     #[must_use]
-    pub const fn get(&self, register: Gpr) -> u64 {
+    pub const fn get(&self, register: Register) -> u64 {
         self.saved.general[register.number()]
     }
 
@@ -123,8 +124,8 @@ impl<'call> SavedRegisters<'call> {
     /// # Safety
     /// The trampoline's caller, or where it jumps, must expect the value.
     #[expect(unsafe_code, reason = "the registers are the caller's")]
-    pub unsafe fn set(&mut self, register: Gpr, value: u64) {
-        assert!(register != Gpr::Rsp, "rsp stays what it is");
+    pub unsafe fn set(&mut self, register: Register, value: u64) {
+        assert!(register != Register::Rsp, "rsp stays what it is");
         self.saved.general[register.number()] = value;
     }
 
@@ -187,7 +188,7 @@ impl<'call> SavedRegisters<'call> {
     /// The address of the first argument that is passed on the stack, if any is.
     #[must_use]
     pub fn stack(&self) -> *const u64 {
-        with_exposed_provenance::<u64>(jitfd_code::internal::num::to_usize(self.get(Gpr::Rsp)))
+        with_exposed_provenance::<u64>(jitfd_code::internal::num::to_usize(self.get(Register::Rsp)))
             .wrapping_add(1)
     }
 
@@ -196,7 +197,8 @@ impl<'call> SavedRegisters<'call> {
     /// caller. Null undoes it.
     ///
     /// ```
-    /// # use jitfd_trampoline::{Gpr, SavedRegisters};
+    /// # use jitfd::Register;
+    /// # use jitfd_trampoline::SavedRegisters;
     /// # use std::ffi::c_void;
     /// extern "C" fn negate(value: i64) -> i64 {
     ///     -value
@@ -204,11 +206,11 @@ impl<'call> SavedRegisters<'call> {
     ///
     /// /// For what is called as `negate`: it gets twice the argument.
     /// fn twice(saved: &mut SavedRegisters) {
-    ///     let value = saved.get(Gpr::Rdi);
+    ///     let value = saved.get(Register::Rdi);
     ///     // SAFETY: the function takes its argument there, and returns what the
     ///     // caller expects.
     ///     unsafe {
-    ///         saved.set(Gpr::Rdi, 2 * value);
+    ///         saved.set(Register::Rdi, 2 * value);
     ///         saved.jump(negate as *const c_void);
     ///     }
     /// }
@@ -232,7 +234,7 @@ impl<'call> SavedRegisters<'call> {
 impl fmt::Debug for SavedRegisters<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("SavedRegisters");
-        for register in Gpr::ALL {
+        for register in Register::ALL {
             let name = format!("{register:?}").to_lowercase();
             shown.field(&name, &format_args!("{:#x}", self.get(register)));
         }

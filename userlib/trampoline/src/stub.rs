@@ -18,7 +18,7 @@
 //! the pages of the code.
 
 use crate::assemble::{Assembly, quadword_at};
-use crate::register::ContextRegister;
+use crate::register::{ContextRegister, encoded};
 use iced_x86::{Code, Instruction};
 use jitfd::Error;
 use jitfd_code::Chunk;
@@ -91,7 +91,7 @@ impl Shape {
 /// The code of a copy.
 pub(crate) fn assemble(context_register: ContextRegister, shape: Shape) -> Result<Chunk, Error> {
     let mut code = Assembly::new()?;
-    let context_register = context_register.register().encoded();
+    let context_register = encoded(context_register.register());
     for number in 0..shape.capacity {
         let stub = number * STUB;
         let context = shape.slot(stub);
@@ -152,7 +152,7 @@ mod tests {
                 assert_eq!(decoder.decode().mnemonic(), Mnemonic::Endbr64);
                 let load = decoder.decode();
                 assert_eq!(load.code(), Code::Mov_r64_rm64);
-                assert_eq!(load.op0_register(), context_register.register().encoded());
+                assert_eq!(load.op0_register(), encoded(context_register.register()));
                 let slot = jitfd_code::internal::num::to_u64(shape.slot(stub));
                 assert!(load.is_ip_rel_memory_operand());
                 assert_eq!(load.ip_rel_memory_address(), slot);

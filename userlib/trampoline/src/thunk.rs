@@ -4,10 +4,10 @@
 //! Pure.
 
 use crate::assemble::{Assembly, align, quadword_at};
-use crate::register::Gpr;
+use crate::register::encoded;
 use iced_x86::{Code, IcedError, Instruction};
-use jitfd::Error;
-use jitfd::tools::{Frame, Register};
+use jitfd::tools::Frame;
+use jitfd::{Error, Register};
 use jitfd_code::internal::num::to_u64;
 use jitfd_code::{Align, Chunk};
 
@@ -16,7 +16,8 @@ use jitfd_code::{Align, Chunk};
 /// it.
 ///
 /// ```
-/// use jitfd_trampoline::{Gpr, Thunk};
+/// use jitfd::Register;
+/// use jitfd_trampoline::Thunk;
 /// use jitfd::{CodeOptions, Fallback};
 ///
 /// extern "C" fn add(first: u64, second: u64) -> u64 {
@@ -25,7 +26,7 @@ use jitfd_code::{Align, Chunk};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// let target = add as *const () as usize;
-/// let thunk = Thunk::to(target).set(Gpr::Rsi, 40);
+/// let thunk = Thunk::to(target).set(Register::Rsi, 40);
 /// assert_eq!(thunk.target(), target);
 /// // Without a fallback this is `jit_create_code(&thunk.code()?)`.
 /// let code = CodeOptions::new().fallback(Fallback::Any).create(&thunk.code()?)?;
@@ -87,7 +88,7 @@ impl Thunk {
 
     /// Sets a register. Of several values for the same one the last holds.
     #[must_use]
-    pub const fn set(mut self, register: Gpr, value: u64) -> Self {
+    pub const fn set(mut self, register: Register, value: u64) -> Self {
         self.registers[register.number()] = Some(value);
         self
     }
@@ -96,7 +97,8 @@ impl Thunk {
     /// them leaves the stack aligned to 8 bytes only.
     ///
     /// ```
-    /// use jitfd_trampoline::{Gpr, Thunk};
+    /// use jitfd::Register;
+    /// use jitfd_trampoline::Thunk;
     ///
     /// let code = Thunk::to(0x1234_5678_9abc).push(7).push(u64::MAX / 3).code().unwrap();
     /// // endbr64; push 7; push [constant]; jmp [constant]; int3...; two constants.
@@ -173,19 +175,20 @@ impl Thunk {
     /// is on no stack. A profiler or a debugger that stops inside of it does.
     ///
     /// ```
-    /// use jitfd::tools::{Frame, Register};
-    /// use jitfd_trampoline::{Gpr, Thunk};
+    /// use jitfd::tools::Frame;
+    /// use jitfd::Register;
+    /// use jitfd_trampoline::Thunk;
     ///
     /// let thunk = Thunk::to(0x1000_0000);
     /// assert_eq!(thunk.frame(), Some(Frame::leaf()));
     /// // endbr64; push 7
     /// let pushed = Frame::leaf().cfa(6, Register::Rsp, 16);
     /// assert_eq!(thunk.clone().push(7).frame(), Some(pushed));
-    /// assert_eq!(thunk.set(Gpr::Rsp, 0x7000_0000).frame(), None);
+    /// assert_eq!(thunk.set(Register::Rsp, 0x7000_0000).frame(), None);
     /// ```
     #[must_use]
     pub fn frame(&self) -> Option<Frame> {
-        if self.registers[Gpr::Rsp.number()].is_some() {
+        if self.registers[Register::Rsp.number()].is_some() {
             return None;
         }
         let written = self.write(0).ok()?;
@@ -209,8 +212,8 @@ impl Thunk {
     fn write(&self, constants: usize) -> Result<Written, Error> {
         let mut assembly = Assembly::new()?;
         assembly.entry()?;
-        let set = |register: Gpr| Some((register, self.registers[register.number()]?));
-        if let Some((register, value)) = set(Gpr::Rsp) {
+        let set = |register: Register| Some((register, self.registers[register.number()]?));
+        if let Some((register, value)) = set(Register::Rsp) {
             assembly.push(load(register, value))?;
         }
         let mut constant = constants;
@@ -225,7 +228,9 @@ impl Thunk {
             }
             pushed.push(assembly.len());
         }
-        let others = Gpr::ALL.into_iter().filter(|&one| one != Gpr::Rsp);
+        let others = Register::ALL
+            .into_iter()
+            .filter(|&one| one != Register::Rsp);
         for (register, value) in others.filter_map(set) {
             assembly.push(load(register, value))?;
         }
@@ -270,8 +275,8 @@ fn short(value: u64) -> Option<i32> {
 }
 
 /// In the shortest way that leaves the flags alone.
-fn load(register: Gpr, value: u64) -> Result<Instruction, IcedError> {
-    let register = register.encoded();
+fn load(register: Register, value: u64) -> Result<Instruction, IcedError> {
+    let register = encoded(register);
     match (u32::try_from(value), short(value)) {
         (Ok(low), _) => Instruction::with2(Code::Mov_r32_imm32, register.full_register32(), low),
         (_, Some(low)) => Instruction::with2(Code::Mov_rm64_imm32, register, low),
@@ -364,7 +369,7 @@ mod tests {
 
     fn thunk() -> impl Strategy<Value = (Thunk, Machine)> {
         let registers =
-            prop::collection::vec((prop::sample::select(&Gpr::ALL[..]), value()), 0..20);
+            prop::collection::vec((prop::sample::select(&Register::ALL[..]), value()), 0..20);
         let pushes = prop::collection::vec(value(), 0..30);
         (registers, pushes, any::<usize>()).prop_map(|(registers, pushes, target)| {
             let mut machine = Machine {

@@ -2,8 +2,9 @@
 
 //! jitfd's closures: typed, by all registers, and by a return page.
 
+use jitfd::Register;
 use jitfd_trampoline::{Closure, ClosureOptions, RegisterClosure, Registers};
-use jitfd_trampoline::{Gpr, ReturnOptions, SaveAllTrampoline, SavedRegisters};
+use jitfd_trampoline::{ReturnOptions, SaveAllTrampoline, SavedRegisters};
 
 use super::{Maker, Start, Way, of};
 use crate::calls::Callee;
@@ -59,9 +60,9 @@ impl Maker for Returning {
 
     fn make(&self, number: &'static u64) -> Result<Self::Made, String> {
         let made = self.0.create(move |saved: &mut SavedRegisters| {
-            let argument = saved.get(Gpr::Rdi);
+            let argument = saved.get(Register::Rdi);
             // SAFETY: It is called as a function that returns a number.
-            unsafe { saved.set(Gpr::Rax, argument.wrapping_add(*number)) };
+            unsafe { saved.set(Register::Rax, argument.wrapping_add(*number)) };
         });
         made.map_err(|error| error.to_string())
     }

@@ -3,9 +3,9 @@
 //! jitfd's embedded form: constants in code, published one by one.
 
 use jitfd::space::{CodeSpace, Function, SpaceOptions};
-use jitfd::{RegionOptions, Window};
+use jitfd::{RegionOptions, Register, Window};
 use jitfd_peers::target;
-use jitfd_trampoline::{Gpr, Thunk};
+use jitfd_trampoline::Thunk;
 
 use super::product::context;
 use super::{Maker, Start, Way, of};
@@ -18,7 +18,7 @@ impl Maker for Embedded {
 
     fn make(&self, number: &'static u64) -> Result<Function, String> {
         let setting = Thunk::to(target as *const () as usize);
-        let setting = setting.set(Gpr::Rsi, context(number).addr() as u64);
+        let setting = setting.set(Register::Rsi, context(number).addr() as u64);
         let function = setting.publish(&self.0, "add");
         function.map_err(|error| error.to_string())
     }

@@ -8,34 +8,7 @@
 
 use crate::error::Error;
 use crate::num::to_u64;
-
-/// A register whose value a caller gets back, or that frames are found by.
-///
-/// See the example of [`Frame`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Register {
-    /// `rbx`
-    Rbx = 3,
-    /// `rbp`
-    Rbp = 6,
-    /// `rsp`
-    Rsp = 7,
-    /// `r12`
-    R12 = 12,
-    /// `r13`
-    R13 = 13,
-    /// `r14`
-    R14 = 14,
-    /// `r15`
-    R15 = 15,
-}
-
-impl Register {
-    const fn number(self) -> u8 {
-        self as u8
-    }
-}
+use crate::register::Register;
 
 /// How a function's caller is found, at each of its instructions.
 ///
@@ -45,7 +18,7 @@ impl Register {
 /// order.
 ///
 /// ```
-/// use jitfd::tools::{Frame, Register};
+/// use jitfd::{Register, tools::Frame};
 ///
 /// // push rbx (1 byte); sub rsp, 32 (4 bytes); ...; add rsp, 32 (ends at 50);
 /// // pop rbx (ends at 51); ret
@@ -122,7 +95,7 @@ impl Frame {
     #[must_use]
     pub fn cfa(mut self, at: usize, register: Register, offset: u32) -> Self {
         self.advance(at);
-        self.bytes.extend([CFA, register.number()]);
+        self.bytes.extend([CFA, register.in_unwind_tables()]);
         leb128(&mut self.bytes, offset);
         self
     }
@@ -137,7 +110,7 @@ impl Frame {
     /// one for the stubs of a procedure linkage table.
     ///
     /// ```
-    /// use jitfd::tools::{Frame, Register};
+    /// use jitfd::{Register, tools::Frame};
     ///
     /// // A page of: push rax (1 byte); lea rax, [rip - 8] (7 bytes); jmp (2 bytes)
     /// let frame = Frame::leaf().cfa_repeated(0, Register::Rsp, 8, 16, 1, 8);
@@ -157,7 +130,7 @@ impl Frame {
         let small = |number: u8| number & 0x3f;
         self.bytes.extend([CFA_EXPRESSION, 14]);
         self.bytes
-            .extend([REGISTER | register.number(), small(offset)]);
+            .extend([REGISTER | register.in_unwind_tables(), small(offset)]);
         self.bytes.extend([REGISTER + RIP, 0]);
         self.bytes
             .extend([CONST, small(stride.wrapping_sub(1)), AND]);
@@ -171,7 +144,7 @@ impl Frame {
     #[must_use]
     pub fn saved(mut self, at: usize, register: Register, below: u32) -> Self {
         self.advance(at);
-        self.bytes.push(OFFSET | register.number());
+        self.bytes.push(OFFSET | register.in_unwind_tables());
         leb128(&mut self.bytes, below / 8);
         self
     }
@@ -180,7 +153,7 @@ impl Frame {
     #[must_use]
     pub fn restored(mut self, at: usize, register: Register) -> Self {
         self.advance(at);
-        self.bytes.push(RESTORE | register.number());
+        self.bytes.push(RESTORE | register.in_unwind_tables());
         self
     }
 
@@ -288,7 +261,8 @@ impl EhFrame {
     /// As [`add`](Self::add), but lack of memory is an error and no abort.
     ///
     /// ```
-    /// use jitfd::tools::{EhFrame, Frame, Register};
+    /// use jitfd::Register;
+    /// use jitfd::tools::{EhFrame, Frame};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
     /// let mut frame = Frame::leaf();

@@ -106,7 +106,8 @@ pub(super) fn functions(section: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tools::{EhFrame, Frame, Register};
+    use crate::register::Register;
+    use crate::tools::{EhFrame, Frame};
     use object::{Object, ObjectSection};
     use proptest::prelude::*;
 

@@ -28,7 +28,7 @@ mod perf_map;
 mod unwind;
 mod unwind_sys;
 
-pub use eh_frame::{EhFrame, Frame, Register};
+pub use eh_frame::{EhFrame, Frame};
 pub use gdb::GdbJit;
 pub use jitdump::JitDump;
 pub use perf_map::PerfMap;

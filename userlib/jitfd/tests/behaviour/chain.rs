@@ -3,9 +3,9 @@
 //! The code that unwinders and tools are shown. None of it keeps a frame pointer, so the
 //! way to its callers is in the unwind tables only.
 
-use jitfd::CodeSpace;
 use jitfd::space::{Function, Image, Item, Reloc, RelocKind, SpaceOptions, Target};
-use jitfd::tools::{EhFrame, Frame, Register};
+use jitfd::tools::{EhFrame, Frame};
+use jitfd::{CodeSpace, Register};
 
 /// A function that calls another one, by way of a third.
 pub struct Chain {

@@ -3,8 +3,8 @@
 //! Return trampolines: all registers, seen and changed.
 
 use super::process::{End, child};
-use jitfd::{Backend, Fallback};
-use jitfd_trampoline::{Gpr, ReturnOptions, ReturnPage, SaveAllTrampoline, SavedRegisters};
+use jitfd::{Backend, Fallback, Register};
+use jitfd_trampoline::{ReturnOptions, ReturnPage, SaveAllTrampoline, SavedRegisters};
 use std::arch::asm;
 use std::collections::HashSet;
 use std::ffi::c_void;
@@ -49,13 +49,13 @@ impl Machine {
         }
     }
 
-    fn place(register: Gpr) -> usize {
-        assert_ne!(register, Gpr::Rsp);
+    fn place(register: Register) -> usize {
+        assert_ne!(register, Register::Rsp);
         let number = register.number();
-        number - usize::from(number > Gpr::Rsp.number())
+        number - usize::from(number > Register::Rsp.number())
     }
 
-    fn general(&mut self, register: Gpr) -> &mut u64 {
+    fn general(&mut self, register: Register) -> &mut u64 {
         &mut self.general[Self::place(register)]
     }
 
@@ -177,7 +177,7 @@ pub fn all_registers_are_seen_and_come_back(backend: Backend) {
     let seen = Mutex::new(None);
     let trampoline = create(backend, |saved| {
         disturb();
-        let general = Gpr::ALL.map(|register| saved.get(register));
+        let general = Register::ALL.map(|register| saved.get(register));
         let vectors: Vec<_> = (0..16).map(|number| saved.vector(number)).collect();
         let itself = (saved.trampoline().addr(), saved.return_address().addr());
         let itself = (itself, saved.stack().addr());
@@ -188,15 +188,15 @@ pub fn all_registers_are_seen_and_come_back(backend: Backend) {
     let (general, vectors, flags, itself) = seen.lock().unwrap().take().unwrap();
     assert_eq!(vectors, before.vectors);
     assert_eq!(flags & FLAGS, FLAGS);
-    for register in Gpr::ALL {
-        if register != Gpr::Rsp {
+    for register in Register::ALL {
+        if register != Register::Rsp {
             let expected = *before.general(register);
             assert_eq!(general[register.number()], expected, "{register:?}");
         }
     }
     let ((trampoline, return_address), stack) = itself;
     assert_eq!(trampoline, before.target.addr());
-    assert_eq!(stack as u64, general[Gpr::Rsp.number()] + 8);
+    assert_eq!(stack as u64, general[Register::Rsp.number()] + 8);
     // SAFETY: it is inside the code of `call`.
     let calls: [u8; 3] = unsafe { *std::ptr::with_exposed_provenance(return_address - 3) };
     assert_eq!(calls, [0xff, 0x14, 0x24], "call [rsp]");
@@ -208,8 +208,8 @@ pub fn every_register_can_be_changed(backend: Backend) {
     let trampoline = create(backend, |saved| {
         // SAFETY: the caller expects anything.
         unsafe {
-            for register in Gpr::ALL {
-                if register != Gpr::Rsp {
+            for register in Register::ALL {
+                if register != Register::Rsp {
                     saved.set(register, !saved.get(register));
                 }
             }
@@ -228,7 +228,7 @@ pub fn every_register_can_be_changed(backend: Backend) {
     // SAFETY: never called; that rsp is refused is what is tested.
     let refused = options(backend)
         .unwinding()
-        .create(|saved| unsafe { saved.set(Gpr::Rsp, 0) });
+        .create(|saved| unsafe { saved.set(Register::Rsp, 0) });
     let refused = refused.unwrap();
     // SAFETY: the trampoline is there, and returns nothing.
     let call = unsafe { refused.function::<unsafe extern "C-unwind" fn()>().unwrap() };
@@ -279,7 +279,7 @@ pub fn a_trampoline_jumps_elsewhere_with_changed_registers(backend: Backend) {
     // SAFETY: it is called as its target is.
     let trampoline = create(backend, |saved| unsafe {
         disturb();
-        saved.set(Gpr::Rdi, 100 * saved.get(Gpr::Rdi));
+        saved.set(Register::Rdi, 100 * saved.get(Register::Rdi));
         saved.jump(std::ptr::null());
         saved.jump(weigh as *const c_void);
     });
@@ -294,7 +294,7 @@ pub fn a_trampoline_jumps_elsewhere_with_changed_registers(backend: Backend) {
     // SAFETY: it does not go there.
     let trampoline = create(backend, |saved| unsafe {
         saved.jump(std::ptr::without_provenance(1));
-        saved.set(Gpr::Rax, 7);
+        saved.set(Register::Rax, 7);
         saved.go_back();
     });
     // SAFETY: what is above is such a function.
@@ -307,8 +307,8 @@ pub fn a_trampoline_jumps_elsewhere_with_changed_registers(backend: Backend) {
 unsafe extern "C-unwind" fn in_c(saved: *mut SavedRegisters, context: *mut c_void) {
     // SAFETY: the trampoline passes its registers, and the test a counter.
     unsafe {
-        *context.cast::<u64>() += (*saved).get(Gpr::Rdi);
-        (*saved).set(Gpr::Rax, *context.cast::<u64>());
+        *context.cast::<u64>() += (*saved).get(Register::Rdi);
+        (*saved).set(Register::Rax, *context.cast::<u64>());
     }
 }
 
@@ -335,8 +335,8 @@ pub fn many_copies_know_which_trampoline_was_entered(backend: Backend) {
     let make = |number: usize| {
         // SAFETY: the caller expects an integer.
         options.create(move |saved| unsafe {
-            saved.set(Gpr::Rdx, saved.trampoline().addr() as u64);
-            saved.set(Gpr::Rax, number as u64);
+            saved.set(Register::Rdx, saved.trampoline().addr() as u64);
+            saved.set(Register::Rax, number as u64);
         })
     };
     let all: Result<Vec<_>, _> = (0..MANY).map(make).collect();
@@ -345,9 +345,9 @@ pub fn many_copies_know_which_trampoline_was_entered(backend: Backend) {
     let mut addresses = HashSet::new();
     for (number, trampoline) in all.iter().enumerate() {
         let mut machine = Machine::new(trampoline.as_ptr()).call();
-        assert_eq!(*machine.general(Gpr::Rax), number as u64);
+        assert_eq!(*machine.general(Register::Rax), number as u64);
         assert_eq!(
-            *machine.general(Gpr::Rdx),
+            *machine.general(Register::Rdx),
             trampoline.as_ptr().addr() as u64
         );
         addresses.insert(trampoline.as_ptr());
@@ -366,7 +366,7 @@ pub fn many_copies_know_which_trampoline_was_entered(backend: Backend) {
 }
 
 pub fn panics_pass_through_a_return_trampoline(backend: Backend) {
-    let throw = |saved: &mut SavedRegisters| resume_unwind(Box::new(saved.get(Gpr::Rdi)));
+    let throw = |saved: &mut SavedRegisters| resume_unwind(Box::new(saved.get(Register::Rdi)));
     let trampoline = options(backend).unwinding().create(throw).unwrap();
     // SAFETY: the handler takes anything.
     let call = unsafe {

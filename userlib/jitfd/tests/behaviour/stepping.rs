@@ -7,8 +7,8 @@
 use super::closure::options;
 use jitfd::space::SpaceOptions;
 use jitfd::tools::EhFrame;
-use jitfd::{Backend, Fallback, RegionOptions};
-use jitfd_trampoline::{Gpr, ReturnOptions, Thunk};
+use jitfd::{Backend, Fallback, RegionOptions, Register};
+use jitfd_trampoline::{ReturnOptions, Thunk};
 use std::arch::global_asm;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -228,7 +228,7 @@ pub fn callers_are_found_in_every_instruction_of_a_return_trampoline(backend: Ba
     for jumps in [false, true] {
         // SAFETY: it is called as such a function.
         let trampoline = options.create(move |saved| unsafe {
-            saved.set(Gpr::Rax, saved.get(Gpr::Rdi) + 1);
+            saved.set(Register::Rax, saved.get(Register::Rdi) + 1);
             if jumps {
                 saved.jump(add_one as *const c_void);
             }
@@ -250,8 +250,8 @@ pub fn callers_are_found_in_every_instruction_of_a_setting(backend: Backend) {
     let setting = setting
         .push(40)
         .push(2 << 40)
-        .set(Gpr::R8, 1)
-        .set(Gpr::Rdx, 1 << 40);
+        .set(Register::R8, 1)
+        .set(Register::Rdx, 1 << 40);
     let function = setting.publish(&space, "sum").unwrap();
     let mut table = EhFrame::new();
     table.add(function.address, function.len, &setting.frame().unwrap());

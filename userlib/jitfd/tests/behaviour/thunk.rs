@@ -4,8 +4,8 @@
 
 use super::process::{End, child};
 use jitfd::space::SpaceOptions;
-use jitfd::{Backend, Code, CodeOptions, CodeSpace, Fallback, RegionOptions, Window};
-use jitfd_trampoline::{Gpr, Thunk};
+use jitfd::{Backend, Code, CodeOptions, CodeSpace, Fallback, RegionOptions, Register, Window};
+use jitfd_trampoline::Thunk;
 use std::arch::global_asm;
 use std::sync::{Mutex, PoisonError};
 
@@ -99,7 +99,7 @@ fn create(backend: Backend, thunk: &Thunk) -> Code {
 }
 
 /// A value for each register: with 64, 32, 31 and 7 bits, and negative ones.
-fn value(register: Gpr) -> u64 {
+fn value(register: Register) -> u64 {
     let number = register.number() as u64;
     let wide = 0x0123_4567_89ab_cdef_u64.rotate_left(4 * u32::try_from(number).unwrap());
     match number % 5 {
@@ -115,17 +115,17 @@ fn value(register: Gpr) -> u64 {
 const FLAGS: u64 = 0xd7;
 
 /// All registers but that of the stack.
-fn others() -> impl Iterator<Item = Gpr> {
-    Gpr::ALL
+fn others() -> impl Iterator<Item = Register> {
+    Register::ALL
         .into_iter()
-        .filter(|&register| register != Gpr::Rsp)
+        .filter(|&register| register != Register::Rsp)
 }
 
 pub fn all_registers_are_set_at_once(backend: Backend) {
     let others = || {
-        Gpr::ALL
+        Register::ALL
             .into_iter()
-            .filter(|&register| register != Gpr::Rsp)
+            .filter(|&register| register != Register::Rsp)
     };
     let set = |thunk: Thunk, register| thunk.set(register, value(register));
     let code = create(backend, &others().fold(to_seen(), set));
@@ -135,7 +135,7 @@ pub fn all_registers_are_set_at_once(backend: Backend) {
         assert_eq!(got, value(register), "{register:?}");
     }
     assert_eq!(
-        (found.flags, found.registers[Gpr::Rsp.number()]),
+        (found.flags, found.registers[Register::Rsp.number()]),
         (FLAGS, found.caller)
     );
 }
@@ -157,7 +157,7 @@ pub fn a_register_that_is_not_set_stays(backend: Backend) {
                 "{seen:?}, {register:?} set"
             );
         }
-        let stack = found.registers[Gpr::Rsp.number()];
+        let stack = found.registers[Register::Rsp.number()];
         assert_eq!((found.flags, stack), (FLAGS, found.caller));
     }
 }
@@ -165,11 +165,11 @@ pub fn a_register_that_is_not_set_stays(backend: Backend) {
 pub fn values_are_pushed_in_order(backend: Backend) {
     let values = [5, !6, 0x7654_3210, 0x1234_5678_9abc_def0];
     let thunk = values.into_iter().fold(to_seen(), Thunk::push);
-    let found = enter(create(backend, &thunk.set(Gpr::R11, 9)).as_ptr());
+    let found = enter(create(backend, &thunk.set(Register::R11, 9)).as_ptr());
     let mut pushed = found.stack;
     pushed.reverse();
     assert_eq!(pushed, values);
-    let stack = found.registers[Gpr::Rsp.number()];
+    let stack = found.registers[Register::Rsp.number()];
     assert_eq!(
         (found.caller - stack, found.registers[11], found.flags),
         (32, 9, FLAGS)
@@ -179,9 +179,12 @@ pub fn values_are_pushed_in_order(backend: Backend) {
 pub fn another_stack_can_be_pushed_on(backend: Backend) {
     let mut stack = vec![0_u64; 512];
     let end = stack.as_mut_ptr().wrapping_add(500) as u64;
-    let thunk = to_seen().push(7).set(Gpr::Rsp, end).set(Gpr::Rax, 3);
+    let thunk = to_seen()
+        .push(7)
+        .set(Register::Rsp, end)
+        .set(Register::Rax, 3);
     let found = enter(create(backend, &thunk).as_ptr());
-    assert_eq!(found.registers[Gpr::Rsp.number()], end - 8);
+    assert_eq!(found.registers[Register::Rsp.number()], end - 8);
     assert_eq!((found.registers[0], found.stack[0]), (3, 7));
 }
 
@@ -199,7 +202,7 @@ fn space(backend: Backend, window: Option<Window>) -> CodeSpace {
 }
 
 fn adder(number: u64) -> Thunk {
-    Thunk::to(add as *const () as usize).set(Gpr::Rsi, number)
+    Thunk::to(add as *const () as usize).set(Register::Rsi, number)
 }
 
 pub fn thunks_are_published_near_and_far(backend: Backend) {
