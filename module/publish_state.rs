@@ -16,6 +16,8 @@ use kernel::{
     types::{NotThreadSafe, Opaque},
 };
 
+use pin_init::Wrapper;
+
 use crate::ffi;
 
 /// A mutex.
@@ -27,6 +29,7 @@ use crate::ffi;
 pub(crate) struct PublishState<T> {
     #[pin]
     inner: Opaque<bindings::mutex>,
+    #[pin]
     data: UnsafeCell<T>,
 }
 
@@ -36,9 +39,9 @@ unsafe impl<T: Send> Send for PublishState<T> {}
 unsafe impl<T: Send> Sync for PublishState<T> {}
 
 impl<T> PublishState<T> {
-    /// An unlocked one.
+    /// An unlocked one. The data is made in its place: it may be large.
     pub(crate) fn new(
-        data: T,
+        data: impl Init<T>,
         name: &'static CStr,
         key: Pin<&'static LockClassKey>,
     ) -> impl PinInit<Self> {
@@ -48,7 +51,7 @@ impl<T> PublishState<T> {
             inner <- Opaque::ffi_init(|slot| unsafe {
                 bindings::__mutex_init(slot, name.as_char_ptr(), key.as_ptr())
             }),
-            data: UnsafeCell::new(data),
+            data <- UnsafeCell::pin_init(data),
         })
     }
 

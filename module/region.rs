@@ -199,13 +199,13 @@ impl Region {
             true => Pool::new(&account)?,
             false => Pool::none(),
         };
-        let state = State {
+        let state = init!(State {
             cursor: 0,
             holes_charge,
             shared_charge,
             waiting_charge,
-            stale: Stale::none(),
-        };
+            stale <- Stale::none(),
+        });
         Arc::pin_init(
             pin_init!(Region {
                 space,

@@ -346,11 +346,11 @@ pub(crate) struct Stale {
 
 impl Stale {
     /// None.
-    pub(crate) fn none() -> Self {
-        Stale {
-            now: Cpus::none(),
-            before: Cpus::none(),
-        }
+    pub(crate) fn none() -> impl Init<Self> {
+        init!(Stale {
+            now <- Cpus::none_in_place(),
+            before <- Cpus::none_in_place(),
+        })
     }
 }
 

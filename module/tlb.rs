@@ -8,6 +8,7 @@
 use core::ptr::addr_of;
 
 use kernel::{bindings, prelude::*};
+use pin_init::{init_zeroed, Zeroable};
 
 use crate::{
     ffi,
@@ -30,6 +31,9 @@ pub(crate) struct Cpus {
     global: bool,
 }
 
+// SAFETY: Numbers and a bool: as zeroes it is the empty set for no CPU.
+unsafe impl Zeroable for Cpus {}
+
 impl Cpus {
     /// None, on a machine with at most `cpus` CPUs.
     pub(crate) const fn new(cpus: usize) -> Self {
@@ -43,6 +47,14 @@ impl Cpus {
     /// None, on this machine.
     pub(crate) fn none() -> Self {
         Cpus::new(kernel::cpu::nr_cpu_ids() as usize)
+    }
+
+    /// The same in its place: it is large for a stack.
+    pub(crate) fn none_in_place() -> impl Init<Self> {
+        init_zeroed().chain(|cpus: &mut Self| {
+            cpus.set.make_room(kernel::cpu::nr_cpu_ids() as usize);
+            Ok(())
+        })
     }
 
     /// Adds the CPUs that may be using `mm`, after its page-table entries were

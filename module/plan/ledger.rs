@@ -16,11 +16,19 @@ pub struct CpuSet<const W: usize> {
 impl<const W: usize> CpuSet<W> {
     /// An empty set for CPUs `0..cpus`.
     pub const fn new(cpus: usize) -> Self {
-        let words = cpus.div_ceil(64);
-        CpuSet {
+        let mut set = CpuSet {
             words: [0; W],
-            used: if words < W { words } else { W },
-        }
+            used: 0,
+        };
+        set.make_room(cpus);
+        set
+    }
+
+    /// From now on CPUs `0..cpus` can be in it, which has been of no CPU: for one
+    /// that was made in its place, as zeroes.
+    pub const fn make_room(&mut self, cpus: usize) {
+        let words = cpus.div_ceil(64);
+        self.used = if words < W { words } else { W };
     }
 
     /// The words in use, 64 CPUs each, CPU 0 in the lowest bit of the first.
