@@ -139,13 +139,13 @@ impl Codes {
         publish::check_not_stopped()?;
         let fixed = arg.flags & CREATE_CODE_FIXED != 0;
         let pgoff = self.next_pgoff(len / PAGE_SIZE)?;
-        let region = Region::new(Some(space), pgoff, len as u64, Publishers::Nobody)?;
-        publish::fill_new(&region, arg.source, arg.len)?;
+        let mut region = Region::new(Some(space), pgoff, len as u64, Publishers::Nobody)?;
+        publish::fill_new(region.as_mut(), arg.source, arg.len)?;
         let addr = usize::try_from(arg.addr)?;
         if fixed {
             check_replaceable(addr, len)?;
         }
-        self.announce(region)?;
+        self.announce(region.into())?;
         let mut flags = ffi::MAP_SHARED;
         if fixed {
             flags |= ffi::MAP_FIXED;

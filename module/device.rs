@@ -73,12 +73,8 @@ impl Handle {
         request::create(arg).map_err(errno)?;
         self.check_no_region()?;
         let publishers = Publishers::from_flags(arg.flags)?;
-        self.become_region(Region::new(
-            Some(self.space.clone()),
-            0,
-            arg.size,
-            publishers,
-        )?)
+        let region = Region::new(Some(self.space.clone()), 0, arg.size, publishers)?;
+        self.become_region(region.into())
     }
 
     fn clone_from(&self, arg: &abi::CloneFrom) -> Result<u64> {

@@ -9,7 +9,7 @@
 //!
 //! Context: allocation sleeps; everything else runs anywhere. No locks here.
 
-use core::{ops::Range, ptr::NonNull};
+use core::{mem::ManuallyDrop, ops::Range, ptr::NonNull};
 
 use kernel::{
     bindings,
@@ -117,6 +117,40 @@ impl Drop for Version {
         // SAFETY: By the type invariants the page is ours; nothing maps it, as
         // whoever mapped it has kept a reference until all TLBs were flushed.
         unsafe { bindings::__free_pages(self.page.as_ptr(), 0) };
+    }
+}
+
+/// A version that was taken out of its slot, while page-table entries or TLBs may
+/// still have it. One that is dropped is never freed.
+#[must_use]
+pub(crate) struct Replaced(ManuallyDrop<Arc<Version>>);
+
+impl Replaced {
+    /// What a slot gives up.
+    pub(crate) fn new(version: Arc<Version>) -> Self {
+        Replaced(ManuallyDrop::new(version))
+    }
+
+    /// The version.
+    pub(crate) fn version(&self) -> &Version {
+        &self.0
+    }
+
+    /// The version, which may be freed from now on.
+    ///
+    /// # Safety
+    ///
+    /// No page-table entry points to it and no TLB holds one that did.
+    pub(crate) unsafe fn release(self) -> Arc<Version> {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: It is taken once: `this` is not dropped.
+        unsafe { ManuallyDrop::take(&mut this.0) }
+    }
+}
+
+impl Drop for Replaced {
+    fn drop(&mut self) {
+        pr_warn!("a replaced page is lost\n");
     }
 }
 

@@ -22,7 +22,7 @@ use kernel::{
 
 use crate::{
     ffi,
-    page::{Still, Unseen, Version},
+    page::{Replaced, Still, Unseen, Version},
     plan::{
         abi::{FILL, PAGE_SIZE},
         ledger::Ticket,
@@ -52,6 +52,17 @@ struct Book {
 }
 
 impl Book {
+    fn put(&mut self, page: usize, version: Arc<Version>) -> Slot {
+        let slot = self.slots.get_mut(page)?;
+        self.changes += 1;
+        if let Some(changed) = self.changed.get_mut(page / GROUP) {
+            *changed = self.changes;
+        }
+        let old = slot.replace(version);
+        self.published += usize::from(old.is_none());
+        old
+    }
+
     fn write_unseen(&self, page: usize, write: impl FnOnce(&mut Unseen<'_>)) -> bool {
         let version = self.slots.get(page).and_then(Option::as_deref);
         // SAFETY: Who has the book holds its lock until this returns.
@@ -127,18 +138,20 @@ impl Pages {
         self.book.lock().slots.get(page).and_then(Clone::clone)
     }
 
+    /// Makes `version` the first of `page`, which has none. Says whether it did.
+    pub(crate) fn put_first(&self, page: usize, version: Arc<Version>) -> bool {
+        let mut book = self.book.lock();
+        let is_absent = book.slots.get(page).is_some_and(Option::is_none);
+        if is_absent {
+            book.put(page, version);
+        }
+        is_absent
+    }
+
     /// Makes `version` the newest of `page` (rule R4: before any page-table
     /// entry) and returns the one before.
-    pub(crate) fn put(&self, page: usize, version: Arc<Version>) -> Slot {
-        let book = &mut *self.book.lock();
-        let slot = book.slots.get_mut(page)?;
-        book.changes += 1;
-        if let Some(changed) = book.changed.get_mut(page / GROUP) {
-            *changed = book.changes;
-        }
-        let old = slot.replace(version);
-        book.published += usize::from(old.is_none());
-        old
+    pub(crate) fn replace(&self, page: usize, version: Arc<Version>) -> Option<Replaced> {
+        self.book.lock().put(page, version).map(Replaced::new)
     }
 
     /// Calls `write` with the version of `page` if no page-table entry can
@@ -288,9 +301,9 @@ impl Pages {
         true
     }
 
-    /// Copies all that changed after `since` to `copy`, which nobody else knows.
+    /// Copies all that changed after `since` to `copy`.
     /// Returns up to which change. What changes meanwhile may be missing.
-    pub(crate) fn share(&self, since: u64, copy: &Pages) -> Result<u64> {
+    pub(crate) fn share(&self, since: u64, mut copy: Pin<&mut Pages>) -> Result<u64> {
         let mut shared = Shared::with_room(1)?;
         let (now, groups) = {
             let book = self.book.lock();
@@ -301,7 +314,7 @@ impl Pages {
             let book = self.book.lock();
             self.share_group(&book, group, since, &mut shared);
             drop(book);
-            shared.give_to(copy);
+            shared.give_to(copy.as_mut());
         }
         Ok(now)
     }
@@ -311,7 +324,7 @@ impl Pages {
     pub(crate) fn share_rest(
         &self,
         since: u64,
-        copy: &Pages,
+        mut copy: Pin<&mut Pages>,
         shared: &mut Shared,
         rooms: &mut Spare,
     ) -> Rest {
@@ -332,7 +345,7 @@ impl Pages {
         let holes = book.holes.copy(rooms);
         let cursor = book.cursor;
         drop(book);
-        shared.give_to(copy);
+        shared.give_to(copy.as_mut());
         let mut book = copy.book.lock();
         // The empty one is freed after the lock.
         let old = core::mem::replace(&mut book.holes, holes);
@@ -366,9 +379,11 @@ impl Shared {
         Ok(Shared(KVec::with_capacity(groups * GROUP, ffi::CHARGED)?))
     }
 
-    fn give_to(&mut self, copy: &Pages) {
+    fn give_to(&mut self, copy: Pin<&mut Pages>) {
         for (page, version) in self.0.drain_all() {
-            drop(copy.put(page, version));
+            let old = copy.book.lock().put(page, version);
+            // Nobody else knows the copy, so nothing maps it.
+            drop(old);
         }
     }
 }

@@ -90,8 +90,12 @@ impl Tickers {
         Ok(Tickers(tickers))
     }
 
-    /// Starts an epoch that is about `mms`. The one before has ended.
-    pub(crate) fn start_epoch(&self, epoch: i64, mms: Mms) {
+    /// Starts an epoch that is about `mms`.
+    ///
+    /// # Safety
+    ///
+    /// The one before has ended, and its number was lower.
+    pub(crate) unsafe fn start_epoch(&mut self, epoch: i64, mms: Mms) {
         for (word, bits) in MMS.iter().zip(mms.words()) {
             word.store(bits, Relaxed);
         }
@@ -157,8 +161,8 @@ unsafe extern "C" fn on_tick(timer: *mut bindings::timer_list) {
     let tickers = TICKERS.load(Acquire);
     // The epoch is read before the flush, so the flush is after its start.
     let epoch = EPOCH.load(Acquire);
-    let (word, bit) = Mms::place(ffi::active_mm());
-    if MMS[word].load(Relaxed) & bit != 0 {
+    let mms = Mms::from_words(MMS.each_ref().map(|word| word.load(Relaxed)));
+    if mms.may_hold(ffi::active_mm()) {
         ffi::flush_local();
         FLUSHES.fetch_add(1, Relaxed);
     } else {

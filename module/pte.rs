@@ -93,7 +93,12 @@ impl Drop for Entry {
 
 /// Points every entry of page `pgoff` to `version`, without a flush, and adds
 /// the CPUs that may still hold an old entry to `cpus`.
-pub(crate) fn swap_everywhere(
+///
+/// # Safety
+///
+/// `version` is in the slot of that page, and seen. The one that was there is kept
+/// until `cpus` have flushed.
+pub(crate) unsafe fn swap_everywhere(
     space: &Locked<'_>,
     pgoff: usize,
     version: &Version,

@@ -20,7 +20,7 @@ use kernel::{alloc::KVVec, prelude::*, sync::Arc};
 use crate::{
     error::{errno, quota},
     ffi,
-    page::{Blank, Still, Version},
+    page::{Blank, Replaced, Still, Version},
     pages::state_of,
     parameters,
     plan::{
@@ -33,7 +33,7 @@ use crate::{
         stale::{looks_like_int_3, wants_after, wants_before, INT_IMM8},
     },
     pte,
-    region::{Region, State},
+    region::{Region, Turn},
     reserved, retire,
     source::Source,
     staging::{Bytes, Staging},
@@ -92,34 +92,35 @@ fn in_turn(
     kind: Kind,
     stage: &mut Staging,
 ) -> Result<Result<u64, Lack>> {
-    let state = &mut *region.turn.lock()?;
+    let turn = &mut region.take_turn()?;
     region.check_publisher()?;
     let cursor = match kind {
-        Kind::Append => place_append(stage, arg, region, state.cursor)?,
-        Kind::Fill => place_fill(stage, region, state)?,
+        Kind::Append => place_append(stage, arg, region, turn.cursor())?,
+        Kind::Fill => place_fill(stage, turn)?,
     };
     if kind == Kind::Fill || !add_unseen(region, stage, cursor) {
-        if let Some(lack) = lack(region, kind, stage, state) {
+        if let Some(lack) = lack(turn, kind, stage) {
             return Ok(Err(lack));
         }
         if makes_old_ambiguous(region, stage) {
-            retire::flush(region, &mut state.stale);
+            retire::flush(turn);
         }
         let sync = arg.flags & abi::PUBLISH_SYNC != 0 || is_ambiguous(region, stage);
-        commit(region, state, stage, sync);
+        commit(turn, stage, sync);
         let filled = match kind {
             Kind::Append => &[][..],
             Kind::Fill => &stage.spans,
         };
         region.pages.end(cursor, filled, &mut stage.spare);
     }
-    state.cursor = cursor;
+    turn.set_cursor(cursor);
     count(region, stage);
     Ok(Ok(first_offset(stage)))
 }
 
 /// What is missing, so that from here on it can't fail half-way.
-fn lack(region: &Region, kind: Kind, stage: &mut Staging, state: &mut State) -> Option<Lack> {
+fn lack(turn: &mut Turn<'_>, kind: Kind, stage: &mut Staging) -> Option<Lack> {
+    let region = turn.region();
     if kind == Kind::Fill && !stage.spare.is_enough(stage.spans.len()) {
         return Some(Lack::Ranges(stage.spans.len()));
     }
@@ -138,7 +139,7 @@ fn lack(region: &Region, kind: Kind, stage: &mut Staging, state: &mut State) -> 
         while retire::harvest(region, usize::MAX, |_| ()) {}
     }
     if is_full(region, replaced) {
-        retire::flush(region, &mut state.stale);
+        retire::flush(turn);
         while retire::harvest(region, usize::MAX, |_| ()) {}
     }
     (!region.waiting.has_room(replaced)).then_some(Lack::Waiting(replaced))
@@ -213,7 +214,8 @@ fn place_append(stage: &mut Staging, arg: &Publish, region: &Region, from: u64) 
 }
 
 /// Places the segments where they ask to be. Returns the cursor, unchanged.
-fn place_fill(stage: &mut Staging, region: &Region, state: &mut State) -> Result<u64> {
+fn place_fill(stage: &mut Staging, turn: &mut Turn<'_>) -> Result<u64> {
+    let region = turn.region();
     stage.clear_spans();
     let mut start = 0;
     for index in 0..stage.segments.len() {
@@ -231,8 +233,8 @@ fn place_fill(stage: &mut Staging, region: &Region, state: &mut State) -> Result
     if ranges > reserved::MOST + abi::MAX_SEGMENTS as usize {
         return Err(quota());
     }
-    state.charge_holes(ranges)?;
-    Ok(state.cursor)
+    turn.charge_holes(ranges)?;
+    Ok(turn.cursor())
 }
 
 /// The last byte of a span.
@@ -295,7 +297,8 @@ fn byte_before(region: &Region, stage: &Staging, index: usize) -> Option<u8> {
 }
 
 /// Publishes. Can't fail. [`Pages::end`](crate::pages::Pages::end) comes next.
-fn commit(region: &Arc<Region>, state: &mut State, stage: &mut Staging, sync: bool) {
+fn commit(turn: &mut Turn<'_>, stage: &mut Staging, sync: bool) {
+    let region = turn.region();
     let Staging {
         spans,
         starts,
@@ -324,11 +327,11 @@ fn commit(region: &Arc<Region>, state: &mut State, stage: &mut Staging, sync: bo
         };
         if must_flush_before(write.crosses_after(), after) {
             region.counters.straddles.add(1);
-            retire::flush(region, &mut state.stale);
+            retire::flush(turn);
             stale = false;
         }
         let blank = blanks.pop().or_else(|| bytes.take_empty(left));
-        let (swapped, unused) = write.publish(bytes, blank, state, retired);
+        let (swapped, unused) = write.publish(bytes, blank, turn, retired);
         if let Some(blank) = unused {
             // There is room: it was taken out just now, or others were.
             let _ = blanks.push_within_capacity(blank);
@@ -339,9 +342,10 @@ fn commit(region: &Arc<Region>, state: &mut State, stage: &mut Staging, sync: bo
         next = Some((touched.page, swapped));
     }
     if must_flush_after(sync, stale) {
-        retire::flush(region, &mut state.stale);
+        retire::flush(turn);
     }
-    retire::retire(region, retired, &mut state.stale);
+    // SAFETY: They were replaced just now, in this turn.
+    unsafe { retire::retire(turn, retired) };
 }
 
 /// One page of a publication.
@@ -391,8 +395,8 @@ impl Write<'_> {
         &self,
         bytes: &Bytes,
         blank: Option<Blank>,
-        state: &mut State,
-        retired: &mut KVVec<Arc<Version>>,
+        turn: &mut Turn<'_>,
+        retired: &mut KVVec<Replaced>,
     ) -> (Swapped, Option<Blank>) {
         // There is one: that many were gathered.
         let Some(blank) = blank else {
@@ -404,7 +408,7 @@ impl Write<'_> {
             (Change::InPlace, _) if self.in_place(bytes) => (Swapped::default(), Some(blank)),
             // A fault may have mapped the page since it was looked at.
             (Change::InPlace | Change::Replace, Some(old)) => {
-                (self.replace(old, bytes, blank, state, retired), None)
+                (self.replace(old, bytes, blank, turn, retired), None)
             }
             (Change::Create | Change::InPlace | Change::Replace, _) => {
                 self.create(bytes, blank);
@@ -415,7 +419,9 @@ impl Write<'_> {
 
     fn create(&self, bytes: &Bytes, mut blank: Blank) {
         self.pieces(bytes, |at, some| blank.write(at, some));
-        self.region.pages.put(self.page(), blank.into_version());
+        self.region
+            .pages
+            .put_first(self.page(), blank.into_version());
     }
 
     fn in_place(&self, bytes: &Bytes) -> bool {
@@ -434,8 +440,8 @@ impl Write<'_> {
         old: Arc<Version>,
         bytes: &Bytes,
         mut blank: Blank,
-        state: &mut State,
-        retired: &mut KVVec<Arc<Version>>,
+        turn: &mut Turn<'_>,
+        retired: &mut KVVec<Replaced>,
     ) -> Swapped {
         let (Some(space), Some(still)) = (&self.region.space, Still::seen(&old)) else {
             return Swapped::default();
@@ -447,49 +453,48 @@ impl Write<'_> {
         self.pieces(bytes, |at, some| blank.write(at, some));
         let new = blank.into_version();
         new.set_seen();
-        let old = self.region.pages.put(self.page(), new.clone());
+        let old = self.region.pages.replace(self.page(), new.clone());
         let pgoff = self.region.first_pgoff() + self.page();
-        let mut swapped = pte::swap_everywhere(&space.lock(), pgoff, &new, &mut state.stale.now);
+        // SAFETY: CPUs are added.
+        let cpus = unsafe { &mut turn.stale().now };
+        // SAFETY: It is in its slot, and `give_up` keeps the one before.
+        let mut swapped = unsafe { pte::swap_everywhere(&space.lock(), pgoff, &new, cpus) };
         // A TLB may have kept a version from before the last one.
         swapped.outdated = !swapped.accessed && self.region.waiting.is_outdated(replaced);
         let next = self.region.waiting.next();
         new.set_replaced(ledger::replaced_under(replaced, swapped.accessed, next));
         self.region.counters.swaps.add(u64::from(swapped.entries));
         if let Some(old) = old {
-            old.give_up(&self.region.account);
+            old.version().give_up(&self.region.account);
             self.give_up(old, swapped, retired);
         }
         swapped
     }
 
     /// An entry that no CPU has used was never cached: nothing to wait for.
-    fn give_up(&self, old: Arc<Version>, swapped: Swapped, retired: &mut KVVec<Arc<Version>>) {
+    fn give_up(&self, old: Replaced, swapped: Swapped, retired: &mut KVVec<Replaced>) {
         if swapped.accessed {
-            if let Err(lost) = retired.push_within_capacity(old) {
-                // Can't happen: room was made. A TLB may hold a translation to
-                // it, so it is never freed.
-                core::mem::forget(lost);
-                pr_warn!("a replaced page is lost\n");
-            }
+            // Can't fail: room was made.
+            let _ = retired.push_within_capacity(old);
             return;
         }
         self.region.counters.retired.add(1);
         // SAFETY: No entry points to it any more, and none that did was cached.
-        unsafe { self.region.take_back(old, |_| ()) };
+        unsafe { self.region.take_back(old.release(), |_| ()) };
         self.region.counters.freed.add(1);
     }
 }
 
 /// The content of a region that nobody can see yet: `JIT_CREATE_CODE`. Fails
 /// with `EFAULT`, `ENOMEM`, `EDQUOT` or `EINTR`.
-pub(crate) fn fill_new(region: &Region, source: u64, len: u64) -> Result {
+pub(crate) fn fill_new(region: Pin<&mut Region>, source: u64, len: u64) -> Result {
     let mut source = Source::new(source, len)?;
     let mut page = 0;
     while source.left() != 0 {
         ffi::check_alive()?;
         let mut blank = region.blank()?;
         blank.read_in(&mut source)?;
-        region.pages.put(page, blank.into_version());
+        region.pages.put_first(page, blank.into_version());
         page += 1;
     }
     region.finish(len);

@@ -19,7 +19,7 @@ use kernel::{
     sync::{
         aref::ARef,
         atomic::{Atomic, Relaxed},
-        static_lock_class, Arc,
+        static_lock_class, Arc, UniqueArc,
     },
 };
 
@@ -37,7 +37,7 @@ use crate::{
         span::{self, Span},
     },
     pool::{self, Pool},
-    publish_state::PublishState,
+    publish_state::{Guard, PublishState},
     reserved::{self, Reserved, Room, Spare},
     retire::{self, Stale, Waiting},
     staging::Staging,
@@ -78,9 +78,9 @@ impl Publishers {
 }
 
 /// What the turn guards.
-pub(crate) struct State {
+struct State {
     /// Bytes published or reserved, as the pages know it too.
-    pub(crate) cursor: u64,
+    cursor: u64,
     /// For the most reserved ranges that there were.
     holes_charge: Charge,
     /// For the pages that a clone shares with its source.
@@ -88,13 +88,50 @@ pub(crate) struct State {
     /// For the largest queue of replaced pages that there was.
     waiting_charge: Charge,
     /// CPUs that may hold entries which were replaced.
-    pub(crate) stale: Stale,
+    stale: Stale,
 }
 
 impl State {
     /// Has the user pay for `ranges` reserved ranges, or fails with `EDQUOT`.
-    pub(crate) fn charge_holes(&mut self, ranges: usize) -> Result {
+    fn charge_holes(&mut self, ranges: usize) -> Result {
         self.holes_charge.grow_to(Reserved::memory(ranges))
+    }
+}
+
+/// The turn of a region: only who has it changes what is published.
+pub(crate) struct Turn<'a> {
+    region: &'a Arc<Region>,
+    state: Guard<'a, State>,
+}
+
+impl<'a> Turn<'a> {
+    /// The region.
+    pub(crate) fn region(&self) -> &'a Arc<Region> {
+        self.region
+    }
+
+    /// Bytes published or reserved.
+    pub(crate) fn cursor(&self) -> u64 {
+        self.state.cursor
+    }
+
+    /// Sets it, as the pages know it.
+    pub(crate) fn set_cursor(&mut self, cursor: u64) {
+        self.state.cursor = cursor;
+    }
+
+    /// Has the user pay for `ranges` reserved ranges, or fails with `EDQUOT`.
+    pub(crate) fn charge_holes(&mut self, ranges: usize) -> Result {
+        self.state.charge_holes(ranges)
+    }
+
+    /// The CPUs that may hold entries which were replaced.
+    ///
+    /// # Safety
+    ///
+    /// None is taken out but those that hold nothing stale.
+    pub(crate) unsafe fn stale(&mut self) -> &mut Stale {
+        &mut self.state.stale
     }
 }
 
@@ -154,7 +191,7 @@ pub(crate) struct Region {
     #[pin]
     pub(crate) pages: Pages,
     #[pin]
-    pub(crate) turn: PublishState<State>,
+    turn: PublishState<State>,
     #[pin]
     pub(crate) waiting: Waiting,
     pub(crate) pool: Pool,
@@ -178,13 +215,13 @@ const OVERHEAD: usize = 2;
 
 impl Region {
     /// An empty region of `capacity` bytes, whole pages, whose first page is
-    /// page `first_pgoff` of its file.
+    /// page `first_pgoff` of its file. Nobody else knows it yet.
     pub(crate) fn new(
         space: Option<Arc<FileMapping>>,
         first_pgoff: usize,
         capacity: u64,
         publishers: Publishers,
-    ) -> Result<Arc<Self>> {
+    ) -> Result<Pin<UniqueArc<Self>>> {
         let account = Account::new()?;
         let charge = Charge::new(&account, What::Region, 1)?;
         let count = usize::try_from(capacity)? / PAGE_SIZE;
@@ -206,7 +243,7 @@ impl Region {
             waiting_charge,
             stale <- Stale::none(),
         });
-        Arc::pin_init(
+        UniqueArc::pin_init(
             pin_init!(Region {
                 space,
                 first_pgoff,
@@ -227,6 +264,14 @@ impl Region {
             }),
             ffi::CHARGED,
         )
+    }
+
+    /// Waits for the turn. Fails with `EINTR` if the caller is killed meanwhile.
+    pub(crate) fn take_turn(self: &Arc<Self>) -> Result<Turn<'_>> {
+        Ok(Turn {
+            state: self.turn.lock()?,
+            region: self,
+        })
     }
 
     /// Its first page, as a page of its file.
@@ -289,8 +334,8 @@ impl Region {
         Ok(())
     }
 
-    /// `len` bytes are there, and no more will be. Nobody else knows the region.
-    pub(crate) fn finish(&self, len: u64) {
+    /// `len` bytes are there, and no more will be.
+    pub(crate) fn finish(self: Pin<&mut Self>, len: u64) {
         self.pages.set_cursor(len);
         self.sealed.store(true, Relaxed);
     }
@@ -307,30 +352,28 @@ impl Region {
         publishers: Publishers,
     ) -> Result<Arc<Region>> {
         self.is_cloned.store(true, Relaxed);
-        let copy = Region::new(Some(space), self.first_pgoff, self.capacity, publishers)?;
+        let mut copy = Region::new(Some(space), self.first_pgoff, self.capacity, publishers)?;
         let mut shared = Shared::with_room(Shared::GROUPS)?;
         let mut rooms = Spare::new();
         let mut since = 0;
         loop {
-            since = self.pages.share(since, &copy.pages)?;
+            since = self.pages.share(since, copy.as_mut().project().pages)?;
             let ranges = self.pages.holes();
             copy.turn.lock()?.charge_holes(ranges)?;
             copy.pay_for_shared()?;
             // A few more than there are: others may come.
             rooms.reserve(ranges + 8)?;
-            match self
-                .pages
-                .share_rest(since, &copy.pages, &mut shared, &mut rooms)
-            {
+            let to = copy.as_mut().project().pages;
+            match self.pages.share_rest(since, to, &mut shared, &mut rooms) {
                 Rest::Copied => break,
                 Rest::HalfDone => ffi::pause()?,
                 Rest::TooMuch => (),
             }
         }
         copy.pay_for_shared()?;
-        copy.waiting.start_after(&self.waiting);
+        copy.as_mut().project().waiting.start_after(&self.waiting);
         copy.turn.lock()?.cursor = copy.pages.cursor();
-        Ok(copy)
+        Ok(copy.into())
     }
 
     /// A clone pays for every page that it shares, as long as it lives: so it can

@@ -36,7 +36,7 @@ use kernel::{
 
 use crate::{
     ffi,
-    page::{Blank, Version},
+    page::{Blank, Replaced, Version},
     parameters,
     percpu::Tickers,
     plan::{
@@ -44,7 +44,7 @@ use crate::{
         ledger::{is_outdated, patience, Flushed, Patience, Ticket, Wait},
     },
     pool,
-    region::Region,
+    region::{Region, Turn},
     tlb::Cpus,
 };
 
@@ -147,7 +147,7 @@ impl Drop for Member {
 
 /// One replaced page.
 struct Item {
-    version: Arc<Version>,
+    version: Replaced,
     wait: Wait,
 }
 
@@ -196,7 +196,9 @@ impl Queue {
         if !item.as_ref()?.wait.is_over(flushed) {
             return None;
         }
-        let version = item.take().map(|item| item.version);
+        // SAFETY: No entry has pointed to it since it was retired, and all CPUs that
+        // might have held one that did have flushed.
+        let version = item.take().map(|item| unsafe { item.version.release() });
         self.head += 1;
         if self.head == self.items.len() {
             self.items.clear();
@@ -229,12 +231,8 @@ impl Queue {
 
 /// Adds an item where there is room for it.
 fn keep(items: &mut KVVec<Option<Item>>, item: Option<Item>) {
-    if let Err(lost) = items.push_within_capacity(item) {
-        // Can't happen: room was made. A TLB may hold a translation to it, so it
-        // is never freed.
-        core::mem::forget(lost);
-        pr_warn!("a replaced page is lost\n");
-    }
+    // Can't fail: room was made.
+    let _ = items.push_within_capacity(item);
 }
 
 /// What a region has to wait with.
@@ -308,7 +306,11 @@ impl Waiting {
 
     /// The wait of all pages up to the last ticket is over: the region has
     /// flushed.
-    fn end_all(&self) {
+    ///
+    /// # Safety
+    ///
+    /// It has, or nothing has ever waited.
+    unsafe fn end_all(&self) {
         self.queue.lock().flushed = self.last.load(Relaxed);
     }
 
@@ -319,9 +321,10 @@ impl Waiting {
 
     /// The pages of this region are those of another, under whose mappings they
     /// may be outdated, not under ours: none is by the other's tickets.
-    pub(crate) fn start_after(&self, other: &Waiting) {
+    pub(crate) fn start_after(self: Pin<&mut Self>, other: &Waiting) {
         self.last.store(other.last.load(Relaxed), Relaxed);
-        self.end_all();
+        // SAFETY: Nobody else knows the region, so nothing was ever retired.
+        unsafe { self.end_all() };
     }
 
     /// One page whose wait is over.
@@ -354,25 +357,33 @@ impl Stale {
     }
 }
 
-/// Rids all CPUs of everything stale of `region`: what the publication under way
+/// Rids all CPUs of everything stale of the region: what the publication under way
 /// has replaced, and everything earlier. Interrupts those that may have any.
-pub(crate) fn flush(region: &Region, stale: &mut Stale) {
-    let Stale { now, before } = stale;
-    before.union(now);
-    now.clear();
+pub(crate) fn flush(turn: &mut Turn<'_>) {
+    let region = turn.region();
+    // SAFETY: Who is taken out is interrupted.
+    let Stale { now, before } = unsafe { turn.stale() };
+    before.absorb(now);
     let ipis = before.interrupt();
-    before.clear();
-    region.waiting.end_all();
+    // SAFETY: All have flushed that were noted with a page which waits.
+    unsafe { region.waiting.end_all() };
     region.counters.flushes.add(1);
     region.counters.ipis.add(ipis);
 }
 
-/// Has `versions` of `region` wait for the CPUs that the publication under way
-/// has noted. The region's turn is held, and room was made.
-pub(crate) fn retire(region: &Arc<Region>, versions: &mut KVVec<Arc<Version>>, stale: &mut Stale) {
+/// Has `versions` wait for the CPUs that the publication under way has noted. Room
+/// was made.
+///
+/// # Safety
+///
+/// They were replaced in this turn, and no page-table entry points to them any more.
+pub(crate) unsafe fn retire(turn: &mut Turn<'_>, versions: &mut KVVec<Replaced>) {
     if versions.is_empty() {
         return;
     }
+    let region = turn.region();
+    // SAFETY: Who is taken out was noted elsewhere.
+    let stale = unsafe { turn.stale() };
     region.counters.retired.add(versions.len() as u64);
     let ticket = region.waiting.next();
     region.waiting.last.store(ticket, Relaxed);
@@ -381,7 +392,7 @@ pub(crate) fn retire(region: &Arc<Region>, versions: &mut KVVec<Arc<Version>>, s
         for version in versions.drain_all() {
             // SAFETY: No entry points to it any more, and all CPUs that could
             // have held one that did have flushed.
-            unsafe { give_back(region, version, |_| ()) };
+            unsafe { give_back(region, version.release(), |_| ()) };
         }
         return;
     }
@@ -393,10 +404,10 @@ pub(crate) fn retire(region: &Arc<Region>, versions: &mut KVVec<Arc<Version>>, s
         STARTED.load(Relaxed) + 1
     };
     if region.waiting.len() == 0 {
-        stale.before.clear();
+        // SAFETY: Each has flushed, or what waited for it would wait still.
+        unsafe { stale.before.forget() };
     }
-    stale.before.union(&stale.now);
-    stale.now.clear();
+    stale.before.absorb(&mut stale.now);
     let wait = Wait { ticket, epoch };
     let mut queue = region.waiting.queue.lock();
     for version in versions.drain_all() {
@@ -646,8 +657,9 @@ impl Thread {
             core::mem::swap(&mut open.cpus, &mut cpus);
             STARTED.fetch_add(1, Relaxed) + 1
         };
-        self.tickers.start_epoch(number, cpus.mms());
-        cpus.drop_clean(|_| false);
+        // SAFETY: None is in flight, and numbers ascend.
+        unsafe { self.tickers.start_epoch(number, cpus.mms()) };
+        cpus.drop_idle();
         for cpu in cpus.iter().filter(|&cpu| ffi::cpu_ticks(cpu)) {
             self.tickers.arm(cpu);
         }
@@ -680,7 +692,10 @@ impl Epoch {
     /// interrupted.
     fn poll(&mut self, tickers: &Tickers) -> bool {
         let number = self.number;
-        self.cpus.drop_clean(|cpu| tickers.has_flushed(cpu, number));
+        // SAFETY: Flushed in this epoch is flushed after they were added.
+        unsafe {
+            self.cpus.drop_clean(|cpu| tickers.has_flushed(cpu, number));
+        }
         if self.cpus.is_empty() {
             return true;
         }

@@ -4,7 +4,11 @@
 //! kernel that runs them. They run when the module is loaded into a kernel with
 //! KUnit. What needs a CPU's TLB is tested from userspace (tests/).
 
-use kernel::{alloc::KVec, prelude::*, sync::Arc};
+use kernel::{
+    alloc::KVec,
+    prelude::*,
+    sync::{Arc, UniqueArc},
+};
 
 use crate::{
     fixup,
@@ -158,23 +162,24 @@ mod tests {
 
     #[test]
     fn copy_of_pages_follows_changes() -> Result {
-        let (from, to) = (pages(1024)?, pages(1024)?);
-        from.put(1, seen(0, &[1])?);
-        let since = from.share(0, &to)?;
+        let from = pages(1024)?;
+        let mut to = UniqueArc::pin_init(Pages::new(1024)?, GFP_KERNEL)?;
+        assert!(from.put_first(1, seen(0, &[1])?));
+        let since = from.share(0, to.as_mut())?;
         assert_eq!(to.byte(0x1000), Some(1));
-        from.put(600, seen(0, &[2])?);
+        assert!(from.put_first(600, seen(0, &[2])?));
         from.set_cursor(77);
         from.reserve(span(100, 28), Room::new()?);
         let mut shared = Shared::with_room(Shared::GROUPS)?;
         let mut rooms = Spare::new();
-        let rest = from.share_rest(since, &to, &mut shared, &mut rooms);
+        let rest = from.share_rest(since, to.as_mut(), &mut shared, &mut rooms);
         assert!(rest == Rest::TooMuch);
         rooms.reserve(1)?;
         from.begin();
-        let rest = from.share_rest(since, &to, &mut shared, &mut rooms);
+        let rest = from.share_rest(since, to.as_mut(), &mut shared, &mut rooms);
         assert!(rest == Rest::HalfDone);
         from.end(128, &[], &mut Spare::new());
-        let rest = from.share_rest(since, &to, &mut shared, &mut rooms);
+        let rest = from.share_rest(since, to.as_mut(), &mut shared, &mut rooms);
         assert!(rest == Rest::Copied);
         assert_eq!(to.byte(600 * PAGE_SIZE as u64), Some(2));
         assert_eq!(to.cursor(), 128);
@@ -188,7 +193,9 @@ mod tests {
         assert_eq!(pages.with(1, |state, _| state), PageState::Absent);
         assert!(pages.byte(PAGE_SIZE as u64).is_none());
         let version = blank()?.into_version();
-        assert!(pages.put(1, version.clone()).is_none());
+        assert!(pages.put_first(1, version.clone()));
+        assert!(!pages.put_first(1, blank()?.into_version()));
+        assert!(!pages.put_first(2, blank()?.into_version()));
         assert_eq!(pages.with(1, |state, _| state), PageState::Unseen);
         version.set_seen();
         assert_eq!(pages.with(1, |state, _| state), PageState::Live);
@@ -200,7 +207,7 @@ mod tests {
     fn live_page_is_not_written_in_place() -> Result {
         let pages = pages(1)?;
         let version = blank()?.into_version();
-        pages.put(0, version.clone());
+        pages.put_first(0, version.clone());
         assert!(pages.append_unseen(0, 1, |version| version.write(0, &[0x90])));
         assert_eq!(pages.cursor(), 1);
         version.set_seen();
@@ -212,11 +219,28 @@ mod tests {
     }
 
     #[test]
+    fn replaced_version_lives_until_it_is_released() -> Result {
+        let pages = pages(1)?;
+        let version = seen(0, &[1])?;
+        pages.put_first(0, version.clone());
+        let old = pages.replace(0, seen(0, &[2])?).ok_or(EINVAL)?;
+        assert_eq!(pages.byte(0), Some(2));
+        // Nobody but the slot and this test had it.
+        // SAFETY: No page-table entry ever pointed to it.
+        let old = unsafe { old.release() };
+        assert!(Arc::ptr_eq(&old, &version));
+        drop(version);
+        // SAFETY: As above.
+        assert!(unsafe { Blank::recycle(old) }.is_some());
+        Ok(())
+    }
+
+    #[test]
     fn read_shows_fill_where_nothing_is_published() -> Result {
         let pages = pages(2)?;
         let mut code = blank()?;
         code.write(PAGE_SIZE - 1, &[0xc3]);
-        pages.put(0, code.into_version());
+        pages.put_first(0, code.into_version());
         let mut bytes = [0; 3];
         pages.read(PAGE_SIZE as u64 - 2, &mut bytes);
         assert_eq!(bytes, [FILL, 0xc3, FILL]);
@@ -277,7 +301,7 @@ mod tests {
 
     #[test]
     fn region_counts_and_seals() -> Result {
-        let region = Region::new(None, 0, 4 * PAGE_SIZE as u64, Publishers::Any)?;
+        let region: Arc<_> = Region::new(None, 0, 4 * PAGE_SIZE as u64, Publishers::Any)?.into();
         let ask = abi::Reserve {
             len: 10,
             align_log2: 4,

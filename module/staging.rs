@@ -19,7 +19,6 @@
 use kernel::{
     alloc::{Allocator, KVVec, KVec, Vec},
     prelude::*,
-    sync::Arc,
     transmute::AsBytes,
     uaccess::{UserPtr, UserSlice},
 };
@@ -27,7 +26,7 @@ use kernel::{
 use crate::{
     error::errno,
     ffi,
-    page::{Blank, Version},
+    page::{Blank, Replaced},
     plan::{
         abi::{Publish, Segment, PAGE_SIZE},
         lifecycle::PageState,
@@ -51,7 +50,7 @@ pub(crate) struct Staging {
     /// Pages for the code, beside those of `bytes`.
     pub(crate) blanks: KVVec<Blank>,
     /// Versions that were replaced.
-    pub(crate) retired: KVVec<Arc<Version>>,
+    pub(crate) retired: KVVec<Replaced>,
     /// For what remains of reserved ranges.
     pub(crate) spare: Spare,
     /// Entries were swapped.

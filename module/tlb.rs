@@ -87,8 +87,19 @@ impl Cpus {
         self.global |= other.global;
     }
 
+    /// Takes over all that `other` has.
+    pub(crate) fn absorb(&mut self, other: &mut Cpus) {
+        self.union(other);
+        // SAFETY: They are in `self` now.
+        unsafe { other.forget() };
+    }
+
     /// Takes all out.
-    pub(crate) fn clear(&mut self) {
+    ///
+    /// # Safety
+    ///
+    /// They hold nothing stale any more, or somebody else has noted them.
+    pub(crate) unsafe fn forget(&mut self) {
         self.set.clear();
         self.mms = Mms::none();
         self.global = false;
@@ -109,9 +120,19 @@ impl Cpus {
         self.set.iter()
     }
 
-    /// Takes out the CPUs that are known to hold nothing stale any more:
-    /// offline, lazy, or flushed according to `flushed`.
-    pub(crate) fn drop_clean(&mut self, flushed: impl Fn(usize) -> bool) {
+    /// Takes out the CPUs that are known to hold nothing stale any more: offline or
+    /// lazy.
+    pub(crate) fn drop_idle(&mut self) {
+        // SAFETY: Nothing is said of any.
+        unsafe { self.drop_clean(|_| false) };
+    }
+
+    /// The same, and those that have flushed according to `flushed`.
+    ///
+    /// # Safety
+    ///
+    /// These have, after the last one was added.
+    pub(crate) unsafe fn drop_clean(&mut self, flushed: impl Fn(usize) -> bool) {
         if self.global {
             return;
         }
@@ -128,16 +149,18 @@ impl Cpus {
     /// interrupts were sent. A CPU that runs something else by then is left
     /// alone: it flushes before it comes back.
     pub(crate) fn interrupt(&mut self) -> u64 {
-        self.drop_clean(|_| false);
+        self.drop_idle();
+        if self.is_empty() {
+            // SAFETY: There is none.
+            unsafe { self.forget() };
+            return 0;
+        }
         let (func, mask): (unsafe extern "C" fn(*mut c_void), _) = if self.global {
             (flush_all_here, addr_of!(bindings::__cpu_online_mask))
         } else {
             let words: *const u64 = self.set.words().as_ptr();
             (flush_here, words.cast::<bindings::cpumask>())
         };
-        if self.is_empty() {
-            return 0;
-        }
         let sent = if self.global {
             // SAFETY: The online mask is always valid to read.
             unsafe { count(mask) }
@@ -151,7 +174,8 @@ impl Cpus {
         unsafe { bindings::on_each_cpu_cond_mask(None, Some(func), mms, true, mask) };
         let here = kernel::cpu::CpuId::current().as_u32() as usize;
         let local = self.global || self.set.iter().any(|cpu| cpu == here);
-        self.clear();
+        // SAFETY: Each has flushed, or runs something else.
+        unsafe { self.forget() };
         u64::from(sent).saturating_sub(u64::from(local))
     }
 }

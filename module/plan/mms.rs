@@ -17,13 +17,18 @@ impl Mms {
         Mms([0; MM_WORDS])
     }
 
-    /// The words, as [`Mms::place`] counts them.
+    /// The words, for [`Mms::from_words`].
     pub const fn words(self) -> [u64; MM_WORDS] {
         self.0
     }
 
+    /// Those of `words`, as another of these had them.
+    pub const fn from_words(words: [u64; MM_WORDS]) -> Self {
+        Mms(words)
+    }
+
     /// The word and the bit of an address space.
-    pub const fn place(mm: usize) -> (usize, u64) {
+    const fn place(mm: usize) -> (usize, u64) {
         // Address spaces are objects of some kilobytes; the top bits of the
         // product depend on all of the address.
         let hash = (mm >> 6).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
