@@ -16,14 +16,14 @@ use kernel::{
 };
 
 use crate::{
-    device::{self, read_arg},
-    ffi,
+    ffi, mapping,
     plan::{abi, request::Kind},
     publish,
     region::Region,
+    uaccess::{ioctl_result, read_arg, write_arg, Fops},
 };
 
-static FOPS: device::Fops = device::Fops(bindings::file_operations {
+static FOPS: Fops = Fops(bindings::file_operations {
     owner: kernel::module::this_module::<crate::LocalModule>().as_ptr(),
     release: Some(release),
     flush: Some(flush),
@@ -98,7 +98,7 @@ unsafe extern "C" fn release(_: *mut bindings::inode, file: *mut bindings::file)
 /// Called by the kernel for a file with [`FOPS`].
 unsafe extern "C" fn flush(file: *mut bindings::file, _: *mut c_void) -> c_int {
     // SAFETY: By this function's contract.
-    unsafe { region(file) }.find_home();
+    mapping::find_home(unsafe { &region(file) });
     0
 }
 
@@ -108,7 +108,7 @@ unsafe extern "C" fn flush(file: *mut bindings::file, _: *mut c_void) -> c_int {
 unsafe extern "C" fn ioctl(file: *mut bindings::file, cmd: c_uint, arg: c_ulong) -> c_long {
     // SAFETY: By this function's contract.
     let region = unsafe { region(file) };
-    device::ioctl_result(dispatch(&region.into(), cmd, arg))
+    ioctl_result(dispatch(&region.into(), cmd, arg))
 }
 
 fn dispatch(region: &Arc<Region>, cmd: u32, arg: usize) -> Result<u64> {
@@ -117,7 +117,7 @@ fn dispatch(region: &Arc<Region>, cmd: u32, arg: usize) -> Result<u64> {
         abi::JIT_FILL => publish::publish(region, &read_arg(arg)?, Kind::Fill).map(|_| 0),
         abi::JIT_RESERVE => region.reserve(&read_arg(arg)?),
         abi::JIT_SEAL => region.seal().map(|()| 0),
-        abi::JIT_STATS => device::write_arg(arg, &region.stats()).map(|()| 0),
+        abi::JIT_STATS => write_arg(arg, &region.stats()).map(|()| 0),
         _ => Err(ENOTTY),
     }
 }
@@ -128,5 +128,5 @@ fn dispatch(region: &Arc<Region>, cmd: u32, arg: usize) -> Result<u64> {
 unsafe extern "C" fn show_fdinfo(m: *mut bindings::seq_file, file: *mut bindings::file) {
     // SAFETY: By this function's contract.
     let (region, m) = unsafe { (region(file), SeqFile::from_raw(m)) };
-    device::show_region(m, &region);
+    region.show(m);
 }

@@ -15,11 +15,8 @@ use kernel::{
     error::to_result,
     prelude::*,
     seq_file::SeqFile,
-    seq_print,
     sync::{new_spinlock, Arc, SpinLock},
-    transmute::{AsBytes, FromBytes},
     types::Opaque,
-    uaccess::{UserPtr, UserSlice},
 };
 
 use crate::{
@@ -28,8 +25,10 @@ use crate::{
     error::{errno, not_a_region},
     ffi,
     file_mapping::FileMapping,
+    mapping,
     plan::{abi, request},
     region::{Publishers, Region},
+    uaccess::{ioctl_result, read_arg, write_arg, Fops},
     vma,
 };
 
@@ -140,12 +139,6 @@ fn source_region(fd: i32) -> Result<Arc<Region>> {
     // SAFETY: The file is one of ours, and referenced.
     unsafe { &*private.cast::<Handle>() }.region()
 }
-
-/// File operations, which hold raw pointers but no state.
-pub(crate) struct Fops(pub(crate) bindings::file_operations);
-
-// SAFETY: File operations are never written.
-unsafe impl Sync for Fops {}
 
 static FOPS: Fops = Fops(bindings::file_operations {
     owner: kernel::module::this_module::<crate::LocalModule>().as_ptr(),
@@ -265,7 +258,7 @@ unsafe extern "C" fn release(_: *mut bindings::inode, file: *mut bindings::file)
 unsafe extern "C" fn flush(file: *mut bindings::file, _: *mut c_void) -> c_int {
     // SAFETY: By this function's contract.
     if let Ok(region) = unsafe { handle(file) }.region() {
-        region.find_home();
+        mapping::find_home(&region);
     }
     0
 }
@@ -297,71 +290,6 @@ unsafe extern "C" fn show_fdinfo(m: *mut bindings::seq_file, file: *mut bindings
     // SAFETY: By this function's contract.
     let (handle, m) = unsafe { (handle(file), SeqFile::from_raw(m)) };
     if let Ok(region) = handle.region() {
-        show_region(m, &region);
+        region.show(m);
     }
 }
-
-/// The counters of a region, a line each.
-pub(crate) fn show_region(m: &SeqFile, region: &Region) {
-    let stats = region.stats();
-    seq_print!(m, "jit-capacity:\t{}\n", stats.capacity);
-    seq_print!(m, "jit-cursor:\t{}\n", stats.cursor);
-    seq_print!(m, "jit-sealed:\t{}\n", stats.sealed);
-    seq_print!(m, "jit-pooled:\t{}\n", stats.pooled);
-    seq_print!(m, "jit-publications:\t{}\n", stats.publications);
-    seq_print!(m, "jit-segments:\t{}\n", stats.segments);
-    seq_print!(m, "jit-bytes:\t{}\n", stats.bytes);
-    seq_print!(m, "jit-swaps:\t{}\n", stats.swaps);
-    seq_print!(m, "jit-in-place:\t{}\n", stats.in_place);
-    seq_print!(m, "jit-fixups:\t{}\n", stats.fixups);
-    seq_print!(m, "jit-retired:\t{}\n", stats.retired);
-    seq_print!(m, "jit-freed:\t{}\n", stats.freed);
-    seq_print!(m, "jit-flushes:\t{}\n", stats.flushes);
-    seq_print!(m, "jit-ipis:\t{}\n", stats.ipis);
-    seq_print!(m, "jit-straddles:\t{}\n", stats.straddles);
-    seq_print!(m, "jit-ticks:\t{}\n", stats.ticks);
-    seq_print!(m, "jit-spared:\t{}\n", stats.spared);
-}
-
-/// What an ioctl returns for `result`.
-pub(crate) fn ioctl_result(result: Result<u64>) -> c_long {
-    match result {
-        Ok(value) => value as c_long,
-        Err(error) => error.to_errno() as c_long,
-    }
-}
-
-/// Copies an argument in. Fails with `EFAULT`.
-pub(crate) fn read_arg<T: FromBytes>(user: usize) -> Result<T> {
-    UserSlice::new(UserPtr::from_addr(user), size_of::<T>())
-        .reader()
-        .read()
-}
-
-/// Copies an argument out. Fails with `EFAULT`.
-pub(crate) fn write_arg<T: AsBytes>(user: usize, arg: &T) -> Result {
-    UserSlice::new(UserPtr::from_addr(user), size_of::<T>())
-        .writer()
-        .write(arg)
-}
-
-macro_rules! plain_bytes {
-    ($($arg:ty),*) => {
-        $(
-            // SAFETY: Integers and arrays of them, without padding.
-            unsafe impl FromBytes for $arg {}
-            // SAFETY: As above.
-            unsafe impl AsBytes for $arg {}
-        )*
-    };
-}
-
-plain_bytes!(
-    abi::CreateCode,
-    abi::Create,
-    abi::CloneFrom,
-    abi::Publish,
-    abi::Segment,
-    abi::Reserve,
-    abi::Stats
-);

@@ -26,14 +26,14 @@ use kernel::{
     types::Opaque,
 };
 
-use crate::{ffi, plan::abi::PAGE_SIZE, vma};
+use crate::{ffi, plan::abi::PAGE_SIZE};
 
 /// The `address_space` of one open file.
 ///
 /// # Invariants
 ///
 /// `inner` is initialised and pinned. Every VMA in its `i_mmap` was set up by
-/// [`crate::vma`].
+/// `vma.rs`.
 #[pin_data]
 pub(crate) struct FileMapping {
     #[pin]
@@ -118,13 +118,13 @@ impl Locked<'_> {
         }
     }
 
-    /// An address space that maps one of the pages from `first` to `last` and in
-    /// which somebody runs, of a user that `is_wanted`.
+    /// An address space that maps one of the pages from `first` to `last` by a VMA that
+    /// `is_wanted`, and in which somebody runs.
     pub(crate) fn living_mm(
         &self,
         first: usize,
         last: usize,
-        is_wanted: impl Fn(u32) -> bool,
+        is_wanted: impl Fn(&VmaInTree<'_>) -> bool,
     ) -> Option<ARef<Mm>> {
         let mut next = self.root().and_then(|root| root.first_of(first, last));
         while let Some(vma) = next {
@@ -133,8 +133,7 @@ impl Locked<'_> {
             let mm = unsafe { Mm::from_raw(vma.mm()) };
             // SAFETY: As above.
             let is_dead = unsafe { ffi::jit_mm_is_dead(vma.mm()) };
-            // SAFETY: The VMA is one of ours, and closed when it has left the tree.
-            if !is_dead && is_wanted(unsafe { vma::user_of(vma.as_ptr()) }) {
+            if !is_dead && is_wanted(&vma) {
                 return Some(mm.into());
             }
             next = vma.next_of(first, last);

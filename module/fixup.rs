@@ -12,60 +12,14 @@
 //! Priority INT_MAX: uprobes come next and claim every int3 of a process that
 //! has any.
 
-use kernel::{
-    bindings, current,
-    mm::{virt::VmaRef, MmWithUser},
-    prelude::*,
-    sync::{
-        atomic::{Atomic, Relaxed},
-        ArcBorrow,
-    },
-    types::Opaque,
-};
+use kernel::{bindings, current, mm::MmWithUser, prelude::*, types::Opaque};
 
 use crate::{
     ffi, later,
-    plan::stale::{verdict, verdict_now, Bytes, Retries, Source, Verdict},
-    region::Region,
-    vma,
+    plan::stale::{verdict, verdict_now, Bytes, Source, Verdict},
+    trap::{count_retry, ours, step_back, view},
+    watch,
 };
-
-const BUCKETS: usize = 256;
-
-/// One of [`BUCKETS`] for an address in the kernel.
-fn bucket<T>(of: *const T) -> usize {
-    (of as usize >> 6).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56
-}
-
-/// How many mappings the address spaces of each hash value have. A #BP in a
-/// process without mappings is passed on at once; a false hit costs a look.
-static WATCHED: [Atomic<i32>; BUCKETS] = [const { Atomic::new(0) }; BUCKETS];
-
-fn watched(mm: *const bindings::mm_struct) -> &'static Atomic<i32> {
-    &WATCHED[bucket(mm)]
-}
-
-/// A mapping appeared in `mm`.
-pub(crate) fn watch(mm: *const bindings::mm_struct) {
-    watched(mm).fetch_add(1, Relaxed);
-}
-
-/// A mapping of `mm` is gone.
-pub(crate) fn unwatch(mm: *const bindings::mm_struct) {
-    watched(mm).fetch_sub(1, Relaxed);
-}
-
-/// Those of the threads of each hash value.
-static RETRIES: [Atomic<u64>; BUCKETS] = [const { Atomic::new(Retries::NONE.word()) }; BUCKETS];
-
-/// The current thread is sent back to `trap`. Returns whether that happened so
-/// often that it must sleep first. Of two threads at a time one is counted.
-pub(crate) fn count_retry(trap: usize) -> bool {
-    let word = &RETRIES[bucket(current!().as_ptr())];
-    let retries = Retries::from_word(word.load(Relaxed)).and_one(trap as u64);
-    word.store(retries.word(), Relaxed);
-    retries.are_enough(trap as u64)
-}
 
 /// The notifier, registered from [`register`] to [`unregister`].
 struct Notifier(Opaque<bindings::notifier_block>);
@@ -108,7 +62,7 @@ unsafe extern "C" fn on_die(
     let (false, Some(mm)) = (regs.is_null(), current.mm()) else {
         return bindings::NOTIFY_DONE as c_int;
     };
-    if watched(mm.as_raw()).load(Relaxed) == 0 {
+    if !watch::is_watched(mm.as_raw()) {
         return bindings::NOTIFY_DONE as c_int;
     }
     // SAFETY: The registers that the exception saved, of a task with an mm.
@@ -130,19 +84,6 @@ unsafe extern "C" fn on_die(
     bindings::NOTIFY_STOP as c_int
 }
 
-/// The current thread runs the byte at `trap` once more, through an entry that
-/// this CPU does not know yet.
-///
-/// # Safety
-///
-/// `regs` are those with which the current task goes back to user mode, with the
-/// ip behind `trap`. The caller can't be preempted.
-pub(crate) unsafe fn step_back(regs: *mut bindings::pt_regs, trap: usize) {
-    ffi::flush_local_one(trap);
-    // SAFETY: By this function's contract nobody else uses them.
-    unsafe { (*regs).ip = (*regs).ip.wrapping_sub(1) };
-}
-
 /// Decides about a trap whose last byte is at `trap`.
 fn judge(mm: &MmWithUser, trap: usize) -> Verdict {
     let Some(vma) = mm.lock_vma_under_rcu(trap) else {
@@ -159,24 +100,4 @@ fn judge(mm: &MmWithUser, trap: usize) -> Verdict {
         region.counters.fixups.add(1);
     }
     verdict
-}
-
-/// The region that `vma` maps at `trap`, and the authoritative bytes there.
-pub(crate) fn ours(vma: &VmaRef, trap: usize) -> Option<(ArcBorrow<'_, Region>, Bytes)> {
-    let (region, offset) = vma::lookup(vma, trap)?;
-    let before_last = match offset.checked_sub(1) {
-        // What is before the mapping is something else.
-        Some(before) if trap > vma.start() => region.pages.byte(before),
-        _ => trap.checked_sub(1).and_then(ffi::user_byte),
-    };
-    let last = region.pages.byte(offset);
-    Some((region, Bytes { before_last, last }))
-}
-
-/// The program's own view.
-fn view(trap: usize) -> Bytes {
-    Bytes {
-        before_last: trap.checked_sub(1).and_then(ffi::user_byte),
-        last: ffi::user_byte(trap),
-    }
 }

@@ -20,11 +20,14 @@ mod plan;
 // What userspace calls, and what it is told.
 mod append;
 mod code;
+mod debugfs;
 mod device;
 mod error;
 mod parameters;
+mod uaccess;
 
 // One region, whom it is charged to, and where its code goes.
+mod counters;
 mod kept;
 mod publish_state;
 mod region;
@@ -38,10 +41,12 @@ mod pool;
 mod publish;
 mod source;
 mod staging;
+mod supply;
 
 // Every mapping of the region, in every process.
 mod file_mapping;
 mod holder;
+mod mapping;
 mod pte;
 mod vma;
 
@@ -49,8 +54,13 @@ mod vma;
 mod fixup;
 mod later;
 mod percpu;
+mod reclaim;
 mod retire;
 mod tlb;
+mod trap;
+mod waiting;
+mod wake;
+mod watch;
 
 // What the kernel crate does not bind.
 mod ffi;
@@ -72,9 +82,9 @@ module! {
 struct Jit {
     _device: Pin<KBox<device::Device>>,
     _fixup: Fixup,
-    _reclaim: retire::Reclaim,
+    _reclaim: reclaim::Reclaim,
     _shrinker: pool::Shrinker,
-    _folder: parameters::Folder,
+    _folder: debugfs::Folder,
 }
 
 struct Fixup;
@@ -94,8 +104,9 @@ impl kernel::Module for Jit {
         parameters::init();
         pte::init();
         user::init();
+        retire::init();
         let shrinker = pool::Shrinker::register()?;
-        let reclaim = retire::Reclaim::start()?;
+        let reclaim = reclaim::Reclaim::start()?;
         fixup::register()?;
         let fixup = Fixup;
         // Last: from here on userspace calls.
@@ -105,7 +116,7 @@ impl kernel::Module for Jit {
             _fixup: fixup,
             _reclaim: reclaim,
             _shrinker: shrinker,
-            _folder: parameters::Folder::create(),
+            _folder: debugfs::Folder::create(),
         })
     }
 }

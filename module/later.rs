@@ -19,11 +19,12 @@ use kernel::{
 };
 
 use crate::{
-    ffi, fixup,
+    ffi,
     plan::{
         abi::FILL,
         stale::{verdict, Bytes, Source, Verdict},
     },
+    trap,
 };
 
 /// Works that are there without an allocation. One is in use from a trap to the
@@ -102,7 +103,7 @@ fn settle_trap() {
         // SAFETY: As above.
         Verdict::Deliver => unsafe { ffi::jit_raise_sigtrap() },
         _ => {
-            if fixup::count_retry(trap) {
+            if trap::count_retry(trap) {
                 ffi::sleep_a_tick();
             }
             run_again(regs, trap);
@@ -122,7 +123,7 @@ fn run_again(regs: *mut bindings::pt_regs, trap: usize) {
     // are the registers of the trap.
     unsafe {
         ffi::jit_irqs_off();
-        fixup::step_back(regs, trap);
+        trap::step_back(regs, trap);
         ffi::jit_irqs_on();
     }
 }
@@ -131,7 +132,7 @@ fn run_again(regs: *mut bindings::pt_regs, trap: usize) {
 /// being killed.
 fn look(mm: &MmWithUser, trap: usize) -> Option<Source> {
     let lock = ReadLock::take(mm)?;
-    if let Some((region, bytes)) = lock.vma(trap).and_then(|vma| fixup::ours(vma, trap)) {
+    if let Some((region, bytes)) = lock.vma(trap).and_then(|vma| trap::ours(vma, trap)) {
         let source = Source::Authoritative(bytes);
         if verdict(source) == Verdict::Resume {
             region.counters.fixups.add(1);

@@ -1,17 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What an administrator sets, and sees: the module's parameters (`parameters.c`
-//! defines them, `/sys/module/jit/parameters` has them) and who holds what
-//! (`/sys/kernel/debug/jit/users`).
+//! What an administrator sets: the module's parameters (`parameters.c` defines them,
+//! `/sys/module/jit/parameters` has them).
 //!
 //! Context: parameters are read anywhere, without a lock, and may change at any
 //! time; a bound that is lowered refuses more, and takes nothing away.
 
-use core::ptr::{addr_of, NonNull};
+use core::ptr::addr_of;
 
-use kernel::{bindings, prelude::*, seq_file::SeqFile, seq_print};
-
-use crate::user;
+use kernel::prelude::*;
 
 unsafe extern "C" {
     static jit_stop: bool;
@@ -25,8 +22,6 @@ unsafe extern "C" {
     static jit_retired_region: c_long;
 
     safe fn jit_parameters_init();
-    safe fn jit_debugfs_create() -> *mut c_void;
-    fn jit_debugfs_remove(dir: *mut c_void);
 }
 
 macro_rules! parameters {
@@ -70,46 +65,4 @@ pub(crate) fn stop() -> bool {
 /// Sets the defaults that depend on the machine. To be called first.
 pub(crate) fn init() {
     jit_parameters_init();
-}
-
-/// The module's folder in debugfs, if there is one.
-pub(crate) struct Folder(Option<NonNull<c_void>>);
-
-// SAFETY: The dentry is only removed, which any thread may do.
-unsafe impl Send for Folder {}
-// SAFETY: As above.
-unsafe impl Sync for Folder {}
-
-impl Folder {
-    /// Makes it. Without debugfs there is none, which is no error.
-    pub(crate) fn create() -> Self {
-        Folder(NonNull::new(jit_debugfs_create()))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if let Some(dir) = self.0 {
-            // SAFETY: Made by `create`; the kernel takes its error pointers too.
-            unsafe { jit_debugfs_remove(dir.as_ptr()) };
-        }
-    }
-}
-
-/// # Safety
-///
-/// Called by `parameters.c` with a valid file.
-#[no_mangle]
-unsafe extern "C" fn jit_show_users(m: *mut bindings::seq_file) {
-    // SAFETY: By this function's contract.
-    let m = unsafe { SeqFile::from_raw(m) };
-    seq_print!(m, "user pages regions mappings\n");
-    let mut from = Some(0);
-    while let Some(user) = from.and_then(user::at_or_after) {
-        let (pages, regions, mappings) = user.holds();
-        seq_print!(m, "{} {} {} {}\n", user.id(), pages, regions, mappings);
-        from = user.id().checked_add(1);
-    }
-    let (pages, regions, mappings) = user::totals();
-    seq_print!(m, "all {} {} {}\n", pages, regions, mappings);
 }

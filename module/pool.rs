@@ -21,11 +21,11 @@ use core::ptr::NonNull;
 use kernel::{
     alloc::KVVec,
     bindings,
-    list::{impl_list_arc_safe, impl_list_item, ListArc, ListLinks},
+    list::ListArc,
     prelude::*,
     sync::{
-        atomic::{Atomic, Full, Relaxed},
-        new_spinlock, Arc, SpinLock,
+        atomic::{Atomic, Relaxed},
+        new_spinlock, Arc, SpinLock, UniqueArc,
     },
 };
 
@@ -33,17 +33,14 @@ use crate::{
     ffi,
     page::Blank,
     plan::{abi::PAGE_SIZE, lifecycle::PageState},
-    retire,
-    user::{self, Account, Charge, User, What},
+    user::{self, Account, Charge, Listed, Shelf, User, What},
+    wake,
 };
 
 /// What a pool holds before its region has replaced a page.
 const AT_FIRST: usize = 4;
 /// What it holds afterwards: as much as an epoch of a busy compiler frees.
 const MOST: usize = 512;
-
-/// Pages in all pools.
-static KEPT: Atomic<i64> = Atomic::new(0);
 
 /// What the lock of a pool guards.
 struct Stock {
@@ -72,50 +69,39 @@ impl Stock {
 
 /// The pages of one pool.
 #[pin_data]
-pub(crate) struct Shelf {
+struct Blanks {
     #[pin]
     stock: SpinLock<Stock>,
     /// The capacity of `blanks`.
     capacity: Atomic<usize>,
     /// Used since the last [`trim_idle`].
     in_use: Atomic<bool>,
-    #[pin]
-    links: ListLinks,
 }
 
-impl_list_arc_safe! {
-    impl ListArcSafe<0> for Shelf { untracked; }
-}
-impl_list_item! {
-    impl ListItem<0> for Shelf { using ListLinks { self.links }; }
-}
-
-impl Shelf {
+impl Blanks {
     fn pop(&self) -> Option<Blank> {
         let blank = self.stock.lock().blanks.pop()?;
-        KEPT.fetch_sub(1, Relaxed);
+        wake::remove_kept();
         Some(blank)
     }
 
     fn push(&self, blank: Blank) {
         let mut stock = self.stock.lock();
         let rejected = stock.blanks.push_within_capacity(blank);
-        let is_first = rejected.is_ok() && KEPT.fetch_add(1, Full) == 0;
         // What does not fit is freed after the lock: freeing takes others.
         drop(stock);
-        drop(rejected);
-        if is_first {
-            retire::look_after_pools();
+        if rejected.is_ok() {
+            wake::add_kept();
         }
     }
+}
 
-    /// Frees up to `most` pages. Returns how many.
+impl Shelf for Blanks {
     fn free(&self, most: usize) -> usize {
         // Each is freed without the lock: freeing takes others.
         (0..most).map_while(|_| self.pop().map(drop)).count()
     }
 
-    /// Frees all pages, and the array.
     fn fold(&self) {
         self.free(usize::MAX);
         let mut empty = Stock::none();
@@ -127,14 +113,20 @@ impl Shelf {
         // The array is freed after the lock.
         drop(stock);
     }
+
+    fn fold_if_idle(&self) {
+        if !self.in_use.xchg(false, Relaxed) {
+            self.fold();
+        }
+    }
 }
 
 /// The pool of one region, or none.
-pub(crate) struct Pool(Option<Listed>);
+pub(crate) struct Pool(Option<Kept>);
 
-/// A shelf in its user's list.
-struct Listed {
-    shelf: Arc<Shelf>,
+/// Its pages, in its user's list.
+struct Kept {
+    blanks: Arc<Listed<Blanks>>,
     account: Arc<Account>,
 }
 
@@ -146,25 +138,22 @@ impl Pool {
 
     /// An empty one, for pages on `account`. Fails with `ENOMEM`.
     pub(crate) fn new(account: &Arc<Account>) -> Result<Self> {
-        let shelf = ListArc::pin_init(
-            try_pin_init!(Shelf {
-                stock <- new_spinlock!(Stock::none(), "jit_pool"),
-                capacity: Atomic::new(0),
-                in_use: Atomic::new(false),
-                links <- ListLinks::new(),
-            }),
-            ffi::CHARGED,
-        )?;
-        let pool = Pool(Some(Listed {
-            shelf: shelf.clone_arc(),
+        let blanks = Listed::new(pin_init!(Blanks {
+            stock <- new_spinlock!(Stock::none(), "jit_pool"),
+            capacity: Atomic::new(0),
+            in_use: Atomic::new(false),
+        }));
+        let listed = ListArc::from(UniqueArc::pin_init(blanks, ffi::CHARGED)?);
+        let pool = Pool(Some(Kept {
+            blanks: listed.clone_arc(),
             account: account.clone(),
         }));
-        account.user().add_shelf(shelf);
+        account.user().add_shelf(listed);
         Ok(pool)
     }
 
-    fn shelf(&self) -> Option<&Shelf> {
-        self.0.as_ref().map(|listed| &*listed.shelf)
+    fn blanks(&self) -> Option<&Blanks> {
+        self.0.as_ref().map(|kept| &kept.blanks.shelf)
     }
 
     /// Makes room for what the publication of a page in `state` calls for.
@@ -174,19 +163,20 @@ impl Pool {
             PageState::Absent | PageState::Unseen => AT_FIRST,
             PageState::Live => MOST,
         };
-        let Some(Listed { shelf, account }) = &self.0 else {
+        let Some(Kept { blanks, account }) = &self.0 else {
             return;
         };
-        if shelf.capacity.load(Relaxed) >= wanted {
+        let blanks = &blanks.shelf;
+        if blanks.capacity.load(Relaxed) >= wanted {
             return;
         }
         let Ok(mut larger) = Stock::with_room(wanted, account) else {
             return;
         };
-        let mut stock = shelf.stock.lock();
+        let mut stock = blanks.stock.lock();
         if stock.blanks.capacity() < larger.blanks.capacity() {
             core::mem::swap(&mut *stock, &mut larger);
-            shelf.capacity.store(stock.blanks.capacity(), Relaxed);
+            blanks.capacity.store(stock.blanks.capacity(), Relaxed);
         }
         for blank in larger.blanks.drain_all() {
             // Can't fail: there is room for more than were there.
@@ -198,48 +188,43 @@ impl Pool {
 
     /// A page, if there is one.
     pub(crate) fn take(&self) -> Option<Blank> {
-        let shelf = self.shelf()?;
-        shelf.in_use.store(true, Relaxed);
-        shelf.pop()
+        let blanks = self.blanks()?;
+        blanks.in_use.store(true, Relaxed);
+        blanks.pop()
     }
 
     /// Whether one more would be kept.
     pub(crate) fn has_room(&self) -> bool {
-        let Some(shelf) = self.shelf() else {
+        let Some(blanks) = self.blanks() else {
             return false;
         };
-        let stock = shelf.stock.lock();
+        let stock = blanks.stock.lock();
         stock.blanks.len() < stock.blanks.capacity()
     }
 
     /// Keeps a page, or frees it.
     pub(crate) fn keep(&self, mut blank: Blank) {
-        if let Some(shelf) = self.shelf() {
-            shelf.in_use.store(true, Relaxed);
+        if let Some(blanks) = self.blanks() {
+            blanks.in_use.store(true, Relaxed);
             blank.reset();
-            shelf.push(blank);
+            blanks.push(blank);
         }
     }
 
     /// Pages in it.
     pub(crate) fn len(&self) -> usize {
-        self.shelf()
-            .map_or(0, |shelf| shelf.stock.lock().blanks.len())
+        self.blanks()
+            .map_or(0, |blanks| blanks.stock.lock().blanks.len())
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        if let Some(Listed { shelf, account }) = &self.0 {
-            account.user().remove_shelf(shelf);
-            shelf.free(usize::MAX);
+        if let Some(Kept { blanks, account }) = &self.0 {
+            account.user().remove_shelf(&**blanks);
+            blanks.shelf.free(usize::MAX);
         }
     }
-}
-
-/// How many pages are in pools, for the kthread that looks after them.
-pub(crate) fn kept() -> *const c_long {
-    KEPT.as_ptr().cast()
 }
 
 /// Pools of one user that are looked at in one go, where others wait for the end: who
@@ -248,14 +233,14 @@ const LOOKS: usize = 1024;
 
 /// Frees up to `most` pages that pools keep for `user`, of those `from` picks, and looks
 /// at `looks` pools at most.
-fn free(user: &User, most: usize, looks: usize, from: impl Fn(&Shelf) -> bool) -> usize {
+fn free(user: &User, most: usize, looks: usize, from: impl Fn(&dyn Shelf) -> bool) -> usize {
     let mut freed = 0;
     // Each is met once, unless others come and go meanwhile.
     for _ in 0..user.shelf_count().min(looks) {
         match user.next_shelf() {
             Some(shelf) if freed < most => {
-                if from(&shelf) {
-                    freed += shelf.free(most - freed);
+                if from(&shelf.shelf) {
+                    freed += shelf.shelf.free(most - freed);
                 }
             }
             _ => break,
@@ -287,10 +272,7 @@ pub(crate) fn trim(user: &User) {
 pub(crate) fn trim_idle() {
     for_each_user(|user| {
         free(user, usize::MAX, LOOKS, |shelf| {
-            let is_idle = !shelf.in_use.xchg(false, Relaxed);
-            if is_idle {
-                shelf.fold();
-            }
+            shelf.fold_if_idle();
             false
         });
         true
@@ -336,7 +318,7 @@ unsafe extern "C" fn count_objects(
     _: *mut bindings::shrinker,
     _: *mut bindings::shrink_control,
 ) -> c_ulong {
-    c_ulong::try_from(KEPT.load(Relaxed)).unwrap_or(0)
+    c_ulong::try_from(wake::kept()).unwrap_or(0)
 }
 
 /// # Safety

@@ -37,6 +37,7 @@ use crate::{
     reserved, retire,
     source::Source,
     staging::{Bytes, Staging},
+    waiting,
 };
 
 /// `JIT_APPEND` and `JIT_FILL`. Returns the offset of the first segment.
@@ -45,7 +46,10 @@ pub(crate) fn publish(region: &Arc<Region>, arg: &Publish, kind: Kind) -> Result
     check_not_stopped()?;
     let mut stage = region.take_stage()?;
     let result = stage
-        .copy_in(arg, kind, region)
+        .copy_in(arg, kind, region.capacity())
+        // There is no memory for bytes that nobody will publish.
+        .and_then(|()| region.check_publisher())
+        .and_then(|()| stage.copy_bytes(&region.supply))
         .and_then(|()| in_turns(region, arg, kind, &mut stage));
     region.put_stage(stage);
     result
@@ -78,7 +82,7 @@ fn in_turns(region: &Arc<Region>, arg: &Publish, kind: Kind, stage: &mut Staging
             Err(lack) => lack,
         };
         match lack {
-            Lack::Pages(touched) => stage.supply(region, touched)?,
+            Lack::Pages(touched) => stage.supply(&region.supply, touched)?,
             Lack::Waiting(count) => region.make_room(count)?,
             Lack::Ranges(count) => stage.spare.reserve(count)?,
         }
@@ -125,7 +129,7 @@ fn lack(turn: &mut Turn<'_>, kind: Kind, stage: &mut Staging) -> Option<Lack> {
         return Some(Lack::Ranges(stage.spans.len()));
     }
     let touched = stage.touched();
-    if !stage.gather(region, touched) {
+    if !stage.gather(&region.supply, touched) {
         return Some(Lack::Pages(touched));
     }
     // How many may be replaced: behind the cursor's page there is nothing, nor is
@@ -142,13 +146,13 @@ fn lack(turn: &mut Turn<'_>, kind: Kind, stage: &mut Staging) -> Option<Lack> {
         retire::flush(turn);
         while retire::harvest(region, usize::MAX, |_| ()) {}
     }
-    (!region.waiting.has_room(replaced)).then_some(Lack::Waiting(replaced))
+    (!region.supply.waiting.has_room(replaced)).then_some(Lack::Waiting(replaced))
 }
 
 /// Whether so many pages wait that `replaced` more are beyond the bound.
 fn is_full(region: &Region, replaced: usize) -> bool {
-    let waiting = region.waiting.len();
-    waiting != 0 && ledger::must_flush(retire::bound(), waiting, replaced)
+    let now = region.supply.waiting.len();
+    now != 0 && ledger::must_flush(waiting::bound(), now, replaced)
 }
 
 /// Writes to a page that no CPU can see, if that is all there is to do. Then
@@ -278,7 +282,10 @@ fn makes_old_ambiguous(region: &Region, stage: &Staging) -> bool {
         last_byte(stage, index).is_some_and(|last| {
             wants_after(&[last])
                 && looks_like_int_3(None, [&[last][..]], region.pages.byte(end))
-                && region.waiting.is_outdated(region.pages.replaced(end))
+                && region
+                    .supply
+                    .waiting
+                    .is_outdated(region.pages.replaced(end))
         })
     })
 }
@@ -460,12 +467,12 @@ impl Write<'_> {
         // SAFETY: It is in its slot, and `give_up` keeps the one before.
         let mut swapped = unsafe { pte::swap_everywhere(&space.lock(), pgoff, &new, cpus) };
         // A TLB may have kept a version from before the last one.
-        swapped.outdated = !swapped.accessed && self.region.waiting.is_outdated(replaced);
-        let next = self.region.waiting.next();
+        swapped.outdated = !swapped.accessed && self.region.supply.waiting.is_outdated(replaced);
+        let next = self.region.supply.waiting.next();
         new.set_replaced(ledger::replaced_under(replaced, swapped.accessed, next));
         self.region.counters.swaps.add(u64::from(swapped.entries));
         if let Some(old) = old {
-            old.version().give_up(&self.region.account);
+            old.version().give_up(&self.region.supply.account);
             self.give_up(old, swapped, retired);
         }
         swapped
@@ -480,8 +487,8 @@ impl Write<'_> {
         }
         self.region.counters.retired.add(1);
         // SAFETY: No entry points to it any more, and none that did was cached.
-        unsafe { self.region.take_back(old.release(), |_| ()) };
-        self.region.counters.freed.add(1);
+        unsafe { self.region.supply.take_back(old.release(), |_| ()) };
+        self.region.supply.freed.add(1);
     }
 }
 
@@ -492,7 +499,7 @@ pub(crate) fn fill_new(region: Pin<&mut Region>, source: u64, len: u64) -> Resul
     let mut page = 0;
     while source.left() != 0 {
         ffi::check_alive()?;
-        let mut blank = region.blank()?;
+        let mut blank = region.supply.blank()?;
         blank.read_in(&mut source)?;
         region.pages.put_first(page, blank.into_version());
         page += 1;

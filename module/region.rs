@@ -13,9 +13,12 @@
 //! reclaim thread as long as some of its pages wait.
 
 use kernel::{
-    bindings, current,
+    current,
+    list::{impl_list_arc_safe, impl_list_item, AtomicTracker, ListLinks, TryNewListArc},
     mm::Mm,
     prelude::*,
+    seq_file::SeqFile,
+    seq_print,
     sync::{
         aref::ARef,
         atomic::{Atomic, Relaxed},
@@ -24,24 +27,24 @@ use kernel::{
 };
 
 use crate::{
+    counters::Counters,
     error::{errno, quota},
     ffi,
     file_mapping::FileMapping,
     holder::Holders,
     kept::Kept,
-    page::{Blank, Effort, Version},
     pages::{Pages, Rest, Shared},
     plan::{
         abi::{self, PAGE_SIZE},
         request,
         span::{self, Span},
     },
-    pool::{self, Pool},
     publish_state::{Guard, PublishState},
     reserved::{self, Reserved, Room, Spare},
-    retire::{self, Stale, Waiting},
     staging::Staging,
+    supply::Supply,
     user::{Account, Charge, What},
+    waiting::{Stale, Waiting},
 };
 
 /// Who may publish into a region.
@@ -135,43 +138,6 @@ impl<'a> Turn<'a> {
     }
 }
 
-/// The counters of [`abi::Stats`].
-#[derive(Default)]
-pub(crate) struct Counters {
-    pub(crate) publications: Counter,
-    pub(crate) segments: Counter,
-    pub(crate) bytes: Counter,
-    pub(crate) swaps: Counter,
-    pub(crate) in_place: Counter,
-    pub(crate) fixups: Counter,
-    pub(crate) retired: Counter,
-    pub(crate) freed: Counter,
-    pub(crate) flushes: Counter,
-    pub(crate) ipis: Counter,
-    pub(crate) straddles: Counter,
-    pub(crate) ticks: Counter,
-    pub(crate) spared: Counter,
-}
-
-/// An event count.
-pub(crate) struct Counter(Atomic<i64>);
-
-impl Default for Counter {
-    fn default() -> Self {
-        Counter(Atomic::new(0))
-    }
-}
-
-impl Counter {
-    pub(crate) fn add(&self, n: u64) {
-        self.0.fetch_add(n as i64, Relaxed);
-    }
-
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Relaxed) as u64
-    }
-}
-
 /// A region: one range of code that grows.
 #[pin_data(PinnedDrop)]
 pub(crate) struct Region {
@@ -184,7 +150,6 @@ pub(crate) struct Region {
     sealed: Atomic<bool>,
     /// Others may have some of its pages too.
     is_cloned: Atomic<bool>,
-    pub(crate) account: Arc<Account>,
     _charge: Charge,
     _pages_charge: Charge,
     pub(crate) counters: Counters,
@@ -193,18 +158,29 @@ pub(crate) struct Region {
     #[pin]
     turn: PublishState<State>,
     #[pin]
-    pub(crate) waiting: Waiting,
-    pub(crate) pool: Pool,
+    pub(crate) supply: Supply,
+    /// In the list of those whose pages wait (`retire.rs`).
+    #[pin]
+    links: ListLinks,
+    #[pin]
+    tracker: AtomicTracker,
     stage: Kept<Staging>,
     #[pin]
     pub(crate) holders: Holders,
+}
+
+impl_list_arc_safe! {
+    impl ListArcSafe<0> for Region { tracked_by tracker: AtomicTracker; }
+}
+impl_list_item! {
+    impl ListItem<0> for Region { using ListLinks { self.links }; }
 }
 
 #[pinned_drop]
 impl PinnedDrop for Region {
     fn drop(self: Pin<&mut Self>) {
         if self.is_cloned.load(Relaxed) {
-            self.pages.give_up(&self.account);
+            self.pages.give_up(&self.supply.account);
         }
     }
 }
@@ -231,11 +207,7 @@ impl Region {
         let pages = Pages::new(count)?;
         // Nothing is ever replaced where nobody publishes, or nothing is mapped.
         let replaces = space.is_some() && !matches!(publishers, Publishers::Nobody);
-        let waiting = Waiting::new(replaces)?;
-        let pool = match replaces {
-            true => Pool::new(&account)?,
-            false => Pool::none(),
-        };
+        let supply = Supply::new(account, replaces)?;
         let state = init!(State {
             cursor: 0,
             holes_charge,
@@ -251,14 +223,14 @@ impl Region {
                 publishers,
                 sealed: Atomic::new(false),
                 is_cloned: Atomic::new(false),
-                account,
                 _charge: charge,
                 _pages_charge: pages_charge,
                 counters: Counters::default(),
                 pages <- pages,
                 turn <- PublishState::new(state, c"jit_turn", static_lock_class!()),
-                waiting <- waiting,
-                pool,
+                supply <- supply,
+                links <- ListLinks::new(),
+                tracker <- AtomicTracker::new(),
                 stage: Kept::none(),
                 holders <- Holders::new(),
             }),
@@ -277,6 +249,11 @@ impl Region {
     /// Its first page, as a page of its file.
     pub(crate) fn first_pgoff(&self) -> usize {
         self.first_pgoff
+    }
+
+    /// Its last page.
+    pub(crate) fn last_pgoff(&self) -> usize {
+        self.first_pgoff + self.capacity as usize / PAGE_SIZE - 1
     }
 
     /// Its capacity in bytes.
@@ -371,7 +348,8 @@ impl Region {
             }
         }
         copy.pay_for_shared()?;
-        copy.as_mut().project().waiting.start_after(&self.waiting);
+        let waiting = copy.as_mut().project().supply.project().waiting;
+        waiting.start_after(&self.supply.waiting);
         copy.turn.lock()?.cursor = copy.pages.cursor();
         Ok(copy.into())
     }
@@ -386,86 +364,10 @@ impl Region {
     /// Makes room for `count` replaced pages more to wait. Fails with `ENOMEM`,
     /// `EDQUOT` or `EINTR`.
     pub(crate) fn make_room(&self, count: usize) -> Result {
-        let wanted = self.waiting.wanted(count);
+        let wanted = self.supply.waiting.wanted(count);
         let memory = Waiting::memory(wanted);
         self.turn.lock()?.waiting_charge.grow_to(memory)?;
-        self.waiting.make_room(wanted)
-    }
-
-    /// A blank page without an allocation: from the pool, or one that has
-    /// waited long enough.
-    pub(crate) fn spare_blank(&self) -> Option<Blank> {
-        self.pool.take().or_else(|| retire::ripe_blank(self))
-    }
-
-    /// A blank page, kept or newly allocated. Fails with `ENOMEM` or `EDQUOT`,
-    /// but not for the sake of pages that the user's regions keep.
-    pub(crate) fn blank(&self) -> Result<Blank> {
-        if let Some(blank) = self.spare_blank() {
-            return Ok(blank);
-        }
-        if self.account.is_homeless() {
-            // Who only publishes into a region need not map it.
-            if let Some(mm) = current!().mm() {
-                self.account.move_to((&**mm).into());
-            }
-        }
-        Blank::new(&self.account, Effort::Little).or_else(|_| {
-            pool::trim(self.account.user());
-            Blank::new(&self.account, Effort::Full)
-        })
-    }
-
-    /// Keeps the page of `version` for later, as `prepare` leaves it, or frees
-    /// it. Another's page, that a clone shared, goes back to its own account.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Blank::recycle`].
-    pub(crate) unsafe fn take_back(&self, version: Arc<Version>, prepare: impl FnOnce(&mut Blank)) {
-        if !self.pool.has_room() || !version.is_on(&self.account) {
-            return;
-        }
-        // SAFETY: By this function's contract.
-        if let Some(mut blank) = unsafe { Blank::recycle(version) } {
-            prepare(&mut blank);
-            self.pool.keep(blank);
-        }
-    }
-
-    /// Counts its pages in another process that maps it, if the one in which
-    /// they were counted has ended.
-    pub(crate) fn find_home(&self) {
-        let Some(space) = &self.space else {
-            return;
-        };
-        if self.account.is_homeless() {
-            self.move_to_mapper(space, |_| true);
-        }
-    }
-
-    /// The same, after `mm` has given up a mapping: also if that is where they show up,
-    /// for it may end without a mapping. But while it lives it can have nobody pay but
-    /// another process of its user.
-    pub(crate) fn leave_home(&self, mm: *const bindings::mm_struct) {
-        let Some(space) = &self.space else {
-            return;
-        };
-        if self.account.is_homeless() {
-            self.move_to_mapper(space, |_| true);
-        } else if self.account.lives_in(mm) {
-            self.move_to_mapper(space, |user| user == self.account.user().id());
-        }
-    }
-
-    fn move_to_mapper(&self, space: &FileMapping, may_pay: impl Fn(u32) -> bool) {
-        let last = self.first_pgoff + self.capacity as usize / PAGE_SIZE - 1;
-        // Held until it has moved: one that ends meanwhile calls this when its VMAs
-        // have left the tree, and so finds itself the home.
-        let space = space.lock();
-        if let Some(mm) = space.living_mm(self.first_pgoff, last, may_pay) {
-            self.account.move_to(mm);
-        }
+        self.supply.waiting.make_room(wanted)
     }
 
     /// The memory of a publication. Fails with `ENOMEM`.
@@ -478,7 +380,7 @@ impl Region {
 
     /// Keeps it for the next publication.
     pub(crate) fn put_stage(&self, mut stage: KBox<Staging>) {
-        stage.clear(self);
+        stage.clear(&self.supply);
         // One that was put back meanwhile is dropped.
         drop(self.stage.put(stage));
     }
@@ -499,16 +401,38 @@ impl Region {
             fixups: counters.fixups.get(),
             // Freed first: a page is retired before it is freed, so what is
             // read here never shows more freed than retired.
-            freed: counters.freed.get(),
+            freed: self.supply.freed.get(),
             retired: counters.retired.get(),
             flushes: counters.flushes.get(),
             ipis: counters.ipis.get(),
             straddles: counters.straddles.get(),
             sealed: u64::from(sealed),
-            pooled: self.pool.len() as u64,
+            pooled: self.supply.pool.len() as u64,
             ticks: counters.ticks.get(),
             spared: counters.spared.get(),
             reserved: [0; 7],
         }
+    }
+
+    /// The counters, a line each.
+    pub(crate) fn show(&self, m: &SeqFile) {
+        let stats = self.stats();
+        seq_print!(m, "jit-capacity:\t{}\n", stats.capacity);
+        seq_print!(m, "jit-cursor:\t{}\n", stats.cursor);
+        seq_print!(m, "jit-sealed:\t{}\n", stats.sealed);
+        seq_print!(m, "jit-pooled:\t{}\n", stats.pooled);
+        seq_print!(m, "jit-publications:\t{}\n", stats.publications);
+        seq_print!(m, "jit-segments:\t{}\n", stats.segments);
+        seq_print!(m, "jit-bytes:\t{}\n", stats.bytes);
+        seq_print!(m, "jit-swaps:\t{}\n", stats.swaps);
+        seq_print!(m, "jit-in-place:\t{}\n", stats.in_place);
+        seq_print!(m, "jit-fixups:\t{}\n", stats.fixups);
+        seq_print!(m, "jit-retired:\t{}\n", stats.retired);
+        seq_print!(m, "jit-freed:\t{}\n", stats.freed);
+        seq_print!(m, "jit-flushes:\t{}\n", stats.flushes);
+        seq_print!(m, "jit-ipis:\t{}\n", stats.ipis);
+        seq_print!(m, "jit-straddles:\t{}\n", stats.straddles);
+        seq_print!(m, "jit-ticks:\t{}\n", stats.ticks);
+        seq_print!(m, "jit-spared:\t{}\n", stats.spared);
     }
 }

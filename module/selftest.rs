@@ -11,7 +11,6 @@ use kernel::{
 };
 
 use crate::{
-    fixup,
     page::{Blank, Effort, Still, Version},
     pages::{Pages, Rest, Shared},
     plan::{
@@ -25,6 +24,7 @@ use crate::{
     region::{Publishers, Region},
     reserved::{Reserved, Room, Spare},
     tlb::Cpus,
+    trap,
     user::{Account, Charge, What},
 };
 
@@ -367,13 +367,13 @@ mod tests {
     #[test]
     fn a_thread_is_sent_back_without_a_sleep_a_few_times() {
         let mut trap = 0x1000;
-        while fixup::count_retry(trap) {
+        while trap::count_retry(trap) {
             // A number that another thread has left here.
             trap += 1;
         }
-        assert!((2..PATIENCE).all(|_| !fixup::count_retry(trap)));
-        assert!(fixup::count_retry(trap));
-        assert!(fixup::count_retry(trap));
-        assert!(!fixup::count_retry(trap + 1));
+        assert!((2..PATIENCE).all(|_| !trap::count_retry(trap)));
+        assert!(trap::count_retry(trap));
+        assert!(trap::count_retry(trap));
+        assert!(!trap::count_retry(trap + 1));
     }
 }

@@ -34,9 +34,9 @@ use crate::{
         request::{self, Kind},
         span::{Descending, Span},
     },
-    region::Region,
     reserved::Spare,
     source::{user_ptr, Source},
+    supply::Supply,
 };
 
 /// The memory of one publication.
@@ -86,11 +86,9 @@ impl Staging {
         }
     }
 
-    /// Copies segments and bytes in. Fails with `EINVAL`, `EFAULT`, `ENOMEM`,
-    /// with `ENOSPC` if they can't fit into `region` anyway, with `EPERM` or
-    /// `EROFS`, or with `EDQUOT`: there is no memory for bytes that nobody will
-    /// publish.
-    pub(crate) fn copy_in(&mut self, arg: &Publish, kind: Kind, region: &Region) -> Result {
+    /// Copies segments in. Fails with `EINVAL`, `EFAULT`, `ENOMEM`, or with `ENOSPC` if
+    /// they can't fit into `capacity` bytes anyway.
+    pub(crate) fn copy_in(&mut self, arg: &Publish, kind: Kind, capacity: u64) -> Result {
         let count = arg.count as usize;
         self.spans.reserve(count, ffi::CHARGED)?;
         self.starts.reserve(count, ffi::CHARGED)?;
@@ -100,11 +98,10 @@ impl Staging {
             request::segment(segment, kind).map_err(errno)?;
             total = total.saturating_add(segment.len);
         }
-        if total > region.capacity() {
+        if total > capacity {
             return Err(errno(Refusal::Full));
         }
-        region.check_publisher()?;
-        self.copy_bytes(region)
+        Ok(())
     }
 
     /// One segment is copied by way of the stack, which costs less.
@@ -118,12 +115,13 @@ impl Staging {
         array.read_slice(self.segments.as_bytes_mut())
     }
 
+    /// Copies their bytes in. Fails with `EFAULT`, `ENOMEM`, `EDQUOT` or `EINTR`.
     /// Segments that lie next to each other in userspace are copied at once.
-    fn copy_bytes(&mut self, region: &Region) -> Result {
+    pub(crate) fn copy_bytes(&mut self, supply: &Supply) -> Result {
         if let &[only] = &self.segments[..] {
             return self
                 .bytes
-                .read_in(Source::new(only.source, only.len)?, region);
+                .read_in(Source::new(only.source, only.len)?, supply);
         }
         let mut segments = self.segments.iter().peekable();
         while let Some(first) = segments.next() {
@@ -133,7 +131,7 @@ impl Staging {
             }
             let len = end.saturating_sub(first.source);
             self.bytes
-                .read_in(Source::new(first.source, len)?, region)?;
+                .read_in(Source::new(first.source, len)?, supply)?;
         }
         Ok(())
     }
@@ -178,9 +176,9 @@ impl Staging {
         (touched + 1).saturating_sub(self.bytes.pages.len() + self.blanks.len())
     }
 
-    /// Takes what is missing for `touched` pages from the region's spare ones,
+    /// Takes what is missing for `touched` pages from spare ones,
     /// as far as that goes without an allocation. Says whether it is enough.
-    pub(crate) fn gather(&mut self, region: &Region, touched: usize) -> bool {
+    pub(crate) fn gather(&mut self, supply: &Supply, touched: usize) -> bool {
         if self.retired.capacity() < touched {
             return false;
         }
@@ -188,7 +186,7 @@ impl Staging {
             if self.blanks.len() == self.blanks.capacity() {
                 return false;
             }
-            let Some(blank) = region.spare_blank() else {
+            let Some(blank) = supply.spare_blank() else {
                 return false;
             };
             // There is room.
@@ -199,35 +197,35 @@ impl Staging {
 
     /// Allocates what is missing for `touched` pages. Fails with `ENOMEM`,
     /// `EDQUOT` or `EINTR`.
-    pub(crate) fn supply(&mut self, region: &Region, touched: usize) -> Result {
+    pub(crate) fn supply(&mut self, supply: &Supply, touched: usize) -> Result {
         let more = touched.saturating_sub(self.retired.len());
         self.retired.reserve(more, ffi::CHARGED)?;
         let missing = self.missing(touched);
         self.blanks.reserve(missing, ffi::CHARGED)?;
         for _ in 0..missing {
             ffi::check_alive()?;
-            self.blanks.push(region.blank()?, ffi::CHARGED)?;
+            self.blanks.push(supply.blank()?, ffi::CHARGED)?;
         }
         Ok(())
     }
 
-    /// Makes it ready for the next publication of `region`.
-    pub(crate) fn clear(&mut self, region: &Region) {
+    /// Makes it ready for the next publication.
+    pub(crate) fn clear(&mut self, supply: &Supply) {
         empty(&mut self.segments);
         empty(&mut self.spans);
         empty(&mut self.starts);
         self.placed = None;
-        region
+        supply
             .pool
             .make_room(match core::mem::take(&mut self.replaces) {
                 true => PageState::Live,
                 false => PageState::Unseen,
             });
         for blank in self.blanks.drain_all() {
-            region.pool.keep(blank);
+            supply.pool.keep(blank);
         }
         empty(&mut self.blanks);
-        self.bytes.clear(region);
+        self.bytes.clear(supply);
         empty(&mut self.retired);
         self.spare.trim();
     }
@@ -254,12 +252,12 @@ impl Bytes {
 
     /// Adds all that `source` has. Fails with `EFAULT`, `ENOMEM`, `EDQUOT` or
     /// `EINTR`.
-    fn read_in(&mut self, mut source: Source, region: &Region) -> Result {
+    fn read_in(&mut self, mut source: Source, supply: &Supply) -> Result {
         while source.left() != 0 {
             let at = self.len / PAGE_SIZE;
             if at == self.pages.len() {
                 ffi::check_alive()?;
-                self.pages.push(region.blank()?, ffi::CHARGED)?;
+                self.pages.push(supply.blank()?, ffi::CHARGED)?;
             }
             let Some(page) = self.pages.get_mut(at) else {
                 return Err(ENOMEM);
@@ -308,11 +306,11 @@ impl Bytes {
     }
 
     /// Keeps one page.
-    fn clear(&mut self, region: &Region) {
+    fn clear(&mut self, supply: &Supply) {
         self.len = 0;
         while self.pages.len() > 1 {
             if let Some(page) = self.pages.pop() {
-                region.pool.keep(page);
+                supply.pool.keep(page);
             }
         }
         if self.pages.capacity() > KEEP {

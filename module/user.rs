@@ -7,13 +7,13 @@
 //! Lock order: `USERS` (spinlock; nothing is allocated, freed or waited for under
 //! it) and [`Account::home`] (spinlock) are innermost.
 //! Context: process.
-//! Owner: each [`Region`](crate::region::Region) has an [`Account`]; its pages
+//! Owner: each region has an [`Account`]; its pages
 //! hold a [`Charge`] on it.
 
 use kernel::{
     alloc::Flags,
     bindings, current,
-    list::{List, ListArc},
+    list::{impl_list_arc_safe, impl_list_item, List, ListArc, ListLinksSelfPtr},
     mm::Mm,
     prelude::*,
     rbtree::{RBTree, RBTreeNode},
@@ -24,15 +24,15 @@ use kernel::{
     },
 };
 
-use crate::{error, ffi, parameters, pool::Shelf};
+use crate::{error, ffi, parameters};
 
 global_lock! {
     // SAFETY: Initialised by `init`, which the module's init calls first.
-    unsafe(uninit) static USERS: SpinLock<Option<RBTree<u32, Listed>>> = None;
+    unsafe(uninit) static USERS: SpinLock<Option<RBTree<u32, Known>>> = None;
 }
 
 /// A user in the list, which has accounts.
-struct Listed {
+struct Known {
     user: Arc<User>,
     accounts: usize,
 }
@@ -70,15 +70,54 @@ impl Holdings {
     }
 }
 
+/// Pages that are kept for later on a user's accounts, and can be given back.
+pub(crate) trait Shelf: Send + Sync {
+    /// Frees up to `most` of them. Returns how many.
+    fn free(&self, most: usize) -> usize;
+
+    /// Frees all of them, and what they are kept in.
+    fn fold(&self);
+
+    /// The same, if nobody has used it since the last call.
+    fn fold_if_idle(&self);
+}
+
+/// A [`Shelf`] that can be in its user's list.
+#[pin_data]
+#[repr(C)]
+pub(crate) struct Listed<T: ?Sized> {
+    #[pin]
+    links: ListLinksSelfPtr<Listed<dyn Shelf>>,
+    #[pin]
+    pub(crate) shelf: T,
+}
+
+impl_list_arc_safe! {
+    impl{T: ?Sized} ListArcSafe<0> for Listed<T> { untracked; }
+}
+impl_list_item! {
+    impl ListItem<0> for Listed<dyn Shelf> { using ListLinksSelfPtr { self.links }; }
+}
+
+impl<T> Listed<T> {
+    /// One that is in no list yet.
+    pub(crate) fn new(shelf: impl PinInit<T>) -> impl PinInit<Self> {
+        pin_init!(Listed {
+            links <- ListLinksSelfPtr::new(),
+            shelf <- shelf,
+        })
+    }
+}
+
 /// One user.
 #[pin_data]
 pub(crate) struct User {
     id: u32,
     has: Holdings,
     mappings: Atomic<i64>,
-    /// The spare pages of the user's regions (see `pool.rs`).
+    /// The spare pages of the user's regions.
     #[pin]
-    shelves: SpinLock<List<Shelf>>,
+    shelves: SpinLock<List<Listed<dyn Shelf>>>,
     shelf_count: Atomic<usize>,
 }
 
@@ -102,13 +141,13 @@ impl User {
     }
 
     /// Adds the spare pages of a region.
-    pub(crate) fn add_shelf(&self, shelf: ListArc<Shelf>) {
+    pub(crate) fn add_shelf(&self, shelf: ListArc<Listed<dyn Shelf>>) {
         self.shelf_count.fetch_add(1, Relaxed);
         self.shelves.lock().push_back(shelf);
     }
 
     /// Takes them out again.
-    pub(crate) fn remove_shelf(&self, shelf: &Arc<Shelf>) {
+    pub(crate) fn remove_shelf(&self, shelf: &Listed<dyn Shelf>) {
         // SAFETY: A shelf is in the list of its user or in none.
         let listed = unsafe { self.shelves.lock().remove(shelf) };
         self.shelf_count.fetch_sub(1, Relaxed);
@@ -121,7 +160,7 @@ impl User {
     }
 
     /// One after the other, round and round.
-    pub(crate) fn next_shelf(&self) -> Option<Arc<Shelf>> {
+    pub(crate) fn next_shelf(&self) -> Option<Arc<Listed<dyn Shelf>>> {
         let mut shelves = self.shelves.lock();
         let first = shelves.pop_front()?;
         let shelf = first.clone_arc();
@@ -190,7 +229,7 @@ impl Membership {
             return Ok(member);
         }
         let user = User::new(id, flags)?;
-        let listed = Listed {
+        let listed = Known {
             user: user.clone(),
             accounts: 1,
         };

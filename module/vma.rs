@@ -18,14 +18,15 @@ use kernel::{
 };
 
 use crate::{
-    ffi, fixup,
-    holder::Mapping,
+    ffi,
+    mapping::{self, Mapping},
     plan::{
         abi::PAGE_SIZE,
         lifecycle::{on_fault, FaultAction},
     },
     pte::{self, Installed},
     region::Region,
+    watch,
 };
 
 /// VMA operations, which hold raw pointers but no state.
@@ -103,27 +104,9 @@ pub(crate) unsafe fn set_up(vma: *mut bindings::vm_area_struct, region: Arc<Regi
         ffi::jit_vm_flags_set(vma, mapping.is_inherited());
         (*vma).vm_ops = &VM_OPS.0;
         (*vma).vm_private_data = Arc::into_raw(mapping).cast_mut().cast();
-        fixup::watch((*vma).vm_mm);
+        watch::watch((*vma).vm_mm);
     }
     Ok(())
-}
-
-/// # Safety
-///
-/// `vma` has [`VM_OPS`] and is valid for `'a`.
-unsafe fn mapping<'a>(vma: *const bindings::vm_area_struct) -> &'a Mapping {
-    // SAFETY: Such a VMA holds a reference to its mapping.
-    unsafe { &*(*vma).vm_private_data.cast::<Mapping>() }
-}
-
-/// The user for which a VMA counts.
-///
-/// # Safety
-///
-/// `vma` has [`VM_OPS`] and is valid.
-pub(crate) unsafe fn user_of(vma: *const bindings::vm_area_struct) -> u32 {
-    // SAFETY: By this function's contract.
-    unsafe { mapping(vma) }.user()
 }
 
 /// The region of a VMA, and the offset of `addr` in it, if the VMA is ours.
@@ -141,7 +124,9 @@ unsafe fn region_at<'a>(
         return None;
     }
     // SAFETY: The VMA is ours, and valid.
-    let region = unsafe { mapping::<'a>(vma) }.region().as_arc_borrow();
+    let region = unsafe { mapping::of_vma::<'a>(vma) }
+        .region()
+        .as_arc_borrow();
     let pages = fields.pgoff.checked_sub(region.first_pgoff())?;
     let offset = pages
         .checked_mul(PAGE_SIZE)?
@@ -172,7 +157,7 @@ unsafe extern "C" fn open(vma: *mut bindings::vm_area_struct) {
     unsafe {
         let mapping = Mapping::of_copy(original, Mm::from_raw((*vma).vm_mm));
         (*vma).vm_private_data = Arc::into_raw(mapping).cast_mut().cast();
-        fixup::watch((*vma).vm_mm);
+        watch::watch((*vma).vm_mm);
     }
 }
 
@@ -184,11 +169,11 @@ unsafe extern "C" fn open(vma: *mut bindings::vm_area_struct) {
 unsafe extern "C" fn close(vma: *mut bindings::vm_area_struct) {
     // SAFETY: The VMA is valid.
     let mm = unsafe { (*vma).vm_mm };
-    fixup::unwatch(mm);
+    watch::unwatch(mm);
     // SAFETY: The VMA holds a reference, which ends here.
-    let mapping = unsafe { Arc::<Mapping>::from_raw((*vma).vm_private_data.cast_const().cast()) };
-    mapping.forget_one();
-    mapping.region().leave_home(mm);
+    let ended = unsafe { Arc::<Mapping>::from_raw((*vma).vm_private_data.cast_const().cast()) };
+    ended.forget_one();
+    mapping::leave_home(ended.region(), mm);
 }
 
 /// A CPU touched a page that has no entry here.
@@ -217,9 +202,10 @@ unsafe fn install(vma: *mut bindings::vm_area_struct, addr: usize, is_write: boo
     // SAFETY: The VMA is locked by the fault.
     let (region, offset) = unsafe { region_at(vma, addr) }.ok_or(EFAULT)?;
     let page = usize::try_from(offset)? / PAGE_SIZE;
-    if region.account.is_homeless() {
+    if region.supply.account.is_homeless() {
         // SAFETY: The VMA is locked by the fault, so its address space is valid.
         region
+            .supply
             .account
             .move_to(unsafe { Mm::from_raw((*vma).vm_mm) }.into());
     }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Replaced pages until no TLB can hold a translation to them: the module's
-//! `retire.rs` and `percpu.rs`. The queue with its tickets, the flush of a
-//! region's own, the epochs of the reclaim thread, and the CPUs' timers.
+//! `waiting.rs`, `retire.rs`, `reclaim.rs` and `percpu.rs`. The queue with its
+//! tickets, the flush of a region's own, the epochs of the reclaim thread, and the
+//! CPUs' timers.
 
 use jitfd_plan::ledger::{Flushed, Ticket, Wait, is_clean, is_outdated};
 

@@ -23,7 +23,7 @@ pub struct Waiting {
     pub wait: Wait,
 }
 
-/// The module's `retire.rs`: the queue of the region, and the epochs.
+/// The module's `waiting.rs` and `reclaim.rs`: the region's queue, and the epochs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Reclaim {
     /// The queue, in the order of tickets. What is over is not in it: whoever
