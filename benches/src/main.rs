@@ -7,7 +7,7 @@
 //! In the order of a run: `function` (the bytes), `methods` (ways to publish
 //! them), `executors` (threads that call them), `round` (measures each method in
 //! turn, again and again, so that drift hits all alike), `samples` (numbers),
-//! `report` and `targets` (what is printed), `raw` (what is kept). `profile` is
+//! `module` (what it counts), `report` and `targets` (what is printed), `raw` (what is kept). `profile` is
 //! another program in the same file: work for the instruction counter.
 //!
 //! No number is printed that was not measured, and a scenario in which the
@@ -19,6 +19,7 @@ mod executors;
 mod function;
 mod interrupts;
 mod methods;
+mod module;
 mod profile;
 mod raw;
 mod report;

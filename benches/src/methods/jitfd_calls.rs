@@ -10,7 +10,7 @@ use crate::error::{Error, Result, last};
 use crate::executors::Window;
 use crate::function::{self, LEN, PER_PAGE};
 use crate::methods::{JITFD, JITFD_BATCH, JITFD_RUN, Method};
-use crate::samples::Module;
+use crate::module::Module;
 use crate::sys::{self, Access, Area};
 
 /// Functions that are there before the first turn: half a page, so that each

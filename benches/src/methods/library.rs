@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::executors::Window;
 use crate::function::{self, LEN};
 use crate::methods::{LIBRARY, Method};
-use crate::samples::Module;
+use crate::module::Module;
 
 const CALLS: usize = 64;
 

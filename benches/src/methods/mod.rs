@@ -11,7 +11,7 @@ mod library;
 
 use crate::error::Result;
 use crate::executors::Window;
-use crate::samples::Module;
+use crate::module::Module;
 
 pub use dual::Dual;
 pub use jitfd_calls::Jitfd;
