@@ -45,7 +45,7 @@ pub unsafe extern "C" fn jitfd_validate(
             (ChunkRules::read(rules)?, pointer::copy(source, len))
         };
         let checked = copy.and_then(|code| Ok(validate_owned(code, &rules.options)?));
-        if let Err(Failure::Library(Error::Validation(error))) = &checked {
+        if let Err(Failure::Library(Error::Code(error))) = &checked {
             // SAFETY: as above.
             unsafe { versioned::write(fault, &jitfd_fault::from(error)) }?;
         }

@@ -5,7 +5,7 @@
 use crate::rules::flag_of;
 use crate::text::fixed;
 use crate::versioned::Versioned;
-use rust::{Reason, ValidationError};
+use rust::{CodeError, Reason};
 use std::ffi::c_char;
 
 /// The chunk has no bytes.
@@ -73,26 +73,26 @@ unsafe impl Versioned for jitfd_fault {
     const FIRST: usize = 568;
 }
 
-impl From<&ValidationError> for jitfd_fault {
-    fn from(error: &ValidationError) -> Self {
-        let (reason, target) = number(error.reason());
+impl From<&CodeError> for jitfd_fault {
+    fn from(error: &CodeError) -> Self {
+        let (reason, target) = number(&error.reason);
         let mut bytes = [0; 16];
-        for (slot, byte) in bytes.iter_mut().zip(error.bytes()) {
+        for (slot, byte) in bytes.iter_mut().zip(&error.bytes) {
             *slot = *byte;
         }
         Self {
             size: size_of::<Self>(),
-            offset: error.offset(),
+            offset: error.offset,
             target,
             reason,
-            length: u32::try_from(error.bytes().len()).unwrap_or(0),
-            forbidden: match error.reason() {
+            length: u32::try_from(error.bytes.len()).unwrap_or(0),
+            forbidden: match &error.reason {
                 Reason::Forbidden { class } => flag_of(*class),
                 _ => 0,
             },
             reserved: 0,
             bytes,
-            disassembly: fixed(error.disassembly()),
+            disassembly: fixed(&error.disassembly),
             message: fixed(&error.to_string()),
         }
     }
@@ -103,7 +103,7 @@ fn number(reason: &Reason) -> (u32, usize) {
     match reason {
         Reason::Empty => (JITFD_REASON_EMPTY, 0),
         Reason::TooLong { .. } => (JITFD_REASON_TOO_LONG, 0),
-        Reason::DataRange { range } => (JITFD_REASON_DATA_RANGE, range.start),
+        Reason::DataRange { range, .. } => (JITFD_REASON_DATA_RANGE, range.start),
         Reason::Invalid => (JITFD_REASON_INVALID, 0),
         Reason::Truncated => (JITFD_REASON_TRUNCATED, 0),
         Reason::RunsIntoData { data } => (JITFD_REASON_RUNS_INTO_DATA, *data),

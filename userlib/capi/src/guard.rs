@@ -3,7 +3,7 @@
 //! The way out of every exported function: errors become `errno` and a text of
 //! this thread, and a panic becomes an error.
 
-use rust::{Error, Kind};
+use rust::{Error, Reason};
 use std::cell::RefCell;
 use std::ffi::{c_char, c_int};
 use std::fmt::{self, Write};
@@ -28,8 +28,12 @@ impl Failure {
     fn errno(&self) -> c_int {
         match self {
             // A fault of the chunk as a whole: its length, its data ranges.
-            Self::Library(error @ Error::Validation(fault))
-                if fault.bytes().is_empty() && error.kind() != Some(Kind::NoMemory) =>
+            Self::Library(Error::Code(fault))
+                if fault.item.is_none()
+                    && matches!(
+                        fault.reason,
+                        Reason::Empty | Reason::TooLong { .. } | Reason::DataRange { .. }
+                    ) =>
             {
                 libc::EINVAL
             }

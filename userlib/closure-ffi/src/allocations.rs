@@ -199,10 +199,7 @@ mod tests {
         let (code, draft) = all.add(options(), CAPACITY, 40).unwrap();
         // SAFETY: it is inside.
         unsafe { draft.write(0x06) };
-        assert!(matches!(
-            all.publish(code.addr(), 40),
-            Err(Error::Validation(_))
-        ));
+        assert!(matches!(all.publish(code.addr(), 40), Err(Error::Code(_))));
         // Outside of what was allocated, or nowhere.
         assert_eq!(all.publish(code.addr(), 41), Err(NOT_HERE));
         assert_eq!(all.publish(code.addr() - 1, 1), Err(NOT_HERE));

@@ -2,7 +2,7 @@
 
 //! Alignments, and the two lengths that code is laid out by.
 
-use crate::error::Error;
+use crate::error::{CodeError, Reason};
 
 /// The page size, in bytes.
 pub const PAGE_SIZE: usize = 4096;
@@ -36,14 +36,12 @@ impl Align {
     /// An alignment of `bytes`.
     ///
     /// # Errors
-    /// [`Error::Argument`] if that is not a power of two from 1 to 4096.
-    pub const fn new(bytes: usize) -> Result<Self, Error> {
+    /// [`Reason::BadAlign`] if that is not a power of two from 1 to 4096.
+    pub const fn new(bytes: usize) -> Result<Self, CodeError> {
         if bytes.is_power_of_two() && bytes.trailing_zeros() <= PAGE_SIZE.trailing_zeros() {
             Ok(Self(bytes.trailing_zeros()))
         } else {
-            Err(Error::Argument(
-                "an alignment is a power of two from 1 to 4096 bytes",
-            ))
+            Err(CodeError::whole(Reason::BadAlign { bytes }))
         }
     }
 

@@ -17,65 +17,8 @@
 
 use crate::bitmap::Ones;
 use crate::chunk::Chunk;
+use crate::error::{CodeError, Reason};
 use std::fmt;
-
-/// A branch between two chunks of a region does not go to the start of an
-/// instruction. Offsets are in bytes from the start of the region.
-///
-/// ```
-/// use jitfd::{BoundaryError, Error, Rules, validate};
-///
-/// # fn main() -> Result<(), jitfd::Error> {
-/// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-/// # let region = options.create(1 << 20)?;
-/// // mov eax, 42; ret
-/// region.append(&validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Rules::new())?)?;
-/// // At offset 16: a jmp to offset 1, which is inside the mov.
-/// let jump = validate(&[0xe9, 0xec, 0xff, 0xff, 0xff], &Rules::new())?;
-/// let error = BoundaryError::Target { branch: 16, target: 1 };
-/// assert_eq!(region.append(&jump), Err(Error::Boundary(error)));
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum BoundaryError {
-    /// A branch of the new code goes into the middle of an instruction, into
-    /// data, or to an instruction that is not among the
-    /// [declared entries](crate::Rules::entry).
-    Target {
-        /// Where the branch would lie.
-        branch: usize,
-        /// Where it goes.
-        target: usize,
-    },
-    /// A branch that was published before goes to a place where the new code
-    /// has the middle of an instruction, data, or no declared entry.
-    Expected {
-        /// Where the branch goes.
-        target: usize,
-    },
-}
-
-impl fmt::Display for BoundaryError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Target { branch, target } => write!(
-                f,
-                "the branch at offset {branch:#x} of the region goes to {target:#x}, where no \
-                 instruction starts, or none that is declared as an entry; relocate the code for \
-                 the place it gets"
-            ),
-            Self::Expected { target } => write!(
-                f,
-                "published code branches to offset {target:#x} of the region, where the new code \
-                 has no entry; put the function it was meant for there"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for BoundaryError {}
 
 /// A chunk and the offset in the region that it gets.
 #[derive(Clone, Copy)]
@@ -89,6 +32,15 @@ pub struct Placed<'a> {
 impl Placed<'_> {
     const fn holds(&self, at: usize, len: usize) -> bool {
         at >= self.offset && at - self.offset < len
+    }
+
+    /// The error, with the number of the chunk if there are several.
+    fn named(&self, batch: &[Self], number: usize, error: CodeError) -> CodeError {
+        if batch.len() < 2 {
+            return error;
+        }
+        let offset = error.offset;
+        error.in_item(number, "", offset)
     }
 
     /// Branches that leave the chunk: where they lie and where they go, if that
@@ -141,11 +93,12 @@ impl BranchMap {
     /// Whether `batch` may be published as it is placed.
     ///
     /// # Errors
-    /// [`BoundaryError`] if not.
-    pub fn check(&self, batch: &[Placed<'_>]) -> Result<(), BoundaryError> {
-        batch.iter().try_for_each(|placed| {
-            self.check_expected(placed)?;
-            self.check_branches(batch, placed)
+    /// [`Reason::NotAnEntry`] or [`Reason::EntryExpected`] if not.
+    pub fn check(&self, batch: &[Placed<'_>]) -> Result<(), CodeError> {
+        batch.iter().enumerate().try_for_each(|(number, placed)| {
+            let checked = self.check_expected(placed);
+            let checked = checked.and_then(|()| self.check_branches(batch, placed));
+            checked.map_err(|error| placed.named(batch, number, error))
         })
     }
 
@@ -196,7 +149,7 @@ impl BranchMap {
     }
 
     /// Published branches into the new code go to instructions.
-    fn check_expected(&self, placed: &Placed<'_>) -> Result<(), BoundaryError> {
+    fn check_expected(&self, placed: &Placed<'_>) -> Result<(), CodeError> {
         let end = placed.offset + placed.chunk.len();
         for index in placed.offset / 64..end.div_ceil(64) {
             let word = self.peek(index);
@@ -204,7 +157,9 @@ impl BranchMap {
                 let target = index * 64 + bit;
                 let inside = placed.holds(target, placed.chunk.len());
                 if inside && !placed.chunk.is_entry(target - placed.offset) {
-                    return Err(BoundaryError::Expected { target });
+                    let error = CodeError::whole(Reason::EntryExpected { target });
+                    let offset = target - placed.offset;
+                    return Err(CodeError { offset, ..error });
                 }
             }
         }
@@ -213,14 +168,12 @@ impl BranchMap {
 
     /// Branches out of the new code go to instructions of the rest of `batch`,
     /// to published instructions, or to what is not published yet.
-    fn check_branches(
-        &self,
-        batch: &[Placed<'_>],
-        placed: &Placed<'_>,
-    ) -> Result<(), BoundaryError> {
+    fn check_branches(&self, batch: &[Placed<'_>], placed: &Placed<'_>) -> Result<(), CodeError> {
         for (branch, target) in placed.branches() {
             if target < self.capacity && !self.may_branch_to(batch, target) {
-                return Err(BoundaryError::Target { branch, target });
+                let (bytes, offset) = (placed.chunk.bytes(), branch - placed.offset);
+                let reason = Reason::NotAnEntry { branch, target };
+                return Err(CodeError::placed(bytes, offset, branch, reason));
             }
         }
         Ok(())
@@ -318,12 +271,12 @@ mod tests {
         chunk(&code)
     }
 
-    fn publish(map: &mut BranchMap, batch: &[(usize, &Chunk)]) -> Result<(), BoundaryError> {
+    fn publish(map: &mut BranchMap, batch: &[(usize, &Chunk)]) -> Result<(), Reason> {
         let batch: Vec<_> = batch
             .iter()
             .map(|&(offset, chunk)| Placed { offset, chunk })
             .collect();
-        map.check(&batch)?;
+        map.check(&batch).map_err(|error| error.reason)?;
         assert!(map.make_room(&batch));
         let blocks = |map: &BranchMap| map.blocks.iter().flatten().count();
         let before = (blocks(map), map.blocks.len());
@@ -343,7 +296,7 @@ mod tests {
         for (target, good) in [(64, true), (65, false), (69, true), (73, false)] {
             let result = publish(&mut map, &[(100, &jump(target - 105))]);
             let target = usize::try_from(target).unwrap();
-            let expected = Err(BoundaryError::Target {
+            let expected = Err(Reason::NotAnEntry {
                 branch: 100,
                 target,
             });
@@ -356,7 +309,7 @@ mod tests {
         let mut map = BranchMap::new(CAPACITY);
         publish(&mut map, &[(0, &jump(200 - 5))]).unwrap();
         let wrong = publish(&mut map, &[(198, &jump(1 << 20))]);
-        assert_eq!(wrong, Err(BoundaryError::Expected { target: 200 }));
+        assert_eq!(wrong, Err(Reason::EntryExpected { target: 200 }));
         assert_eq!(publish(&mut map, &[(195, &jump(1 << 20))]), Ok(()));
     }
 
@@ -370,7 +323,7 @@ mod tests {
         let result = publish(&mut map, &[(0, &into), (64, &last)]);
         assert_eq!(
             result,
-            Err(BoundaryError::Target {
+            Err(Reason::NotAnEntry {
                 branch: 0,
                 target: 66
             })
@@ -416,17 +369,21 @@ mod tests {
 
     #[test]
     fn errors_say_where() {
-        let text = BoundaryError::Target {
-            branch: 0x10,
-            target: 0x20,
-        }
-        .to_string();
-        assert!(text.contains("0x10") && text.contains("0x20"));
-        assert!(
-            BoundaryError::Expected { target: 0x30 }
-                .to_string()
-                .contains("0x30")
-        );
+        let mut map = BranchMap::new(CAPACITY);
+        let (first, into) = (jump(1 << 20), jump(65 - 105));
+        publish(&mut map, &[(64, &first)]).unwrap();
+        let placed = |offset, chunk| Placed { offset, chunk };
+        let error = map.check(&[placed(100, &into)]).unwrap_err();
+        assert_eq!((error.item.as_ref(), error.offset), (None, 0));
+        assert_eq!(error.bytes, [0xe9, 0xd8, 0xff, 0xff, 0xff]);
+        let text = error.to_string();
+        assert!(text.contains("0x64") && text.contains("0x41"), "{text}");
+        let error = map.check(&[placed(80, &first), placed(100, &into)]);
+        assert_eq!(error.unwrap_err().item, Some((1, String::new())));
+        publish(&mut map, &[(200, &jump(300 - 205))]).unwrap();
+        let error = map.check(&[placed(298, &first)]).unwrap_err();
+        assert_eq!(error.offset, 2);
+        assert!(error.to_string().contains("0x12c"), "{error}");
     }
 
     /// The same rules with sets.

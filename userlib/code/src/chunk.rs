@@ -6,7 +6,7 @@
 use crate::align::Align;
 use crate::bitmap::Bitmap;
 use crate::data::{checked_data, in_data};
-use crate::error::ValidationError;
+use crate::error::CodeError;
 use std::ops::Range;
 
 /// One chunk of code that passed [`validate`](crate::validate), and the only
@@ -90,17 +90,14 @@ impl Chunk {
     /// ```
     ///
     /// # Errors
-    /// [`ValidationError`] if `code` is empty or too long, or a data range is
+    /// [`CodeError`] if `code` is empty or too long, or a data range is
     /// empty or not inside it.
     ///
     /// # Safety
     /// `code` must fulfil what [`validate`](crate::validate) checks, and `data`
     /// (in bytes from its start) must name every byte that code loads.
     #[expect(unsafe_code, reason = "the named way around validation")]
-    pub unsafe fn assume_valid(
-        code: Vec<u8>,
-        data: &[Range<usize>],
-    ) -> Result<Self, ValidationError> {
+    pub unsafe fn assume_valid(code: Vec<u8>, data: &[Range<usize>]) -> Result<Self, CodeError> {
         let data = checked_data(data, code.len())?;
         let (outside, lock_skips) = (Vec::new(), Vec::new());
         Ok(Self::from_parts(Parts {

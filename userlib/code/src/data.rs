@@ -2,7 +2,7 @@
 
 //! The declared data of a chunk, and how long a chunk can be.
 
-use crate::error::{Reason, ValidationError};
+use crate::error::{CodeError, Reason};
 use std::ops::Range;
 
 /// The most bytes that a chunk can have: what one publication takes.
@@ -13,10 +13,13 @@ pub const LONGEST_CHUNK: usize = 1 << 30;
 ///
 /// # Errors
 /// As [`validate`](crate::validate) of a chunk that is empty or too long.
-pub fn check_len(len: usize) -> Result<(), ValidationError> {
+pub fn check_len(len: usize) -> Result<(), CodeError> {
     match len {
-        0 => Err(ValidationError::whole(Reason::Empty)),
-        _ if len > LONGEST_CHUNK => Err(ValidationError::whole(Reason::TooLong { len })),
+        0 => Err(CodeError::whole(Reason::Empty)),
+        _ if len > LONGEST_CHUNK => Err(CodeError::whole(Reason::TooLong {
+            len,
+            most: LONGEST_CHUNK,
+        })),
         _ => Ok(()),
     }
 }
@@ -26,19 +29,20 @@ pub fn check_len(len: usize) -> Result<(), ValidationError> {
 pub(crate) fn checked_data(
     ranges: &[Range<usize>],
     len: usize,
-) -> Result<Vec<Range<usize>>, ValidationError> {
+) -> Result<Vec<Range<usize>>, CodeError> {
     check_len(len)?;
     if let Some(range) = ranges
         .iter()
         .find(|range| range.is_empty() || range.end > len)
     {
-        return Err(ValidationError::whole(Reason::DataRange {
+        return Err(CodeError::whole(Reason::DataRange {
             range: range.clone(),
+            len,
         }));
     }
     let mut copy = Vec::new();
     copy.try_reserve_exact(ranges.len())
-        .map_err(|_| ValidationError::no_memory())?;
+        .map_err(|_| CodeError::no_memory())?;
     copy.extend_from_slice(ranges);
     Ok(merged(copy))
 }

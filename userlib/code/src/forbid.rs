@@ -19,8 +19,8 @@ use std::fmt;
 /// // What a compiler for a sandbox never means to emit: all of it.
 /// let options = Class::FIXED.into_iter().fold(Rules::new(), Rules::forbid);
 /// let error = validate(&[0x0f, 0x05, 0xc3], &options).unwrap_err(); // syscall; ret
-/// assert_eq!(error.reason(), &Reason::Forbidden { class: Class::SystemCalls });
-/// println!("emitted {}", Class::SystemCalls.name());
+/// assert_eq!(error.reason, Reason::Forbidden { class: Class::SystemCalls });
+/// println!("emitted {}", Class::SystemCalls);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -56,16 +56,15 @@ impl Class {
         Self::Privileged,
     ];
 
-    /// What an instruction of this class is, for error texts.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
+    /// What an instruction of this class is.
+    const fn name(self) -> &'static str {
         match self {
             Self::SystemCalls => "a system call",
             Self::ProtectionKeys => "a write of the protection keys",
             Self::FarTransfers => "a far transfer",
             Self::Segments => "a write of a segment register or base",
             Self::Privileged => "a privileged instruction",
-            Self::Named => "named in the policy",
+            Self::Named => "named in the rules",
         }
     }
 
@@ -83,6 +82,13 @@ impl Class {
             Self::Privileged => code.is_privileged(),
             Self::Named => false,
         }
+    }
+}
+
+/// What an instruction of this class is, for error texts.
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -38,20 +38,17 @@ mod line_writer;
 mod placement;
 
 mod error;
-mod item_error;
 #[doc(hidden)]
 pub mod num;
 mod pushed;
 mod reloc;
 
 pub use align::Align;
-pub use branch_map::BoundaryError;
 pub use chunk::Chunk;
-pub use error::{Error, Reason, ValidationError};
+pub use error::{CodeError, Reason};
 pub use forbid::Class;
-pub use item_error::{ItemError, ItemReason};
 pub use line_writer::LineWriter;
-pub use reloc::{Reloc, RelocError, RelocKind, RelocReason, Target};
+pub use reloc::{Reloc, RelocKind, Target};
 pub use rules::Rules;
 pub use validate::{validate, validate_owned, validate_shared};
 

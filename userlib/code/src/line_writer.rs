@@ -3,7 +3,7 @@
 //! Laying code out so that no instruction crosses a line of 64 bytes.
 
 use crate::align::{Align, LINE};
-use crate::error::{Error, LONGEST};
+use crate::error::{CodeError, LONGEST, Reason};
 
 /// Takes instructions one by one and puts NOPs before those that would cross a
 /// border of 64 bytes: what [`Rules::within_lines`](crate::Rules::within_lines)
@@ -80,11 +80,12 @@ impl LineWriter {
     /// bytes from the start: labels for it are bound to that.
     ///
     /// # Errors
-    /// [`Error::Argument`] if it has no bytes or more than 15;
-    /// [`Error::NoMemory`]. Nothing is written then.
-    pub fn push(&mut self, instruction: &[u8]) -> Result<usize, Error> {
+    /// [`Reason::InstructionLength`] if it has no bytes or more than 15;
+    /// [`Reason::NoMemory`]. Nothing is written then.
+    pub fn push(&mut self, instruction: &[u8]) -> Result<usize, CodeError> {
         if instruction.is_empty() || instruction.len() > LONGEST {
-            return Err(Error::Argument("an instruction has 1 to 15 bytes"));
+            let len = instruction.len();
+            return Err(CodeError::whole(Reason::InstructionLength { len }));
         }
         let at = self.place(instruction.len());
         self.make_room(at + instruction.len())?;
@@ -97,8 +98,8 @@ impl LineWriter {
     /// from the start.
     ///
     /// # Errors
-    /// [`Error::NoMemory`]. Nothing is written then.
-    pub fn align(&mut self, align: Align) -> Result<usize, Error> {
+    /// [`Reason::NoMemory`]. Nothing is written then.
+    pub fn align(&mut self, align: Align) -> Result<usize, CodeError> {
         let at = self.bytes.len().next_multiple_of(align.bytes());
         self.make_room(at)?;
         self.pad_to(at);
@@ -108,11 +109,13 @@ impl LineWriter {
     /// Replaces bytes that were written, from `at` on.
     ///
     /// # Errors
-    /// [`Error::Argument`] if not all of them were written.
-    pub fn patch(&mut self, at: usize, bytes: &[u8]) -> Result<(), Error> {
-        let end = at.checked_add(bytes.len());
+    /// [`Reason::NotWritten`] if not all of them were written.
+    pub fn patch(&mut self, at: usize, bytes: &[u8]) -> Result<(), CodeError> {
+        let (len, written) = (bytes.len(), self.bytes.len());
+        let end = at.checked_add(len);
         let old = end.and_then(|end| self.bytes.get_mut(at..end));
-        let old = old.ok_or(Error::Argument("only what was written can be patched"))?;
+        let unknown = || CodeError::whole(Reason::NotWritten { at, len, written });
+        let old = old.ok_or_else(unknown)?;
         old.copy_from_slice(bytes);
         Ok(())
     }
@@ -141,9 +144,10 @@ impl LineWriter {
     }
 
     /// Gets the memory for as many bytes as there are before `end`.
-    fn make_room(&mut self, end: usize) -> Result<(), Error> {
+    fn make_room(&mut self, end: usize) -> Result<(), CodeError> {
         let more = end.saturating_sub(self.bytes.len());
-        self.bytes.try_reserve(more).map_err(|_| Error::NoMemory)
+        let room = self.bytes.try_reserve(more);
+        room.map_err(|_| CodeError::no_memory())
     }
 
     /// Writes NOPs up to `end`, none of which crosses a line either.

@@ -11,7 +11,7 @@
 //! by one thread. So this path says "yes" or nothing, and verdicts and first
 //! errors are those of the plain pass.
 
-use crate::error::ValidationError;
+use crate::error::CodeError;
 use crate::sweep::{Job, Sweep};
 use iced_x86::{Decoder, DecoderOptions};
 use std::num::NonZero;
@@ -29,7 +29,7 @@ const SECTION: usize = LARGE / 2;
 const RUN_UP: usize = if cfg!(fuzzing) { 24 } else { 512 };
 
 /// Sweeps the chunk, with at most `threads` threads if it is large.
-pub(crate) fn sweep(job: Job<'_>, threads: Option<usize>) -> Result<Sweep, ValidationError> {
+pub(crate) fn sweep(job: Job<'_>, threads: Option<usize>) -> Result<Sweep, CodeError> {
     let sections = sections(job.chunk.len(), threads);
     match by_threads(job, sections) {
         Some(sweep) => Ok(sweep),

@@ -5,8 +5,6 @@
 //! In the usual letters: S is the address of the target, A the addend, P the
 //! address of the field itself.
 
-use std::fmt;
-
 /// What goes into a field.
 ///
 /// | here | bytes | value | Cranelift | LLVM (`JITLink`) | ELF `R_X86_64_` |
@@ -41,7 +39,7 @@ use std::fmt;
 ///         _ => return None,
 ///     })
 /// }
-/// assert_eq!(of_elf(4).map(RelocKind::width), Some(4));
+/// assert_eq!(of_elf(4), Some(RelocKind::Call32));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -68,6 +66,7 @@ pub enum RelocKind {
 
 impl RelocKind {
     /// The length of the field in bytes.
+    #[doc(hidden)]
     #[must_use]
     pub const fn width(self) -> usize {
         match self {
@@ -173,105 +172,6 @@ impl Reloc {
     }
 }
 
-/// A record that can't be resolved.
-///
-/// ```
-/// use jitfd::Error;
-/// use jitfd::space::{Image, Item, Reloc, RelocError, RelocKind, RelocReason, Target};
-///
-/// # fn main() -> Result<(), jitfd::Error> {
-/// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-/// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
-/// let mut image = Image::new();
-/// // jmp, 8 bits, to an item that is not there
-/// let jump = Reloc::new(1, RelocKind::Rel8, Target::Item(7)).addend(-1);
-/// image.add(Item::new("caller", vec![0xeb, 0]).reloc(jump));
-/// match space.link(&image) {
-///     Err(Error::Relocation(error)) => {
-///         let RelocError { item, at, kind, reason, .. } = *error;
-///         assert_eq!((item.as_str(), at, kind), ("caller", 1, RelocKind::Rel8));
-///         assert_eq!(reason, RelocReason::NoItem(7));
-///     }
-///     other => panic!("{other:?}"),
-/// }
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RelocError {
-    /// The name of the item that has the record.
-    pub item: String,
-    /// The field, in bytes from the start of the item.
-    pub at: usize,
-    /// What the field was to hold.
-    pub kind: RelocKind,
-    /// Why it can't.
-    pub reason: RelocReason,
-}
-
-/// Why a record can't be resolved.
-///
-/// See the example of [`RelocError`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RelocReason {
-    /// The value does not fit the field.
-    TooFar {
-        /// The address that the field lies at.
-        field: usize,
-        /// The address it was to refer to, addend included.
-        target: i128,
-    },
-    /// The field is not inside of the item.
-    Outside,
-    /// Another record of the item has bytes of the same field.
-    Overlaps {
-        /// Where that one's field begins, in bytes from the start of the item.
-        other: usize,
-    },
-    /// The image has no item of this number.
-    NoItem(usize),
-}
-
-impl RelocError {
-    /// What is wrong with `reloc` of the item with this name.
-    #[doc(hidden)]
-    #[must_use]
-    pub const fn new(item: String, reloc: &Reloc, reason: RelocReason) -> Self {
-        Self {
-            item,
-            at: reloc.at,
-            kind: reloc.kind,
-            reason,
-        }
-    }
-}
-
-impl fmt::Display for RelocError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { item, at, kind, .. } = self;
-        write!(f, "item {item:?}, {kind:?} at offset {at:#x}: ")?;
-        match self.reason {
-            RelocReason::TooFar { field, target } => write!(
-                f,
-                "{target:#x} is too far from {field:#x}; ask for a window that reaches it, or \
-                 use Call32 or Abs64"
-            ),
-            RelocReason::Outside => write!(f, "the field is not inside of the item"),
-            RelocReason::Overlaps { other } => {
-                write!(
-                    f,
-                    "the field overlaps that of the record at offset {other:#x}"
-                )
-            }
-            RelocReason::NoItem(number) => write!(f, "the image has no item {number}"),
-        }
-    }
-}
-
-impl std::error::Error for RelocError {}
-
 /// The bytes of a field of `kind` at address `field` for the target at `target`;
 /// only the first [`width`](RelocKind::width) count. `None` if it is too far.
 pub fn resolve(kind: RelocKind, target: i128, field: usize) -> Option<[u8; 16]> {
@@ -326,22 +226,5 @@ mod tests {
         assert_eq!(field(Abs32, -1, P), None);
         assert_eq!(field(Abs32Signed, -1, P), Some(-1));
         assert_eq!(field(Abs32Signed, i128::from(i32::MAX) + 1, P), None);
-    }
-
-    #[test]
-    fn errors_say_where_and_what_to_do() {
-        let error = RelocError {
-            item: "f".to_owned(),
-            at: 1,
-            kind: Rel32,
-            reason: RelocReason::TooFar {
-                field: 0x1000,
-                target: 0x7f00_0000_0000,
-            },
-        };
-        let text = error.to_string();
-        for part in ["\"f\"", "Rel32", "0x1000", "0x7f0000000000", "window"] {
-            assert!(text.contains(part), "{text}");
-        }
     }
 }

@@ -2,7 +2,7 @@
 
 //! The rules that a program can set for validation, and the defaults.
 
-use crate::error::{Error, ValidationError};
+use crate::error::{CodeError, Reason};
 use crate::forbid::{Class, Forbidden};
 use std::ops::Range;
 
@@ -69,7 +69,7 @@ impl Rules {
     /// // je, one byte ahead; lock inc dword ptr [rdi]; ret
     /// let code = [0x74, 1, 0xf0, 0xff, 0x07, 0xc3];
     /// let error = validate(&code, &Rules::new()).unwrap_err();
-    /// assert_eq!(error.reason(), &Reason::SkipsLock { target: 3 });
+    /// assert_eq!(error.reason, Reason::SkipsLock { target: 3 });
     /// let chunk = validate(&code, &Rules::new().allow_lock_skips())?;
     /// assert_eq!(chunk.lock_skips(), [3]);
     /// # Ok(())
@@ -96,13 +96,13 @@ impl Rules {
     /// # Errors
     /// [`Reason::NoMemory`](crate::Reason::NoMemory).
     #[doc(hidden)]
-    pub fn try_reserve(mut self, data: usize, entries: usize) -> Result<Self, ValidationError> {
+    pub fn try_reserve(mut self, data: usize, entries: usize) -> Result<Self, CodeError> {
         let mut room = self.data.try_reserve(data).is_ok();
         if entries > 0 {
             let all = self.entries.get_or_insert_default();
             room &= all.try_reserve(entries).is_ok();
         }
-        room.then_some(self).ok_or_else(ValidationError::no_memory)
+        room.then_some(self).ok_or_else(CodeError::no_memory)
     }
 
     /// Declares that the instruction at `offset`, in bytes from the start of the
@@ -146,7 +146,7 @@ impl Rules {
     /// let options = Rules::new().endbr64();
     /// assert!(validate(&[0xf3, 0x0f, 0x1e, 0xfa, 0xc3], &options).is_ok());
     /// let error = validate(&[0xc3], &options).unwrap_err();
-    /// assert_eq!(error.reason(), &Reason::NoEndbr64);
+    /// assert_eq!(error.reason, Reason::NoEndbr64);
     /// ```
     #[must_use]
     pub const fn endbr64(mut self) -> Self {
@@ -161,7 +161,7 @@ impl Rules {
     ///
     /// let options = Rules::new().forbid(Class::SystemCalls);
     /// let error = validate(&[0x0f, 0x05, 0xc3], &options).unwrap_err();
-    /// assert_eq!(error.reason(), &Reason::Forbidden { class: Class::SystemCalls });
+    /// assert_eq!(error.reason, Reason::Forbidden { class: Class::SystemCalls });
     /// ```
     #[must_use]
     pub const fn forbid(mut self, class: Class) -> Self {
@@ -175,7 +175,7 @@ impl Rules {
     /// validation about half as fast.
     ///
     /// # Errors
-    /// [`Error::Argument`] if no instruction has this name.
+    /// [`Reason::NoMnemonic`] if no instruction has this name.
     ///
     /// # Example
     /// ```
@@ -187,10 +187,14 @@ impl Rules {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn forbid_mnemonic(mut self, name: &str) -> Result<Self, Error> {
+    pub fn forbid_mnemonic(mut self, name: &str) -> Result<Self, CodeError> {
         let known = self.each.forbidden.name(name);
-        let unknown = Error::Argument("no instruction has this mnemonic");
-        known.then_some(self).ok_or(unknown)
+        let unknown = || {
+            CodeError::whole(Reason::NoMnemonic {
+                name: name.to_owned(),
+            })
+        };
+        known.then_some(self).ok_or_else(unknown)
     }
 
     /// Requires that no instruction crosses a border of 64 bytes, so that one
@@ -205,7 +209,7 @@ impl Rules {
     /// // 60 NOPs; mov eax, 42, on both sides of the border
     /// let code = [&[0x90; 60][..], &[0xb8, 42, 0, 0, 0]].concat();
     /// let error = validate(&code, &Rules::new().within_lines()).unwrap_err();
-    /// assert_eq!((error.offset(), error.reason()), (60, &Reason::CrossesLine));
+    /// assert_eq!((error.offset, error.reason), (60, Reason::CrossesLine));
     /// ```
     #[must_use]
     pub const fn within_lines(mut self) -> Self {
@@ -252,9 +256,9 @@ impl Rules {
         &mut self,
         count: usize,
         ranges: impl Iterator<Item = Range<usize>>,
-    ) -> Result<(), ValidationError> {
+    ) -> Result<(), CodeError> {
         let room = self.data.try_reserve(count);
-        room.map_err(|_| ValidationError::no_memory())?;
+        room.map_err(|_| CodeError::no_memory())?;
         self.data.extend(ranges.take(count));
         Ok(())
     }
@@ -269,13 +273,13 @@ impl Rules {
         &mut self,
         count: usize,
         starts: impl Iterator<Item = usize>,
-    ) -> Result<(), ValidationError> {
+    ) -> Result<(), CodeError> {
         if self.entries.is_none() && !self.endbr64 {
             return Ok(());
         }
         let entries = self.entries.get_or_insert_default();
         let room = entries.try_reserve(count);
-        room.map_err(|_| ValidationError::no_memory())?;
+        room.map_err(|_| CodeError::no_memory())?;
         entries.extend(starts.take(count));
         // Without any, that would be asked of the first byte, which is data.
         self.endbr64 &= !entries.is_empty();

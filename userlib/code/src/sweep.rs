@@ -11,7 +11,7 @@
 use crate::align::LINE;
 use crate::bitmap::Bitmap;
 use crate::chunk::Outside;
-use crate::error::{LONGEST, Reason, ValidationError};
+use crate::error::{CodeError, LONGEST, Reason};
 use crate::length_table::{Plain, plain};
 use crate::num::{to_i64, to_u64, to_usize};
 use crate::pushed::pushed;
@@ -51,13 +51,13 @@ pub(crate) struct Sweep {
 
 impl Sweep {
     /// Decodes all of the chunk but its data.
-    pub(crate) fn new(job: Job<'_>) -> Result<Self, ValidationError> {
+    pub(crate) fn new(job: Job<'_>) -> Result<Self, CodeError> {
         let all = 0..job.chunk.len();
-        let mut sweep = Self::empty(0, job.chunk.len()).ok_or_else(ValidationError::no_memory)?;
+        let mut sweep = Self::empty(0, job.chunk.len()).ok_or_else(CodeError::no_memory)?;
         sweep.section(job, all)?;
         Some(sweep)
             .filter(Self::is_whole)
-            .ok_or_else(ValidationError::no_memory)
+            .ok_or_else(CodeError::no_memory)
     }
 
     /// Nothing found, with room for the bits of `base..end`; `None` if there is no
@@ -85,7 +85,7 @@ impl Sweep {
         &mut self,
         job: Job<'_>,
         section: Range<usize>,
-    ) -> Result<usize, ValidationError> {
+    ) -> Result<usize, CodeError> {
         let next = job.data.partition_point(|data| data.end <= section.start);
         let mut at = section.start;
         for data in job.data.get(next..).unwrap_or_default() {
@@ -99,12 +99,7 @@ impl Sweep {
     }
 
     /// Decodes the instructions of the code `run` that start before `stop`.
-    fn run(
-        &mut self,
-        job: Job<'_>,
-        run: Range<usize>,
-        stop: usize,
-    ) -> Result<usize, ValidationError> {
+    fn run(&mut self, job: Job<'_>, run: Range<usize>, stop: usize) -> Result<usize, CodeError> {
         let strict = job.rules.within_lines || job.rules.forbidden.concerns_plain_forms();
         if strict {
             self.run_by::<true>(job, run, stop)
@@ -119,7 +114,7 @@ impl Sweep {
         job: Job<'_>,
         run: Range<usize>,
         stop: usize,
-    ) -> Result<usize, ValidationError> {
+    ) -> Result<usize, CodeError> {
         let mut full = Full::new(job, &run);
         let by_table = !STRICT || !job.rules.forbidden.concerns_plain_forms();
         let code = job.chunk.get(..run.end).unwrap_or_default();
@@ -134,7 +129,7 @@ impl Sweep {
                 None => full.decode(at)?,
             };
             if STRICT && job.rules.within_lines && at % LINE + instruction.len > LINE {
-                return Err(ValidationError::at(job.chunk, at, Reason::CrossesLine));
+                return Err(CodeError::at(job.chunk, at, Reason::CrossesLine));
             }
             at += instruction.len;
             if let Some(displacement) = instruction.displacement {
@@ -189,7 +184,7 @@ impl<'a> Full<'a> {
     }
 
     /// The instruction at `at`, which is inside the run.
-    fn decode(&mut self, at: usize) -> Result<Plain, ValidationError> {
+    fn decode(&mut self, at: usize) -> Result<Plain, CodeError> {
         let chunk = self.job.chunk;
         let decoder = self.decoder.get_or_insert_with(|| {
             let code = chunk.get(self.run.clone()).unwrap_or_default();
@@ -204,17 +199,17 @@ impl<'a> Full<'a> {
             return Err(bad_instruction(chunk, at, self.run, more));
         }
         if let Some(class) = self.job.rules.forbidden.class_of(&self.instruction) {
-            return Err(ValidationError::at(chunk, at, Reason::Forbidden { class }));
+            return Err(CodeError::at(chunk, at, Reason::Forbidden { class }));
         }
         self.judged(at)
     }
 
     /// The instruction that was decoded, at `at`, as the loop wants it.
-    fn judged(&self, at: usize) -> Result<Plain, ValidationError> {
+    fn judged(&self, at: usize) -> Result<Plain, CodeError> {
         let (chunk, len) = (self.job.chunk, self.instruction.len());
         let bytes = chunk.get(at..at + len).unwrap_or_default();
         if is_vendor_dependent(&self.instruction, bytes) {
-            return Err(ValidationError::at(chunk, at, Reason::VendorDependent));
+            return Err(CodeError::at(chunk, at, Reason::VendorDependent));
         }
         if !is_direct_branch(&self.instruction) {
             return Ok(Plain {
@@ -270,14 +265,14 @@ fn has_operand_size(bytes: &[u8]) -> bool {
 }
 
 /// Why there is no instruction at `at`; `more` if the decoder ran out of bytes.
-fn bad_instruction(chunk: &[u8], at: usize, run: &Range<usize>, more: bool) -> ValidationError {
+fn bad_instruction(chunk: &[u8], at: usize, run: &Range<usize>, more: bool) -> CodeError {
     let cut = chunk.get(at..run.end).unwrap_or_default();
     let reason = match (more && can_be_completed(cut), run.end == chunk.len()) {
         (false, _) => Reason::Invalid,
         (true, true) => Reason::Truncated,
         (true, false) => Reason::RunsIntoData { data: run.end },
     };
-    ValidationError::at(chunk, at, reason)
+    CodeError::at(chunk, at, reason)
 }
 
 /// Whether `cut` is the beginning of some valid instruction: tried with a few

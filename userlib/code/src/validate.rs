@@ -5,7 +5,7 @@
 use crate::bitmap::Bitmap;
 use crate::chunk::{Chunk, Parts};
 use crate::data::{check_len, checked_data, in_data};
-use crate::error::{LONGEST, Reason, ValidationError};
+use crate::error::{CodeError, LONGEST, Reason};
 use crate::parallel;
 use crate::pushed::pushed;
 use crate::rules::Rules;
@@ -42,7 +42,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// (see [`Rules::threads`]); verdict and error are the same.
 ///
 /// # Errors
-/// [`ValidationError`] says which instruction is at fault, why, and what to do; or,
+/// [`CodeError`] says which instruction is at fault, why, and what to do; or,
 /// with [`Reason::NoMemory`], that there is no memory for the check.
 ///
 /// # Example
@@ -51,9 +51,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 ///
 /// assert!(validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Rules::new()).is_ok());
 /// let error = validate(&[0x90, 0xb8, 42], &Rules::new()).unwrap_err();
-/// assert_eq!((error.offset(), error.reason()), (1, &Reason::Truncated));
+/// assert_eq!((error.offset, error.reason), (1, Reason::Truncated));
 /// ```
-pub fn validate(code: &[u8], rules: &Rules) -> Result<Chunk, ValidationError> {
+pub fn validate(code: &[u8], rules: &Rules) -> Result<Chunk, CodeError> {
     let mut copy = room_for(code.len())?;
     copy.extend_from_slice(code);
     check(copy, rules)
@@ -73,7 +73,7 @@ pub fn validate(code: &[u8], rules: &Rules) -> Result<Chunk, ValidationError> {
 /// let chunk = validate_owned(buffer, &Rules::new()).unwrap();
 /// assert_eq!(chunk.bytes(), [0x90, 0xc3]);
 /// ```
-pub fn validate_owned(code: Vec<u8>, rules: &Rules) -> Result<Chunk, ValidationError> {
+pub fn validate_owned(code: Vec<u8>, rules: &Rules) -> Result<Chunk, CodeError> {
     check(code, rules)
 }
 
@@ -93,22 +93,22 @@ pub fn validate_owned(code: Vec<u8>, rules: &Rules) -> Result<Chunk, ValidationE
 /// let chunk = validate_shared(&shared, &Rules::new()).unwrap();
 /// assert_eq!(chunk.bytes(), [0x90; 16]);
 /// ```
-pub fn validate_shared(code: &[AtomicU8], rules: &Rules) -> Result<Chunk, ValidationError> {
+pub fn validate_shared(code: &[AtomicU8], rules: &Rules) -> Result<Chunk, CodeError> {
     let mut copy = room_for(code.len())?;
     copy.extend(code.iter().map(|byte| byte.load(Ordering::Relaxed)));
     check(copy, rules)
 }
 
 /// A vector that takes a copy of `len` bytes of code without getting more memory.
-fn room_for(len: usize) -> Result<Vec<u8>, ValidationError> {
+fn room_for(len: usize) -> Result<Vec<u8>, CodeError> {
     check_len(len)?;
     let mut copy = Vec::new();
     copy.try_reserve_exact(len)
-        .map_err(|_| ValidationError::no_memory())?;
+        .map_err(|_| CodeError::no_memory())?;
     Ok(copy)
 }
 
-fn check(code: Vec<u8>, rules: &Rules) -> Result<Chunk, ValidationError> {
+fn check(code: Vec<u8>, rules: &Rules) -> Result<Chunk, CodeError> {
     let data = checked_data(&rules.data, code.len())?;
     let job = Job {
         chunk: &code,
@@ -131,18 +131,14 @@ fn check(code: Vec<u8>, rules: &Rules) -> Result<Chunk, ValidationError> {
 
 /// Checks the declared entries; returns them as bits, or `None` if every
 /// instruction is one.
-fn check_entries(
-    code: &[u8],
-    starts: &Bitmap,
-    rules: &Rules,
-) -> Result<Option<Bitmap>, ValidationError> {
+fn check_entries(code: &[u8], starts: &Bitmap, rules: &Rules) -> Result<Option<Bitmap>, CodeError> {
     let entries = match (&rules.entries, rules.endbr64) {
         (None, false) => return Ok(None),
         (Some(entries), false) => &entries[..],
         (Some(entries), true) if !entries.is_empty() => &entries[..],
         (_, true) => &[0],
     };
-    let mut bits = Bitmap::new(code.len()).ok_or_else(ValidationError::no_memory)?;
+    let mut bits = Bitmap::new(code.len()).ok_or_else(CodeError::no_memory)?;
     for &entry in entries {
         check_entry(code, starts, entry, rules.endbr64)?;
         bits.set(entry);
@@ -150,18 +146,13 @@ fn check_entries(
     Ok(Some(bits))
 }
 
-fn check_entry(
-    code: &[u8],
-    starts: &Bitmap,
-    entry: usize,
-    endbr64: bool,
-) -> Result<(), ValidationError> {
+fn check_entry(code: &[u8], starts: &Bitmap, entry: usize, endbr64: bool) -> Result<(), CodeError> {
     if !starts.get(entry) {
-        return Err(ValidationError::at(code, entry, Reason::BadEntry { entry }));
+        return Err(CodeError::at(code, entry, Reason::BadEntry { entry }));
     }
     let begins = code.get(entry..).is_some_and(|at| at.starts_with(&ENDBR64));
     if endbr64 && !begins {
-        return Err(ValidationError::at(code, entry, Reason::NoEndbr64));
+        return Err(CodeError::at(code, entry, Reason::NoEndbr64));
     }
     Ok(())
 }
@@ -175,18 +166,18 @@ fn check_targets(
     data: &[Range<usize>],
     sweep: &Sweep,
     allowed: bool,
-) -> Result<Vec<usize>, ValidationError> {
+) -> Result<Vec<usize>, CodeError> {
     let mut tolerated = Vec::new();
     for target in sweep.targets.missing_in(&sweep.starts) {
         match judge(code, data, &sweep.starts, target) {
             Reason::SkipsLock { .. } if allowed => {
                 if !pushed(&mut tolerated, target) {
-                    return Err(ValidationError::no_memory());
+                    return Err(CodeError::no_memory());
                 }
             }
             reason => {
                 let branch = find_branch(code, &sweep.starts, target).unwrap_or(target);
-                return Err(ValidationError::at(code, branch, reason));
+                return Err(CodeError::at(code, branch, reason));
             }
         }
     }

@@ -303,9 +303,9 @@ fn first(bytes: &[u8]) -> Option<usize> {
             .find(|&at| chunk.is_boundary(at))
             .or(Some(bytes.len())),
         Err(error) => {
-            let none = matches!(error.reason(), Reason::Invalid | Reason::Truncated);
+            let none = matches!(error.reason, Reason::Invalid | Reason::Truncated);
             // Else something behind it is at fault, or where it branches to.
-            if none && error.offset() == 0 {
+            if none && error.offset == 0 {
                 None
             } else {
                 length(bytes)

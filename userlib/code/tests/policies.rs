@@ -5,7 +5,7 @@
 
 mod support;
 
-use jitfd_code::{Align, Chunk, Class, Reason, Rules, ValidationError, validate};
+use jitfd_code::{Align, Chunk, Class, CodeError, Reason, Rules, validate};
 use proptest::{collection::vec, prelude::*};
 use support::text_of;
 
@@ -15,7 +15,7 @@ const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 #[track_caller]
 fn refused(code: &[u8], options: &Rules) -> (usize, Reason) {
     let error = validate(code, options).map(|_| ()).unwrap_err();
-    (error.offset(), error.reason().clone())
+    (error.offset, error.reason)
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn forbidden_by_name() {
     assert!(validate(&[0x90, 0x48, 0x8d, 0x07, 0xc3], &options).is_ok());
     assert!(matches!(
         Rules::new().forbid_mnemonic("move"),
-        Err(jitfd_code::Error::Argument(_))
+        Err(CodeError { reason: Reason::NoMnemonic { name }, .. }) if name == "move"
     ));
 }
 
@@ -177,12 +177,12 @@ fn the_text_of_a_policy_error_is_complete() {
     let error = validate(&[0x0f, 0x05], &Rules::new().forbid(Class::SystemCalls)).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "offset 0x0: 0f 05 (syscall): the policy forbids this: a system call; \
-         emit something else, or change the policy"
+        "offset 0x0: 0f 05 (syscall): the rules forbid this: a system call; \
+         emit something else, or change the rules"
     );
 }
 
-type Verdict = Result<(Vec<usize>, Vec<usize>), ValidationError>;
+type Verdict = Result<(Vec<usize>, Vec<usize>), CodeError>;
 
 fn verdict(code: &[u8], options: &Rules) -> Verdict {
     let list = |chunk: Chunk| {

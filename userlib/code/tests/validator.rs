@@ -142,13 +142,13 @@ fn glibc_skips_lock_prefixes() {
     let chunk = validate(&text, &tolerated).unwrap();
     let error = validate(&text, &Rules::new()).map(|_| ()).unwrap_err();
     let first = chunk.lock_skips()[0];
-    assert_eq!(error.reason(), &Reason::SkipsLock { target: first });
+    assert_eq!(error.reason, Reason::SkipsLock { target: first });
 }
 
 #[track_caller]
 fn refused(code: &[u8], options: Rules) -> (usize, Reason) {
     let error = validate(code, &options).map(|_| ()).unwrap_err();
-    (error.offset(), error.reason().clone())
+    (error.offset, error.reason)
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn what_is_accepted_means_the_same_to_both_makers() {
 
 #[test]
 fn bad_data_ranges() {
-    let bad = |range: Range<usize>| Reason::DataRange { range };
+    let bad = |range: Range<usize>| Reason::DataRange { range, len: 2 };
     for range in [0..0, 1..3, 5..6, 0..usize::MAX, usize::MAX - 1..usize::MAX] {
         assert_eq!(
             refused(&[0x90, 0xc3], Rules::new().data(range.clone())),

@@ -3,7 +3,7 @@
 //! `jitctl validate`.
 
 use crate::Status;
-use jitfd::{Chunk, Class, Rules, ValidationError, validate_owned};
+use jitfd::{Chunk, Class, CodeError, Rules, validate_owned};
 use object::{Architecture, BinaryFormat, Object, ObjectSection};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -144,7 +144,7 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> io::Result<Status> {
     })
 }
 
-type Checked = Result<Chunk, ValidationError>;
+type Checked = Result<Chunk, CodeError>;
 
 fn print(name: &str, len: usize, checked: &Checked, out: &mut dyn Write) -> io::Result<()> {
     let chunk = match checked {
@@ -173,10 +173,10 @@ fn as_json(name: &str, len: usize, checked: &Checked) -> Value {
             "file": name,
             "valid": false,
             "bytes": len,
-            "offset": error.offset(),
-            "instruction": error.bytes(),
-            "disassembly": error.disassembly(),
-            "reason": error.reason().to_string(),
+            "offset": error.offset,
+            "instruction": error.bytes,
+            "disassembly": error.disassembly,
+            "reason": error.reason.to_string(),
             "advice": error.advice(),
         }),
     }

@@ -4,7 +4,7 @@
 //! cause and what to do about it.
 
 use crate::backend_name::Backend;
-use jitfd_code::{BoundaryError, ItemError, RelocError, ValidationError};
+use jitfd_code::CodeError;
 use std::{fmt, io};
 
 /// What can go wrong.
@@ -16,7 +16,7 @@ use std::{fmt, io};
 /// let region = RegionOptions::new().fallback(Fallback::Any).create(4096)?;
 /// match region.append(&validate(&[0x90; 5000], &Rules::new())?) {
 ///     Err(error) if error.kind() == Some(Kind::Full) => println!("a further region is due"),
-///     Err(Error::Boundary(error)) => println!("this compiler has a bug: {error}"),
+///     Err(Error::Code(error)) => println!("this compiler has a bug: {error}"),
 ///     other => panic!("4096 bytes took 5000: {other:?}"),
 /// }
 /// # Ok(())
@@ -25,11 +25,9 @@ use std::{fmt, io};
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
-    /// The code was refused before any system call.
-    Validation(ValidationError),
-    /// A branch between chunks of one region does not go to an instruction.
-    /// Nothing was published.
-    Boundary(BoundaryError),
+    /// The code was refused before any system call: the chunk, a branch from it to
+    /// another one, an item of an image, or a record of it. Nothing was published.
+    Code(CodeError),
     /// The library refused an argument before any system call; says which.
     Argument(&'static str),
     /// The cursor of the region is not at the offset that the code was made
@@ -38,10 +36,6 @@ pub enum Error {
         /// The offset that was expected, in bytes from the start of the region.
         expected: usize,
     },
-    /// An item can't be part of an image. Nothing was published.
-    Item(Box<ItemError>),
-    /// A relocation record can't be resolved. Nothing was published.
-    Relocation(Box<RelocError>),
     /// No gap of this size is left at the addresses asked for.
     NoRoom {
         /// The number of bytes looked for.
@@ -98,10 +92,11 @@ impl Error {
             Self::NoBackend { refused } => refused
                 .first()
                 .map_or(libc::ENODEV, |(_, error)| error.errno()),
-            Self::Validation(error) if error.is_no_memory() => libc::ENOMEM,
-            Self::Validation(_) | Self::Boundary(_) | Self::Item(_) => libc::EILSEQ,
+            Self::Code(error) if error.is_no_memory() => libc::ENOMEM,
+            Self::Code(error) if error.is_argument() => libc::EINVAL,
+            Self::Code(error) if error.is_record() => libc::EOVERFLOW,
+            Self::Code(_) => libc::EILSEQ,
             Self::Argument(_) => libc::EINVAL,
-            Self::Relocation(_) => libc::EOVERFLOW,
             Self::Stale { .. } => libc::ESTALE,
             Self::NoRoom { .. } => libc::ENOMEM,
             Self::Bound { .. } => libc::ENOSPC,
@@ -116,7 +111,7 @@ impl Error {
         match self {
             Self::System { kind, .. } => Some(*kind),
             Self::Bound { .. } => Some(Kind::Full),
-            Self::Validation(error) if error.is_no_memory() => Some(Kind::NoMemory),
+            Self::Code(error) if error.is_no_memory() => Some(Kind::NoMemory),
             _ => None,
         }
     }
@@ -493,8 +488,7 @@ const fn kind_of(errno: i32) -> Kind {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Validation(error) => write!(f, "{error}"),
-            Self::Boundary(error) => write!(f, "{error}"),
+            Self::Code(error) => write!(f, "{error}"),
             Self::Argument(text) => write!(f, "{text}"),
             Self::Stale { expected } => {
                 let kind = Kind::Stale;
@@ -505,8 +499,6 @@ impl fmt::Display for Error {
                     kind.advice()
                 )
             }
-            Self::Item(error) => write!(f, "{error}"),
-            Self::Relocation(error) => write!(f, "{error}"),
             Self::NoRoom { len } => write!(
                 f,
                 "no gap of {len:#x} bytes is left at the addresses asked for; ask for smaller \
@@ -558,35 +550,15 @@ impl fmt::Debug for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Validation(error) => Some(error),
-            Self::Boundary(error) => Some(error),
-            Self::Item(error) => Some(error),
-            Self::Relocation(error) => Some(error),
+            Self::Code(error) => Some(error),
             _ => None,
         }
     }
 }
 
-impl From<jitfd_code::Error> for Error {
-    fn from(error: jitfd_code::Error) -> Self {
-        match error {
-            jitfd_code::Error::Validation(error) => Self::Validation(error),
-            jitfd_code::Error::Argument(text) => Self::Argument(text),
-            // NoMemory, and what the other crate may add.
-            _ => Self::no_memory(),
-        }
-    }
-}
-
-impl From<ValidationError> for Error {
-    fn from(error: ValidationError) -> Self {
-        Self::Validation(error)
-    }
-}
-
-impl From<BoundaryError> for Error {
-    fn from(error: BoundaryError) -> Self {
-        Self::Boundary(error)
+impl From<CodeError> for Error {
+    fn from(error: CodeError) -> Self {
+        Self::Code(error)
     }
 }
 
@@ -716,7 +688,7 @@ mod tests {
 
     #[test]
     fn what_the_library_refuses_has_an_errno_too() {
-        let whole = ValidationError::whole(jitfd_code::Reason::Empty);
+        let whole = CodeError::whole(jitfd_code::Reason::Empty);
         assert_eq!(Error::from(whole).errno(), libc::EILSEQ);
         assert_eq!(Error::Argument("").errno(), libc::EINVAL);
         let full = Error::of(Call::Append, libc::ENOSPC);

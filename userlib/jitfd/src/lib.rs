@@ -157,8 +157,8 @@ pub use entry::{CodePointer, Entry};
 pub use error::{Error, Kind};
 pub use jit::Jit;
 pub use jitfd_code::{
-    Align, BoundaryError, Chunk, Class, LineWriter, Reason, Rules, ValidationError, validate,
-    validate_owned, validate_shared,
+    Align, Chunk, Class, CodeError, LineWriter, Reason, Rules, validate, validate_owned,
+    validate_shared,
 };
 pub use os::window::Window;
 pub use probe::{Finding, Probe, Subject, Trial, Verdict, probe};

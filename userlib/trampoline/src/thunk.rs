@@ -126,7 +126,7 @@ impl Thunk {
     /// See the example of [`Thunk`].
     ///
     /// # Errors
-    /// [`Error::Validation`] if there are so many pushes that the code is longer
+    /// [`Error::Code`] if there are so many pushes that the code is longer
     /// than code can be.
     pub fn code(&self) -> Result<Chunk, Error> {
         let constants: Vec<u64> = self.far().chain([to_u64(self.target)]).collect();

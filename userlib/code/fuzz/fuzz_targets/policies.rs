@@ -53,7 +53,7 @@ fuzz_target!(|input: Input<'_>| {
             assert_eq!(free.lock_skips(), tight.lock_skips());
         }
         (Ok(_), Err(error)) => assert!(matches!(
-            error.reason(),
+            &error.reason,
             Reason::BadEntry { .. }
                 | Reason::NoEndbr64
                 | Reason::Forbidden { .. }

@@ -39,7 +39,7 @@ fuzz_target!(|input: Input<'_>| {
         }
         (Err(error), Verdict::Refused) => {
             let text = error.to_string();
-            assert!(text.len() > 20 && error.offset() <= code.len());
+            assert!(text.len() > 20 && error.offset <= code.len());
         }
         (Err(_), _) if code.is_empty() => {}
         (result, verdict) => panic!("{result:?}, {verdict:?}"),

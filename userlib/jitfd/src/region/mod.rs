@@ -324,7 +324,7 @@ impl Region {
     ///
     /// # Errors
     /// Nothing is published then.
-    /// * [`Error::Boundary`] if a branch does not go to an instruction;
+    /// * [`Error::Code`] if a branch does not go to an instruction;
     /// * [`Error::Argument`] if there are more than 1024 chunks;
     /// * [`Error::System`] of kind [`Full`](crate::Kind::Full),
     ///   [`Sealed`](crate::Kind::Sealed), [`NotOwner`](crate::Kind::NotOwner) or
@@ -501,7 +501,7 @@ impl Region {
     /// Nothing is published then.
     /// * [`Error::Argument`] if the chunk is longer than the range, or the range
     ///   is of another region;
-    /// * [`Error::Boundary`] if a branch does not go to an instruction;
+    /// * [`Error::Code`] if a branch does not go to an instruction;
     /// * [`Error::System`] of kind [`NotReserved`](crate::Kind::NotReserved) if
     ///   it was filled before, [`Sealed`](crate::Kind::Sealed),
     ///   [`NotOwner`](crate::Kind::NotOwner) or [`NoMemory`](crate::Kind::NoMemory).

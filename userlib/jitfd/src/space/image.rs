@@ -14,9 +14,7 @@ use crate::error::{Call, Error};
 use crate::os::fallible::{list, no_memory, room};
 use crate::os::window::Window;
 use jitfd_code::internal::{STUB, resolve, stub};
-use jitfd_code::{
-    Align, Chunk, ItemError, ItemReason, Reloc, RelocError, RelocKind, RelocReason, Rules, Target,
-};
+use jitfd_code::{Align, Chunk, CodeError, Reason, Reloc, RelocKind, Rules, Target};
 use std::ops::Range;
 
 /// A function, or data, that is part of an [`Image`].
@@ -78,12 +76,13 @@ impl Item {
         self
     }
 
-    /// The field's address if the item's is `base`.
-    fn field(&self, reloc: &Reloc, base: usize) -> Result<usize, Error> {
+    /// The field's address if the item, of this number, has the address `base`.
+    fn field(&self, number: usize, reloc: &Reloc, base: usize) -> Result<usize, Error> {
+        let (kind, len) = (reloc.kind, self.bytes.len());
         let end = reloc.at.checked_add(reloc.kind.width());
         let inside = end.is_some_and(|end| end <= self.bytes.len());
         let field = base.checked_add(reloc.at).filter(|_| inside);
-        field.ok_or_else(|| self.error(reloc, RelocReason::Outside))
+        field.ok_or_else(|| self.error(number, reloc.at, Reason::FieldOutside { kind, len }))
     }
 
     /// The first data range that is not inside of the item.
@@ -94,25 +93,25 @@ impl Item {
     }
 
     /// Whether no byte is in the fields of two records.
-    fn check_overlaps(&self) -> Result<(), Error> {
+    fn check_overlaps(&self, number: usize) -> Result<(), Error> {
         let mut sorted = list(self.relocs.iter()).ok_or(NO_MEMORY)?;
         sorted.sort_by_key(|reloc| reloc.at);
         let pairs = sorted.iter().zip(sorted.iter().skip(1));
         let mut overlaps = pairs.filter(|(first, next)| next.at - first.at < first.kind.width());
         overlaps.next().map_or(Ok(()), |(first, next)| {
-            let other = first.at;
-            Err(self.error(next, RelocReason::Overlaps { other }))
+            let (kind, other) = (next.kind, first.at);
+            Err(self.error(number, next.at, Reason::FieldsOverlap { kind, other }))
         })
     }
 
     /// Whether each field is inside of the item, and refers to one of `items` items
     /// or to an address.
-    fn check_records(&self, items: usize) -> Result<(), Error> {
+    fn check_records(&self, number: usize, items: usize) -> Result<(), Error> {
         for reloc in &self.relocs {
-            self.field(reloc, 0)?;
+            self.field(number, reloc, 0)?;
             match reloc.target {
-                Target::Item(number) if number >= items => {
-                    return Err(self.error(reloc, RelocReason::NoItem(number)));
+                Target::Item(other) if other >= items => {
+                    return Err(self.no_item(number, reloc, other, items));
                 }
                 _ => {}
             }
@@ -120,8 +119,19 @@ impl Item {
         Ok(())
     }
 
-    fn error(&self, reloc: &Reloc, reason: RelocReason) -> Error {
-        Error::Relocation(Box::new(RelocError::new(self.name.clone(), reloc, reason)))
+    fn no_item(&self, own: usize, reloc: &Reloc, number: usize, items: usize) -> Error {
+        let kind = reloc.kind;
+        let reason = Reason::NoItem {
+            kind,
+            number,
+            items,
+        };
+        self.error(own, reloc.at, reason)
+    }
+
+    /// What is wrong at `offset` of this item, which has this number.
+    fn error(&self, number: usize, offset: usize, reason: Reason) -> Error {
+        CodeError::of_item(number, &self.name, offset, reason).into()
     }
 }
 
@@ -199,14 +209,28 @@ impl Image {
         self.items.is_empty()
     }
 
-    /// The number and the name of the item that has a byte at `offset`, and the
-    /// offset in there.
-    pub(super) fn item_at(&self, layout: &Layout, offset: usize) -> Option<(usize, &str, usize)> {
+    /// The number of the item that has a byte at `offset`, and the offset in there.
+    fn item_at(&self, layout: &Layout, offset: usize) -> Option<(usize, usize)> {
         let number = layout.offsets.partition_point(|&start| start <= offset);
         let number = number.checked_sub(1)?;
-        let item = self.items.get(number)?;
         let inner = offset - layout.offsets.get(number)?;
-        (inner < item.bytes.len()).then_some((number, item.name.as_str(), inner))
+        (inner < self.items.get(number)?.bytes.len()).then_some((number, inner))
+    }
+
+    /// An error of the linked image as one of its item.
+    pub(super) fn blame(&self, layout: &Layout, error: Error) -> Error {
+        match error {
+            Error::Code(error) if error.item.is_none() && !error.is_no_memory() => {
+                let place = self.item_at(layout, error.offset);
+                let item = place
+                    .and_then(|(number, inner)| Some((self.items.get(number)?, number, inner)));
+                match item {
+                    Some((item, number, inner)) => error.in_item(number, &item.name, inner).into(),
+                    None => error.into(),
+                }
+            }
+            other => other,
+        }
     }
 
     /// Each item is aligned to `least` at least.
@@ -246,10 +270,11 @@ impl Image {
         for (number, item) in self.items.iter().enumerate() {
             if let Some(range) = item.bad_data() {
                 let (range, len) = (range.clone(), item.bytes.len());
-                return Err(self.error(number, ItemReason::DataRange { range, len }));
+                let at = range.start;
+                return Err(item.error(number, at, Reason::DataRange { range, len }));
             }
-            item.check_overlaps()?;
-            item.check_records(self.items.len())?;
+            item.check_overlaps(number)?;
+            item.check_records(number, self.items.len())?;
         }
         Ok(())
     }
@@ -257,21 +282,15 @@ impl Image {
     /// No item goes on behind its end: the next would begin inside an
     /// instruction. `chunk` is the image.
     pub(super) fn check_ends(&self, layout: &Layout, chunk: &Chunk) -> Result<(), Error> {
-        let pairs = self.items.iter().zip(&layout.offsets);
-        let mut ends = pairs.map(|(item, offset)| offset + item.bytes.len());
-        match ends.position(|end| chunk.is_inside_instruction(end)) {
-            Some(number) => Err(self.error(number, ItemReason::Truncated)),
-            None => Ok(()),
+        for (item, start) in self.items.iter().zip(&layout.offsets) {
+            let end = start + item.bytes.len();
+            if chunk.is_inside_instruction(end) {
+                let last = (*start..end).rev().find(|&at| chunk.is_boundary(at));
+                let at = last.unwrap_or(*start);
+                return Err(CodeError::at(chunk.bytes(), at, Reason::Truncated).into());
+            }
         }
-    }
-
-    fn error(&self, number: usize, reason: ItemReason) -> Error {
-        let item = self.items.get(number);
-        Error::Item(Box::new(ItemError::new(
-            item.map_or_else(String::new, |item| item.name.clone()),
-            number,
-            reason,
-        )))
+        Ok(())
     }
 
     fn align(&self) -> Align {
@@ -330,10 +349,11 @@ impl Image {
     pub(super) fn relocated(&self, layout: &Layout, base: usize) -> Result<Vec<u8>, Error> {
         let mut bytes = room(layout.len).ok_or(NO_MEMORY)?;
         bytes.resize(layout.len, abi::FILL);
-        for (item, &offset) in self.items.iter().zip(&layout.offsets) {
+        let pairs = self.items.iter().zip(&layout.offsets);
+        for (number, (item, &offset)) in pairs.enumerate() {
             bytes[offset..offset + item.bytes.len()].copy_from_slice(&item.bytes);
             for reloc in &item.relocs {
-                let (value, by_stub) = layout.value(item, reloc, base, base + offset)?;
+                let (value, by_stub) = layout.value((number, item), reloc, base, base + offset)?;
                 let (at, width) = (offset + reloc.at, reloc.kind.width());
                 bytes[at..at + width].copy_from_slice(&value[..width]);
                 // Stubs that no branch needs stay trap bytes.
@@ -362,17 +382,18 @@ impl Layout {
     /// stub that it goes by, if it does.
     fn value(
         &self,
-        item: &Item,
+        (own, item): (usize, &Item),
         reloc: &Reloc,
         base: usize,
         address: usize,
     ) -> Result<([u8; 16], Option<Detour>), Error> {
-        let field = item.field(reloc, address)?;
+        let field = item.field(own, reloc, address)?;
         let target = match reloc.target.item() {
             Err(address) => address,
             Ok(number) => {
                 let offset = self.offsets.get(number);
-                let none = || item.error(reloc, RelocReason::NoItem(number));
+                let items = self.offsets.len();
+                let none = || item.no_item(own, reloc, number, items);
                 base + offset.ok_or_else(none)?
             }
         };
@@ -385,8 +406,14 @@ impl Layout {
         };
         let direct = near(target).map(|value| (value, None));
         direct.or_else(by_stub).ok_or_else(|| {
-            let target = plus(target);
-            item.error(reloc, RelocReason::TooFar { field, target })
+            let (kind, addend, address) = (reloc.kind, reloc.addend, target);
+            let reason = Reason::TooFar {
+                kind,
+                field,
+                address,
+                addend,
+            };
+            item.error(own, reloc.at, reason)
         })
     }
 
@@ -433,7 +460,7 @@ mod tests {
         let with = |options| image.options(&layout, &options).unwrap();
         assert_eq!(with(Rules::new()), data);
         assert_eq!(with(Rules::new().entries_only()), data.entry(0).entry(64));
-        assert_eq!(image.item_at(&layout, 65), Some((1, "b", 1)));
+        assert_eq!(image.item_at(&layout, 65), Some((1, 1)));
         assert_eq!(image.item_at(&layout, 3), None);
         assert_eq!(image.item_at(&layout, 89), None);
     }
@@ -477,7 +504,7 @@ mod tests {
         );
         assert_eq!(far[16..], stub(1 << 40));
         let odd = relocated(call(1 << 40, 0), 0x2000);
-        assert!(matches!(odd, Err(Error::Relocation(_))));
+        assert_eq!(odd.unwrap_err().errno(), libc::EOVERFLOW);
     }
 
     #[test]
@@ -485,7 +512,7 @@ mod tests {
         let bad = |reloc: Reloc| {
             let error = relocated(Item::new("bad", vec![RET; 8]).reloc(reloc), 1 << 40);
             match error {
-                Err(Error::Relocation(error)) => error.reason,
+                Err(Error::Code(error)) => error.reason,
                 other => panic!("{other:?}"),
             }
         };
@@ -493,14 +520,34 @@ mod tests {
         for at in [5, 8, 9, usize::MAX - 3, usize::MAX] {
             assert_eq!(
                 bad(Reloc::new(at, RelocKind::Abs32Signed, Target::Address(0))),
-                RelocReason::Outside
+                Reason::FieldOutside {
+                    kind: RelocKind::Abs32Signed,
+                    len: 8
+                }
             );
         }
         let none = bad(Reloc::new(0, RelocKind::Rel32, Target::Item(1)));
-        assert_eq!(none, RelocReason::NoItem(1));
-        let (field, target) = (1 << 40, (1 << 40) + 128);
+        let (kind, number, items) = (RelocKind::Rel32, 1, 1);
+        assert_eq!(
+            none,
+            Reason::NoItem {
+                kind,
+                number,
+                items
+            }
+        );
+        let (kind, address, addend) = (RelocKind::Rel8, 1 << 40, 128);
         let far = bad(Reloc::new(0, RelocKind::Rel8, here).addend(128));
-        assert_eq!(far, RelocReason::TooFar { field, target });
+        let field = address;
+        assert_eq!(
+            far,
+            Reason::TooFar {
+                kind,
+                field,
+                address,
+                addend
+            }
+        );
     }
 
     #[test]
@@ -510,11 +557,14 @@ mod tests {
             let item = Item::new("two", vec![0; 16]).reloc(record(first, RelocKind::Abs64));
             relocated(item.reloc(record(next, RelocKind::Abs32)), 0)
         };
-        for (first, next, at, other) in [(2, 4, 4, 2), (2, 2, 2, 2), (5, 2, 5, 2)] {
+        let (long, short) = (RelocKind::Abs64, RelocKind::Abs32);
+        for (first, next, at, other, kind) in
+            [(2, 4, 4, 2, short), (2, 2, 2, 2, short), (5, 2, 5, 2, long)]
+        {
             match two(first, next) {
-                Err(Error::Relocation(error)) => {
-                    let reason = RelocReason::Overlaps { other };
-                    assert_eq!((error.at, error.reason), (at, reason));
+                Err(Error::Code(error)) => {
+                    let reason = Reason::FieldsOverlap { kind, other };
+                    assert_eq!((error.offset, error.reason), (at, reason));
                 }
                 other => panic!("{other:?}"),
             }
@@ -530,9 +580,9 @@ mod tests {
             image.add(Item::new("first", vec![RET; 200]));
             image.add(Item::new("second", vec![RET; 6]).data(range.clone()));
             match image.layout(Align::NONE) {
-                Err(Error::Item(error)) => {
-                    assert_eq!((error.item.as_str(), error.number), ("second", 1));
-                    assert_eq!(error.reason, ItemReason::DataRange { range, len: 6 });
+                Err(Error::Code(error)) => {
+                    assert_eq!(error.item, Some((1, "second".to_owned())));
+                    assert_eq!(error.reason, Reason::DataRange { range, len: 6 });
                 }
                 other => panic!("{other:?}"),
             }

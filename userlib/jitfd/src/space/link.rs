@@ -28,11 +28,8 @@ impl CodeSpace {
     /// Nothing is published then. Room that was reserved already counts as wasted: if a
     /// record does not reach, validation refuses, or publishing fails.
     /// * [`Error::Argument`] if the image or an item is empty;
-    /// * [`Error::Item`] if an item's data is not inside of it, or it ends inside an
-    ///   instruction;
-    /// * [`Error::Relocation`] if a record can't be resolved;
-    /// * [`Error::Validation`], with an offset in the image
-    ///   ([`item_at`](Self::item_at));
+    /// * [`Error::Code`] of an item, if its data is not inside of it, it ends inside an
+    ///   instruction, a record can't be resolved, or validation refuses it;
     /// * else as [`reserve`](Self::reserve) and [`fill`](Self::fill).
     ///
     /// # Example
@@ -63,7 +60,7 @@ impl CodeSpace {
         let slot = self.reserve_parts(layout.len, layout.align, image.window, &parts)?;
         if let Err(error) = self.link_into(&slot, image, &layout, &parts) {
             self.abandon(slot);
-            return Err(error);
+            return Err(image.blame(&layout, error));
         }
         let function = |part: &Part<'_>| Function {
             address: slot.address() + part.offset,
@@ -71,36 +68,6 @@ impl CodeSpace {
         };
         functions.extend(parts.iter().map(function));
         Ok(functions)
-    }
-
-    /// The item that has a byte at `offset` of the linked image: its number, its
-    /// name, and the offset in it. For the
-    /// [offset](crate::ValidationError::offset) that an error of
-    /// [`link`](Self::link) says.
-    ///
-    /// ```
-    /// use jitfd::Error;
-    /// use jitfd::space::{Image, Item};
-    ///
-    /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-    /// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
-    /// let mut image = Image::new();
-    /// image.add(Item::new("good", vec![0xc3]));
-    /// image.add(Item::new("bad", vec![0x90, 0x06])); // nop; push es: not in 64-bit mode
-    /// match space.link(&image) {
-    ///     Err(Error::Validation(error)) => {
-    ///         assert_eq!(space.item_at(&image, error.offset()), Some((1, "bad", 1)));
-    ///     }
-    ///     other => panic!("{other:?}"),
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn item_at<'a>(&self, image: &'a Image, offset: usize) -> Option<(usize, &'a str, usize)> {
-        let layout = image.layout(self.least_align()).ok()?;
-        image.item_at(&layout, offset)
     }
 
     /// What the rules ask of code in this space.

@@ -28,7 +28,7 @@ mod slot;
 mod stats;
 mod table;
 
-pub use jitfd_code::{ItemError, ItemReason, Reloc, RelocError, RelocKind, RelocReason, Target};
+pub use jitfd_code::{Reloc, RelocKind, Target};
 
 pub use crate::os::window::Window;
 pub use code_space::CodeSpace;

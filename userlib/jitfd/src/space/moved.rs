@@ -12,7 +12,7 @@ use iced_x86::{
     InstructionBlock, Mnemonic, OpKind,
 };
 use jitfd_code::internal::{LOCK, is_vendor_dependent, pushed};
-use jitfd_code::{Reason, Rules, ValidationError, validate_owned};
+use jitfd_code::{CodeError, Reason, Rules, validate_owned};
 use std::ops::Range;
 
 /// Code that was moved to another address, by [`move_code`].
@@ -77,7 +77,7 @@ const GROWTH: usize = 24;
 /// it is accepted is decided by validation.
 ///
 /// # Errors
-/// [`Error::Validation`] with [`Reason::IntoInstruction`] if a branch goes into the
+/// [`Error::Code`] with [`Reason::IntoInstruction`] if a branch goes into the
 /// middle of an instruction of the code, or with [`Reason::VendorDependent`]; offsets
 /// are in `code`.
 /// [`Error::Argument`] if some bytes are not a whole, valid instruction, one is
@@ -104,7 +104,7 @@ fn decode(code: &[u8], from: usize) -> Result<Vec<Instruction>, Error> {
     for one in &mut decoder {
         pushed(&mut instructions, one)
             .then_some(())
-            .ok_or_else(ValidationError::no_memory)?;
+            .ok_or_else(CodeError::no_memory)?;
     }
     let valid = instructions.iter().all(|one| !one.is_invalid());
     if !valid || code.is_empty() {
@@ -116,7 +116,7 @@ fn decode(code: &[u8], from: usize) -> Result<Vec<Instruction>, Error> {
     for one in &instructions {
         let bytes = code.get(at..at + one.len()).unwrap_or_default();
         if is_vendor_dependent(one, bytes) {
-            return Err(ValidationError::at(code, at, Reason::VendorDependent).into());
+            return Err(CodeError::at(code, at, Reason::VendorDependent).into());
         }
         if one.mnemonic() == Mnemonic::Xbegin {
             return Err(XBEGIN);
@@ -135,8 +135,8 @@ fn check_targets(
     instructions: Vec<Instruction>,
 ) -> Result<Vec<Instruction>, Error> {
     let offset = |address: u64| crate::num::to_usize(address).wrapping_sub(from);
-    let starts = list(instructions.iter().map(|one| offset(one.ip())))
-        .ok_or_else(ValidationError::no_memory)?;
+    let starts =
+        list(instructions.iter().map(|one| offset(one.ip()))).ok_or_else(CodeError::no_memory)?;
     let mut skips = Vec::new();
     for one in instructions.iter().filter(|one| is_branch(one)) {
         let target = offset(one.near_branch_target());
@@ -150,11 +150,11 @@ fn check_targets(
             1 if code.get(start) == Some(&LOCK) => {
                 pushed(&mut skips, start)
                     .then_some(())
-                    .ok_or_else(ValidationError::no_memory)?;
+                    .ok_or_else(CodeError::no_memory)?;
             }
             _ => {
                 let reason = Reason::IntoInstruction { target, start };
-                return Err(ValidationError::at(code, offset(one.ip()), reason).into());
+                return Err(CodeError::at(code, offset(one.ip()), reason).into());
             }
         }
     }
@@ -163,7 +163,7 @@ fn check_targets(
     }
     skips.sort_unstable();
     let most = instructions.len() + skips.len();
-    let mut parts = room(most).ok_or_else(ValidationError::no_memory)?;
+    let mut parts = room(most).ok_or_else(CodeError::no_memory)?;
     for (one, start) in instructions.into_iter().zip(starts) {
         if skips.binary_search(&start).is_ok() {
             parts.extend(split(one, code.get(start..).unwrap_or_default()));
@@ -192,7 +192,7 @@ fn is_branch(one: &Instruction) -> bool {
 
 fn encode(instructions: &[Instruction], to: usize) -> Result<MovedCode, Error> {
     to.checked_add(bound(instructions)).ok_or(NO_ADDRESSES)?;
-    ask_for_memory(instructions).ok_or_else(ValidationError::no_memory)?;
+    ask_for_memory(instructions).ok_or_else(CodeError::no_memory)?;
     let block = InstructionBlock::new(instructions, crate::num::to_u64(to));
     let options = BlockEncoderOptions::RETURN_RELOC_INFOS;
     let done = BlockEncoder::encode(64, block, options).map_err(|_| TOO_FAR)?;
@@ -334,12 +334,12 @@ mod tests {
     fn branches_into_instructions_are_refused() {
         // jmp +1, to the 2a of: mov eax, 42; ret
         let code = [0xeb, 1, 0xb8, 0x2a, 0, 0, 0, 0xc3];
-        let Err(Error::Validation(error)) = move_code(&code, 0x1000, 0x9000) else {
+        let Err(Error::Code(error)) = move_code(&code, 0x1000, 0x9000) else {
             panic!("must be refused");
         };
         let (target, start) = (3, 2);
-        assert_eq!(error.offset(), 0);
-        assert_eq!(error.reason(), &Reason::IntoInstruction { target, start });
+        assert_eq!(error.offset, 0);
+        assert_eq!(error.reason, Reason::IntoInstruction { target, start });
         // Out of the code, in front and behind.
         assert!(move_code(&[0xeb, 0x80, 0x90], 0x1000, 0x9000).is_ok());
         assert!(move_code(&[0x90, 0xeb, 0x7f], 0, 0x9000).is_ok());
@@ -357,13 +357,10 @@ mod tests {
         ];
         for jump in jumps {
             let code = [&[0x90], jump, &[0x90]].concat();
-            let Err(Error::Validation(error)) = move_code(&code, 0x1000, 0x9000) else {
+            let Err(Error::Code(error)) = move_code(&code, 0x1000, 0x9000) else {
                 panic!("{jump:x?} must be refused");
             };
-            assert_eq!(
-                (error.offset(), error.reason()),
-                (1, &Reason::VendorDependent)
-            );
+            assert_eq!((error.offset, error.reason), (1, Reason::VendorDependent));
             // REX.W overrules the prefix.
             let wide = [&jump[..1], &[0x48], &jump[1..]].concat();
             assert!(move_code(&wide, 0x1000, 0x9000).is_ok());

@@ -3,7 +3,7 @@
 //! Forked children that go on compiling on their own, at the same addresses.
 
 use super::process::{End, child};
-use super::{Function, create, options, returns, run};
+use super::{Function, create, is_no_entry, options, returns, run};
 use jitfd::space::{Request, Slot, SpaceOptions};
 use jitfd::tools::PerfMap;
 use jitfd::{Align, Backend, CodeSpace, Error, Kind, Region, Reservation, Rules, validate};
@@ -224,7 +224,7 @@ pub fn a_child_of_a_region_for_any_process_needs_no_copy(backend: Backend) {
         };
         // jmp to the second byte of that
         let jump = validate(&[0xeb, 0xef], &Rules::new()).unwrap();
-        let refused = matches!(region.append(&jump), Err(Error::Boundary(_)));
+        let refused = region.append(&jump).is_err_and(|error| is_no_entry(&error));
         run(&region, at.offset) + 10 * i32::from(refused)
     });
     assert_eq!(in_child, End::Status(12));

@@ -27,7 +27,7 @@ pub mod thunk;
 pub mod trap;
 pub mod unwinder;
 
-use jitfd::{Backend, Chunk, Fallback, Region, RegionOptions, Rules, validate};
+use jitfd::{Backend, Chunk, Error, Fallback, Reason, Region, RegionOptions, Rules, validate};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -179,6 +179,11 @@ fn create(backend: Backend, capacity: usize) -> Region {
     let region = options(backend).create(capacity).unwrap();
     assert_eq!(region.backend(), backend);
     region
+}
+
+/// Whether a branch to another chunk goes to none of its entries.
+fn is_no_entry(error: &Error) -> bool {
+    matches!(error, Error::Code(error) if matches!(error.reason, Reason::NotAnEntry { .. }))
 }
 
 /// mov eax, value; ret

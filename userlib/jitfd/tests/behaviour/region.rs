@@ -2,7 +2,7 @@
 
 //! Regions: placing, retrying, refusing, and running the code.
 
-use super::{Function, create, load, options, returns, run};
+use super::{Function, create, is_no_entry, load, options, returns, run};
 use jitfd::*;
 
 /// A jump of five bytes from `at` to `target`.
@@ -134,7 +134,7 @@ pub fn only_declared_entries_are_entered(backend: Backend) {
     let callee = validate(&code, &Rules::new().entry(1)).unwrap();
     assert_eq!(region.append(&callee).unwrap().offset, 0);
     let wrong = region.append_at(16, &jump(16, 0)).unwrap_err();
-    assert!(matches!(wrong, Error::Boundary(_)), "{wrong:?}");
+    assert!(is_no_entry(&wrong), "{wrong:?}");
     let caller = region.append_at(16, &jump(16, 1)).unwrap();
     assert_eq!(run(&region, caller.offset), 5);
 }
@@ -272,11 +272,14 @@ pub fn branches_between_chunks_are_checked(backend: Backend) {
     let caller = region.append_at(16, &jump(16, callee)).unwrap();
     assert_eq!(run(&region, caller.offset), 5);
     let wrong = region.append_at(32, &jump(32, callee + 1)).unwrap_err();
-    let target = BoundaryError::Target {
+    let Error::Code(error) = wrong else {
+        panic!("{wrong:?}");
+    };
+    let reason = Reason::NotAnEntry {
         branch: 32,
         target: callee + 1,
     };
-    assert_eq!(wrong, Error::Boundary(target));
+    assert_eq!((error.offset, error.reason), (0, reason));
     assert_eq!(region.stats().unwrap().cursor, 21);
     let free = options(backend).boundary_map(false).create(4096).unwrap();
     free.append(&returns(5)).unwrap();
