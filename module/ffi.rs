@@ -81,6 +81,7 @@ unsafe extern "C" {
     pub(crate) fn jit_mm_has_notifiers(mm: *mut bindings::mm_struct) -> bool;
     pub(crate) fn jit_mm_bump(mm: *mut bindings::mm_struct, is_global: *mut bool)
         -> *const c_ulong;
+    pub(crate) fn jit_mm_leave(mm: *mut bindings::mm_struct);
     pub(crate) fn jit_die_int3_regs(val: c_ulong, data: *mut c_void) -> *mut bindings::pt_regs;
     pub(crate) fn jit_trap_address(regs: *const bindings::pt_regs) -> c_ulong;
     pub(crate) fn jit_mmap_read_lock_killable(mm: *mut bindings::mm_struct) -> c_int;

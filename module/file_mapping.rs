@@ -16,7 +16,10 @@
 //! does under `i_mmap_rwsem` of this private mapping is short and never waits
 //! for userspace, so no process can hold up another's publication.
 
-use core::ptr::{addr_of, addr_of_mut};
+use core::{
+    marker::PhantomData,
+    ptr::{addr_of, addr_of_mut},
+};
 
 use kernel::{
     bindings,
@@ -118,6 +121,27 @@ impl Locked<'_> {
         }
     }
 
+    /// Some of the address spaces that map one of the pages from `first` to `last`: of
+    /// those that are wanted, by their address, the first few. Looks at a bounded number
+    /// of VMAs.
+    pub(crate) fn some_mms(
+        &self,
+        first: usize,
+        last: usize,
+        is_wanted: impl Fn(usize) -> bool,
+    ) -> MmsInTree<'_> {
+        let mut found = MmsInTree::none();
+        let mut next = self.root().and_then(|root| root.first_of(first, last));
+        for _ in 0..LOOKS {
+            let Some(vma) = next else { break };
+            if is_wanted(vma.mm().addr()) {
+                found.add(vma.mm());
+            }
+            next = vma.next_of(first, last);
+        }
+        found
+    }
+
     /// An address space that maps one of the pages from `first` to `last` by a VMA that
     /// `is_wanted`, and in which somebody runs.
     pub(crate) fn living_mm(
@@ -147,6 +171,50 @@ impl Locked<'_> {
             unsafe { (*self.space.inner.get()).i_mmap.rb_root.rb_node },
             self,
         )
+    }
+}
+
+/// How many VMAs [`Locked::some_mms`] looks at.
+const LOOKS: usize = 256;
+
+/// A few address spaces.
+///
+/// # Invariants
+///
+/// All of `mms` are valid as long as the tree is locked.
+pub(crate) struct MmsInTree<'a> {
+    mms: [*mut bindings::mm_struct; MmsInTree::MOST],
+    count: usize,
+    _locked: PhantomData<&'a Locked<'a>>,
+}
+
+impl MmsInTree<'_> {
+    const MOST: usize = 16;
+
+    /// None.
+    pub(crate) const fn none() -> Self {
+        MmsInTree {
+            mms: [core::ptr::null_mut(); MmsInTree::MOST],
+            count: 0,
+            _locked: PhantomData,
+        }
+    }
+
+    /// Adds one of a VMA in the tree, if there is room.
+    fn add(&mut self, mm: *mut bindings::mm_struct) {
+        if self.as_slice().contains(&mm) {
+            return;
+        }
+        if let Some(free) = self.mms.get_mut(self.count) {
+            // INVARIANT: It is valid while its VMA is in the tree.
+            *free = mm;
+            self.count += 1;
+        }
+    }
+
+    /// They.
+    pub(crate) fn as_slice(&self) -> &[*mut bindings::mm_struct] {
+        self.mms.get(..self.count).unwrap_or(&[])
     }
 }
 

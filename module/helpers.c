@@ -68,6 +68,23 @@ unsigned long jit_active_mm(void)
 	return (unsigned long)READ_ONCE(current->active_mm);
 }
 
+/*
+ * Takes this CPU out of the CPU mask of @mm if it has another address space loaded,
+ * as flush_tlb_func() does on a CPU that was interrupted for nothing. In an
+ * interrupt: switch_mm_irqs_off() changes CR3, mask and all with interrupts off,
+ * and sets the CPU's bit, if it is clear, before it compares generations. CR3 tells
+ * what is loaded, where active_mm does not: see above.
+ */
+void jit_mm_leave(struct mm_struct *mm);
+void jit_mm_leave(struct mm_struct *mm)
+{
+	int cpu = raw_smp_processor_id();
+
+	if (cpumask_test_cpu(cpu, mm_cpumask(mm)) &&
+	    read_cr3_pa() != __pa(mm->pgd))
+		cpumask_clear_cpu(cpu, mm_cpumask(mm));
+}
+
 bool jit_cpu_ticks(int cpu);
 bool jit_cpu_ticks(int cpu)
 {

@@ -13,6 +13,7 @@ use kernel::{bindings, prelude::*, time::msecs_to_jiffies};
 
 use crate::{
     ffi,
+    file_mapping::MmsInTree,
     page::Blank,
     percpu::Tickers,
     plan::ledger::{patience, Patience},
@@ -196,7 +197,7 @@ impl Thread {
     fn finish(&mut self) {
         loop {
             if let Some(epoch) = self.epoch.take() {
-                self.cpus.interrupt();
+                self.cpus.interrupt(&MmsInTree::none());
                 // SAFETY: All have flushed.
                 unsafe { complete_epoch(epoch.number) };
             }
@@ -222,7 +223,7 @@ impl Epoch {
         match patience(age as u64, msecs_to_jiffies(PATIENCE_MS) as u64) {
             Patience::Wait => false,
             Patience::Interrupt => {
-                self.ipis = cpus.interrupt();
+                self.ipis = cpus.interrupt(&MmsInTree::none());
                 true
             }
         }

@@ -32,6 +32,7 @@ use kernel::{
 };
 
 use crate::{
+    file_mapping::MmsInTree,
     page::{Blank, Replaced, Version},
     plan::ledger::Wait,
     region::{Region, Turn},
@@ -101,7 +102,16 @@ pub(crate) fn flush(turn: &mut Turn<'_>) {
     // SAFETY: Who is taken out is interrupted.
     let Stale { now, before } = unsafe { turn.stale() };
     before.absorb(now);
-    let ipis = before.interrupt();
+    let ipis = match &region.space {
+        Some(space) => {
+            // Held while they are interrupted, so that the address spaces stay.
+            let space = space.lock();
+            let (first, last) = (region.first_pgoff(), region.last_pgoff());
+            let mms = before.mms();
+            before.interrupt(&space.some_mms(first, last, |mm| mms.may_hold(mm)))
+        }
+        None => before.interrupt(&MmsInTree::none()),
+    };
     // SAFETY: All have flushed that were noted with a page which waits.
     unsafe { region.supply.waiting.end_all() };
     region.counters.flushes.add(1);

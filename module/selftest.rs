@@ -11,6 +11,7 @@ use kernel::{
 };
 
 use crate::{
+    file_mapping::MmsInTree,
     page::{Blank, Effort, Still, Version},
     pages::{Pages, Rest, Shared},
     plan::{
@@ -346,7 +347,7 @@ mod tests {
 
     #[test]
     fn flush_of_no_cpu_sends_nothing() {
-        assert_eq!(Cpus::none().interrupt(), 0);
+        assert_eq!(Cpus::none().interrupt(&MmsInTree::none()), 0);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use pin_init::{init_zeroed, Zeroable};
 
 use crate::{
     ffi,
+    file_mapping::MmsInTree,
     plan::{
         ledger::{is_clean, CpuSet, CpuView},
         mms::Mms,
@@ -147,8 +148,9 @@ impl Cpus {
 
     /// Flushes all of them now, by interrupt, and waits. Returns how many
     /// interrupts were sent. A CPU that runs something else by then is left
-    /// alone: it flushes before it comes back.
-    pub(crate) fn interrupt(&mut self) -> u64 {
+    /// alone: it flushes before it comes back. It leaves the masks of `mms`, so that it
+    /// is not interrupted again for these before it does.
+    pub(crate) fn interrupt(&mut self, mms: &MmsInTree<'_>) -> u64 {
         self.drop_idle();
         if self.is_empty() {
             // SAFETY: There is none.
@@ -167,11 +169,15 @@ impl Cpus {
         } else {
             self.set.len()
         };
-        let mms = core::ptr::from_mut(&mut self.mms).cast();
-        // SAFETY: The functions run in any context and take the address spaces,
-        // which outlive the call: it waits. The mask is valid: the set has the
-        // size of a `struct cpumask` and is borrowed meanwhile.
-        unsafe { bindings::on_each_cpu_cond_mask(None, Some(func), mms, true, mask) };
+        let mut errand = Errand {
+            mms: self.mms,
+            leaves: mms.as_slice(),
+        };
+        let errand = core::ptr::from_mut(&mut errand).cast();
+        // SAFETY: The functions run in any context and take the errand, which outlives
+        // the call: it waits. The mask is valid: the set has the size of a `struct
+        // cpumask` and is borrowed meanwhile.
+        unsafe { bindings::on_each_cpu_cond_mask(None, Some(func), errand, true, mask) };
         let here = kernel::cpu::CpuId::current().as_u32() as usize;
         let local = self.global || self.set.iter().any(|cpu| cpu == here);
         // SAFETY: Each has flushed, or runs something else.
@@ -201,14 +207,30 @@ fn is_online(cpu: usize) -> bool {
     word & (1 << (cpu % 64)) != 0
 }
 
+/// What a CPU that is interrupted does.
+///
+/// # Invariants
+///
+/// All of `leaves` are valid.
+struct Errand<'a> {
+    /// It flushes if it runs one of these.
+    mms: Mms,
+    /// It leaves the masks of these unless it has them loaded.
+    leaves: &'a [*mut bindings::mm_struct],
+}
+
 /// # Safety
 ///
-/// Called by the kernel's cross-call machinery with a valid [`Mms`].
-unsafe extern "C" fn flush_here(mms: *mut c_void) {
+/// Called by the kernel's cross-call machinery with a valid [`Errand`].
+unsafe extern "C" fn flush_here(errand: *mut c_void) {
     // SAFETY: By this function's contract.
-    let mms = unsafe { *mms.cast::<Mms>() };
-    if mms.may_hold(ffi::active_mm()) {
+    let errand = unsafe { &*errand.cast::<Errand<'_>>() };
+    if errand.mms.may_hold(ffi::active_mm()) {
         ffi::flush_local();
+    }
+    for &mm in errand.leaves {
+        // SAFETY: It is valid, by the type invariants, and interrupts are off.
+        unsafe { ffi::jit_mm_leave(mm) };
     }
 }
 

@@ -139,11 +139,13 @@ impl Machine {
         true
     }
 
-    /// The kernel takes a CPU that runs something else out of a CPU mask.
+    /// A CPU that has something else loaded is taken out of a CPU mask: by the kernel,
+    /// at any time, or by the module, when it has interrupted the CPU.
     pub fn trim(&self, state: &mut State, cpu: usize, mm: usize) -> bool {
         let mode = state.cpus[cpu].mode;
         let uses = mode.loaded() == Some(mm as u8) || mode == Mode::Entering(mm as u8);
-        if uses || state.masks[mm] & (1 << cpu) == 0 {
+        let stays = uses && self.rules.keep(Drop::LeaveUnloaded);
+        if stays || state.masks[mm] & (1 << cpu) == 0 {
             return false;
         }
         state.masks[mm] &= !(1 << cpu);

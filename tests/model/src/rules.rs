@@ -38,6 +38,8 @@ pub enum Drop {
     /// R6: only the last address space is noted, so CPUs that run another one
     /// of those concerned are spared.
     AllMms,
+    /// R6: a CPU is taken out of the CPU mask while it has the address space loaded.
+    LeaveUnloaded,
     /// R6: the generation is not bumped, so a switch does not flush.
     Bump,
     /// R6: the CPU mask is read before the generation is bumped.
@@ -86,7 +88,7 @@ pub struct Rules {
 
 impl Drop {
     /// All of them.
-    pub const ALL: [Drop; 32] = [
+    pub const ALL: [Drop; 33] = [
         Drop::ReplaceMapped,
         Drop::RecheckSeen,
         Drop::AbsentNotMapped,
@@ -102,6 +104,7 @@ impl Drop {
         Drop::FlushAtTick,
         Drop::FlushAtInterrupt,
         Drop::AllMms,
+        Drop::LeaveUnloaded,
         Drop::Bump,
         Drop::BumpBeforeMask,
         Drop::Epoch,

@@ -82,6 +82,7 @@ fn r6_a_cpu_is_spared_only_if_it_runs_something_else() {
     breaks(Drop::FlushAtInterrupt, synchronous(), SYNC);
     breaks(Drop::FlushAtInterrupt, full_queue(), FREED);
     breaks(Drop::AllMms, processes(), FREED);
+    breaks(Drop::LeaveUnloaded, switches(), FREED);
 }
 
 #[test]

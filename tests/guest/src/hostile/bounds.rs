@@ -57,6 +57,11 @@ pub const SLOWER_BY_SAME_PAGE: u32 = 60;
 /// So long nothing may move: somebody waits for what can't happen.
 pub const STALL: Duration = Duration::from_secs(2);
 
+/// Words of `JIT_STATS`: flushes of the region's own, and interrupts that the module
+/// sent for it.
+pub const FLUSHES: usize = 10;
+pub const IPIS: usize = 11;
+
 /// Words of `JIT_STATS`: user-TLB flushes that were done at a tick for pages of
 /// this region, and ticks or interrupts that found another address space loaded and
 /// so did nothing.

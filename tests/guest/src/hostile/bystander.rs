@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A CPU that a publisher once ran on, and that runs something else now: its user TLB
-//! is not flushed for the publisher's sake, and what is done there is counted.
+//! is not flushed for the publisher's sake, nor is it interrupted again and again, and
+//! what is done there is counted.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use jitfd_plan::abi::{JIT_STATS, Stats};
+use jitfd_plan::abi::{JIT_STATS, PUBLISH_SYNC, Stats};
 
 use crate::suite::harness::{Test, tests};
 use crate::suite::memory::load;
@@ -18,10 +19,14 @@ use crate::suite::race::needs_two_cpus;
 use crate::suite::region::Region;
 use crate::suite::sys;
 
-use super::bounds::{SPARED, TICKS, VICTIM};
+use super::bounds::{FLUSHES, IPIS, SPARED, TICKS, VICTIM};
 
 pub fn tests() -> Vec<Test> {
-    tests![is_left_alone, flushes_at_ticks_are_counted,]
+    tests![
+        is_left_alone,
+        is_interrupted_once,
+        flushes_at_ticks_are_counted,
+    ]
 }
 
 const WORDS: usize = size_of::<Stats>() / size_of::<u64>();
@@ -91,8 +96,42 @@ fn is_left_alone() -> Outcome {
     failed(seen.join("; "))
 }
 
+/// Publications that end with a flush.
+const ASKED: u64 = 200;
+
+/// A publisher that asks for a flush with each publication interrupts a CPU that it was
+/// on before and that runs something else by now. The first time the CPU finds that out,
+/// and is left alone from then on.
+fn is_interrupted_once() -> Outcome {
+    needs_two_cpus()?;
+    let other = Child::of_user(VICTIM, || {
+        sys::run_on(OTHER).or_fail("take a CPU")?;
+        loop {
+            std::hint::spin_loop();
+        }
+    })?;
+    let region = Region::new(64)?;
+    sys::run_on(OTHER).or_fail("take a CPU")?;
+    for _ in 0..20 {
+        load(region.at(region.append(&[0x90; 16])?), 1);
+    }
+    sys::run_on(PUBLISHING).or_fail("take a CPU")?;
+    let before = words(region.fd())?;
+    for _ in 0..ASKED {
+        load(region.at(region.append_with(&[0x90; 16], PUBLISH_SYNC)?), 1);
+    }
+    let after = words(region.fd())?;
+    other.end()?;
+    let count = |word: usize| after[word] - before[word];
+    let (flushes, interrupts) = (count(FLUSHES), count(IPIS));
+    if flushes < ASKED / 2 || interrupts > ASKED / 20 {
+        return failed(format!("{interrupts} interrupts in {flushes} flushes"));
+    }
+    Ok(())
+}
+
 /// Flushes after which they are believed to be counted.
-const FLUSHES: u64 = 20;
+const ENOUGH: u64 = 20;
 
 /// A thread of the publisher's own on that CPU is no bystander: its TLB is flushed. (The
 /// publisher's own CPU may run something else while that one sleeps.)
@@ -110,7 +149,7 @@ fn flushes_at_ticks_are_counted() -> Outcome {
                 load(region.at(0), 1);
             }
         });
-        let outcome = reaches("flushes at ticks", FLUSHES, || {
+        let outcome = reaches("flushes at ticks", ENOUGH, || {
             publish(&region)?;
             Ok(words(region.fd())?[TICKS])
         });
