@@ -229,7 +229,7 @@ impl Drop for Pool {
 
 /// Pools of one user that are looked at in one go, where others wait for the end: who
 /// has many, empty ones too, is looked at in several goes, for the list goes round.
-const LOOKS: usize = 1024;
+pub(crate) const LOOKS: usize = 1024;
 
 /// Frees up to `most` pages that pools keep for `user`, of those `from` picks, and looks
 /// at `looks` pools at most.
@@ -277,6 +277,16 @@ pub(crate) fn trim_idle() {
         });
         true
     });
+}
+
+/// Frees up to `most` pages, whoever's. Returns how many.
+pub(crate) fn shrink(most: usize) -> usize {
+    let mut freed = 0;
+    for_each_user(|user| {
+        freed += free(user, most - freed, LOOKS, |_| true);
+        freed < most
+    });
+    freed
 }
 
 /// Lets the kernel ask for the pages back.
@@ -330,12 +340,7 @@ unsafe extern "C" fn scan_objects(
 ) -> c_ulong {
     // SAFETY: By this function's contract.
     let most = unsafe { (*control).nr_to_scan } as usize;
-    let mut freed = 0;
-    for_each_user(|user| {
-        freed += free(user, most - freed, LOOKS, |_| true);
-        freed < most
-    });
-    match freed {
+    match shrink(most) {
         // It is not called again at once.
         0 => c_ulong::MAX, // SHRINK_STOP
         freed => freed as c_ulong,

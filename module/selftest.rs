@@ -5,7 +5,7 @@
 //! KUnit. What needs a CPU's TLB is tested from userspace (tests/).
 
 use kernel::{
-    alloc::KVec,
+    alloc::{KVVec, KVec},
     prelude::*,
     sync::{Arc, UniqueArc},
 };
@@ -113,6 +113,25 @@ mod tests {
         pool::trim(account.user());
         assert_eq!(pool.len(), 0);
         assert!(pool.take().is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn shrinker_looks_at_a_bounded_number_of_pools() -> Result {
+        let account = Account::new()?;
+        let mut pools = KVVec::with_capacity(pool::LOOKS + 1, GFP_KERNEL)?;
+        for _ in 0..=pool::LOOKS {
+            pools.push(Pool::new(&account)?, GFP_KERNEL)?;
+        }
+        let last = pools.last().ok_or(EINVAL)?;
+        last.make_room(PageState::Unseen);
+        last.keep(Blank::new(&account, Effort::Full)?);
+        // All others are before it.
+        assert_eq!(pool::shrink(1), 0);
+        assert_eq!(last.len(), 1);
+        // It is the first now.
+        assert_eq!(pool::shrink(1), 1);
+        assert_eq!(last.len(), 0);
         Ok(())
     }
 
