@@ -11,8 +11,12 @@
 
 /* The least that a program needs to start with, in pages. */
 #define LEAST_PAGES	256
-/* Pages of all users, and of one user, as a part of RAM. */
-#define TOTAL_PART	4
+/*
+ * Pages of all users, and of one user, as a part of RAM: it takes four users to
+ * leave nothing to others. That all of them have half of RAM is no more than one
+ * tmpfs may: the OOM killer sees the pages where they are held.
+ */
+#define TOTAL_PART	2
 #define USER_PART	8
 
 bool jit_stop;
@@ -29,7 +33,7 @@ MODULE_PARM_DESC(user_regions, "Regions and created codes one user may have");
 
 long jit_total_pages;
 module_param_named(total_pages, jit_total_pages, long, 0644);
-MODULE_PARM_DESC(total_pages, "Pages all users together may have (default: a quarter of RAM)");
+MODULE_PARM_DESC(total_pages, "Pages all users together may have (default: half of RAM)");
 
 long jit_total_regions = 262144;
 module_param_named(total_regions, jit_total_regions, long, 0644);
@@ -63,7 +67,8 @@ void jit_parameters_init(void)
 	if (!jit_user_pages)
 		jit_user_pages = max(ram / USER_PART, LEAST_PAGES);
 	if (!jit_total_pages)
-		jit_total_pages = max(ram / TOTAL_PART, LEAST_PAGES);
+		jit_total_pages = max(ram / TOTAL_PART,
+				      LEAST_PAGES * (USER_PART / TOTAL_PART));
 }
 
 /* In parameters.rs. */

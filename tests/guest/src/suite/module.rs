@@ -2,6 +2,7 @@
 //! The module can't be unloaded while anything uses it, and can be unloaded and
 //! loaded again once nothing does.
 
+use std::fs;
 use std::os::fd::AsRawFd;
 
 use jitfd_plan::abi::CreateCode;
@@ -12,7 +13,7 @@ use super::contended;
 use super::harness::{Test, tests};
 use super::kmod;
 use super::memory::Mapping;
-use super::outcome::{OrFail, Outcome, holds, refused};
+use super::outcome::{Checked, OrFail, Outcome, holds, refused};
 use super::process::Child;
 use super::region::Region;
 use super::sys::PAGE;
@@ -28,6 +29,7 @@ pub fn tests() -> Vec<Test> {
         goes_with_replaced_pages_pending,
         goes_after_traps_that_were_put_off,
         goes_many_times,
+        one_user_may_have_a_quarter_of_all,
     ]
 }
 
@@ -147,4 +149,26 @@ fn goes_many_times() -> Outcome {
         kmod::load_as_before().or_fail("load it again")?;
     }
     Ok(())
+}
+
+/// A bound, as the module was loaded.
+fn bound(name: &str) -> Checked<u64> {
+    let path = format!("/sys/module/jit/parameters/{name}");
+    let text = fs::read_to_string(path).or_fail("read a parameter")?;
+    text.trim().parse().ok().or_fail("a number")
+}
+
+/// Users who take all that they may leave something to the next one, unless there are
+/// four of them.
+fn one_user_may_have_a_quarter_of_all() -> Outcome {
+    kmod::with_parameters("", || {
+        ["pages", "regions", "mappings"]
+            .iter()
+            .try_for_each(|what| {
+                let user = bound(&format!("user_{what}"))?;
+                let total = bound(&format!("total_{what}"))?;
+                let is_fair = user > 0 && user * 4 <= total;
+                holds(is_fair, format!("{what}: {user} of {total}"))
+            })
+    })
 }
