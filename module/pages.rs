@@ -29,7 +29,7 @@ use crate::{
         lifecycle::PageState,
         span::Span,
     },
-    reserved::{Reserved, Room, Spare},
+    reserved::{self, Reserved, Room, Spare},
     user::Account,
 };
 
@@ -319,21 +319,48 @@ impl Pages {
         Ok(now)
     }
 
+    /// Copies what is reserved, a few ranges at a time. What changes meanwhile may be
+    /// missing, so the copy says which state it is of.
+    pub(crate) fn list_reserved(&self, rooms: &mut Spare) -> Result<Listed> {
+        let mut listed = Listed {
+            holes: Reserved::new(),
+            changes: self.book.lock().holes.changes(),
+        };
+        let mut some = KVec::with_capacity(reserved::A_FEW, ffi::CHARGED)?;
+        let mut from = 0;
+        loop {
+            ffi::check_alive()?;
+            self.book.lock().holes.list(from, &mut some);
+            let Some(last) = some.last() else {
+                return Ok(listed);
+            };
+            from = last.end();
+            for span in some.drain_all() {
+                // Where there are more than there were, it is of no use anyway.
+                if let Some(room) = rooms.take() {
+                    listed.holes.add(span, room);
+                }
+            }
+        }
+    }
+
     /// Copies the last changes after `since`, the cursor and what is reserved, if
-    /// they belong to one state, and are so few that nobody waits for it long.
+    /// they belong to one state, and are so few that nobody waits for it long: at most
+    /// `most` reserved ranges, or those that were `listed`.
     pub(crate) fn share_rest(
         &self,
         since: u64,
         mut copy: Pin<&mut Pages>,
         shared: &mut Shared,
-        rooms: &mut Spare,
+        reserved: Ranges<'_>,
     ) -> Rest {
         let book = self.book.lock();
         let changed = book.changed.iter().filter(|&&at| at > since).count();
-        if self.is_half_done.load(Relaxed)
-            || changed > Shared::GROUPS
-            || book.holes.len() > rooms.len()
-        {
+        let can_copy = match &reserved {
+            Ranges::Listed(listed) => book.holes.changes() == listed.changes,
+            Ranges::AtMost(most, rooms) => book.holes.len() <= rooms.len().min(*most),
+        };
+        if self.is_half_done.load(Relaxed) || changed > Shared::GROUPS || !can_copy {
             return match self.is_half_done.load(Relaxed) {
                 true => Rest::HalfDone,
                 false => Rest::TooMuch,
@@ -342,7 +369,10 @@ impl Pages {
         for group in 0..book.changed.len() {
             self.share_group(&book, group, since, shared);
         }
-        let holes = book.holes.copy(rooms);
+        let holes = match reserved {
+            Ranges::Listed(listed) => listed.holes,
+            Ranges::AtMost(_, rooms) => book.holes.copy(rooms),
+        };
         let cursor = book.cursor;
         drop(book);
         shared.give_to(copy.as_mut());
@@ -354,6 +384,20 @@ impl Pages {
         drop(old);
         Rest::Copied
     }
+}
+
+/// Reserved ranges, as they were at one time if nothing has changed since.
+pub(crate) struct Listed {
+    holes: Reserved,
+    changes: u64,
+}
+
+/// Which reserved ranges a copy gets.
+pub(crate) enum Ranges<'a> {
+    /// Those that were listed, if they are still the same.
+    Listed(Listed),
+    /// All, if there are at most so many, in memory that was set aside.
+    AtMost(usize, &'a mut Spare),
 }
 
 /// What [`Pages::share_rest`] did.

@@ -33,7 +33,7 @@ use crate::{
     file_mapping::FileMapping,
     holder::Holders,
     kept::Kept,
-    pages::{Pages, Rest, Shared},
+    pages::{Pages, Ranges, Rest, Shared},
     plan::{
         abi::{self, PAGE_SIZE},
         request,
@@ -330,6 +330,7 @@ impl Region {
     ) -> Result<Arc<Region>> {
         self.is_cloned.store(true, Relaxed);
         let mut copy = Region::new(Some(space), self.first_pgoff, self.capacity, publishers)?;
+        let is_own = copy.supply.account.user().id() == self.supply.account.user().id();
         let mut shared = Shared::with_room(Shared::GROUPS)?;
         let mut rooms = Spare::new();
         let mut since = 0;
@@ -340,8 +341,14 @@ impl Region {
             copy.pay_for_shared()?;
             // A few more than there are: others may come.
             rooms.reserve(ranges + 8)?;
+            // Who publishes must not wait for another user's copy of many.
+            let reserved = match is_own {
+                true => Ranges::AtMost(reserved::MOST, &mut rooms),
+                false if ranges <= reserved::A_FEW => Ranges::AtMost(reserved::A_FEW, &mut rooms),
+                false => Ranges::Listed(self.pages.list_reserved(&mut rooms)?),
+            };
             let to = copy.as_mut().project().pages;
-            match self.pages.share_rest(since, to, &mut shared, &mut rooms) {
+            match self.pages.share_rest(since, to, &mut shared, reserved) {
                 Rest::Copied => break,
                 Rest::HalfDone => ffi::pause()?,
                 Rest::TooMuch => (),

@@ -7,7 +7,7 @@
 //! comes before the change, so that [`Reserved::take`] can't fail.
 
 use kernel::{
-    alloc::KVVec,
+    alloc::{KVVec, KVec},
     prelude::*,
     rbtree::{RBTree, RBTreeNodeReservation},
 };
@@ -29,13 +29,18 @@ use crate::{
 pub(crate) struct Reserved {
     ranges: RBTree<u64, u64>,
     len: usize,
+    /// How often they were changed.
+    changes: u64,
 }
 
 /// How many of them take about a page of memory.
 const A_PAGE: usize = 64;
 
-/// How many a region may have: a clone copies them under a spinlock.
+/// How many a region may have: a clone of the same user's copies them under a spinlock.
 pub(crate) const MOST: usize = 16384;
+
+/// How many are copied under a spinlock for another user.
+pub(crate) const A_FEW: usize = 256;
 
 /// Memory for one more range.
 pub(crate) struct Room(RBTreeNodeReservation<u64, u64>);
@@ -89,6 +94,11 @@ impl Spare {
         }
     }
 
+    /// Memory for one range.
+    pub(crate) fn take(&mut self) -> Option<Room> {
+        self.0.pop()
+    }
+
     fn keep(&mut self, room: Room) {
         // Without a place it is freed: it is one too many.
         let _ = self.0.push_within_capacity(room);
@@ -100,6 +110,7 @@ impl Reserved {
         Reserved {
             ranges: RBTree::new(),
             len: 0,
+            changes: 0,
         }
     }
 
@@ -117,6 +128,22 @@ impl Reserved {
     pub(crate) fn add(&mut self, span: Span, room: Room) {
         self.ranges.insert(room.0.into_node(span.end(), span.start));
         self.len += 1;
+        self.changes += 1;
+    }
+
+    /// How often they were changed.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Adds those whose end is behind `from` to `some`, in order, as far as there is room.
+    pub(crate) fn list(&self, mut from: u64, some: &mut KVec<Span>) {
+        while let Some(next) = self.around(from) {
+            if some.push_within_capacity(next).is_err() {
+                return;
+            }
+            from = next.end();
+        }
     }
 
     fn around(&self, byte: u64) -> Option<Span> {
@@ -149,6 +176,7 @@ impl Reserved {
             let Some((before, after)) = split_hole(hole, span) else {
                 continue;
             };
+            self.changes += 1;
             let node = self.ranges.remove_node(&hole.end());
             self.len -= usize::from(node.is_some());
             // What is left over is freed later, not under a lock.

@@ -13,7 +13,7 @@ use kernel::{
 use crate::{
     file_mapping::MmsInTree,
     page::{Blank, Effort, Still, Version},
-    pages::{Pages, Rest, Shared},
+    pages::{Pages, Ranges, Rest, Shared},
     plan::{
         abi::{self, FILL, PAGE_SIZE},
         ledger::CpuSet,
@@ -23,7 +23,7 @@ use crate::{
     },
     pool::{self, Pool},
     region::{Publishers, Region},
-    reserved::{Reserved, Room, Spare},
+    reserved::{self, Reserved, Room, Spare},
     tlb::Cpus,
     trap,
     user::{Account, Charge, What},
@@ -192,18 +192,42 @@ mod tests {
         from.reserve(span(100, 28), Room::new()?);
         let mut shared = Shared::with_room(Shared::GROUPS)?;
         let mut rooms = Spare::new();
-        let rest = from.share_rest(since, to.as_mut(), &mut shared, &mut rooms);
-        assert!(rest == Rest::TooMuch);
+        let mut rest =
+            |ranges: Ranges<'_>| from.share_rest(since, to.as_mut(), &mut shared, ranges);
+        assert!(rest(Ranges::AtMost(9, &mut rooms)) == Rest::TooMuch);
         rooms.reserve(1)?;
+        assert!(rest(Ranges::AtMost(0, &mut rooms)) == Rest::TooMuch);
         from.begin();
-        let rest = from.share_rest(since, to.as_mut(), &mut shared, &mut rooms);
-        assert!(rest == Rest::HalfDone);
+        assert!(rest(Ranges::AtMost(9, &mut rooms)) == Rest::HalfDone);
         from.end(128, &[], &mut Spare::new());
-        let rest = from.share_rest(since, to.as_mut(), &mut shared, &mut rooms);
-        assert!(rest == Rest::Copied);
+        assert!(rest(Ranges::AtMost(9, &mut rooms)) == Rest::Copied);
         assert_eq!(to.byte(600 * PAGE_SIZE as u64), Some(2));
         assert_eq!(to.cursor(), 128);
         assert_eq!(to.holes(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn listed_ranges_are_copied_if_they_are_still_the_same() -> Result {
+        const MANY: u64 = 3 * reserved::A_FEW as u64 + 7;
+        let from = pages(1)?;
+        let mut to = UniqueArc::pin_init(Pages::new(1)?, GFP_KERNEL)?;
+        for index in 0..MANY {
+            from.reserve(span(2 * index, 1), Room::new()?);
+        }
+        let mut rooms = Spare::new();
+        rooms.reserve(2 * MANY as usize + 1)?;
+        let early = Ranges::Listed(from.list_reserved(&mut rooms)?);
+        from.reserve(span(2 * MANY, 1), Room::new()?);
+        let late = Ranges::Listed(from.list_reserved(&mut rooms)?);
+        let mut shared = Shared::with_room(Shared::GROUPS)?;
+        let mut rest = |ranges: Ranges<'_>| from.share_rest(0, to.as_mut(), &mut shared, ranges);
+        assert!(rest(early) == Rest::TooMuch);
+        assert!(rest(late) == Rest::Copied);
+        assert_eq!(to.holes() as u64, MANY + 1);
+        let fills = [span(0, 1), span(2 * MANY, 1)];
+        to.check_reserved(&fills)?;
+        assert!(to.check_reserved(&[span(1, 1)]).is_err());
         Ok(())
     }
 

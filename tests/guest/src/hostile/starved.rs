@@ -48,6 +48,7 @@ pub fn tests() -> Vec<Test> {
         while_it_opens_its_account,
         while_it_is_at_its_quota,
         clones_succeed_while_the_source_changes,
+        a_clone_has_all_that_is_reserved,
     ]
 }
 
@@ -416,4 +417,34 @@ fn clones_succeed_while_the_source_changes() -> Outcome {
     let outcome = cloner.join();
     board.stop.store(1, SeqCst);
     outcome.and(publisher.join())
+}
+
+/// More than are copied at once for another user (`A_FEW` in the module's `reserved.rs`).
+const RANGES: u64 = 1000;
+
+/// Another user's clone of many reserved ranges, which is made in steps, is of one state.
+fn a_clone_has_all_that_is_reserved() -> Outcome {
+    let region = Region::with_flags(16, CREATE_ANY_MM)?;
+    for _ in 0..RANGES {
+        calls::reserve(region.fd(), 8, 4).or_fail("JIT_RESERVE")?;
+    }
+    region.fill(16 * 500, &[0x90; 8])?;
+    Child::of_user(ATTACKER, || {
+        let device = calls::open_device()?;
+        let argument = CloneFrom {
+            source_fd: region.device.as_raw_fd(),
+            ..Default::default()
+        };
+        let copy = calls::clone_region(device.as_raw_fd(), &argument).or_fail("JIT_CLONE")?;
+        for range in 0..RANGES {
+            let result = calls::fill(copy.as_raw_fd(), 16 * range, &[0x90; 8]);
+            match range {
+                500 => refused("what was filled before", result, libc::EEXIST)?,
+                _ => result.or_fail("JIT_FILL").map(|_| ())?,
+            }
+        }
+        let result = calls::fill(copy.as_raw_fd(), 8, &[0x90]);
+        refused("what lies between", result, libc::EEXIST)
+    })?
+    .join()
 }
