@@ -46,7 +46,6 @@ find_kernel() {
 
 # find_kbuild: sets KBUILD to make with the kernel that FLAVOR names.
 find_kbuild() {
-    local root
     if [ "$FLAVOR" = kdir ]; then
         KBUILD=(make -C "$KDIR" M="$BUILD" ${LLVM:+LLVM="$LLVM"})
         return
@@ -71,6 +70,21 @@ fingerprint() {
         sort -z | xargs -0 sha256sum
 }
 
+# The largest stack frame, in bytes, as the kernel has it for C (CONFIG_FRAME_WARN),
+# which rustc has no warning for. Checkers make them larger.
+FRAME=2048
+
+# check_frames: no function of the module has a larger one.
+check_frames() {
+    local size
+    [ "$FLAVOR" = stock ] || return 0
+    while read -r size; do
+        [ $((size)) -le $FRAME ] ||
+            die "$KO has a stack frame of $((size)) bytes" "make large things in their place, or in a box; at most $FRAME"
+    done < <(in_root "$root" "$BUILD:mnt/module" -- objdump -d --no-show-raw-insn "/mnt/module/$KO" |
+        sed -n 's/.*sub  *\$\(0x[0-9a-f]*\),%rsp$/\1/p' | sort -u)
+}
+
 find_kernel
 mkdir -p "$OUT"
 lock_file "$OUT/lock"
@@ -91,6 +105,7 @@ quietly "$LOG" "${KBUILD[@]}" "${STRICT[@]}" modules ||
 if grep -i 'warning:' "$LOG" >&2; then
     die "$KO was built with the warnings above" "remove their cause; the log is $LOG"
 fi
+check_frames
 cp "$BUILD/$KO" "$OUT/$KO"
 echo "$now" >"$OUT/built"
 echo "$OUT/$KO"
