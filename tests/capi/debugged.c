@@ -19,8 +19,8 @@ static int stop_in_trampoline(void)
 
 	options.size = sizeof(options);
 	options.flags = JITFD_TABLE_DEBUGGERS;
-	options.fallback = JITFD_FALLBACK_ANY;
-	if (jitfd_table_create(JITFD_CARRIER_RDI, &options, &table))
+	table = jitfd_table_create(JITFD_REG_RDI, &options);
+	if (!table)
 		return -1;
 	entry = jitfd_table_bind(table, (jitfd_function)stop_in_trampoline, NULL);
 	if (!entry)
@@ -33,30 +33,22 @@ static int stop_in_trampoline(void)
 int main(int argc, char **argv)
 {
 	static const struct jitfd_frame_step step = { 0, JITFD_FRAME_POINTER, 0, 0, 0 };
-	jitfd_chunk *chunk = jitfd_validate(code, 7, NULL, NULL);
-	jitfd_eh_frame *table = jitfd_eh_frame_new();
-	jitfd_gdb *gdb = jitfd_gdb_new();
-	struct jitfd_options options = { 0 };
 	struct jitfd_symbol symbol = { "stopped_here", 12, NULL, 7 };
-	struct jitfd_place place;
-	jitfd_region *region;
-	const void *bytes;
-	size_t len;
+	struct jitfd_frame frame = { NULL, 7, &step, 1 };
+	jitfd_eh_frame *table;
 
+	jitfd_allow_fallback(JITFD_FALLBACK_ANY);
 	if (argc > 1 && strcmp(argv[1], "table") == 0) {
 		if (stop_in_trampoline())
 			goto failed;
 		return 0;
 	}
-	options.size = sizeof(options);
-	options.fallback = JITFD_FALLBACK_ANY;
-	if (jitfd_create(4096, &options, &region) || jitfd_append(region, chunk, &place))
+	symbol.address = jit_create_code(code, 7);
+	if (!symbol.address)
 		goto failed;
-	symbol.address = place.address;
-	if (jitfd_eh_frame_add(table, symbol.address, symbol.len, &step, 1))
-		goto failed;
-	bytes = jitfd_eh_frame_bytes(table, &len);
-	if (jitfd_gdb_add(gdb, &symbol, 1, bytes, len))
+	frame.address = symbol.address;
+	table = jitfd_eh_frame_create(&frame, 1);
+	if (!table || !jitfd_gdb_register(&symbol, 1, table->bytes, table->len))
 		goto failed;
 	((void (*)(void))symbol.address)();
 	return 0;

@@ -5,7 +5,6 @@
 #include <memory>
 #include <string>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include "harness.h"
@@ -18,18 +17,24 @@ constexpr size_t page = 4096;
 template <auto function> struct Free {
 	template <typename T> void operator()(T *object) const { function(object); }
 };
-using Chunk = std::unique_ptr<jitfd_chunk, Free<jitfd_chunk_free>>;
-using Lines = std::unique_ptr<jitfd_lines, Free<jitfd_lines_free>>;
-using Region = std::unique_ptr<jitfd_region, Free<jitfd_destroy>>;
-using Probe = std::unique_ptr<jitfd_probe, Free<jitfd_probe_free>>;
-using Frames = std::unique_ptr<jitfd_eh_frame, Free<jitfd_eh_frame_free>>;
-using Unwind = std::unique_ptr<jitfd_unwind_table, Free<jitfd_unwind_table_free>>;
-using Gdb = std::unique_ptr<jitfd_gdb, Free<jitfd_gdb_free>>;
-using Space = std::unique_ptr<jitfd_space, Free<jitfd_space_destroy>>;
-using Mapper = std::unique_ptr<jitfd_mapper, Free<jitfd_mapper_free>>;
-using Mapping = std::unique_ptr<jitfd_mapping, Free<jitfd_mapping_free>>;
-using Appender = std::unique_ptr<jitfd_appender, Free<jitfd_appender_free>>;
-using Table = std::unique_ptr<jitfd_table, Free<jitfd_table_destroy>>;
+template <typename T, auto function> using Owned = std::unique_ptr<T, Free<function>>;
+using Chunk = Owned<jitfd_chunk, jitfd_chunk_destroy>;
+using Region = Owned<jitfd_region, jitfd_region_destroy>;
+using Probe = Owned<jitfd_probe, jitfd_probe_destroy>;
+using Frames = Owned<jitfd_eh_frame, jitfd_eh_frame_destroy>;
+using Registration = Owned<jitfd_registration, jitfd_unregister>;
+using Space = Owned<jitfd_space, jitfd_space_destroy>;
+using Table = Owned<jitfd_table, jitfd_table_destroy>;
+using Closure = Owned<jitfd_closure, jitfd_closure_destroy>;
+using SaveAll = Owned<jitfd_save_all, jitfd_save_all_destroy>;
+
+/* A struct that begins with its size. */
+template <typename T> T sized()
+{
+	T made = {};
+	made.size = sizeof(made);
+	return made;
+}
 
 std::vector<unsigned char> answer_code(uint32_t number)
 {
@@ -40,75 +45,86 @@ std::vector<unsigned char> answer_code(uint32_t number)
 
 Chunk checked(const std::vector<unsigned char> &code, const jitfd_rules *rules = nullptr)
 {
-	Chunk chunk(jitfd_validate(code.data(), code.size(), rules, nullptr));
+	Chunk chunk(jitfd_validate(code.data(), code.size(), rules));
 	CHECK(chunk);
 	return chunk;
 }
 
 Region new_region(size_t capacity, uint32_t flags = 0)
 {
-	jitfd_options options = options_with(flags);
-	jitfd_region *region = nullptr;
-	CHECK(jitfd_create(capacity, &options, &region) == 0);
-	return Region(region);
+	jitfd_region_options options = options_with(flags);
+	Region region(jitfd_region_create(capacity, &options));
+	CHECK(region);
+	return region;
 }
 
-/* Counters, from whichever handle. */
-template <typename T> jitfd_stats counters(int (*get)(const T *, jitfd_stats *), const T *of)
+Space new_space(size_t region_capacity = 0)
 {
-	jitfd_stats stats = {};
-	stats.size = sizeof(stats);
-	CHECK(get(of, &stats) == 0);
+	auto options = sized<jitfd_space_options>();
+	options.fallback = only_backend();
+	options.region_capacity = region_capacity;
+	Space space(jitfd_space_create(&options));
+	CHECK(space);
+	return space;
+}
+
+jitfd_stats counters(const Region &region)
+{
+	auto stats = sized<jitfd_stats>();
+	CHECK(jitfd_region_get_stats(region.get(), &stats) == 0);
 	return stats;
+}
+
+jitfd_region_info info_of(const Region &region)
+{
+	auto info = sized<jitfd_region_info>();
+	CHECK(jitfd_region_get_info(region.get(), &info) == 0);
+	return info;
+}
+
+char *base_of(const Region &region)
+{
+	return static_cast<char *>(info_of(region).address);
 }
 
 void chunks()
 {
 	CHECK(std::string(jitfd_version()).find('.') != std::string::npos);
 	Chunk chunk = checked(answer_code(42));
-	size_t len = 0, count = 1;
-	CHECK(jitfd_chunk_bytes(chunk.get(), &len) != nullptr && len == ANSWER_SIZE);
-	CHECK(jitfd_chunk_is_boundary(chunk.get(), 5) == 1);
-	CHECK(jitfd_chunk_is_entry(chunk.get(), 5) == 1);
-	CHECK(jitfd_chunk_holds_data(chunk.get()) == 0);
-	CHECK(jitfd_chunk_lock_skips(chunk.get(), nullptr, 0, &count) == 0 && count == 0);
+	auto info = sized<jitfd_chunk_info>();
+	CHECK(jitfd_chunk_get_info(chunk.get(), &info) == 0 && info.len == ANSWER_SIZE);
+	CHECK(info.lock_skip_count == 0 && info.holds_data == 0);
+	CHECK(jitfd_chunk_at(chunk.get(), 5) == (JITFD_CHUNK_INSTRUCTION | JITFD_CHUNK_ENTRY));
 	Chunk assumed(jitfd_assume_valid("\x06", 1, nullptr));
 	CHECK(assumed);
 }
 
 void lines()
 {
-	Lines lines(jitfd_lines_new());
-	size_t offset = 1, len = 0;
-	CHECK(jitfd_lines_place(lines.get(), 3, &offset) == 0 && offset == 0);
-	CHECK(jitfd_lines_push(lines.get(), "\xb0\x00", 2, nullptr) == 0);
-	CHECK(jitfd_lines_patch(lines.get(), 1, "\x05", 1) == 0);
-	CHECK(jitfd_lines_align(lines.get(), 64, &offset) == 0 && offset == 64);
-	auto *bytes = static_cast<const unsigned char *>(jitfd_lines_bytes(lines.get(), &len));
-	CHECK(len == 64 && bytes[1] == 5);
+	std::vector<unsigned char> code(64);
+	CHECK(jitfd_line_padding(62, 3) == 2 && jitfd_line_padding(61, 3) == 0);
+	CHECK(jitfd_line_nops(code.data(), 0, code.size()) == 0);
+	auto rules = sized<jitfd_rules>();
+	rules.flags = JITFD_RULE_WITHIN_LINES;
+	checked(code, &rules);
 }
 
-void faults()
+void errors_in_code()
 {
-	jitfd_fault fault = {};
-	fault.size = sizeof(fault);
 	const std::vector<unsigned char> code = { 0x90, 0xeb, 0xff };
-	REFUSED_NULL(jitfd_validate(code.data(), code.size(), nullptr, &fault), EILSEQ);
-	CHECK(fault.reason == JITFD_REASON_INTO_INSTRUCTION && fault.offset == 1);
-	CHECK(std::string(jitfd_error()) == fault.message);
+	REFUSED_NULL(jitfd_validate(code.data(), code.size(), nullptr), EILSEQ);
+	const jitfd_code_error *error = jitfd_get_code_error();
+	CHECK(error && error->reason == JITFD_REASON_INTO_INSTRUCTION && error->offset == 1);
+	CHECK(std::string(jitfd_error()).find(error->disassembly) != std::string::npos);
 }
 
-void adopting_nothing()
-{
-	REFUSED_NULL(jitfd_mapper_adopt(-1), EBADF);
-	REFUSED_NULL(jitfd_appender_adopt(-1), EBADF);
-}
+void opening_nothing() { REFUSED_NULL(jitfd_region_open(-1, -1), EBADF); }
 
 std::string told;
 
 void fallbacks()
 {
-	CHECK(jitfd_allow_fallback(JITFD_FALLBACK_ONLY | backend) == 0);
+	CHECK(jitfd_allow_fallback(only_backend()) == 0);
 	CHECK(jitfd_set_fallback_hook([](int used, const char *text) {
 		told = text;
 		CHECK(told.find(jitfd_backend_name(used)) != std::string::npos);
@@ -121,14 +137,14 @@ void fallbacks()
 
 void probe()
 {
-	Probe probe(jitfd_probe_new());
-	CHECK(probe);
-	CHECK(jitfd_probe_works(probe.get(), backend) == 1);
-	CHECK(std::string(jitfd_probe_trial(probe.get(), backend)) == "works");
-	CHECK(jitfd_probe_choice(probe.get(), JITFD_FALLBACK_ANY) != 0);
-	jitfd_finding finding = {};
-	finding.size = sizeof(finding);
-	CHECK(jitfd_probe_finding(probe.get(), 0, &finding) == 1 && finding.text != nullptr);
+	Probe probe(jitfd_probe_create());
+	CHECK(probe && probe->finding_count > 0 && probe->findings[0].text != nullptr);
+	bool works = false;
+	for (size_t i = 0; i < probe->trial_count; i++) {
+		const jitfd_trial &trial = probe->trials[i];
+		works |= trial.backend == backend && std::string(trial.text) == "works";
+	}
+	CHECK(works);
 }
 
 void finished_code()
@@ -138,65 +154,58 @@ void finished_code()
 	CHECK(made != nullptr && call(made) == 42);
 	CHECK(jit_destroy_code(made, code.size()) == 0);
 	Chunk chunk = checked(answer_code(43));
-	int used = 0;
-	void *other = jitfd_create_code(chunk.get(), nullptr, &used);
-	CHECK(other != nullptr && call(other) == 43 && used == backend);
+	void *other = jitfd_create_code(chunk.get(), JITFD_FALLBACK_DEFAULT);
+	CHECK(other != nullptr && call(other) == 43);
+	CHECK(jitfd_backend(JITFD_FALLBACK_DEFAULT) == backend);
 	CHECK(munmap(other, page) == 0);
 	void *own = mmap(nullptr, page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	CHECK(own != MAP_FAILED);
-	CHECK(jitfd_create_code_at(chunk.get(), own, nullptr) == 0 && call(own) == 43);
+	CHECK(jitfd_create_code_at(chunk.get(), own, JITFD_FALLBACK_DEFAULT) == 0 && call(own) == 43);
 	CHECK(munmap(own, page) == 0);
 }
 
 void growing_code()
 {
 	Region region = new_region(page);
-	CHECK(jitfd_backend(region.get()) == backend);
+	CHECK(info_of(region).backend == backend);
 	Chunk one = checked(answer_code(1)), two = checked(answer_code(2));
 	jitfd_place place = {}, places[2] = {};
-	CHECK(jitfd_append(region.get(), one.get(), &place) == 0 && call(place.address) == 1);
+	CHECK(jitfd_region_publish(region.get(), one.get(), &place) == 0);
+	CHECK(call(place.address) == 1);
 	const jitfd_chunk *both[] = { one.get(), two.get() };
-	CHECK(jitfd_append_batch(region.get(), both, 2, places) == 0);
+	CHECK(jitfd_region_publish_all(region.get(), both, 2, places) == 0);
 	CHECK(call(places[0].address) == 1 && call(places[1].address) == 2);
-	CHECK(jitfd_next(region.get(), 16, &place) == 0);
-	CHECK(jitfd_append_at(region.get(), place.offset, two.get(), &place) == 0);
-	CHECK(call(place.address) == 2);
+	int number = 5;
+	auto emit = [](void *data, const jitfd_place *) {
+		return checked(answer_code(*static_cast<int *>(data))).release();
+	};
+	CHECK(jitfd_region_publish_with(region.get(), 16, emit, &number, &place) == 0);
+	CHECK(call(place.address) == 5);
 	jitfd_place range = {};
-	CHECK(jitfd_reserve(region.get(), 64, 64, &range) == 0);
-	CHECK(jitfd_fill(region.get(), &range, 32, one.get(), &place) == 0);
+	CHECK(jitfd_region_reserve(region.get(), 64, 64, &range) == 0);
+	CHECK(jitfd_region_fill(region.get(), &range, 32, one.get(), &place) == 0);
 	CHECK(place.address == static_cast<char *>(range.address) + 32);
 	CHECK(call(place.address) == 1);
-	CHECK(jitfd_seal(region.get()) == 0);
-	REFUSED(jitfd_append(region.get(), one.get(), nullptr), EROFS);
-	CHECK(counters(jitfd_get_stats, std::as_const(region).get()).sealed == 1);
+	CHECK(jitfd_region_seal(region.get()) == 0);
+	REFUSED(jitfd_region_publish(region.get(), one.get(), nullptr), EROFS);
+	CHECK(counters(region).sealed == 1);
 }
 
-void shared_handles()
+void shared_descriptors()
 {
-	Region region = new_region(page, JITFD_ANY_PROCESS);
-	Mapper mapper(jitfd_mapper_adopt(dup(jitfd_map_fd(region.get()))));
-	Appender appender(jitfd_appender_adopt(dup(jitfd_append_fd(region.get()))));
-	CHECK(mapper && appender);
-	CHECK(jitfd_mapper_fd(mapper.get()) >= 0 && jitfd_appender_fd(appender.get()) >= 0);
+	Region region = new_region(page, JITFD_REGION_ANY_PROCESS);
+	const auto info = info_of(region);
+	Region other(jitfd_region_open(dup(info.map_fd), dup(info.append_fd)));
+	CHECK(other && base_of(other) == nullptr);
 	Chunk chunk = checked(answer_code(8));
-	const jitfd_chunk *chunks[] = { chunk.get() };
-	size_t offset = 0;
-	CHECK(jitfd_appender_append(appender.get(), chunks, 1, JITFD_ANY_OFFSET, &offset) == 0);
-	Mapping mapping(jitfd_mapper_map(mapper.get(), page));
-	auto *mapped = static_cast<char *>(jitfd_mapping_base(mapping.get(), nullptr));
-	CHECK(mapped != nullptr && call(mapped + offset) == 8);
-	CHECK(jitfd_appender_reserve(appender.get(), 16, 16, &offset) == 0);
-	CHECK(jitfd_appender_fill(appender.get(), offset, chunk.get()) == 0);
-	CHECK(call(static_cast<char *>(jitfd_base(region.get(), nullptr)) + offset) == 8);
-	jitfd_mapper *new_mapper = nullptr;
-	jitfd_appender *new_appender = nullptr;
-	CHECK(jitfd_mapper_clone(mapper.get(), 0, &new_mapper, &new_appender) == 0);
-	Mapper cloned_mapper(new_mapper);
-	Appender cloned_appender(new_appender);
-	CHECK(counters<jitfd_appender>(jitfd_appender_stats, new_appender).publications == 0);
-	CHECK(jitfd_appender_seal(appender.get()) == 0);
-	CHECK(counters<jitfd_mapper>(jitfd_mapper_stats, mapper.get()).sealed == 1);
-	CHECK(counters<jitfd_appender>(jitfd_appender_stats, appender.get()).publications == 2);
+	jitfd_place place = {};
+	CHECK(jitfd_region_publish(other.get(), chunk.get(), &place) == 0);
+	Region mapping(jitfd_region_map(other.get(), page));
+	CHECK(mapping && call(base_of(mapping) + place.offset) == 8);
+	Region copy(jitfd_region_clone(other.get(), 0));
+	CHECK(copy && counters(copy).publications == 0);
+	CHECK(jitfd_region_seal(other.get()) == 0);
+	CHECK(counters(other).sealed == 1 && counters(region).publications == 1);
 }
 
 void forked_child()
@@ -205,9 +214,9 @@ void forked_child()
 	Chunk chunk = checked(answer_code(14));
 	pid_t child = fork();
 	if (child == 0) {
-		CHECK(jitfd_adopt(region.get()) == 0);
-		CHECK(jitfd_append(region.get(), chunk.get(), nullptr) == 0);
-		CHECK(call(jitfd_base(region.get(), nullptr)) == 14);
+		CHECK(jitfd_region_adopt(region.get()) == 0);
+		CHECK(jitfd_region_publish(region.get(), chunk.get(), nullptr) == 0);
+		CHECK(call(base_of(region)) == 14);
 		_exit(0);
 	}
 	CHECK(exit_status(child) == 0);
@@ -216,28 +225,17 @@ void forked_child()
 void split_region()
 {
 	Region region = new_region(page);
-	jitfd_mapper *mapper = nullptr;
-	jitfd_appender *appender = nullptr;
-	jitfd_mapping *mapping = nullptr;
-	CHECK(jitfd_split(region.release(), &mapper, &appender, &mapping) == 0);
-	Mapper own_mapper(mapper);
-	Appender own_appender(appender);
-	Mapping own_mapping(mapping);
+	jitfd_region *mapping = nullptr, *mapper = nullptr, *publisher = nullptr;
+	CHECK(jitfd_region_split(region.release(), &mapping, &mapper, &publisher) == 0);
+	Region executes(mapping), maps(mapper), publishes(publisher);
 	Chunk chunk = checked(answer_code(13));
-	const jitfd_chunk *chunks[] = { chunk.get() };
-	CHECK(jitfd_appender_append(appender, chunks, 1, 0, nullptr) == 0);
-	CHECK(call(jitfd_mapping_base(mapping, nullptr)) == 13);
+	CHECK(jitfd_region_publish(publishes.get(), chunk.get(), nullptr) == 0);
+	CHECK(call(base_of(executes)) == 13);
 }
 
 void code_space()
 {
-	jitfd_options region = options_with(0);
-	jitfd_space_options options = {};
-	options.size = sizeof(options);
-	options.region = &region;
-	jitfd_space *made = nullptr;
-	CHECK(jitfd_space_create(&options, &made) == 0);
-	Space space(made);
+	Space space = new_space();
 	Chunk chunk = checked(answer_code(50));
 	void *address = nullptr;
 	CHECK(jitfd_space_publish(space.get(), "fifty", chunk.get(), &address) == 0);
@@ -245,14 +243,13 @@ void code_space()
 	CHECK(jitfd_space_lookup(space.get(), address, &symbol) == 1);
 	CHECK(std::string(symbol.name, symbol.name_len) == "fifty" && call(symbol.address) == 50);
 	const jitfd_chunk *chunks[] = { chunk.get() };
-	CHECK(jitfd_space_publish_batch(space.get(), nullptr, chunks, 1, &address) == 0);
-	jitfd_request request = {};
-	request.size = sizeof(request);
+	CHECK(jitfd_space_publish_all(space.get(), nullptr, chunks, 1, &address) == 0);
+	auto request = sized<jitfd_request>();
 	request.len = 32;
-	jitfd_slot *slot = nullptr;
-	CHECK(jitfd_space_reserve(space.get(), &request, &slot, &address) == 0);
+	jitfd_slot *slot = jitfd_space_reserve(space.get(), &request, &address);
+	CHECK(slot != nullptr);
 	CHECK(jitfd_space_fill(space.get(), slot, chunk.get()) == 0 && call(address) == 50);
-	CHECK(jitfd_space_reserve(space.get(), &request, &slot, nullptr) == 0);
+	CHECK((slot = jitfd_space_reserve(space.get(), &request, nullptr)) != nullptr);
 	pid_t child = fork();
 	if (child == 0) {
 		CHECK(jitfd_space_adopt(space.get()) == 0);
@@ -269,36 +266,28 @@ void code_space()
 	item.bytes = code.data();
 	item.len = code.size();
 	CHECK(jitfd_space_link(space.get(), &item, 1, &address) == 0 && call(address) == 51);
-	jitfd_space_stats stats = {};
-	stats.size = sizeof(stats);
+	auto stats = sized<jitfd_space_stats>();
 	CHECK(jitfd_space_get_stats(space.get(), &stats) == 0 && stats.functions == 5);
 }
 
 /* An exception goes through generated code, of which gdb knows, too. */
 void exceptions()
 {
-	jitfd_options region = options_with(0);
-	jitfd_space_options options = {};
-	options.size = sizeof(options);
-	options.region = &region;
-	jitfd_space *made = nullptr;
-	CHECK(jitfd_space_create(&options, &made) == 0);
-	Space space(made);
+	Space space = new_space();
 	std::vector<unsigned char> code(FRAMED_SIZE);
 	put_framed(code.data(), []() -> int { throw std::string("through"); });
 	Chunk chunk = checked(code);
 	CHECK(jitfd_space_publish(space.get(), "framed", chunk.get(), nullptr) == 0);
 	jitfd_symbol symbol = {};
-	size_t total = 0, len = 0;
+	size_t total = 0;
 	CHECK(jitfd_space_symbols(space.get(), &symbol, 1, &total) == 0 && total == 1);
-	Frames frames(jitfd_eh_frame_new());
 	const jitfd_frame_step step = { 0, JITFD_FRAME_POINTER, 0, 0, 0 };
-	CHECK(jitfd_eh_frame_add(frames.get(), symbol.address, symbol.len, &step, 1) == 0);
-	const void *bytes = jitfd_eh_frame_bytes(frames.get(), &len);
-	Unwind table(jitfd_eh_frame_register(bytes, len));
-	CHECK(table);
-	Gdb gdb(jitfd_gdb_new());
-	CHECK(jitfd_gdb_add(gdb.get(), &symbol, 1, bytes, len) == 0);
+	const jitfd_frame frame = { symbol.address, symbol.len, &step, 1 };
+	Frames frames(jitfd_eh_frame_create(&frame, 1));
+	CHECK(frames);
+	Registration unwinder(jitfd_eh_frame_register(frames->bytes, frames->len));
+	Registration gdb(jitfd_gdb_register(&symbol, 1, frames->bytes, frames->len));
+	CHECK(unwinder && gdb);
 	std::string caught;
 	try {
 		call(symbol.address);
@@ -339,13 +328,10 @@ private:
 
 void trampolines()
 {
-	jitfd_table_options options = {};
-	options.size = sizeof(options);
-	options.fallback = static_cast<uint32_t>(JITFD_FALLBACK_ONLY | backend);
-	jitfd_table *made = nullptr;
-	CHECK(jitfd_table_create(JITFD_CARRIER_RSI, &options, &made) == 0);
-	Table table(made);
-	CHECK(jitfd_table_backend(table.get()) == backend);
+	auto options = sized<jitfd_table_options>();
+	options.fallback = only_backend();
+	Table table(jitfd_table_create(JITFD_REG_RSI, &options));
+	CHECK(table);
 
 	Counter one(table.get()), other(table.get());
 	CHECK(one.function()(40) == 41 && one.function()(40) == 42);
@@ -361,9 +347,9 @@ void trampolines()
 	void *context = nullptr;
 	jitfd_function entry = reinterpret_cast<jitfd_function>(one.function());
 	CHECK(jitfd_table_context(table.get(), entry, &context) == 0 && context == &one);
-	jitfd_table_stats stats = {};
-	stats.size = sizeof(stats);
+	auto stats = sized<jitfd_table_stats>();
 	CHECK(jitfd_table_get_stats(table.get(), &stats) == 0 && stats.copies == 1);
+	CHECK(stats.backend == static_cast<uint64_t>(backend));
 }
 
 /* Throws what it was called with, past the trampoline that called it. */
@@ -373,14 +359,10 @@ void throw_first(jitfd_registers *registers, void *data)
 	throw registers->integers[0];
 }
 
-void throw_saved(jitfd_saved *saved, void *data)
+void throw_saved(jitfd_saved_registers *saved, void *data)
 {
-	uint64_t first = 0;
-	CHECK(jitfd_saved_get(saved, JITFD_GPR_RDI, &first) == 0);
-	CHECK(jitfd_saved_set(saved, JITFD_GPR_RAX, first) == 0);
-	CHECK(jitfd_saved_jump(saved, nullptr) == 0);
 	++*static_cast<int *>(data);
-	throw first;
+	throw saved->general[JITFD_REG_RDI];
 }
 
 uint64_t thrown_by(jitfd_function entry)
@@ -395,68 +377,52 @@ uint64_t thrown_by(jitfd_function entry)
 
 void handlers_throw()
 {
-	CHECK(jitfd_allow_fallback(static_cast<uint32_t>(JITFD_FALLBACK_ONLY | backend)) == 0);
+	CHECK(jitfd_allow_fallback(only_backend()) == 0);
 	int calls = 0;
-	std::unique_ptr<jitfd_closure, Free<jitfd_closure_free>> closure(
-		jitfd_closure_new(throw_first, &calls));
-	CHECK(closure && thrown_by(jitfd_closure_function(closure.get())) == 42 && calls == 1);
-	std::unique_ptr<jitfd_return, Free<jitfd_return_free>> made(
-		jitfd_return_new(throw_saved, &calls));
-	CHECK(made && thrown_by(jitfd_return_function(made.get())) == 42 && calls == 2);
+	jitfd_function entry = nullptr;
+	Closure closure(jitfd_closure_create(throw_first, &calls, &entry));
+	CHECK(closure && thrown_by(entry) == 42 && calls == 1);
+	SaveAll made(jitfd_save_all_create(throw_saved, &calls, &entry));
+	CHECK(made && thrown_by(entry) == 42 && calls == 2);
 }
 
-/* Returns twice its argument, with the carry flag set. */
-void double_it(jitfd_saved *saved, void *data)
+/* Returns twice its argument. */
+void double_it(jitfd_saved_registers *saved, void *data)
 {
-	const jitfd_function itself = *static_cast<jitfd_function *>(data);
-	CHECK(jitfd_saved_trampoline(saved) == itself);
-	CHECK(jitfd_saved_return_address(saved) != nullptr);
-	uint64_t halves[2] = {}, flags = 0;
-	CHECK(jitfd_saved_vector(saved, 0, halves) == 0);
+	CHECK(saved->trampoline == *static_cast<jitfd_function *>(data));
+	CHECK(saved->return_address != nullptr);
 	double number = 0;
-	memcpy(&number, halves, sizeof(number));
+	memcpy(&number, saved->vectors[0], sizeof(number));
 	number *= 2;
-	memcpy(halves, &number, sizeof(number));
-	CHECK(jitfd_saved_set_vector(saved, 0, halves) == 0);
-	CHECK(jitfd_saved_flags(saved, &flags) == 0);
-	CHECK(jitfd_saved_set_flags(saved, flags | 1) == 0);
-	CHECK(jitfd_saved_flags(saved, &flags) == 0 && (flags & 1) == 1);
+	memcpy(saved->vectors[0], &number, sizeof(number));
 }
 
 void saved_vectors()
 {
-	CHECK(jitfd_allow_fallback(static_cast<uint32_t>(JITFD_FALLBACK_ONLY | backend)) == 0);
+	CHECK(jitfd_allow_fallback(only_backend()) == 0);
 	jitfd_function entry = nullptr;
-	std::unique_ptr<jitfd_return, Free<jitfd_return_free>> made(
-		jitfd_return_new(double_it, &entry));
-	CHECK(made && (entry = jitfd_return_function(made.get())));
-	CHECK(reinterpret_cast<double (*)(double)>(entry)(1.5) == 3.0);
+	SaveAll made(jitfd_save_all_create(double_it, &entry, &entry));
+	CHECK(made && reinterpret_cast<double (*)(double)>(entry)(1.5) == 3.0);
 }
 
 int twice(int number) { return 2 * number; }
 
-void settings()
+void thunks()
 {
-	jitfd_space_options space_options = {};
-	jitfd_options region_options = options_with(0);
-	space_options.size = sizeof(space_options);
-	space_options.region = &region_options;
-	space_options.region_capacity = 1 << 16;
-	jitfd_space *space_made = nullptr;
-	CHECK(jitfd_space_create(&space_options, &space_made) == 0);
-	Space space(space_made);
-	std::unique_ptr<jitfd_setting, Free<jitfd_setting_free>> setting(
-		jitfd_setting_new(reinterpret_cast<jitfd_function>(twice)));
-	CHECK(setting && jitfd_setting_set(setting.get(), JITFD_GPR_RDI, 21) == 0);
+	Space space = new_space(1 << 16);
+	const jitfd_register_value value = { 21, JITFD_REG_RDI, 0 };
+	auto thunk = sized<jitfd_thunk>();
+	thunk.target = reinterpret_cast<jitfd_function>(twice);
+	thunk.registers = &value;
+	thunk.register_count = 1;
 	jitfd_function entry = nullptr;
-	CHECK(jitfd_setting_publish(setting.get(), space.get(), "42", &entry) == 0);
+	CHECK(jitfd_space_publish_thunk(space.get(), "42", &thunk, &entry) == 0);
 	CHECK(reinterpret_cast<int (*)()>(entry)() == 42);
-	CHECK(jitfd_setting_push(setting.get(), 1) == 0);
 }
 
 void memory_for_libffi()
 {
-	CHECK(jitfd_allow_fallback(static_cast<uint32_t>(JITFD_FALLBACK_ONLY | backend)) == 0);
+	CHECK(jitfd_allow_fallback(only_backend()) == 0);
 	void *code = nullptr;
 	std::unique_ptr<void, Free<jitfd_ffi_closure_free>> closure(
 		jitfd_ffi_closure_alloc(56, &code));
@@ -468,7 +434,7 @@ void compile(jitfd_region *region, uint32_t first)
 	for (uint32_t number = first; number < first + 200; number++) {
 		Chunk chunk = checked(answer_code(number));
 		jitfd_place place = {};
-		CHECK(jitfd_append(region, chunk.get(), &place) == 0);
+		CHECK(jitfd_region_publish(region, chunk.get(), &place) == 0);
 		CHECK(call(place.address) == static_cast<int>(number));
 	}
 }
@@ -481,19 +447,19 @@ void threads()
 		running.emplace_back(compile, region.get(), 1000 * i);
 	for (auto &thread : running)
 		thread.join();
-	CHECK(counters<jitfd_region>(jitfd_get_stats, region.get()).publications == 800);
+	CHECK(counters(region).publications == 800);
 }
 
 const test tests[] = {
 	{ "c++::chunks", chunks, NOTHING },
 	{ "c++::lines", lines, NOTHING },
-	{ "c++::faults", faults, NOTHING },
-	{ "c++::adopting_nothing", adopting_nothing, NOTHING },
+	{ "c++::errors_in_code", errors_in_code, NOTHING },
+	{ "c++::opening_nothing", opening_nothing, NOTHING },
 	{ "c++::fallbacks", fallbacks, HOOK },
 	{ "c++::probe", probe, CODE },
 	{ "c++::finished_code", finished_code, CODE },
 	{ "c++::growing_code", growing_code, CODE },
-	{ "c++::shared_handles", shared_handles, KERNEL },
+	{ "c++::shared_descriptors", shared_descriptors, KERNEL },
 	{ "c++::forked_child", forked_child, CODE },
 	{ "c++::split_region", split_region, CODE },
 	{ "c++::code_space", code_space, CODE },
@@ -501,7 +467,7 @@ const test tests[] = {
 	{ "c++::trampolines", trampolines, CODE },
 	{ "c++::handlers_throw", handlers_throw, CODE },
 	{ "c++::saved_vectors", saved_vectors, CODE },
-	{ "c++::settings", settings, CODE },
+	{ "c++::thunks", thunks, CODE },
 	{ "c++::memory_for_libffi", memory_for_libffi, CODE },
 	{ "c++::threads", threads, CODE },
 };

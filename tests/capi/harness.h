@@ -71,15 +71,21 @@ struct test {
 /* By what code is made: JITFD_BACKEND_, or 0 if none is made. */
 static int backend;
 
-/* Options for that backend and no other. */
-static inline struct jitfd_options options_with(uint32_t flags)
+/* That backend and no other. */
+static inline uint32_t only_backend(void)
 {
-	struct jitfd_options options;
+	return (uint32_t)(JITFD_FALLBACK_ONLY | backend);
+}
+
+/* Options for it. */
+static inline struct jitfd_region_options options_with(uint32_t flags)
+{
+	struct jitfd_region_options options;
 
 	memset(&options, 0, sizeof(options));
 	options.size = sizeof(options);
 	options.flags = flags;
-	options.fallback = (uint32_t)(JITFD_FALLBACK_ONLY | backend);
+	options.fallback = only_backend();
 	return options;
 }
 
@@ -158,11 +164,11 @@ static inline int backend_of(const char *word)
 /* Says why nothing publishes that way, if that is so. */
 static inline void try_to_publish(void)
 {
-	struct jitfd_options options = options_with(0);
-	jitfd_region *region = NULL;
+	struct jitfd_region_options options = options_with(0);
+	jitfd_region *region = jitfd_region_create(1, &options);
 
-	CHECK(jitfd_create(1, &options, &region) == 0);
-	jitfd_destroy(region);
+	CHECK(region != NULL);
+	jitfd_region_destroy(region);
 }
 
 static inline int applies(enum needs needs)
@@ -185,7 +191,7 @@ static inline int run_all(const struct test *tests, size_t count, int argc, char
 
 	backend = backend_of(argc > 1 ? argv[1] : NULL);
 	if (backend != 0) {
-		jitfd_allow_fallback((uint32_t)(JITFD_FALLBACK_ONLY | backend));
+		jitfd_allow_fallback(only_backend());
 		/* A system may refuse fallbacks, but /dev/jit was asked for. */
 		if (!passes(&attempt)) {
 			printf("skipped what publishes\n");

@@ -225,6 +225,9 @@ installation() {
         share/man/man4/jit.4 share/man/man7/jitfd.7; do
         try "installed_$(basename "$path")" test -s "$ROOT/opt/jitfd/$path"
     done
+    try every_function_has_a_page has_all_functions "$ROOT/opt/jitfd/share/man"
+    ! command -v man >/dev/null ||
+        try man_finds_every_function man_finds_all "$ROOT/opt/jitfd/share/man"
     try first_builds builds_with_it "$WORK/first" userlib/capi/examples/first.c
     try first_works first_says_why
     try builds_statically builds_with_it "$WORK/first-static" userlib/capi/examples/first.c -static
@@ -274,16 +277,38 @@ names_options() {
     done <"$WORK/options"
 }
 
+# has_all_functions FOLDER: whether there is a page of section 3 for each function of the
+# header, whose text has its name.
+has_all_functions() {
+    local name page
+    for name in $(functions); do
+        page=$1/man3/$name.3
+        [ -s "$page" ] || { echo "there is no page of $name" && return 1; }
+        page=$(sed -n 's/^[.]so //p' "$page")
+        page=$1/${page:-man3/$name.3}
+        grep -qw "$name" "$page" || { echo "$page does not say $name" && return 1; }
+    done
+}
+
+# man_finds_all FOLDER: whether man does, too.
+man_finds_all() {
+    local name
+    for name in $(functions); do
+        man -M "$1" -w 3 "$name" >/dev/null || { echo "man does not find $name" && return 1; }
+    done
+}
+
 man_pages() {
     local page call
     for page in "$MAN"/*.[1-8]; do
         try "formats_$(basename "$page")" man_page "$page"
     done
     try jitctl.1_names_every_option names_options
+    cat "$MAN"/*.3 >"$WORK/pages"
     # shellcheck disable=SC2046 # words, not one argument
-    try jitfd.7_names_every_function names_all "$MAN/jitfd.7" $(functions)
+    try every_function_is_in_section_3 names_all "$WORK/pages" $(functions)
     # shellcheck disable=SC2046 # words, not one argument
-    try jitfd.7_names_every_constant names_all "$MAN/jitfd.7" $(constants)
+    try every_constant_is_in_section_3 names_all "$WORK/pages" $(constants)
     for call in JIT_CREATE_CODE JIT_CREATE JIT_CLONE JIT_APPEND JIT_RESERVE JIT_FILL JIT_SEAL JIT_STATS; do
         try "errnos_of_$call" same_errnos "$call"
     done

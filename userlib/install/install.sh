@@ -40,10 +40,30 @@ check_folder() {
     esac
 }
 
+# names PAGE: what a man page is about, as its first lines say.
+names() {
+    awk '/^\.SH NAME/ { on = 1; next }
+        on { last = sub(/\\-.*/, ""); gsub(/,/, " "); print }
+        last { exit }' "$1"
+}
+
+# pages: the man pages, and for each further function of one a page that says where.
+pages() {
+    local page name folder
+    for page in "$MAN"/*.[1-8]; do
+        folder=$PREFIX/share/man/man${page##*.}
+        echo "0644 $page $folder/$(basename "$page")"
+        for name in $(names "$page"); do
+            [ "$name.${page##*.}" = "$(basename "$page")" ] ||
+                echo "so $(basename "$page") $folder/$name.${page##*.}"
+        done
+    done
+}
+
 # files: what is installed, one line each: mode, source, place. A link has the
-# mode "link" and its target as the source.
+# mode "link" and its target as the source, a man page that is another one's the mode
+# "so" and that page.
 files() {
-    local page
     echo "0755 $BUILT/libjitfd.so $LIBDIR/libjitfd.so.$VERSION"
     echo "link libjitfd.so.$VERSION $LIBDIR/libjitfd.so.0"
     echo "link libjitfd.so.0 $LIBDIR/libjitfd.so"
@@ -52,9 +72,7 @@ files() {
     echo "0644 $TOP/userlib/capi/include/jitfd.h $PREFIX/include/jitfd.h"
     echo "0644 $BUILT/jitfd.pc $LIBDIR/pkgconfig/jitfd.pc"
     echo "0644 $HERE/60-jit.rules $PREFIX/lib/udev/rules.d/60-jit.rules"
-    for page in "$MAN"/*.[1-8]; do
-        echo "0644 $page $PREFIX/share/man/man${page##*.}/$(basename "$page")"
-    done
+    pages
     echo "0755 $BUILT/jitctl $PREFIX/bin/jitctl"
 }
 
@@ -69,11 +87,11 @@ module_files() {
 put() {
     local place=$DESTDIR$3
     mkdir -p "$(dirname "$place")"
-    if [ "$1" = link ]; then
-        ln -sf "$2" "$place"
-    else
-        install -m "$1" "$2" "$place"
-    fi
+    case $1 in
+    link) ln -sf "$2" "$place" ;;
+    so) echo ".so man${3##*.}/$2" >"$place" && chmod 0644 "$place" ;;
+    *) install -m "$1" "$2" "$place" ;;
+    esac
     echo "$place"
 }
 

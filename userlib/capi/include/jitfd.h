@@ -3,14 +3,18 @@
  * libjitfd: executable code for JIT compilers, from a kernel that never maps it
  * writable. See jitfd(7) for an overview.
  *
- * A function that returns int returns 0, or -1 with errno; one that returns a
- * pointer returns NULL with errno. jitfd_error() has the text. ENOTRECOVERABLE is
- * a bug of the library. After an error everything is as it was before the call.
+ * A function that returns int returns 0, or -1 with errno, unless it says otherwise;
+ * one that returns a pointer returns NULL with errno. jitfd_error() has the text.
+ * EINVAL: a pointer that is not said to be optional is NULL, a flag is unknown, or a
+ * size is not set; E2BIG: a struct asks for what this version of the library does not
+ * have; ENOMEM; ENOTRECOVERABLE: a bug of the library. After an error everything is as it
+ * was before the call.
  *
- * All functions may be called from several threads at once, also on one object,
- * but for those that give an object back, and for jitfd_lines_*() and
- * jitfd_eh_frame_*(). Pointers that are not said to be optional must not be NULL: EINVAL. Zero a struct that begins with its size, and
- * set that:
+ * What ..._create() and others return is given back by ..._destroy(), or as they say.
+ * All functions may be called from several threads at once, also on one object, but
+ * for those that give it back.
+ *
+ * Zero a struct that begins with its size, and set that:
  *
  *     struct jitfd_rules rules = {0};
  *     rules.size = sizeof(rules);
@@ -23,63 +27,6 @@
 
 #include <stddef.h>
 #include <stdint.h>
-
-/**
- * Any offset will do.
- */
-#define JITFD_ANY_OFFSET SIZE_MAX
-
-/**
- * Accept direct branches that go behind the lock prefix of an instruction, as
- * the C library's own code has.
- */
-#define JITFD_TOLERATE_LOCK_SKIPS 1
-
-/**
- * Other chunks may branch to the declared entries only.
- */
-#define JITFD_ENTRIES_ONLY 2
-
-/**
- * Each entry begins with endbr64; if none is declared, the first byte is one.
- */
-#define JITFD_ENDBR64 4
-
-/**
- * No instruction crosses a border of 64 bytes, so that one fetch sees all of it.
- * The chunk is aligned to 64 bytes then.
- */
-#define JITFD_WITHIN_LINES 8
-
-/**
- * Refuse syscall, sysenter and int n.
- */
-#define JITFD_FORBID_SYSTEM_CALLS 256
-
-/**
- * Refuse instructions that write the protection-key register.
- */
-#define JITFD_FORBID_PROTECTION_KEYS 512
-
-/**
- * Refuse far jumps, calls and returns.
- */
-#define JITFD_FORBID_FAR_TRANSFERS 1024
-
-/**
- * Refuse instructions that change a segment register or its base.
- */
-#define JITFD_FORBID_SEGMENTS 2048
-
-/**
- * Refuse privileged (CPL 0) instructions.
- */
-#define JITFD_FORBID_PRIVILEGED 4096
-
-/**
- * In a fault only: one of the mnemonics that the rules forbid.
- */
-#define JITFD_FORBID_NAMED 8192
 
 /**
  * The chunk has no bytes.
@@ -117,7 +64,7 @@
 #define JITFD_REASON_INTO_INSTRUCTION 7
 
 /**
- * A direct branch goes behind a lock prefix, and that was not tolerated; target:
+ * A direct branch goes behind a lock prefix, and that was not allowed; target:
  * where to.
  */
 #define JITFD_REASON_SKIPS_LOCK 8
@@ -138,7 +85,7 @@
 #define JITFD_REASON_BAD_ENTRY 11
 
 /**
- * The instruction at an entry is not endbr64, which JITFD_ENDBR64 asks for.
+ * The instruction at an entry is not endbr64, which JITFD_RULE_ENDBR64 asks for.
  */
 #define JITFD_REASON_NO_ENDBR64 12
 
@@ -148,12 +95,44 @@
 #define JITFD_REASON_FORBIDDEN 13
 
 /**
- * The instruction crosses a border of 64 bytes, which JITFD_WITHIN_LINES forbids.
+ * The instruction crosses a border of 64 bytes, which JITFD_RULE_WITHIN_LINES forbids.
  */
 #define JITFD_REASON_CROSSES_LINE 14
 
 /**
- * A reason that this header has no number for: see the message.
+ * A branch out of the chunk does not go to an instruction, or not to a declared entry, of
+ * another one; target: where to, in bytes from the start of the region.
+ */
+#define JITFD_REASON_NOT_AN_ENTRY 15
+
+/**
+ * A branch that was published before goes to what is no instruction, or no declared
+ * entry, of the chunk; target: where to, in bytes from the start of the region.
+ */
+#define JITFD_REASON_ENTRY_EXPECTED 16
+
+/**
+ * A field can't hold what it refers to; target: the address.
+ */
+#define JITFD_REASON_TOO_FAR 17
+
+/**
+ * A field is not inside of its item.
+ */
+#define JITFD_REASON_FIELD_OUTSIDE 18
+
+/**
+ * A field has bytes of another one; target: where that begins.
+ */
+#define JITFD_REASON_FIELDS_OVERLAP 19
+
+/**
+ * A field refers to an item that there is not; target: its number.
+ */
+#define JITFD_REASON_NO_ITEM 20
+
+/**
+ * A reason that this header has no number for: see jitfd_error.
  */
 #define JITFD_REASON_OTHER 65535
 
@@ -173,19 +152,24 @@
 #define JITFD_BACKEND_PROTECT_FLIPS 3
 
 /**
+ * As jitfd_allow_fallback has said for the whole process.
+ */
+#define JITFD_FALLBACK_DEFAULT 0
+
+/**
  * /dev/jit or an error.
  */
-#define JITFD_FALLBACK_NEVER 0
+#define JITFD_FALLBACK_NEVER 1
 
 /**
  * /dev/jit, else dual mapping.
  */
-#define JITFD_FALLBACK_DUAL_MAPPING 1
+#define JITFD_FALLBACK_DUAL_MAPPING 2
 
 /**
  * /dev/jit, else dual mapping, else mprotect flips.
  */
-#define JITFD_FALLBACK_ANY 2
+#define JITFD_FALLBACK_ANY 3
 
 /**
  * Together with one of JITFD_BACKEND_: this one or an error. For tests.
@@ -193,58 +177,105 @@
 #define JITFD_FALLBACK_ONLY 256
 
 /**
+ * Allow direct branches that go behind the lock prefix of an instruction, as the C
+ * library's own code has.
+ */
+#define JITFD_RULE_ALLOW_LOCK_SKIPS 1
+
+/**
+ * Other chunks may branch to the declared entries only.
+ */
+#define JITFD_RULE_ENTRIES_ONLY 2
+
+/**
+ * Each entry begins with endbr64; if none is declared, the first byte is one.
+ */
+#define JITFD_RULE_ENDBR64 4
+
+/**
+ * No instruction crosses a border of 64 bytes, so that one fetch sees all of it.
+ * The chunk is aligned to 64 bytes then.
+ */
+#define JITFD_RULE_WITHIN_LINES 8
+
+/**
+ * Refuse syscall, sysenter and int n.
+ */
+#define JITFD_FORBID_SYSTEM_CALLS 256
+
+/**
+ * Refuse instructions that write the protection-key register.
+ */
+#define JITFD_FORBID_PROTECTION_KEYS 512
+
+/**
+ * Refuse far jumps, calls and returns.
+ */
+#define JITFD_FORBID_FAR_TRANSFERS 1024
+
+/**
+ * Refuse instructions that change a segment register or its base.
+ */
+#define JITFD_FORBID_SEGMENTS 2048
+
+/**
+ * Refuse privileged (CPL 0) instructions.
+ */
+#define JITFD_FORBID_PRIVILEGED 4096
+
+/**
+ * In an error only: one of the mnemonics that the rules forbid.
+ */
+#define JITFD_FORBID_NAMED 8192
+
+/**
+ * An instruction begins there.
+ */
+#define JITFD_CHUNK_INSTRUCTION 1
+
+/**
+ * Other chunks may branch to there.
+ */
+#define JITFD_CHUNK_ENTRY 2
+
+/**
  * Every process that holds the append descriptor may publish, not only the one
  * that created the region.
  */
-#define JITFD_ANY_PROCESS 1
+#define JITFD_REGION_ANY_PROCESS 1
 
 /**
  * Keep no map of where instructions start, and check no branches between
  * chunks. Publications need not wait for each other then.
  */
-#define JITFD_NO_BOUNDARY_MAP 2
+#define JITFD_REGION_NO_BOUNDARY_MAP 2
 
 /**
  * Map the region as anonymous memory, so that perf looks up its functions in
  * /tmp/perf-PID.map. EOPNOTSUPP with mprotect flips.
  */
-#define JITFD_PERF_MAP 4
-
-/**
- * The rule does not stand in the way.
- */
-#define JITFD_VERDICT_ALLOWS 1
-
-/**
- * It is not known whether the rule stands in the way.
- */
-#define JITFD_VERDICT_MAY_REFUSE 2
-
-/**
- * The rule refuses the backends that the finding names.
- */
-#define JITFD_VERDICT_REFUSES 3
+#define JITFD_REGION_PERF_MAP 4
 
 /**
  * All code of the space can be reached from all of it by 32-bit displacements.
  */
-#define JITFD_SPACE_TOGETHER 1
+#define JITFD_SPACE_TOGETHER 256
 
 /**
- * perf finds the names of functions, in /tmp/perf-PID.map; the regions are made
- * with JITFD_PERF_MAP.
+ * perf finds the names of functions, in /tmp/perf-PID.map, which is written;
+ * JITFD_REGION_PERF_MAP goes without saying.
  */
-#define JITFD_SPACE_PERF_MAP 2
+#define JITFD_SPACE_PERF_MAP 512
 
 /**
- * gdb knows the names of functions: as jitfd_gdb_add, for all code.
+ * gdb knows the names of functions: as jitfd_gdb_register, for all code.
  */
-#define JITFD_SPACE_GDB 4
+#define JITFD_SPACE_GDB 1024
 
 /**
  * The first function of a region may lie at its start.
  */
-#define JITFD_SPACE_NO_LEAD 8
+#define JITFD_SPACE_NO_LEAD 2048
 
 /**
  * The address, 64 bits.
@@ -285,7 +316,87 @@
 /**
  * The target is the number of an item, counted from 0.
  */
-#define JITFD_TO_ITEM 1
+#define JITFD_RELOC_TO_ITEM 1
+
+/**
+ * A general register, by its number in instructions.
+ */
+#define JITFD_REG_RAX 0
+
+/**
+ * A general register, by its number in instructions.
+ */
+#define JITFD_REG_RCX 1
+
+/**
+ * A general register, by its number in instructions.
+ */
+#define JITFD_REG_RDX 2
+
+/**
+ * A general register, by its number in instructions.
+ */
+#define JITFD_REG_RBX 3
+
+/**
+ * A general register, by its number in instructions.
+ */
+#define JITFD_REG_RSP 4
+
+/**
+ * A general register, by its number in instructions.
+ */
+#define JITFD_REG_RBP 5
+
+/**
+ * A general register, by its number in instructions.
+ */
+#define JITFD_REG_RSI 6
+
+/**
+ * A general register, by its number in instructions.
+ */
+#define JITFD_REG_RDI 7
+
+/**
+ * A general register, by its number in instructions.
+ */
+#define JITFD_REG_R8 8
+
+/**
+ * A general register, by its number in instructions.
+ */
+#define JITFD_REG_R9 9
+
+/**
+ * A general register, by its number in instructions.
+ */
+#define JITFD_REG_R10 10
+
+/**
+ * A general register, by its number in instructions.
+ */
+#define JITFD_REG_R11 11
+
+/**
+ * A general register, by its number in instructions.
+ */
+#define JITFD_REG_R12 12
+
+/**
+ * A general register, by its number in instructions.
+ */
+#define JITFD_REG_R13 13
+
+/**
+ * A general register, by its number in instructions.
+ */
+#define JITFD_REG_R14 14
+
+/**
+ * A general register, by its number in instructions.
+ */
+#define JITFD_REG_R15 15
 
 /**
  * From here on the frame address is reg + offset. The frame address is where rsp
@@ -311,128 +422,25 @@
 #define JITFD_FRAME_POINTER 4
 
 /**
- * A register, by its number in DWARF.
- */
-#define JITFD_REG_RBX 3
-
-/**
- * A register, by its number in DWARF.
- */
-#define JITFD_REG_RBP 6
-
-/**
- * A register, by its number in DWARF.
- */
-#define JITFD_REG_RSP 7
-
-/**
- * A register, by its number in DWARF.
- */
-#define JITFD_REG_R12 12
-
-/**
- * A register, by its number in DWARF.
- */
-#define JITFD_REG_R13 13
-
-/**
- * A register, by its number in DWARF.
- */
-#define JITFD_REG_R14 14
-
-/**
- * A register, by its number in DWARF.
- */
-#define JITFD_REG_R15 15
-
-/**
- * The context is the first integer argument: callers pass none.
- */
-#define JITFD_CARRIER_RDI 0
-
-/**
- * The context is the second integer argument: callers pass one at most.
- */
-#define JITFD_CARRIER_RSI 1
-
-/**
- * The third.
- */
-#define JITFD_CARRIER_RDX 2
-
-/**
- * The fourth.
- */
-#define JITFD_CARRIER_RCX 3
-
-/**
- * The fifth.
- */
-#define JITFD_CARRIER_R8 4
-
-/**
- * The sixth: callers pass five at most.
- */
-#define JITFD_CARRIER_R9 5
-
-/**
- * The static chain, which no argument is passed in: for targets that expect it
- * there, as GCC's nested functions do.
- */
-#define JITFD_CARRIER_R10 6
-
-/**
- * Debuggers are told of each copy, as jitfd_gdb does: gdb then knows the caller also of
+ * Debuggers are told of each copy, as jitfd_gdb_register does: gdb then knows the caller also of
  * a thread that it stops in the middle of a trampoline.
  */
 #define JITFD_TABLE_DEBUGGERS 1
 
 /**
- * A general register, by its number in instructions.
+ * The rule does not stand in the way.
  */
-#define JITFD_GPR_RAX 0
+#define JITFD_VERDICT_ALLOWS 1
 
 /**
- * rcx.
+ * It is not known whether the rule stands in the way.
  */
-#define JITFD_GPR_RCX 1
+#define JITFD_VERDICT_MAY_REFUSE 2
 
 /**
- * rdx.
+ * The rule refuses the backends that the finding names.
  */
-#define JITFD_GPR_RDX 2
-
-/**
- * rbx.
- */
-#define JITFD_GPR_RBX 3
-
-/**
- * rsp.
- */
-#define JITFD_GPR_RSP 4
-
-/**
- * rbp.
- */
-#define JITFD_GPR_RBP 5
-
-/**
- * rsi.
- */
-#define JITFD_GPR_RSI 6
-
-/**
- * rdi. The rest is r8 to r15: 8 to 15.
- */
-#define JITFD_GPR_RDI 7
-
-/**
- * The right to publish in a region, not to read or execute it. Branches between
- * chunks are not checked here: only a region knows what was published before.
- * May be used by several threads at once.
- */
-typedef struct jitfd_appender jitfd_appender;
+#define JITFD_VERDICT_REFUSES 3
 
 /**
  * Code that passed validation: the only thing that can be published. It has its
@@ -442,47 +450,9 @@ typedef struct jitfd_appender jitfd_appender;
 typedef struct jitfd_chunk jitfd_chunk;
 
 /**
- * A function of any type, made at run time, that calls a handler.
+ * What has made a function of any type, at run time, that calls a handler.
  */
 typedef struct jitfd_closure jitfd_closure;
-
-/**
- * Unwind tables of any number of functions, in the format of .eh_frame, to be
- * registered (jitfd_eh_frame_register) or given to jitfd_gdb_add. For one thread
- * at a time.
- */
-typedef struct jitfd_eh_frame jitfd_eh_frame;
-
-/**
- * Code that gdb knows by name, also if it attaches later. May be used by several
- * threads at once. With a debugger attached each registration stops the program
- * for a moment; so a program does well to do it on demand only. JITFD_SPACE_GDB
- * does it for all code of a code space.
- */
-typedef struct jitfd_gdb jitfd_gdb;
-
-/**
- * Takes instructions one by one and puts NOPs before those that would cross a
- * border of 64 bytes, as JITFD_WITHIN_LINES demands. For one thread at a time.
- */
-typedef struct jitfd_lines jitfd_lines;
-
-/**
- * The right to map a region and to execute it, not to publish. May be used by
- * several threads at once.
- */
-typedef struct jitfd_mapper jitfd_mapper;
-
-/**
- * Code of a region in this process's address space, readable and executable.
- */
-typedef struct jitfd_mapping jitfd_mapping;
-
-/**
- * What this system allows this process, and what refuses the rest. It never
- * changes.
- */
-typedef struct jitfd_probe jitfd_probe;
 
 /**
  * A range of code of fixed capacity, to which chunks are appended; mapped
@@ -491,35 +461,31 @@ typedef struct jitfd_probe jitfd_probe;
  * JITFD_BACKEND_PROTECT_FLIPS (with JITFD_BACKEND_DUAL_MAPPING a reserved page is
  * 0xCC). May be used by several threads at once.
  *
+ * What jitfd_region_create makes is a whole region. jitfd_region_split,
+ * jitfd_region_open, jitfd_region_map and jitfd_region_clone make objects that are
+ * parts of one: the code as it is mapped, the right to map it, the right to publish in
+ * it. A call that needs a part which an object does not have fails with EBADF.
+ *
  * A forked child executes the code, but may publish only with
- * JITFD_ANY_PROCESS, or in a copy of its own: jitfd_adopt. If the parent has
- * several threads, call that before anything else in the child.
+ * JITFD_REGION_ANY_PROCESS, or in a copy of its own: jitfd_region_adopt. If the parent
+ * has several threads, call that before anything else in the child.
  */
 typedef struct jitfd_region jitfd_region;
 
 /**
- * A piece of code, made at run time, that saves all registers, calls a handler,
+ * What an unwinder or a debugger was told, until jitfd_unregister.
+ */
+typedef struct jitfd_registration jitfd_registration;
+
+/**
+ * What has made a piece of code, at run time, that saves all registers, calls a handler,
  * loads all registers and returns to its caller, or goes elsewhere.
  */
-typedef struct jitfd_return jitfd_return;
-
-/**
- * The general registers, the flags, and the lower 128 bits of xmm0 to xmm15 as they
- * were when a return trampoline was called, and as they will be when it returns. The
- * other parts of the vector and x87 state are kept, but not shown. Only inside of its
- * handler.
- */
-typedef struct jitfd_saved jitfd_saved;
-
-/**
- * A description of code that sets general registers, pushes values, and goes to
- * a target. All else, the flags included, is as its caller left it.
- */
-typedef struct jitfd_setting jitfd_setting;
+typedef struct jitfd_save_all jitfd_save_all;
 
 /**
  * Room in a code space whose address is known and whose code is still to come.
- * Executing it before it is filled raises a signal, as with jitfd_reserve.
+ * Executing it before it is filled raises a signal, as with jitfd_region_reserve.
  */
 typedef struct jitfd_slot jitfd_slot;
 
@@ -538,9 +504,54 @@ typedef struct jitfd_space jitfd_space;
 typedef struct jitfd_table jitfd_table;
 
 /**
- * A table that exceptions and backtraces of this program use.
+ * Why code was refused, and where. It may grow at its end.
  */
-typedef struct jitfd_unwind_table jitfd_unwind_table;
+typedef struct jitfd_code_error {
+  /**
+   * Which of several items or chunks, counted from 0; SIZE_MAX if there was only one.
+   */
+  size_t item;
+  /**
+   * The instruction at fault, in bytes from the start of the chunk, or of the item. Of
+   * a branch it is the branch, not its target; of a field the field.
+   */
+  size_t offset;
+  /**
+   * What the reason speaks of, in bytes from the start of the chunk, if it does not say
+   * from what else; else 0.
+   */
+  size_t target;
+  /**
+   * One of JITFD_REASON_.
+   */
+  uint32_t reason;
+  /**
+   * By which of JITFD_FORBID_ the instruction is forbidden; else 0.
+   */
+  uint32_t forbidden;
+  /**
+   * How many of the bytes are those of the instruction: 0 to 15. 0 if the
+   * chunk as a whole is at fault.
+   */
+  uint32_t length;
+  /**
+   * 0.
+   */
+  uint32_t reserved;
+  /**
+   * The instruction, or what there is of it.
+   */
+  uint8_t bytes[16];
+  /**
+   * The instruction as text; "(bad)" if it is none.
+   */
+  char disassembly[112];
+} jitfd_code_error;
+
+/**
+ * What is called with one of JITFD_BACKEND_ and one line of text.
+ */
+typedef void (*jitfd_fallback_hook)(int backend, const char *text);
 
 /**
  * Some bytes of a chunk.
@@ -558,7 +569,7 @@ typedef struct jitfd_range {
 
 /**
  * What a chunk may be, and where its data is. All zero but for the size: no
- * data, nothing tolerated, nothing forbidden, every instruction is an entry.
+ * data, no lock skips, nothing forbidden, every instruction is an entry.
  */
 typedef struct jitfd_rules {
   /**
@@ -566,8 +577,8 @@ typedef struct jitfd_rules {
    */
   size_t size;
   /**
-   * JITFD_TOLERATE_LOCK_SKIPS, JITFD_ENTRIES_ONLY, JITFD_ENDBR64,
-   * JITFD_WITHIN_LINES, JITFD_FORBID_.
+   * JITFD_RULE_ALLOW_LOCK_SKIPS, JITFD_RULE_ENTRIES_ONLY, JITFD_RULE_ENDBR64,
+   * JITFD_RULE_WITHIN_LINES, JITFD_FORBID_.
    */
   uint32_t flags;
   /**
@@ -586,7 +597,7 @@ typedef struct jitfd_rules {
   size_t data_count;
   /**
    * Where other chunks may branch to, in bytes from the start of the chunk. If
-   * there is one, JITFD_ENTRIES_ONLY goes without saying.
+   * there is one, JITFD_RULE_ENTRIES_ONLY goes without saying.
    */
   const size_t *entries;
   /**
@@ -610,114 +621,105 @@ typedef struct jitfd_rules {
 } jitfd_rules;
 
 /**
- * Why code was refused, and where.
+ * What a chunk is.
  */
-typedef struct jitfd_fault {
+typedef struct jitfd_chunk_info {
   /**
-   * In: sizeof(struct jitfd_fault).
+   * In: sizeof(struct jitfd_chunk_info).
    */
   size_t size;
   /**
-   * The instruction at fault, in bytes from the start of the chunk. Of a
-   * branch it is the branch, not its target.
+   * Its bytes, valid until it is given back.
    */
-  size_t offset;
+  const void *bytes;
   /**
-   * What the reason speaks of, in bytes from the start of the chunk; else 0.
+   * How many bytes there are.
    */
-  size_t target;
+  size_t len;
   /**
-   * One of JITFD_REASON_.
+   * Where branches go behind a lock prefix, which JITFD_RULE_ALLOW_LOCK_SKIPS has
+   * let pass: in bytes from the start of the chunk. Valid until it is given back.
    */
-  uint32_t reason;
+  const size_t *lock_skips;
   /**
-   * How many of the bytes are those of the instruction: 0 to 15. 0 if the
-   * chunk as a whole is at fault.
+   * How many of these there are.
    */
-  uint32_t length;
+  size_t lock_skip_count;
   /**
-   * By which of JITFD_FORBID_ the instruction is forbidden; else 0.
+   * The alignment at which it is appended, in bytes.
    */
-  uint32_t forbidden;
+  uint32_t align;
   /**
-   * 0.
+   * 1 if some of it is data, else 0.
    */
-  uint32_t reserved;
-  /**
-   * The instruction, or what there is of it.
-   */
-  uint8_t bytes[16];
-  /**
-   * The instruction as text; "(bad)" if it is none.
-   */
-  char disassembly[112];
-  /**
-   * All of it in one sentence, with what to do about it.
-   */
-  char message[400];
-} jitfd_fault;
+  uint32_t holds_data;
+} jitfd_chunk_info;
 
 /**
- * What is called with one of JITFD_BACKEND_ and one line of text.
+ * How a region is made. All zero but for the size: by what the process allows, at any
+ * address, only this process publishes, branches between chunks are checked.
  */
-typedef void (*jitfd_fallback_hook)(int backend, const char *text);
-
-/**
- * One rule of the system, in words.
- */
-typedef struct jitfd_finding {
+typedef struct jitfd_region_options {
   /**
-   * In: sizeof(struct jitfd_finding).
+   * sizeof(struct jitfd_region_options).
    */
   size_t size;
   /**
-   * What it is about, such as "module"; valid as long as the probe.
-   */
-  const char *subject;
-  /**
-   * One line; valid as long as the probe.
-   */
-  const char *text;
-  /**
-   * One of JITFD_VERDICT_.
-   */
-  uint32_t verdict;
-  /**
-   * The backends that it refuses or may refuse: of each the bit
-   * 1 << JITFD_BACKEND_.
-   */
-  uint32_t backends;
-} jitfd_finding;
-
-/**
- * How a region, or created code, is made. All zero but for the size: by
- * /dev/jit or not at all, at any address, only this process publishes, branches
- * between chunks are checked.
- */
-typedef struct jitfd_options {
-  /**
-   * sizeof(struct jitfd_options).
-   */
-  size_t size;
-  /**
-   * JITFD_ANY_PROCESS, JITFD_NO_BOUNDARY_MAP, JITFD_PERF_MAP. For regions only.
+   * JITFD_REGION_ANY_PROCESS, JITFD_REGION_NO_BOUNDARY_MAP, JITFD_REGION_PERF_MAP.
    */
   uint32_t flags;
   /**
-   * One of JITFD_FALLBACK_. The use of a fallback is reported once, see
-   * jitfd_set_fallback_hook.
+   * One of JITFD_FALLBACK_; 0 is as the process allows.
    */
   uint32_t fallback;
   /**
    * Unless null, the region is placed where 32-bit displacements reach all
-   * addresses from this one to near_last. For regions only.
+   * addresses from this one to near_last.
    */
   const void *near_first;
   /**
    * Null if it is the same as near_first.
    */
   const void *near_last;
-} jitfd_options;
+} jitfd_region_options;
+
+/**
+ * What a region is in this process. It does not change, but for the descriptors, by
+ * jitfd_region_adopt.
+ */
+typedef struct jitfd_region_info {
+  /**
+   * In: sizeof(struct jitfd_region_info).
+   */
+  size_t size;
+  /**
+   * The address of its first byte; null if it is not mapped by this object.
+   */
+  void *address;
+  /**
+   * How many bytes are mapped there.
+   */
+  size_t len;
+  /**
+   * What makes its code executable: one of JITFD_BACKEND_.
+   */
+  int backend;
+  /**
+   * The descriptor by which it can be mapped, in this process or in one that it is
+   * sent to; it gives no right to publish. -1 if the object has none, as those of
+   * fallbacks. It stays the object's: do not close it.
+   */
+  int map_fd;
+  /**
+   * The descriptor by which code is published; it can't be mapped. Another process
+   * needs JITFD_REGION_ANY_PROCESS to use it. Else as map_fd.
+   */
+  int append_fd;
+  /**
+   * 0.
+   */
+  int reserved;
+} jitfd_region_info;
 
 /**
  * Where code lies, or will lie. This struct does not grow.
@@ -732,10 +734,16 @@ typedef struct jitfd_place {
    */
   size_t len;
   /**
-   * The address in this process.
+   * The address in this process; null if the region is not mapped by this object.
    */
   void *address;
 } jitfd_place;
+
+/**
+ * Makes the code for a place, whose length is 0. It returns a chunk, which it gives
+ * away; or null with errno, and nothing is published.
+ */
+typedef struct jitfd_chunk *(*jitfd_emitter)(void *data, const struct jitfd_place *place);
 
 /**
  * The counters of a region since it was made.
@@ -808,19 +816,37 @@ typedef struct jitfd_stats {
 } jitfd_stats;
 
 /**
- * Is told of code right after it was published, by the publishing thread and so
- * perhaps by several at once. The name has name_len bytes and no NUL. It must
- * return.
+ * A published function. This struct does not grow.
  */
-typedef void (*jitfd_listener)(void *data,
-                               const char *name,
-                               size_t name_len,
-                               const void *address,
-                               size_t len);
+typedef struct jitfd_symbol {
+  /**
+   * The name, which has no NUL; valid as long as the space.
+   */
+  const char *name;
+  /**
+   * The length of the name in bytes.
+   */
+  size_t name_len;
+  /**
+   * The address of the first byte.
+   */
+  void *address;
+  /**
+   * The number of bytes.
+   */
+  size_t len;
+} jitfd_symbol;
+
+/**
+ * Is told of code right after it was published, by the publishing thread and so
+ * perhaps by several at once. The name is valid as long as the space, the struct only
+ * during the call. It must return.
+ */
+typedef void (*jitfd_listener)(void *data, const struct jitfd_symbol *function);
 
 /**
  * How a code space is made. All zero but for the size: regions of 16 MiB, as many
- * as there is need for, made as jitfd_create does without options.
+ * as there is need for, made as jitfd_region_create does without options.
  */
 typedef struct jitfd_space_options {
   /**
@@ -829,13 +855,22 @@ typedef struct jitfd_space_options {
   size_t size;
   /**
    * JITFD_SPACE_TOGETHER, JITFD_SPACE_PERF_MAP, JITFD_SPACE_GDB,
-   * JITFD_SPACE_NO_LEAD.
+   * JITFD_SPACE_NO_LEAD; and JITFD_REGION_, for each region.
    */
-  uint64_t flags;
+  uint32_t flags;
   /**
-   * How each region is made, or null.
+   * One of JITFD_FALLBACK_; 0 is as the process allows.
    */
-  const struct jitfd_options *region;
+  uint32_t fallback;
+  /**
+   * Unless null, all regions are placed where 32-bit displacements reach all
+   * addresses from this one to near_last.
+   */
+  const void *near_first;
+  /**
+   * Null if it is the same as near_first.
+   */
+  const void *near_last;
   /**
    * The capacity of each region in bytes; 0 for 16 MiB.
    */
@@ -892,36 +927,14 @@ typedef struct jitfd_request {
    */
   const char *name;
   /**
-   * As in struct jitfd_options; a region is added if none is there.
+   * As in struct jitfd_region_options; a region is added if none is there.
    */
   const void *near_first;
   /**
-   * As in struct jitfd_options.
+   * As in struct jitfd_region_options.
    */
   const void *near_last;
 } jitfd_request;
-
-/**
- * A published function. This struct does not grow.
- */
-typedef struct jitfd_symbol {
-  /**
-   * The name, which has no NUL; valid as long as the space.
-   */
-  const char *name;
-  /**
-   * The length of the name in bytes.
-   */
-  size_t name_len;
-  /**
-   * The address of the first byte.
-   */
-  void *address;
-  /**
-   * The number of bytes.
-   */
-  size_t len;
-} jitfd_symbol;
 
 /**
  * How the bytes of a code space are used. published, reserved, wasted and free
@@ -976,7 +989,7 @@ typedef struct jitfd_reloc {
    */
   uint32_t kind;
   /**
-   * JITFD_TO_ITEM, or 0 if the target is an address.
+   * JITFD_RELOC_TO_ITEM, or 0 if the target is an address.
    */
   uint32_t flags;
   /**
@@ -1032,6 +1045,21 @@ typedef struct jitfd_item {
 } jitfd_item;
 
 /**
+ * An unwind table in the format of .eh_frame, with the zero at its end: to be
+ * registered (jitfd_eh_frame_register), or given to jitfd_gdb_register.
+ */
+typedef struct jitfd_eh_frame {
+  /**
+   * Its bytes.
+   */
+  const void *bytes;
+  /**
+   * How many there are.
+   */
+  size_t len;
+} jitfd_eh_frame;
+
+/**
  * One step in the description of a function's frame: what is different from some
  * instruction on. Fields that a kind does not use are 0. This struct does not
  * grow.
@@ -1046,7 +1074,7 @@ typedef struct jitfd_frame_step {
    */
   uint32_t kind;
   /**
-   * One of JITFD_REG_.
+   * JITFD_REG_RBX, RBP, RSP or R12 to R15.
    */
   uint32_t reg;
   /**
@@ -1060,7 +1088,31 @@ typedef struct jitfd_frame_step {
 } jitfd_frame_step;
 
 /**
- * How a table is made. All zero but for the size: by /dev/jit or not at all, 1024
+ * One function of an unwind table: where it is, and how its caller is found. This
+ * struct does not grow.
+ */
+typedef struct jitfd_frame {
+  /**
+   * The address of its first byte.
+   */
+  const void *address;
+  /**
+   * The number of bytes.
+   */
+  size_t len;
+  /**
+   * What is different from where on, in ascending order. None, for a function that
+   * leaves rsp where it is.
+   */
+  const struct jitfd_frame_step *steps;
+  /**
+   * How many steps there are.
+   */
+  size_t step_count;
+} jitfd_frame;
+
+/**
+ * How a table is made. All zero but for the size: by what the process allows, 1024
  * trampolines to a copy.
  */
 typedef struct jitfd_table_options {
@@ -1073,7 +1125,7 @@ typedef struct jitfd_table_options {
    */
   uint32_t flags;
   /**
-   * One of JITFD_FALLBACK_, as in struct jitfd_options.
+   * One of JITFD_FALLBACK_; 0 is as the process allows.
    */
   uint32_t fallback;
   /**
@@ -1116,7 +1168,61 @@ typedef struct jitfd_table_stats {
    * Bytes of data in all copies, allocated page by page when first used.
    */
   uint64_t data_bytes;
+  /**
+   * What makes its code executable: one of JITFD_BACKEND_.
+   */
+  uint64_t backend;
 } jitfd_table_stats;
+
+/**
+ * A register, and what it is set to. This struct does not grow.
+ */
+typedef struct jitfd_register_value {
+  /**
+   * The value.
+   */
+  uint64_t value;
+  /**
+   * One of JITFD_REG_.
+   */
+  uint32_t reg;
+  /**
+   * 0.
+   */
+  uint32_t reserved;
+} jitfd_register_value;
+
+/**
+ * Code that sets general registers, pushes values, and goes to a target. All else, the
+ * flags included, is as its caller left it.
+ */
+typedef struct jitfd_thunk {
+  /**
+   * sizeof(struct jitfd_thunk).
+   */
+  size_t size;
+  /**
+   * Where it goes.
+   */
+  jitfd_function target;
+  /**
+   * The registers that it sets; the last value of each counts.
+   */
+  const struct jitfd_register_value *registers;
+  /**
+   * How many there are.
+   */
+  size_t register_count;
+  /**
+   * What it pushes; the last one is at [rsp] when the target is entered. A target must
+   * take them off before it returns.
+   */
+  const uint64_t *pushes;
+  /**
+   * How many there are.
+   */
+  size_t push_count;
+} jitfd_thunk;
 
 /**
  * What a function was called with, whatever its type, and what it is to return. It
@@ -1154,152 +1260,159 @@ typedef struct jitfd_registers {
  * Sees the registers of a call, and sets what it returns. By any thread that calls;
  * may throw C++ exceptions.
  */
-typedef void (*jitfd_register_handler)(struct jitfd_registers *registers, void *data);
+typedef void (*jitfd_closure_handler)(struct jitfd_registers *registers, void *data);
 
 /**
- * Reads and changes the registers of whoever has called a return trampoline. By any
- * thread that calls; may throw C++ exceptions.
+ * The registers as they were when a save-all trampoline was called, and as they will be
+ * when it returns. The other parts of the vector and x87 state are kept, but not shown.
+ * It may grow at its end.
  */
-typedef void (*jitfd_return_handler)(struct jitfd_saved *saved, void *data);
+typedef struct jitfd_saved_registers {
+  /**
+   * The general registers, by their number: general[JITFD_REG_RAX]. That of rsp is
+   * where the return address is; a change of it is not taken.
+   */
+  uint64_t general[16];
+  /**
+   * The lower 128 bits of xmm0 to xmm15, two halves each, the lower one first.
+   */
+  uint64_t vectors[16][2];
+  /**
+   * rflags. A caller expects the direction flag to be 0.
+   */
+  uint64_t flags;
+  /**
+   * In: where the trampoline returns to.
+   */
+  void *return_address;
+  /**
+   * In: the trampoline that was called.
+   */
+  jitfd_function trampoline;
+  /**
+   * Out: where it goes when the handler has returned: to a function, as if its caller
+   * had called that; or back to the caller if it stays null.
+   */
+  jitfd_function jump;
+} jitfd_saved_registers;
+
+/**
+ * Reads and changes the registers of whoever has called a save-all trampoline. The
+ * caller, or where it jumps, must expect what is changed. By any thread that calls; may
+ * throw C++ exceptions, and no change counts then.
+ */
+typedef void (*jitfd_save_all_handler)(struct jitfd_saved_registers *saved, void *data);
+
+/**
+ * One rule of the system, in words.
+ */
+typedef struct jitfd_finding {
+  /**
+   * What it is about, such as "module".
+   */
+  const char *subject;
+  /**
+   * One line.
+   */
+  const char *text;
+  /**
+   * One of JITFD_VERDICT_.
+   */
+  uint32_t verdict;
+  /**
+   * The backends that it refuses or may refuse: of each the bit
+   * 1 << JITFD_BACKEND_.
+   */
+  uint32_t backends;
+} jitfd_finding;
+
+/**
+ * How the attempt to use a backend ended.
+ */
+typedef struct jitfd_trial {
+  /**
+   * One of JITFD_BACKEND_.
+   */
+  int backend;
+  /**
+   * 1 if it works, else 0.
+   */
+  uint32_t works;
+  /**
+   * In one line: "works", or what went wrong.
+   */
+  const char *text;
+} jitfd_trial;
+
+/**
+ * What this system allows this process, and what refuses the rest. It never changes,
+ * and all that it points to is valid as long as it is not given back.
+ */
+typedef struct jitfd_probe {
+  /**
+   * The system's rules.
+   */
+  const struct jitfd_finding *findings;
+  /**
+   * How many there are.
+   */
+  size_t finding_count;
+  /**
+   * The backends, the best one first: a program gets the first one that works and
+   * that it allows.
+   */
+  const struct jitfd_trial *trials;
+  /**
+   * How many there are.
+   */
+  size_t trial_count;
+} jitfd_probe;
 
 #ifdef __cplusplus
 extern "C" {
 #endif /* __cplusplus */
 
 /**
- * Begins to lay code out. The first byte will be the first of a line. Give it back
- * with jitfd_lines_free.
+ * What went wrong in the last call of this thread that failed, in words: which
+ * call, why, and what to do. Empty if none has failed.
  *
- * Returns null with errno ENOTRECOVERABLE only.
+ * The text is valid until the next failing call of this thread.
  */
-struct jitfd_lines *jitfd_lines_new(void);
+const char *jitfd_error(void);
 
 /**
- * Gives what was laid out back. Null is allowed.
- */
-void jitfd_lines_free(struct jitfd_lines *lines);
-
-/**
- * Stores where an instruction of len bytes will lie if it is the next to be
- * written, in bytes from the start: operands may be relative to it.
+ * Where and why code was refused, if that is what the last call of this thread that
+ * failed has failed for (errno EILSEQ, EOVERFLOW, or EINVAL for the chunk as a whole);
+ * else null.
  *
- * Returns 0, or -1 with errno EINVAL for a null pointer.
+ * It is valid until the next failing call of this thread.
  */
-int jitfd_lines_place(const struct jitfd_lines *lines, size_t len, size_t *offset);
+const struct jitfd_code_error *jitfd_get_code_error(void);
 
 /**
- * Writes one instruction, after NOPs if need be, and stores where it lies, unless
- * offset is null.
+ * The version of the library, as text: "0.1.0".
+ */
+const char *jitfd_version(void);
+
+/**
+ * Says once for the whole process what is done where there is no /dev/jit: one of
+ * JITFD_FALLBACK_ but JITFD_FALLBACK_DEFAULT. It holds from now on for
+ * jit_create_code, and wherever a fallback is 0 or options are null. At first it is
+ * JITFD_FALLBACK_NEVER.
  *
- * Returns 0, or -1 with errno EINVAL if it has no bytes or more than 15, or for a
- * null pointer; ENOMEM.
+ * Returns 0, or -1 with errno EINVAL if there is no such fallback.
  */
-int jitfd_lines_push(struct jitfd_lines *lines,
-                     const void *instruction,
-                     size_t len,
-                     size_t *offset);
+int jitfd_allow_fallback(uint32_t fallback);
 
 /**
- * Writes NOPs up to a multiple of align_bytes (a power of two up to 4096), and
- * stores where that is, unless offset is null.
+ * What makes code executable in this process where one of JITFD_FALLBACK_ is allowed:
+ * one of JITFD_BACKEND_. The first call that makes code for that fallback finds it out,
+ * by making some, and it stays so.
  *
- * Returns 0, or -1 with errno EINVAL for a bad align or a null pointer; ENOMEM.
+ * Returns -1 with errno as jit_create_code, if nothing does; jitfd_error says what
+ * refuses each backend.
  */
-int jitfd_lines_align(struct jitfd_lines *lines, size_t align_bytes, size_t *offset);
-
-/**
- * Replaces len bytes that were written, from offset on: the displacement of a
- * branch whose target is known now.
- *
- * Returns 0, or -1 with errno EINVAL if not all of them were written, or for a
- * null pointer.
- */
-int jitfd_lines_patch(struct jitfd_lines *lines,
-                      size_t offset,
-                      const void *bytes,
-                      size_t len);
-
-/**
- * What was written, and in len, which may be null, its length; valid until more is
- * written.
- *
- * Returns null with errno EINVAL if lines is null.
- */
-const void *jitfd_lines_bytes(const struct jitfd_lines *lines, size_t *len);
-
-/**
- * Checks a copy of the code and keeps that copy: what was checked is what is
- * published, whoever writes to the source meanwhile.
- *
- * A chunk passes if every byte of it belongs to a complete, valid instruction
- * or to declared data, if it ends where one of these ends, and if direct
- * branches inside it go to instructions. rules can tighten that. Branches that
- * leave the chunk are checked when it is published in a region.
- *
- * rules and fault may be null. Give the chunk back with jitfd_chunk_free.
- *
- * Returns null with errno EILSEQ if an instruction is refused (fault is filled
- * then), EINVAL for a null source, a length of 0 or above 1 GiB, a bad data
- * range (fault is filled for the last three), align, flag or size; E2BIG if
- * rules asks for what this version does not have; ENOMEM.
- */
-struct jitfd_chunk *jitfd_validate(const void *source,
-                                   size_t len,
-                                   const struct jitfd_rules *rules,
-                                   struct jitfd_fault *fault);
-
-/**
- * Takes a copy of the code as valid without looking at it: this bypasses
- * validation. The caller vouches for all that jitfd_validate checks, and that
- * rules name every byte of data that the code loads.
- *
- * Returns null with errno as jitfd_validate.
- */
-struct jitfd_chunk *jitfd_assume_valid(const void *source,
-                                       size_t len,
-                                       const struct jitfd_rules *rules);
-
-/**
- * Gives a chunk back. What was published of it stays. Null is allowed.
- */
-void jitfd_chunk_free(struct jitfd_chunk *chunk);
-
-/**
- * The bytes of a chunk, valid until it is given back. len may be null.
- *
- * Returns null with errno EINVAL if chunk is null.
- */
-const void *jitfd_chunk_bytes(const struct jitfd_chunk *chunk, size_t *len);
-
-/**
- * Returns 1 if an instruction starts at offset, in bytes from the start of the
- * chunk, else 0; -1 with errno EINVAL if chunk is null.
- */
-int jitfd_chunk_is_boundary(const struct jitfd_chunk *chunk, size_t offset);
-
-/**
- * Returns 1 if other chunks may branch to offset, else 0; -1 with errno EINVAL
- * if chunk is null.
- */
-int jitfd_chunk_is_entry(const struct jitfd_chunk *chunk, size_t offset);
-
-/**
- * Returns 1 if some of the chunk is data, else 0; -1 with errno EINVAL if chunk
- * is null.
- */
-int jitfd_chunk_holds_data(const struct jitfd_chunk *chunk);
-
-/**
- * Where branches go behind a lock prefix, which JITFD_TOLERATE_LOCK_SKIPS has
- * let pass: stores at most max offsets, in bytes from the start of the chunk,
- * and in count how many there are. offsets may be null if max is 0.
- *
- * Returns 0, or -1 with errno EINVAL for a null pointer.
- */
-int jitfd_chunk_lock_skips(const struct jitfd_chunk *chunk,
-                           size_t *offsets,
-                           size_t max,
-                           size_t *count);
+int jitfd_backend(uint32_t fallback);
 
 /**
  * The name of one of JITFD_BACKEND_, for messages.
@@ -1307,14 +1420,6 @@ int jitfd_chunk_lock_skips(const struct jitfd_chunk *chunk,
  * Returns null with errno EINVAL if there is no such backend.
  */
 const char *jitfd_backend_name(int backend);
-
-/**
- * What jit_create_code, and calls that are given null options, do from now on
- * where there is no /dev/jit: one of JITFD_FALLBACK_. At first it is NEVER.
- *
- * Returns 0, or -1 with errno EINVAL if there is no such fallback.
- */
-int jitfd_allow_fallback(uint32_t fallback);
 
 /**
  * Has hook called once in the life of the process, when a fallback makes code
@@ -1326,51 +1431,6 @@ int jitfd_allow_fallback(uint32_t fallback);
  * is null.
  */
 int jitfd_set_fallback_hook(jitfd_fallback_hook hook);
-
-/**
- * Finds out what this system allows this process, and what refuses the rest. Each
- * backend is tried in a forked child, which takes some milliseconds. The result
- * holds for the process as it is now: give up rights first. Give it back with
- * jitfd_probe_free.
- *
- * Returns null with errno ENOTRECOVERABLE only.
- */
-struct jitfd_probe *jitfd_probe_new(void);
-
-/**
- * Gives a probe back. Null is allowed.
- */
-void jitfd_probe_free(struct jitfd_probe *probe);
-
-/**
- * Returns 1 if one of JITFD_BACKEND_ works here, else 0; -1 with errno EINVAL if
- * there is no such backend or probe is null.
- */
-int jitfd_probe_works(const struct jitfd_probe *probe, int backend);
-
-/**
- * How the attempt to use a backend ended, in one line; valid as long as the probe.
- *
- * Returns null with errno EINVAL if there is no such backend or probe is null.
- */
-const char *jitfd_probe_trial(const struct jitfd_probe *probe, int backend);
-
-/**
- * Returns which of JITFD_BACKEND_ a program gets that allows one of
- * JITFD_FALLBACK_, 0 if none, or -1 with errno EINVAL if there is no such fallback
- * or probe is null.
- */
-int jitfd_probe_choice(const struct jitfd_probe *probe, uint32_t fallback);
-
-/**
- * Stores one of the findings, which are counted from 0.
- *
- * Returns 1, or 0 if there are no more; -1 with errno EINVAL for a null pointer or
- * a bad size.
- */
-int jitfd_probe_finding(const struct jitfd_probe *probe,
-                        size_t index,
-                        struct jitfd_finding *finding);
 
 /**
  * A new mapping that holds exactly len bytes of code from source, readable and
@@ -1403,22 +1463,19 @@ void *jit_create_code(const void *source, size_t len);
 int jit_destroy_code(void *code, size_t len);
 
 /**
- * As jit_create_code, with a chunk. options may be null. Stores in backend,
- * which may be null, one of JITFD_BACKEND_.
+ * As jit_create_code, with a chunk, and one of JITFD_FALLBACK_: 0 is as the process
+ * allows.
  *
- * Returns null with errno as jit_create_code, but never EILSEQ; EINVAL also for
- * options that are for regions; E2BIG if options asks for what this version does
- * not have.
+ * Returns null with errno as jit_create_code, but never EILSEQ; EINVAL also if there
+ * is no such fallback.
  */
-void *jitfd_create_code(const struct jitfd_chunk *chunk,
-                        const struct jitfd_options *options,
-                        int *backend);
+void *jitfd_create_code(const struct jitfd_chunk *chunk, uint32_t fallback);
 
 /**
  * Replaces the pages at address by a chunk, in one step: for engines that write
  * code at the address at which they will execute it. The pages are the caller's
  * private anonymous memory, and no thread uses them meanwhile; the rest of the
- * last one becomes 0xCC. They stay the caller's to unmap. options may be null.
+ * last one becomes 0xCC. They stay the caller's to unmap.
  *
  * Returns 0, or -1 with errno as jitfd_create_code, and EINVAL also if address
  * is not the start of a page or some page is not private anonymous memory (only
@@ -1426,44 +1483,118 @@ void *jitfd_create_code(const struct jitfd_chunk *chunk,
  */
 int jitfd_create_code_at(const struct jitfd_chunk *chunk,
                          void *address,
-                         const struct jitfd_options *options);
+                         uint32_t fallback);
+
+/**
+ * Checks a copy of the code and keeps that copy: what was checked is what is
+ * published, whoever writes to the source meanwhile.
+ *
+ * A chunk passes if every byte of it belongs to a complete, valid instruction
+ * or to declared data, if it ends where one of these ends, and if direct
+ * branches inside it go to instructions. rules can tighten that. Branches that
+ * leave the chunk are checked when it is published in a region.
+ *
+ * rules may be null. Give the chunk back with jitfd_chunk_destroy.
+ *
+ * Returns null with errno EILSEQ if an instruction is refused, EINVAL for a length
+ * of 0 or above 1 GiB or a bad data range: jitfd_get_code_error tells where and why.
+ * EINVAL also for a null source, a bad align, flag or size; E2BIG if rules asks for
+ * what this version does not have; ENOMEM.
+ */
+struct jitfd_chunk *jitfd_validate(const void *source,
+                                   size_t len,
+                                   const struct jitfd_rules *rules);
+
+/**
+ * Takes a copy of the code as valid without looking at it: this bypasses
+ * validation. The caller vouches for all that jitfd_validate checks, and that
+ * rules name every byte of data that the code loads.
+ *
+ * Returns null with errno as jitfd_validate; give the chunk back with
+ * jitfd_chunk_destroy.
+ */
+struct jitfd_chunk *jitfd_assume_valid(const void *source,
+                                       size_t len,
+                                       const struct jitfd_rules *rules);
+
+/**
+ * Gives a chunk back. What was published of it stays. Null is allowed.
+ */
+void jitfd_chunk_destroy(struct jitfd_chunk *chunk);
+
+/**
+ * Stores what a chunk is.
+ *
+ * Returns 0, or -1 with errno EINVAL for a null pointer or a bad size.
+ */
+int jitfd_chunk_get_info(const struct jitfd_chunk *chunk, struct jitfd_chunk_info *info);
+
+/**
+ * What is at an offset of a chunk, in bytes from its start: JITFD_CHUNK_INSTRUCTION
+ * and JITFD_CHUNK_ENTRY, or 0, in the middle of an instruction, in data or beyond the
+ * end.
+ *
+ * Returns -1 with errno EINVAL if chunk is null.
+ */
+int jitfd_chunk_at(const struct jitfd_chunk *chunk, size_t offset);
+
+/**
+ * How many bytes of NOPs an instruction of len bytes needs before it at an offset, in
+ * bytes from the start of the code, so that it does not cross a border of 64 bytes, as
+ * JITFD_RULE_WITHIN_LINES demands. The code begins at such a border.
+ */
+size_t jitfd_line_padding(size_t offset, size_t len);
+
+/**
+ * Fills len bytes of code that is being written, from an offset on, with the longest
+ * NOPs that do not cross a border of 64 bytes themselves: before an instruction
+ * (jitfd_line_padding), or up to an aligned label. The code has room for them.
+ *
+ * Returns 0, or -1 with errno EINVAL if code is null, or offset + len overflows.
+ */
+int jitfd_line_nops(void *code, size_t offset, size_t len);
 
 /**
  * Creates a region of capacity bytes, rounded up to whole pages and at most
  * 1 GiB, and maps it. Memory is used only for what is published. options may be
- * null. Stores the region; give it back with jitfd_destroy or jitfd_split.
+ * null. Give the region back with jitfd_region_destroy or jitfd_region_split.
  *
- * Returns 0, or -1 with errno EINVAL for a bad capacity, flag or size or a null
- * region; E2BIG if options asks for what this version does not have; ENOENT if
- * the module is not loaded; EACCES if a file mode or policy forbids it; EPERM
- * if /dev is mounted noexec; ENOMEM, also if there is no room close enough;
- * EDQUOT at the user's bound; EMFILE or ENFILE; EOPNOTSUPP if a fallback can't
- * do what the flags ask for.
+ * Returns null with errno EINVAL for a bad capacity, flag, fallback or size; E2BIG if
+ * options asks for what this version does not have; ENOENT if the module is not
+ * loaded; EACCES if a file mode or policy forbids it; EPERM if /dev is mounted noexec;
+ * ENOMEM, also if there is no room close enough; EDQUOT at the user's bound; EMFILE or
+ * ENFILE; EOPNOTSUPP if a fallback can't do what the flags ask for.
  */
-int jitfd_create(size_t capacity,
-                 const struct jitfd_options *options,
-                 struct jitfd_region **region);
+struct jitfd_region *jitfd_region_create(size_t capacity,
+                                         const struct jitfd_region_options *options);
 
 /**
- * Unmaps a region and closes its descriptors. No thread executes its code or
- * uses it any more. Null is allowed.
+ * Takes over descriptors of a region that were received from another process: of its
+ * map_fd and its append_fd (jitfd_region_get_info), or -1 for one that there is not.
+ * Nothing is mapped: jitfd_region_map. Branches between chunks are not checked: only
+ * the whole region knows what was published before. A descriptor of something else is
+ * found out by the first call that uses it. Give the object back with
+ * jitfd_region_destroy, which closes the descriptors.
+ *
+ * Returns null with errno EBADF if one of them is closed, or there is none; they are
+ * the caller's then.
  */
-void jitfd_destroy(struct jitfd_region *region);
+struct jitfd_region *jitfd_region_open(int map_fd, int append_fd);
 
 /**
- * The address of the first byte of a region, and in capacity, which may be
- * null, its length in bytes.
- *
- * Returns null with errno EINVAL if region is null.
+ * Gives a region, or a part of one, back: unmaps what it maps, and closes its
+ * descriptors. No thread executes that code or uses the object any more. Null is
+ * allowed.
  */
-void *jitfd_base(const struct jitfd_region *region, size_t *capacity);
+void jitfd_region_destroy(struct jitfd_region *region);
 
 /**
- * What makes the region's code executable: one of JITFD_BACKEND_.
+ * Stores what a region, or a part of one, is in this process.
  *
- * Returns -1 with errno EINVAL if region is null.
+ * Returns 0, or -1 with errno EINVAL for a null pointer or a bad size.
  */
-int jitfd_backend(const struct jitfd_region *region);
+int jitfd_region_get_info(const struct jitfd_region *region,
+                          struct jitfd_region_info *info);
 
 /**
  * Publishes a chunk behind what is there, at its alignment. When the call
@@ -1472,50 +1603,40 @@ int jitfd_backend(const struct jitfd_region *region);
  *
  * Returns 0, or -1 with errno EILSEQ if a branch between chunks does not go to
  * an instruction; ENOSPC if it does not fit; EROFS if the region is sealed;
- * EPERM in a process that may not publish; ESTALE if other holders of the
- * append descriptor were always faster; EDQUOT at the user's bound; ENOMEM;
- * EINVAL for a null pointer. Nothing is published then.
+ * EPERM in a process that may not publish; EBADF without the right to publish; ENOTTY
+ * if the append descriptor is of something else; ESTALE if other holders of that were
+ * always faster; EDQUOT at the user's bound; ENOMEM; EINVAL for a null pointer.
+ * Nothing is published then.
  */
-int jitfd_append(struct jitfd_region *region,
-                 const struct jitfd_chunk *chunk,
-                 struct jitfd_place *place);
+int jitfd_region_publish(struct jitfd_region *region,
+                         const struct jitfd_chunk *chunk,
+                         struct jitfd_place *place);
 
 /**
  * Publishes up to 1024 chunks by one call, in order, all or none. places has
  * room for count of them, or is null. No chunk at all is no error.
  *
- * Returns 0, or -1 with errno as jitfd_append, and EINVAL for more than 1024.
+ * Returns 0, or -1 with errno as jitfd_region_publish, and EINVAL for more than 1024.
  */
-int jitfd_append_batch(struct jitfd_region *region,
-                       const struct jitfd_chunk *const *chunks,
-                       size_t count,
-                       struct jitfd_place *places);
+int jitfd_region_publish_all(struct jitfd_region *region,
+                             const struct jitfd_chunk *const *chunks,
+                             size_t count,
+                             struct jitfd_place *places);
 
 /**
- * The place that the next chunk with this alignment (a power of two up to 4096)
- * gets, unless another thread publishes first; jitfd_append_at finds that out.
- * The length of the place is 0.
+ * Publishes what emit makes for the place that it is told, a multiple of align_bytes (a
+ * power of two up to 4096). If somebody else publishes there meanwhile, emit is called
+ * again, with another place. Stores where the chunk lies, unless place is null.
  *
- * Returns 0, or -1 with errno ENOSPC if no byte is left; EINVAL for a null
- * pointer or a bad align.
+ * Returns 0, or -1 with errno as jitfd_region_publish; what emit has left there, if it
+ * returns null (ECANCELED if that is 0); EINVAL also for a bad align, or one below 64 for a
+ * chunk with JITFD_RULE_WITHIN_LINES.
  */
-int jitfd_next(struct jitfd_region *region,
-               size_t align_bytes,
-               struct jitfd_place *place);
-
-/**
- * Publishes a chunk that was made for an offset which jitfd_next has stored, for
- * the chunk's alignment or a greater one. Bytes that are skipped to get there
- * are 0xCC. place may be null.
- *
- * Returns 0, or -1 with errno ESTALE if somebody else has published there: ask
- * for the next place and relocate the code; EINVAL if offset is no multiple of the
- * chunk's alignment (64 with JITFD_WITHIN_LINES); else as jitfd_append.
- */
-int jitfd_append_at(struct jitfd_region *region,
-                    size_t offset,
-                    const struct jitfd_chunk *chunk,
-                    struct jitfd_place *place);
+int jitfd_region_publish_with(struct jitfd_region *region,
+                              size_t align_bytes,
+                              jitfd_emitter emit,
+                              void *data,
+                              struct jitfd_place *place);
 
 /**
  * Sets len bytes aside, at a multiple of align_bytes (a power of two up to
@@ -1523,65 +1644,47 @@ int jitfd_append_at(struct jitfd_region *region,
  * them before they are filled raises a signal: SIGTRAP, or on a page without
  * any code SIGBUS (SIGTRAP or SIGSEGV with a fallback).
  *
- * Returns 0, or -1 with errno ENOSPC, EROFS, EPERM or ENOMEM as jitfd_append;
- * EINVAL for a null pointer, a len of 0 or a bad align.
+ * Returns 0, or -1 with errno ENOSPC, EROFS, EPERM, EBADF, ENOTTY or ENOMEM as
+ * jitfd_region_publish; EINVAL for a null pointer, a len of 0 or a bad align.
  */
-int jitfd_reserve(struct jitfd_region *region,
-                  size_t len,
-                  size_t align_bytes,
-                  struct jitfd_place *place);
+int jitfd_region_reserve(struct jitfd_region *region,
+                         size_t len,
+                         size_t align_bytes,
+                         struct jitfd_place *place);
 
 /**
  * Publishes a chunk skip bytes behind the start of a reserved range, which is as
- * jitfd_reserve has stored it. Each byte can be filled once. place, where the
+ * jitfd_region_reserve has stored it. Each byte can be filled once. place, where the
  * chunk is put, may be null. The range has the alignment that it was reserved
- * with; the chunk's is checked only with JITFD_WITHIN_LINES.
+ * with; the chunk's is checked only with JITFD_RULE_WITHIN_LINES.
  *
  * Returns 0, or -1 with errno EINVAL if the chunk is longer than the rest of
  * the range, the range is of another region, or a pointer is null; EEXIST if a
- * byte is not reserved or was filled before; EILSEQ, EROFS, EPERM, EDQUOT or
- * ENOMEM as jitfd_append. Nothing is published then.
+ * byte is not reserved or was filled before; EILSEQ, EROFS, EPERM, EBADF, ENOTTY,
+ * EDQUOT or ENOMEM as jitfd_region_publish. Nothing is published then.
  */
-int jitfd_fill(struct jitfd_region *region,
-               const struct jitfd_place *reserved,
-               size_t skip,
-               const struct jitfd_chunk *chunk,
-               struct jitfd_place *place);
+int jitfd_region_fill(struct jitfd_region *region,
+                      const struct jitfd_place *reserved,
+                      size_t skip,
+                      const struct jitfd_chunk *chunk,
+                      struct jitfd_place *place);
 
 /**
  * Ends all publication into the region, by anybody, for good. What is
  * published stays. Sealing twice is no error.
  *
- * Returns 0, or -1 with errno EPERM in a process that may not publish; EINVAL
- * if region is null.
+ * Returns 0, or -1 with errno EPERM in a process that may not publish; EBADF or ENOTTY
+ * as jitfd_region_publish; EINVAL if region is null.
  */
-int jitfd_seal(struct jitfd_region *region);
+int jitfd_region_seal(struct jitfd_region *region);
 
 /**
  * Stores the counters of a region.
  *
- * Returns 0, or -1 with errno EINVAL for a null pointer or a bad size.
+ * Returns 0, or -1 with errno EBADF of an object that is only a mapping; ENODATA or
+ * ENOTTY if the descriptor is of no region; EINVAL for a null pointer or a bad size.
  */
-int jitfd_get_stats(const struct jitfd_region *region, struct jitfd_stats *stats);
-
-/**
- * The descriptor by which the region can be mapped, in this process or in one
- * that it is sent to; it gives no right to publish. It stays the region's:
- * duplicate it, but do not close it.
- *
- * Returns -1 with errno EOPNOTSUPP if the region is a fallback's, which has no
- * descriptors; EINVAL if region is null.
- */
-int jitfd_map_fd(const struct jitfd_region *region);
-
-/**
- * The descriptor by which code is published; it can't be mapped. Another
- * process needs JITFD_ANY_PROCESS to use it. It stays the region's.
- *
- * Returns -1 with errno EOPNOTSUPP if the region is a fallback's, which has no
- * descriptors; EINVAL if region is null.
- */
-int jitfd_append_fd(const struct jitfd_region *region);
+int jitfd_region_get_stats(const struct jitfd_region *region, struct jitfd_stats *stats);
 
 /**
  * After fork(), in the child: makes the region the child's own, a copy of the
@@ -1590,192 +1693,67 @@ int jitfd_append_fd(const struct jitfd_region *region);
  * executes what its parent has published and publishes, and is refused to publish
  * itself (EPERM). The copy is not sealed, its counters start at 0, and only the
  * child may publish in it. In the process that made the region the call does the
- * same. jitfd_map_fd and jitfd_append_fd are those of the copy from now on; further
- * mappings stay the parent's. Branches to what the parent has published since the
- * fork() are not checked.
+ * same. The descriptors are those of the copy from now on; further mappings stay the
+ * parent's. Branches to what the parent has published since the fork() are not
+ * checked.
  *
  * Returns 0, or -1 with errno EINVAL if another thread was publishing in the
- * region at the fork(), or region is null; else as jitfd_create. The region is
- * as it was then.
+ * region at the fork(), or region is null; EBADF if it is only a part; else as
+ * jitfd_region_create. The region is as it was then.
  */
-int jitfd_adopt(struct jitfd_region *region);
+int jitfd_region_adopt(struct jitfd_region *region);
 
 /**
- * Takes a region apart, to give its parts to different owners: the handle that
- * maps, the handle that publishes, and the mapping. The region is given back.
+ * Takes a whole region apart, to give its parts to different owners: the code as it is
+ * mapped, the right to map it, and the right to publish in it. The region is given
+ * back. Each of the three pointers may be null: nobody has that part from now on; what
+ * was mapped is unmapped, if it is that.
  *
- * Returns 0, or -1 with errno EINVAL for a null pointer; the region is as it
- * was then.
+ * Returns 0, or -1 with errno EINVAL if region is null, EBADF if it is only a part;
+ * nothing has changed then.
  */
-int jitfd_split(struct jitfd_region *region,
-                struct jitfd_mapper **mapper,
-                struct jitfd_appender **appender,
-                struct jitfd_mapping **mapping);
+int jitfd_region_split(struct jitfd_region *region,
+                       struct jitfd_region **mapping,
+                       struct jitfd_region **mapper,
+                       struct jitfd_region **publisher);
 
 /**
- * Takes over a descriptor of jitfd_map_fd that was received from another
- * process. If it is a descriptor of something else, the first call on the
- * handle fails. Give the handle back with jitfd_mapper_free, which closes the
- * descriptor.
- *
- * Returns null with errno EBADF if it is closed.
- */
-struct jitfd_mapper *jitfd_mapper_adopt(int fd);
-
-/**
- * Gives a handle back and closes its descriptor. Mappings stay. Null is allowed.
- */
-void jitfd_mapper_free(struct jitfd_mapper *mapper);
-
-/**
- * The descriptor of a handle, to be sent to another process. It stays the
- * handle's.
- *
- * Returns -1 with errno EOPNOTSUPP if it is a fallback's, which has no
- * descriptors; EINVAL if mapper is null.
- */
-int jitfd_mapper_fd(const struct jitfd_mapper *mapper);
-
-/**
- * Maps the first len bytes of the region, readable and executable.
+ * Maps the first len bytes of the region, readable and executable, once more: at an
+ * address of its own (with mprotect flips it is the same). The object that is returned
+ * is that mapping and nothing else. Give it back with jitfd_region_destroy.
  *
  * Returns null with errno ENODATA, ENODEV or EPERM if the descriptor is of no
- * region; EINVAL if len is 0 or exceeds the region or mapper is null; EACCES if
- * a policy forbids it; EPERM if /dev is mounted noexec; ENOMEM.
+ * region; EBADF without the right to map; EINVAL if len is 0 or exceeds the region, or
+ * region is null; EACCES if a policy forbids it; EPERM if /dev is mounted noexec; ENOMEM.
  */
-struct jitfd_mapping *jitfd_mapper_map(const struct jitfd_mapper *mapper, size_t len);
+struct jitfd_region *jitfd_region_map(const struct jitfd_region *region, size_t len);
 
 /**
  * Makes a region that is a copy of this one: its capacity, code, cursor and
  * unfilled reservations; not sealed, with counters of 0. Memory is shared until
- * one of the two publishes. flags is JITFD_ANY_PROCESS or 0. Code that refers to
- * itself by address is right only where the source is mapped.
+ * one of the two publishes. flags is JITFD_REGION_ANY_PROCESS or 0. The object that is
+ * returned may map and publish, as that of jitfd_region_open. Code that refers to itself
+ * by address is right only where the source is mapped. Give it back with
+ * jitfd_region_destroy.
  *
- * Returns 0, or -1 with errno as jitfd_create; ENODATA or ENOTTY if the
- * descriptor is of no region; EOPNOTSUPP if it is a fallback's.
+ * Returns null with errno as jitfd_region_create; EBADF without the right to map;
+ * ENODATA or ENOTTY if the descriptor is of no region; EOPNOTSUPP if it is a fallback's.
  */
-int jitfd_mapper_clone(const struct jitfd_mapper *mapper,
-                       uint32_t flags,
-                       struct jitfd_mapper **new_mapper,
-                       struct jitfd_appender **new_appender);
+struct jitfd_region *jitfd_region_clone(const struct jitfd_region *region,
+                                        uint32_t flags);
 
 /**
- * The address of the first byte of a mapping, and in len, which may be null, its
- * length in bytes.
+ * Makes a code space with one region. options may be null. Give it back with
+ * jitfd_space_destroy.
  *
- * Returns null with errno EINVAL if mapping is null.
- */
-void *jitfd_mapping_base(const struct jitfd_mapping *mapping, size_t *len);
-
-/**
- * Unmaps a mapping. No thread executes its code any more. Null is allowed.
- */
-void jitfd_mapping_free(struct jitfd_mapping *mapping);
-
-/**
- * Stores the counters of the region.
- *
- * Returns 0, or -1 with errno ENODATA or ENOTTY if the descriptor is of no
- * region; EINVAL for a null pointer or a bad size.
- */
-int jitfd_mapper_stats(const struct jitfd_mapper *mapper, struct jitfd_stats *stats);
-
-/**
- * Takes over a descriptor of jitfd_append_fd that was received from another
- * process. If it is a descriptor of something else, the first call on the
- * handle fails. Give the handle back with jitfd_appender_free, which closes
- * the descriptor.
- *
- * Returns null with errno EBADF if it is closed.
- */
-struct jitfd_appender *jitfd_appender_adopt(int fd);
-
-/**
- * Gives a handle back and closes its descriptor. Null is allowed.
- */
-void jitfd_appender_free(struct jitfd_appender *appender);
-
-/**
- * The descriptor of a handle, to be sent to another process. It stays the
- * handle's.
- *
- * Returns -1 with errno EOPNOTSUPP if it is a fallback's, which has no
- * descriptors; EINVAL if appender is null.
- */
-int jitfd_appender_fd(const struct jitfd_appender *appender);
-
-/**
- * Publishes up to 1024 chunks by one call, in order, all or none. The first
- * comes to lie at expect, or nothing is published; JITFD_ANY_OFFSET takes the
- * next place. offsets has room for count of them, or is null.
- *
- * Returns 0, or -1 with errno ESTALE if the first chunk would not get the
- * offset expect; ENOSPC, EROFS, EPERM, EDQUOT or ENOMEM as jitfd_append; ENOTTY
- * if the descriptor is no append descriptor; EINVAL for a null pointer, too
- * many chunks, or an expect that is no multiple of 64 for a first chunk with
- * JITFD_WITHIN_LINES.
- */
-int jitfd_appender_append(struct jitfd_appender *appender,
-                          const struct jitfd_chunk *const *chunks,
-                          size_t count,
-                          size_t expect,
-                          size_t *offsets);
-
-/**
- * Sets len bytes aside, at a multiple of align_bytes (a power of two up to
- * 4096), and stores their offset in the region.
- *
- * Returns 0, or -1 with errno as jitfd_reserve, and ENOTTY if the descriptor is
- * no append descriptor.
- */
-int jitfd_appender_reserve(struct jitfd_appender *appender,
-                           size_t len,
-                           size_t align_bytes,
-                           size_t *offset);
-
-/**
- * Publishes a chunk at an offset of the region, in a range that was reserved;
- * each byte of it once.
- *
- * Returns 0, or -1 with errno EEXIST if a byte is not reserved or was filled
- * before; EROFS, EPERM, EDQUOT or ENOMEM as jitfd_append; ENOTTY if the
- * descriptor is no append descriptor; EINVAL for a null pointer.
- */
-int jitfd_appender_fill(struct jitfd_appender *appender,
-                        size_t offset,
-                        const struct jitfd_chunk *chunk);
-
-/**
- * Ends all publication into the region, by anybody, for good. What is mapped
- * stays.
- *
- * Returns 0, or -1 with errno EPERM in a process that may not publish; ENOTTY if
- * the descriptor is no append descriptor; EINVAL if appender is null.
- */
-int jitfd_appender_seal(struct jitfd_appender *appender);
-
-/**
- * Stores the counters of the region.
- *
- * Returns 0, or -1 with errno ENOTTY if the descriptor is no append descriptor;
- * EINVAL for a null pointer or a bad size.
- */
-int jitfd_appender_stats(const struct jitfd_appender *appender,
-                         struct jitfd_stats *stats);
-
-/**
- * Makes a code space with one region. options may be null. Stores the space; give
- * it back with jitfd_space_destroy.
- *
- * Returns 0, or -1 with errno as jitfd_create; or that of a file for tools that
+ * Returns null with errno as jitfd_region_create; or that of a file for tools that
  * can't be made, such as EEXIST, EACCES or ENOENT.
  */
-int jitfd_space_create(const struct jitfd_space_options *options,
-                       struct jitfd_space **space);
+struct jitfd_space *jitfd_space_create(const struct jitfd_space_options *options);
 
 /**
  * Unmaps a code space. No thread executes its code or uses it any more. Slots
- * that were not filled are to be given up before. Null is allowed.
+ * that were not filled are to be abandoned before. Null is allowed.
  */
 void jitfd_space_destroy(struct jitfd_space *space);
 
@@ -1783,8 +1761,8 @@ void jitfd_space_destroy(struct jitfd_space *space);
  * Publishes a chunk under a name in UTF-8, or null, and stores its address, unless
  * that is null.
  *
- * Returns 0, or -1 with errno as jitfd_append and, if the space has to grow, as
- * jitfd_create; ENOSPC if the space has reached its bound.
+ * Returns 0, or -1 with errno as jitfd_region_publish and, if the space has to grow, as
+ * jitfd_region_create; ENOSPC if the space has reached its bound.
  */
 int jitfd_space_publish(struct jitfd_space *space,
                         const char *name,
@@ -1799,29 +1777,28 @@ int jitfd_space_publish(struct jitfd_space *space,
  * Returns 0, or -1 with errno as jitfd_space_publish; EINVAL also for more than
  * 1024.
  */
-int jitfd_space_publish_batch(struct jitfd_space *space,
-                              const char *const *names,
-                              const struct jitfd_chunk *const *chunks,
-                              size_t count,
-                              void **addresses);
+int jitfd_space_publish_all(struct jitfd_space *space,
+                            const char *const *names,
+                            const struct jitfd_chunk *const *chunks,
+                            size_t count,
+                            void **addresses);
 
 /**
- * Sets room aside. Stores the slot and its address. The slot is given back by
- * jitfd_space_fill or jitfd_space_abandon.
+ * Sets room aside, and stores its address, unless that is null. The slot that is
+ * returned is given back by jitfd_space_fill or jitfd_space_abandon.
  *
- * Returns 0, or -1 with errno as jitfd_space_publish.
+ * Returns null with errno as jitfd_space_publish.
  */
-int jitfd_space_reserve(struct jitfd_space *space,
-                        const struct jitfd_request *request,
-                        struct jitfd_slot **slot,
-                        void **address);
+struct jitfd_slot *jitfd_space_reserve(struct jitfd_space *space,
+                                       const struct jitfd_request *request,
+                                       void **address);
 
 /**
  * Publishes a chunk at the start of a slot, and gives the slot back. What the
  * chunk does not need remains trap bytes.
  *
- * Returns 0, or -1 with errno as jitfd_fill; the slot can be filled by another
- * try, or given up, then.
+ * Returns 0, or -1 with errno as jitfd_region_fill; the slot can be filled by another
+ * try, or abandoned, then.
  */
 int jitfd_space_fill(struct jitfd_space *space,
                      struct jitfd_slot *slot,
@@ -1835,7 +1812,7 @@ void jitfd_space_abandon(struct jitfd_space *space, struct jitfd_slot *slot);
 
 /**
  * After fork(), in the child: makes the space the child's own, a copy of the
- * parent's at the same addresses, as jitfd_adopt does with each of its regions.
+ * parent's at the same addresses, as jitfd_region_adopt does with each of its regions.
  * Without it a child is refused to publish (EPERM). The listener is called in the
  * child for what the child publishes; a perf map or a dump is a file of the
  * child's own then. If the parent has several threads, call it before anything
@@ -1911,95 +1888,70 @@ int jitfd_space_link(struct jitfd_space *space,
                      void **addresses);
 
 /**
- * A table without functions. Give it back with jitfd_eh_frame_free.
+ * Makes the unwind table of functions: one for many, not one for each. Give it back
+ * with jitfd_eh_frame_destroy; what was registered stays so.
  *
- * Returns null with errno ENOTRECOVERABLE only.
+ * Returns null with errno EINVAL for a step that makes no sense, a null pointer, a
+ * len of 0, or a function that goes beyond the last address; ENOMEM.
  */
-struct jitfd_eh_frame *jitfd_eh_frame_new(void);
+struct jitfd_eh_frame *jitfd_eh_frame_create(const struct jitfd_frame *functions,
+                                             size_t count);
 
 /**
  * Gives a table back; what was registered stays so. Null is allowed.
  */
-void jitfd_eh_frame_free(struct jitfd_eh_frame *table);
-
-/**
- * Adds the function of len bytes at an address, and how its caller is found: by
- * steps in ascending order. None, for a function that leaves rsp where it is.
- *
- * Returns 0, or -1 with errno EINVAL for a step that makes no sense, a null
- * pointer, a len of 0, or a function that goes beyond the last address; ENOMEM.
- */
-int jitfd_eh_frame_add(struct jitfd_eh_frame *table,
-                       const void *address,
-                       size_t len,
-                       const struct jitfd_frame_step *steps,
-                       size_t count);
-
-/**
- * The table as it is in memory, with the zero at its end, and its length in bytes,
- * unless len is null. Valid until the table is added to or given back.
- *
- * Returns null with errno EINVAL if table is null.
- */
-const void *jitfd_eh_frame_bytes(const struct jitfd_eh_frame *table, size_t *len);
+void jitfd_eh_frame_destroy(struct jitfd_eh_frame *table);
 
 /**
  * Has exceptions and backtraces of this program find their way by the len bytes of
- * an .eh_frame section with its zero at the end: what jitfd_eh_frame_bytes gives,
- * or the compiler's own. It is copied, so all addresses in it must be absolute
+ * an .eh_frame section with its zero at the end: those of a jitfd_eh_frame, or the
+ * compiler's own. It is copied, so all addresses in it must be absolute
  * (__register_frame takes one that is relative to its place). Register one table
- * for many functions, not one for each. Give it back with jitfd_unwind_table_free,
- * before the code. What it says must be true of the code that is there.
+ * for many functions, not one for each. Take it back with jitfd_unregister, before the
+ * code ends. What it says must be true of the code that is there.
  *
  * Returns null with errno EINVAL for a null pointer, or if the records do not follow
  * each other up to a zero of four bytes that is the end of the bytes, one is in
  * DWARF's 64-bit form, or a function's does not refer to a common one before it; or
  * ENOMEM.
  */
-struct jitfd_unwind_table *jitfd_eh_frame_register(const void *bytes, size_t len);
+struct jitfd_registration *jitfd_eh_frame_register(const void *bytes, size_t len);
 
 /**
- * Takes a table back that was registered. Null is allowed.
- */
-void jitfd_unwind_table_free(struct jitfd_unwind_table *table);
-
-/**
- * Nothing is registered yet. Give it back with jitfd_gdb_free.
+ * Tells gdb of functions that were published, also if it attaches later: their names in
+ * UTF-8, which may be null, addresses and lengths; and eh_frame_len bytes of an unwind
+ * table about them with absolute addresses (those of a jitfd_eh_frame), or null and 0.
+ * All is copied but the code. Take it back with jitfd_unregister.
  *
- * Returns null with errno ENOTRECOVERABLE only.
- */
-struct jitfd_gdb *jitfd_gdb_new(void);
-
-/**
- * Has gdb forget what was registered. Null is allowed.
- */
-void jitfd_gdb_free(struct jitfd_gdb *gdb);
-
-/**
- * Registers functions that were published: their names in UTF-8, which may be null,
- * addresses and lengths; and eh_frame_len bytes of an unwind table about them with
- * absolute addresses (jitfd_eh_frame_bytes), or null and 0. All is copied but the
- * code.
+ * With a debugger attached each registration stops the program for a moment: a program
+ * does well to do it on demand only. JITFD_SPACE_GDB does it for all code of a code
+ * space.
  *
- * Returns 0, or -1 with errno EINVAL if there are no functions, one has no bytes,
+ * Returns null with errno EINVAL if there are no functions, one has no bytes,
  * a name is not UTF-8, or for a null pointer.
  */
-int jitfd_gdb_add(struct jitfd_gdb *gdb,
-                  const struct jitfd_symbol *functions,
-                  size_t count,
-                  const void *eh_frame,
-                  size_t eh_frame_len);
+struct jitfd_registration *jitfd_gdb_register(const struct jitfd_symbol *functions,
+                                              size_t count,
+                                              const void *eh_frame,
+                                              size_t eh_frame_len);
 
 /**
- * Makes a table whose trampolines carry their context in one of JITFD_CARRIER_. The
- * options may be null: as jitfd_allow_fallback says.
- *
- * Returns 0, or -1 with errno as jitfd_create; EINVAL also if there is no such
- * carrier.
+ * Takes back what was registered: the unwinder or debugger forgets it. Null is allowed.
  */
-int jitfd_table_create(uint32_t carrier,
-                       const struct jitfd_table_options *options,
-                       struct jitfd_table **table);
+void jitfd_unregister(struct jitfd_registration *registration);
+
+/**
+ * Makes a table whose trampolines carry their context in a register:
+ * JITFD_REG_RDI, RSI, RDX, RCX, R8 or R9, those of the first to the sixth integer
+ * argument, of which callers pass as many as come before it; or JITFD_REG_R10, the
+ * static chain, for targets that expect it there, as GCC's nested functions do. options
+ * may be null. Give the table back with jitfd_table_destroy.
+ *
+ * Returns null with errno as jitfd_region_create; EINVAL also if no context is carried
+ * there.
+ */
+struct jitfd_table *jitfd_table_create(uint32_t context_register,
+                                       const struct jitfd_table_options *options);
 
 /**
  * Unmaps a table with all its trampolines, none of which may be called any more.
@@ -2009,8 +1961,8 @@ void jitfd_table_destroy(struct jitfd_table *table);
 
 /**
  * Makes a trampoline. A call of it is a call of the target, with the context in the
- * carrier: the target must be a function that takes it there. Mostly this is no
- * system call.
+ * table's register: the target must be a function that takes it there. Mostly this is
+ * no system call. Give it back with jitfd_table_release.
  *
  * Returns the trampoline, which is called as the target is but without the context;
  * or null with errno EINVAL for a null table or target, ENOMEM if there is no memory
@@ -2043,12 +1995,6 @@ int jitfd_table_context(const struct jitfd_table *table,
                         void **context);
 
 /**
- * What makes a table's code executable: one of JITFD_BACKEND_, or -1 with errno
- * EINVAL for a null pointer.
- */
-int jitfd_table_backend(const struct jitfd_table *table);
-
-/**
  * Stores what a table has at the moment.
  *
  * Returns 0, or -1 with errno EINVAL for a null pointer or a bad size.
@@ -2057,159 +2003,49 @@ int jitfd_table_get_stats(const struct jitfd_table *table,
                           struct jitfd_table_stats *stats);
 
 /**
- * A setting of nothing, that goes to target.
+ * Publishes a thunk in a code space, under a name in UTF-8, or null, and stores its
+ * address. It stays as long as the space, and nothing can change what it sets.
  *
- * Returns null with errno EINVAL if target is null. Give it back with
- * jitfd_setting_free.
+ * Returns 0, or -1 with errno as jitfd_space_publish; EINVAL also if there is no such
+ * register, or there are too many pushes.
  */
-struct jitfd_setting *jitfd_setting_new(jitfd_function target);
-
-/**
- * Gives a setting back. What was published stays. Null is allowed.
- */
-void jitfd_setting_free(struct jitfd_setting *setting);
-
-/**
- * Sets one of JITFD_GPR_, or 8 to 15; the last value of each counts. Not to be called
- * by several threads at once for one setting.
- *
- * Returns 0, or -1 with errno EINVAL if there is no such register or the pointer is
- * null.
- */
-int jitfd_setting_set(struct jitfd_setting *setting, uint32_t number, uint64_t value);
-
-/**
- * Pushes a value; the last one is at [rsp] when the target is entered. A target must
- * take them off before it returns. Not to be called by several threads at once for
- * one setting.
- *
- * Returns 0, or -1 with errno EINVAL if the pointer is null.
- */
-int jitfd_setting_push(struct jitfd_setting *setting, uint64_t value);
-
-/**
- * Publishes a setting as code, with a name that may be null, and stores its address.
- * It stays as long as the space, and nothing can change what it sets.
- *
- * Returns 0, or -1 with errno as jitfd_space_publish; EINVAL also if the setting has
- * too many pushes.
- */
-int jitfd_setting_publish(const struct jitfd_setting *setting,
-                          struct jitfd_space *space,
-                          const char *name,
-                          jitfd_function *entry);
+int jitfd_space_publish_thunk(struct jitfd_space *space,
+                              const char *name,
+                              const struct jitfd_thunk *thunk,
+                              jitfd_function *entry);
 
 /**
  * Makes a function that calls handler with the registers it was called with, and
- * data; by /dev/jit, or as jitfd_allow_fallback says.
+ * data; by what the process allows. Stores the function, which is valid until the
+ * closure is given back: jitfd_closure_destroy.
  *
- * Returns null with errno as jitfd_table_create; EINVAL if handler is null. Give it
- * back with jitfd_closure_free.
+ * Returns null with errno as jitfd_table_create; EINVAL if handler or function is null.
  */
-struct jitfd_closure *jitfd_closure_new(jitfd_register_handler handler, void *data);
+struct jitfd_closure *jitfd_closure_create(jitfd_closure_handler handler,
+                                           void *data,
+                                           jitfd_function *function);
 
 /**
- * The function. Returns null with errno EINVAL if closure is null.
- */
-jitfd_function jitfd_closure_function(const struct jitfd_closure *closure);
-
-/**
- * Frees the function, which nobody calls from now on, nor is in. Null is allowed.
- */
-void jitfd_closure_free(struct jitfd_closure *closure);
-
-/**
- * Makes a return trampoline, by /dev/jit, or as jitfd_allow_fallback says.
- *
- * Returns null with errno as jitfd_table_create; EINVAL if handler is null. Give it
- * back with jitfd_return_free.
- */
-struct jitfd_return *jitfd_return_new(jitfd_return_handler handler, void *data);
-
-/**
- * The address to call. Returns null with errno EINVAL if trampoline is null.
- */
-jitfd_function jitfd_return_function(const struct jitfd_return *trampoline);
-
-/**
- * Frees a return trampoline, which nobody calls from now on, nor is in. Null is
+ * Gives a closure back, whose function nobody calls from now on, nor is in. Null is
  * allowed.
  */
-void jitfd_return_free(struct jitfd_return *trampoline);
+void jitfd_closure_destroy(struct jitfd_closure *closure);
 
 /**
- * Stores the value of one of JITFD_GPR_, or 8 to 15. That of rsp is where the return
- * address is.
+ * Makes a save-all trampoline, by what the process allows. Stores the address to call,
+ * which is valid until the trampoline is given back: jitfd_save_all_destroy.
  *
- * Returns 0, or -1 with errno EINVAL if there is no such register or a pointer is
- * null.
+ * Returns null with errno as jitfd_table_create; EINVAL if handler or function is null.
  */
-int jitfd_saved_get(const struct jitfd_saved *saved, uint32_t number, uint64_t *value);
+struct jitfd_save_all *jitfd_save_all_create(jitfd_save_all_handler handler,
+                                             void *data,
+                                             jitfd_function *function);
 
 /**
- * Changes a register; the caller of the trampoline, or where it goes, must expect
- * that.
- *
- * Returns 0, or -1 with errno EINVAL if there is no such register, it is rsp, or the
- * pointer is null.
+ * Gives a save-all trampoline back, which nobody calls from now on, nor is in. Null is
+ * allowed.
  */
-int jitfd_saved_set(struct jitfd_saved *saved, uint32_t number, uint64_t value);
-
-/**
- * Stores one of xmm0 to xmm15, by its number: its lower 128 bits, as two halves, the
- * lower one first.
- *
- * Returns 0, or -1 with errno EINVAL if there is no such register or a pointer is
- * null.
- */
-int jitfd_saved_vector(const struct jitfd_saved *saved,
-                       uint32_t number,
-                       uint64_t *halves);
-
-/**
- * Changes the lower 128 bits of one of xmm0 to xmm15 to two halves, the lower one
- * first; the caller of the trampoline, or where it goes, must expect that.
- *
- * Returns 0, or -1 with errno EINVAL if there is no such register or a pointer is
- * null.
- */
-int jitfd_saved_set_vector(struct jitfd_saved *saved,
-                           uint32_t number,
-                           const uint64_t *halves);
-
-/**
- * Stores the flags (rflags).
- *
- * Returns 0, or -1 with errno EINVAL if a pointer is null.
- */
-int jitfd_saved_flags(const struct jitfd_saved *saved, uint64_t *flags);
-
-/**
- * Changes the flags. A caller expects the direction flag to be 0.
- *
- * Returns 0, or -1 with errno EINVAL if the pointer is null.
- */
-int jitfd_saved_set_flags(struct jitfd_saved *saved, uint64_t flags);
-
-/**
- * Where the trampoline returns to. Returns null with errno EINVAL if saved is
- * null.
- */
-void *jitfd_saved_return_address(const struct jitfd_saved *saved);
-
-/**
- * The trampoline that was called, as jitfd_return_function gives it. Returns null
- * with errno EINVAL if saved is null.
- */
-jitfd_function jitfd_saved_trampoline(const struct jitfd_saved *saved);
-
-/**
- * Where the trampoline goes when the handler has returned: to a function, as if its
- * caller had called that; or back to the caller, as it does anyway, if target is null.
- *
- * Returns 0, or -1 with errno EINVAL if the first pointer is null.
- */
-int jitfd_saved_jump(struct jitfd_saved *saved, jitfd_function target);
+void jitfd_save_all_destroy(struct jitfd_save_all *trampoline);
 
 /**
  * As libffi's ffi_closure_alloc, for libffi 3.4 or newer: memory for an ffi_closure
@@ -2217,7 +2053,7 @@ int jitfd_saved_jump(struct jitfd_saved *saved, jitfd_function target);
  * ffi_prep_closure_loc wants as codeloc. Give it back with jitfd_ffi_closure_free.
  * The first call sets up what they have in common, as jitfd_allow_fallback says.
  *
- * Returns null with errno as jitfd_create; EINVAL also if code is null or size is
+ * Returns null with errno as jitfd_region_create; EINVAL also if code is null or size is
  * less than 56, the size of an ffi_closure.
  */
 void *jitfd_ffi_closure_alloc(size_t size, void **code);
@@ -2229,17 +2065,19 @@ void *jitfd_ffi_closure_alloc(size_t size, void **code);
 void jitfd_ffi_closure_free(void *closure);
 
 /**
- * What went wrong in the last call of this thread that failed, in words: which
- * call, why, and what to do. Empty if none has failed.
+ * Finds out what this system allows this process, and what refuses the rest. Each
+ * backend is tried in a forked child, which takes some milliseconds. The result
+ * holds for the process as it is now: give up rights first. Give it back with
+ * jitfd_probe_destroy.
  *
- * The text is valid until the next failing call of this thread.
+ * Returns null with errno ENOTRECOVERABLE only.
  */
-const char *jitfd_error(void);
+struct jitfd_probe *jitfd_probe_create(void);
 
 /**
- * The version of the library, as text: "0.1.0".
+ * Gives a probe back. Null is allowed.
  */
-const char *jitfd_version(void);
+void jitfd_probe_destroy(struct jitfd_probe *probe);
 
 #ifdef __cplusplus
 }  /* extern "C" */

@@ -2,12 +2,11 @@
 
 //! Chunks: code that was checked, and may be published.
 
-use crate::fault::jitfd_fault;
 use crate::guard::{self, Failure};
 use crate::pointer;
 use crate::rules::{ChunkRules, jitfd_rules};
-use crate::versioned;
-use rust::{Chunk, Error, validate_owned};
+use crate::versioned::{self, Versioned};
+use rust::{Chunk, validate_owned};
 use std::ffi::{c_int, c_void};
 
 /// Code that passed validation: the only thing that can be published. It has its
@@ -25,32 +24,24 @@ pub struct jitfd_chunk {
 /// branches inside it go to instructions. rules can tighten that. Branches that
 /// leave the chunk are checked when it is published in a region.
 ///
-/// rules and fault may be null. Give the chunk back with jitfd_chunk_free.
+/// rules may be null. Give the chunk back with jitfd_chunk_destroy.
 ///
-/// Returns null with errno EILSEQ if an instruction is refused (fault is filled
-/// then), EINVAL for a null source, a length of 0 or above 1 GiB, a bad data
-/// range (fault is filled for the last three), align, flag or size; E2BIG if
-/// rules asks for what this version does not have; ENOMEM.
+/// Returns null with errno EILSEQ if an instruction is refused, EINVAL for a length
+/// of 0 or above 1 GiB or a bad data range: jitfd_get_code_error tells where and why.
+/// EINVAL also for a null source, a bad align, flag or size; E2BIG if rules asks for
+/// what this version does not have; ENOMEM.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jitfd_validate(
     source: *const c_void,
     len: usize,
     rules: *const jitfd_rules,
-    fault: *mut jitfd_fault,
 ) -> *mut jitfd_chunk {
     guard::object(|| {
         // SAFETY: the header says what these pointers must be.
-        let (rules, copy) = unsafe {
-            versioned::check(fault)?;
-            (ChunkRules::read(rules)?, pointer::copy(source, len))
-        };
-        let checked = copy.and_then(|code| Ok(validate_owned(code, &rules.options)?));
-        if let Err(Failure::Library(Error::Code(error))) = &checked {
-            // SAFETY: as above.
-            unsafe { versioned::write(fault, &jitfd_fault::from(error)) }?;
-        }
+        let (rules, copy) = unsafe { (ChunkRules::read(rules)?, pointer::copy(source, len)?) };
+        let code = validate_owned(copy, &rules.options)?;
         Ok(jitfd_chunk {
-            code: checked?.aligned(rules.align),
+            code: code.aligned(rules.align),
         })
     })
 }
@@ -59,7 +50,8 @@ pub unsafe extern "C" fn jitfd_validate(
 /// validation. The caller vouches for all that jitfd_validate checks, and that
 /// rules name every byte of data that the code loads.
 ///
-/// Returns null with errno as jitfd_validate.
+/// Returns null with errno as jitfd_validate; give the chunk back with
+/// jitfd_chunk_destroy.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jitfd_assume_valid(
     source: *const c_void,
@@ -79,78 +71,81 @@ pub unsafe extern "C" fn jitfd_assume_valid(
 
 /// Gives a chunk back. What was published of it stays. Null is allowed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn jitfd_chunk_free(chunk: *mut jitfd_chunk) {
+pub unsafe extern "C" fn jitfd_chunk_destroy(chunk: *mut jitfd_chunk) {
     // SAFETY: the header says what this pointer must be.
     guard::quietly(|| drop(unsafe { pointer::take(chunk) }));
 }
 
-/// The bytes of a chunk, valid until it is given back. len may be null.
+/// What a chunk is.
+#[repr(C)]
+pub struct jitfd_chunk_info {
+    /// In: sizeof(struct jitfd_chunk_info).
+    pub size: usize,
+    /// Its bytes, valid until it is given back.
+    pub bytes: *const c_void,
+    /// How many bytes there are.
+    pub len: usize,
+    /// Where branches go behind a lock prefix, which JITFD_RULE_ALLOW_LOCK_SKIPS has
+    /// let pass: in bytes from the start of the chunk. Valid until it is given back.
+    pub lock_skips: *const usize,
+    /// How many of these there are.
+    pub lock_skip_count: usize,
+    /// The alignment at which it is appended, in bytes.
+    pub align: u32,
+    /// 1 if some of it is data, else 0.
+    pub holds_data: u32,
+}
+
+// SAFETY: `repr(C)`, five words and two half words; zero is a value of all.
+unsafe impl Versioned for jitfd_chunk_info {
+    const FIRST: usize = 48;
+}
+
+/// Stores what a chunk is.
 ///
-/// Returns null with errno EINVAL if chunk is null.
+/// Returns 0, or -1 with errno EINVAL for a null pointer or a bad size.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn jitfd_chunk_bytes(
+pub unsafe extern "C" fn jitfd_chunk_get_info(
     chunk: *const jitfd_chunk,
-    len: *mut usize,
-) -> *const c_void {
-    // SAFETY: the header says what these pointers must be.
-    guard::address(|| unsafe {
-        let bytes = pointer::object(chunk)?.code.bytes();
-        pointer::store(len, bytes.len());
-        Ok(bytes.as_ptr().cast_mut().cast())
+    info: *mut jitfd_chunk_info,
+) -> c_int {
+    guard::status(|| {
+        pointer::wanted(info)?;
+        // SAFETY: the header says what these pointers must be.
+        unsafe {
+            let code = &pointer::object(chunk)?.code;
+            let made = jitfd_chunk_info {
+                size: size_of::<jitfd_chunk_info>(),
+                bytes: code.bytes().as_ptr().cast(),
+                len: code.len(),
+                lock_skips: code.lock_skips().as_ptr(),
+                lock_skip_count: code.lock_skips().len(),
+                align: u32::try_from(code.align().bytes()).unwrap_or(0),
+                holds_data: code.holds_data().into(),
+            };
+            versioned::write(info, &made)
+        }
     })
 }
 
-/// Returns 1 if an instruction starts at offset, in bytes from the start of the
-/// chunk, else 0; -1 with errno EINVAL if chunk is null.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn jitfd_chunk_is_boundary(
-    chunk: *const jitfd_chunk,
-    offset: usize,
-) -> c_int {
-    // SAFETY: the header says what this pointer must be.
-    guard::number(|| unsafe { Ok(pointer::object(chunk)?.code.is_boundary(offset).into()) })
-}
+/// An instruction begins there.
+pub const JITFD_CHUNK_INSTRUCTION: c_int = 1;
+/// Other chunks may branch to there.
+pub const JITFD_CHUNK_ENTRY: c_int = 2;
 
-/// Returns 1 if other chunks may branch to offset, else 0; -1 with errno EINVAL
-/// if chunk is null.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn jitfd_chunk_is_entry(chunk: *const jitfd_chunk, offset: usize) -> c_int {
-    // SAFETY: the header says what this pointer must be.
-    guard::number(|| unsafe { Ok(pointer::object(chunk)?.code.is_entry(offset).into()) })
-}
-
-/// Returns 1 if some of the chunk is data, else 0; -1 with errno EINVAL if chunk
-/// is null.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn jitfd_chunk_holds_data(chunk: *const jitfd_chunk) -> c_int {
-    // SAFETY: the header says what this pointer must be.
-    guard::number(|| unsafe { Ok(pointer::object(chunk)?.code.holds_data().into()) })
-}
-
-/// Where branches go behind a lock prefix, which JITFD_TOLERATE_LOCK_SKIPS has
-/// let pass: stores at most max offsets, in bytes from the start of the chunk,
-/// and in count how many there are. offsets may be null if max is 0.
+/// What is at an offset of a chunk, in bytes from its start: JITFD_CHUNK_INSTRUCTION
+/// and JITFD_CHUNK_ENTRY, or 0, in the middle of an instruction, in data or beyond the
+/// end.
 ///
-/// Returns 0, or -1 with errno EINVAL for a null pointer.
+/// Returns -1 with errno EINVAL if chunk is null.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn jitfd_chunk_lock_skips(
-    chunk: *const jitfd_chunk,
-    offsets: *mut usize,
-    max: usize,
-    count: *mut usize,
-) -> c_int {
-    guard::status(|| {
-        pointer::wanted(count)?;
-        if max > 0 {
-            pointer::wanted(offsets)?;
-        }
-        // SAFETY: the header says what these pointers must be.
-        unsafe {
-            let skips = pointer::object(chunk)?.code.lock_skips();
-            pointer::store_all(offsets, skips.iter().take(max).copied());
-            pointer::store(count, skips.len());
-        }
-        Ok(())
+pub unsafe extern "C" fn jitfd_chunk_at(chunk: *const jitfd_chunk, offset: usize) -> c_int {
+    guard::number(|| {
+        // SAFETY: the header says what this pointer must be.
+        let code = unsafe { &pointer::object(chunk)?.code };
+        let flag = |is, flag| if is { flag } else { 0 };
+        Ok(flag(code.is_boundary(offset), JITFD_CHUNK_INSTRUCTION)
+            | flag(code.is_entry(offset), JITFD_CHUNK_ENTRY))
     })
 }
 
@@ -167,4 +162,14 @@ pub(crate) unsafe fn all<'a>(
     // SAFETY: as promised by the caller.
     let code = |chunk| unsafe { pointer::object(chunk) }.map(|chunk: &jitfd_chunk| &chunk.code);
     pointer::list(pointers.iter().copied().map(code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_version_has_the_size_it_had() {
+        assert_eq!(size_of::<jitfd_chunk_info>(), jitfd_chunk_info::FIRST);
+    }
 }

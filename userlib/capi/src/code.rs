@@ -2,11 +2,11 @@
 
 //! Finished code in a mapping of its own.
 
+use crate::backend::{JITFD_FALLBACK_DEFAULT, jit};
 use crate::chunk::jitfd_chunk;
 use crate::guard::{self, Failure};
-use crate::options::{Choice, jitfd_options, number};
 use crate::pointer;
-use rust::{Code, Rules, validate_owned};
+use rust::{Rules, validate_owned};
 use std::ffi::{c_int, c_void};
 
 /// A new mapping that holds exactly len bytes of code from source, readable and
@@ -30,8 +30,8 @@ pub unsafe extern "C" fn jit_create_code(source: *const c_void, len: usize) -> *
         // SAFETY: the header says what this pointer must be.
         let copy = unsafe { pointer::copy(source, len) }?;
         let chunk = validate_owned(copy, &Rules::new())?;
-        let code = Choice::default()?.code()?.create(&chunk)?;
-        Ok(Code::into_raw(code).0.cast_mut().cast())
+        let code = jit(JITFD_FALLBACK_DEFAULT)?.code(&chunk)?;
+        Ok(code.into_raw().0.cast_mut().cast())
     })
 }
 
@@ -54,31 +54,28 @@ pub unsafe extern "C" fn jit_destroy_code(code: *mut c_void, len: usize) -> c_in
     })
 }
 
-/// As jit_create_code, with a chunk. options may be null. Stores in backend,
-/// which may be null, one of JITFD_BACKEND_.
+/// As jit_create_code, with a chunk, and one of JITFD_FALLBACK_: 0 is as the process
+/// allows.
 ///
-/// Returns null with errno as jit_create_code, but never EILSEQ; EINVAL also for
-/// options that are for regions; E2BIG if options asks for what this version does
-/// not have.
+/// Returns null with errno as jit_create_code, but never EILSEQ; EINVAL also if there
+/// is no such fallback.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jitfd_create_code(
     chunk: *const jitfd_chunk,
-    options: *const jitfd_options,
-    backend: *mut c_int,
+    fallback: u32,
 ) -> *mut c_void {
-    // SAFETY: the header says what these pointers must be.
+    // SAFETY: the header says what this pointer must be.
     guard::address(|| unsafe {
         let chunk = pointer::object(chunk)?;
-        let code = Choice::read(options)?.code()?.create(&chunk.code)?;
-        pointer::store(backend, code.backend().map_or(0, number));
-        Ok(Code::into_raw(code).0.cast_mut().cast())
+        let code = jit(fallback)?.code(&chunk.code)?;
+        Ok(code.into_raw().0.cast_mut().cast())
     })
 }
 
 /// Replaces the pages at address by a chunk, in one step: for engines that write
 /// code at the address at which they will execute it. The pages are the caller's
 /// private anonymous memory, and no thread uses them meanwhile; the rest of the
-/// last one becomes 0xCC. They stay the caller's to unmap. options may be null.
+/// last one becomes 0xCC. They stay the caller's to unmap.
 ///
 /// Returns 0, or -1 with errno as jitfd_create_code, and EINVAL also if address
 /// is not the start of a page or some page is not private anonymous memory (only
@@ -87,13 +84,12 @@ pub unsafe extern "C" fn jitfd_create_code(
 pub unsafe extern "C" fn jitfd_create_code_at(
     chunk: *const jitfd_chunk,
     address: *mut c_void,
-    options: *const jitfd_options,
+    fallback: u32,
 ) -> c_int {
     // SAFETY: the header says what these pointers must be, and that the pages
     // are the caller's to replace.
     guard::status(|| unsafe {
         let chunk = pointer::object(chunk)?;
-        let options = Choice::read(options)?.code()?;
-        Ok(options.create_at(&chunk.code, address.cast())?)
+        Ok(jit(fallback)?.code_at(&chunk.code, address.cast())?)
     })
 }

@@ -1,24 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Unwind tables of generated code, and their registration.
+//! Unwind tables of generated code.
 
 use crate::guard::{self, Failure};
 use crate::pointer;
-use rust::Register;
-use rust::tools::{EhFrame, Frame, UnwindTable};
-use std::ffi::{c_int, c_void};
-
-/// Unwind tables of any number of functions, in the format of .eh_frame, to be
-/// registered (jitfd_eh_frame_register) or given to jitfd_gdb_add. For one thread
-/// at a time.
-pub struct jitfd_eh_frame {
-    table: EhFrame,
-}
-
-/// A table that exceptions and backtraces of this program use.
-pub struct jitfd_unwind_table {
-    _table: UnwindTable,
-}
+use crate::registers;
+use rust::tools::{EhFrame, Frame};
+use std::ffi::c_void;
 
 /// From here on the frame address is reg + offset. The frame address is where rsp
 /// was before the call that came here: at the start of a function rsp + 8.
@@ -32,31 +20,6 @@ pub const JITFD_FRAME_RESTORED: u32 = 3;
 /// ones begin at 4.
 pub const JITFD_FRAME_POINTER: u32 = 4;
 
-/// A register, by its number in DWARF.
-pub const JITFD_REG_RBX: u32 = 3;
-/// A register, by its number in DWARF.
-pub const JITFD_REG_RBP: u32 = 6;
-/// A register, by its number in DWARF.
-pub const JITFD_REG_RSP: u32 = 7;
-/// A register, by its number in DWARF.
-pub const JITFD_REG_R12: u32 = 12;
-/// A register, by its number in DWARF.
-pub const JITFD_REG_R13: u32 = 13;
-/// A register, by its number in DWARF.
-pub const JITFD_REG_R14: u32 = 14;
-/// A register, by its number in DWARF.
-pub const JITFD_REG_R15: u32 = 15;
-
-const REGISTERS: [(u32, Register); 7] = [
-    (JITFD_REG_RBX, Register::Rbx),
-    (JITFD_REG_RBP, Register::Rbp),
-    (JITFD_REG_RSP, Register::Rsp),
-    (JITFD_REG_R12, Register::R12),
-    (JITFD_REG_R13, Register::R13),
-    (JITFD_REG_R14, Register::R14),
-    (JITFD_REG_R15, Register::R15),
-];
-
 /// One step in the description of a function's frame: what is different from some
 /// instruction on. Fields that a kind does not use are 0. This struct does not
 /// grow.
@@ -67,7 +30,7 @@ pub struct jitfd_frame_step {
     pub at: usize,
     /// One of JITFD_FRAME_.
     pub kind: u32,
-    /// One of JITFD_REG_.
+    /// JITFD_REG_RBX, RBP, RSP or R12 to R15.
     pub reg: u32,
     /// In bytes.
     pub offset: u32,
@@ -94,7 +57,7 @@ fn frame(steps: &[jitfd_frame_step], len: usize) -> Result<Frame, Failure> {
             return Err(BAD_STEP);
         }
         from = step.at;
-        let register = REGISTERS.iter().find(|(known, _)| *known == step.reg);
+        let register = registers::saved(step.reg);
         made = match (step.kind, register, step.offset) {
             (JITFD_FRAME_POINTER, None, 0) if number == 0 && step.at == 0 && step.reg == 0 => {
                 from = 4;
@@ -102,121 +65,98 @@ fn frame(steps: &[jitfd_frame_step], len: usize) -> Result<Frame, Failure> {
                 pointer.try_reserve(steps.len())?;
                 pointer
             }
-            (JITFD_FRAME_CFA, Some(&(_, register)), offset) => made.cfa(step.at, register, offset),
-            (JITFD_FRAME_SAVED, Some(&(_, register)), below) if below % 8 == 0 => {
+            (JITFD_FRAME_CFA, Some(register), offset) => made.cfa(step.at, register, offset),
+            (JITFD_FRAME_SAVED, Some(register), below) if below % 8 == 0 => {
                 made.saved(step.at, register, below)
             }
-            (JITFD_FRAME_RESTORED, Some(&(_, register)), 0) => made.restored(step.at, register),
+            (JITFD_FRAME_RESTORED, Some(register), 0) => made.restored(step.at, register),
             _ => return Err(BAD_STEP),
         };
     }
     Ok(made)
 }
 
-/// A table without functions. Give it back with jitfd_eh_frame_free.
+/// One function of an unwind table: where it is, and how its caller is found. This
+/// struct does not grow.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct jitfd_frame {
+    /// The address of its first byte.
+    pub address: *const c_void,
+    /// The number of bytes.
+    pub len: usize,
+    /// What is different from where on, in ascending order. None, for a function that
+    /// leaves rsp where it is.
+    pub steps: *const jitfd_frame_step,
+    /// How many steps there are.
+    pub step_count: usize,
+}
+
+/// An unwind table in the format of .eh_frame, with the zero at its end: to be
+/// registered (jitfd_eh_frame_register), or given to jitfd_gdb_register.
+#[repr(C)]
+pub struct jitfd_eh_frame {
+    /// Its bytes.
+    pub bytes: *const c_void,
+    /// How many there are.
+    pub len: usize,
+}
+
+/// What C sees, and what it points to.
+#[repr(C)]
+struct Owned {
+    _seen: jitfd_eh_frame,
+    _table: EhFrame,
+}
+
+/// Makes the unwind table of functions: one for many, not one for each. Give it back
+/// with jitfd_eh_frame_destroy; what was registered stays so.
 ///
-/// Returns null with errno ENOTRECOVERABLE only.
+/// Returns null with errno EINVAL for a step that makes no sense, a null pointer, a
+/// len of 0, or a function that goes beyond the last address; ENOMEM.
 #[unsafe(no_mangle)]
-pub extern "C" fn jitfd_eh_frame_new() -> *mut jitfd_eh_frame {
-    guard::object(|| {
-        Ok(jitfd_eh_frame {
-            table: EhFrame::new(),
+pub unsafe extern "C" fn jitfd_eh_frame_create(
+    functions: *const jitfd_frame,
+    count: usize,
+) -> *mut jitfd_eh_frame {
+    let owned = guard::object(|| {
+        let mut table = EhFrame::new();
+        // SAFETY: the header says what this pointer must be.
+        for function in unsafe { pointer::array(functions, count)? } {
+            let (address, len) = (function.address, function.len);
+            pointer::wanted(address.cast_mut())?;
+            if len == 0 || address.addr().checked_add(len).is_none() {
+                return Err(BAD_RANGE);
+            }
+            // SAFETY: as above.
+            let steps = unsafe { pointer::array(function.steps, function.step_count)? };
+            table.try_add(address.addr(), len, &frame(steps, len)?)?;
+        }
+        let bytes = table.bytes();
+        let seen = jitfd_eh_frame {
+            bytes: bytes.as_ptr().cast(),
+            len: bytes.len(),
+        };
+        Ok(Owned {
+            _seen: seen,
+            _table: table,
         })
-    })
+    });
+    owned.cast()
 }
 
 /// Gives a table back; what was registered stays so. Null is allowed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn jitfd_eh_frame_free(table: *mut jitfd_eh_frame) {
-    // SAFETY: the header says what this pointer must be.
-    guard::quietly(|| drop(unsafe { pointer::take(table) }));
-}
-
-/// Adds the function of len bytes at an address, and how its caller is found: by
-/// steps in ascending order. None, for a function that leaves rsp where it is.
-///
-/// Returns 0, or -1 with errno EINVAL for a step that makes no sense, a null
-/// pointer, a len of 0, or a function that goes beyond the last address; ENOMEM.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn jitfd_eh_frame_add(
-    table: *mut jitfd_eh_frame,
-    address: *const c_void,
-    len: usize,
-    steps: *const jitfd_frame_step,
-    count: usize,
-) -> c_int {
-    guard::status(|| {
-        pointer::wanted(address.cast_mut())?;
-        if len == 0 || address.addr().checked_add(len).is_none() {
-            return Err(BAD_RANGE);
-        }
-        // SAFETY: the header says what these pointers must be.
-        let (table, steps) =
-            unsafe { (pointer::object_mut(table)?, pointer::array(steps, count)?) };
-        let frame = frame(steps, len)?;
-        Ok(table.table.try_add(address.addr(), len, &frame)?)
-    })
-}
-
-/// The table as it is in memory, with the zero at its end, and its length in bytes,
-/// unless len is null. Valid until the table is added to or given back.
-///
-/// Returns null with errno EINVAL if table is null.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn jitfd_eh_frame_bytes(
-    table: *const jitfd_eh_frame,
-    len: *mut usize,
-) -> *const c_void {
-    guard::address(|| {
-        // SAFETY: the header says what these pointers must be.
-        let bytes = unsafe { pointer::object(table)? }.table.bytes();
-        // SAFETY: as above.
-        unsafe { pointer::store(len, bytes.len()) };
-        Ok(bytes.as_ptr().cast_mut().cast::<c_void>())
-    })
-}
-
-/// Has exceptions and backtraces of this program find their way by the len bytes of
-/// an .eh_frame section with its zero at the end: what jitfd_eh_frame_bytes gives,
-/// or the compiler's own. It is copied, so all addresses in it must be absolute
-/// (__register_frame takes one that is relative to its place). Register one table
-/// for many functions, not one for each. Give it back with jitfd_unwind_table_free,
-/// before the code. What it says must be true of the code that is there.
-///
-/// Returns null with errno EINVAL for a null pointer, or if the records do not follow
-/// each other up to a zero of four bytes that is the end of the bytes, one is in
-/// DWARF's 64-bit form, or a function's does not refer to a common one before it; or
-/// ENOMEM.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn jitfd_eh_frame_register(
-    bytes: *const c_void,
-    len: usize,
-) -> *mut jitfd_unwind_table {
-    guard::object(|| {
-        // SAFETY: the header says what this pointer must be.
-        let section = unsafe { pointer::array(bytes.cast::<u8>(), len)? };
-        let mut bytes = Vec::new();
-        if bytes.try_reserve_exact(len).is_err() {
-            let text = "no memory for a copy of the unwind table";
-            return Err(Failure::Refused(libc::ENOMEM, text));
-        }
-        bytes.extend_from_slice(section);
-        // SAFETY: the header says what the table must be.
-        let table = unsafe { UnwindTable::from_bytes(bytes.into_boxed_slice())? };
-        Ok(jitfd_unwind_table { _table: table })
-    })
-}
-
-/// Takes a table back that was registered. Null is allowed.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn jitfd_unwind_table_free(table: *mut jitfd_unwind_table) {
-    // SAFETY: the header says what this pointer must be.
-    guard::quietly(|| drop(unsafe { pointer::take(table) }));
+pub unsafe extern "C" fn jitfd_eh_frame_destroy(table: *mut jitfd_eh_frame) {
+    // SAFETY: the header says what this pointer must be: one of the function above.
+    guard::quietly(|| drop(unsafe { pointer::take(table.cast::<Owned>()) }));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registers::*;
+    use rust::Register;
 
     fn step(at: usize, kind: u32, reg: u32, offset: u32) -> jitfd_frame_step {
         jitfd_frame_step {

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The way out of every exported function: errors become `errno` and a text of
-//! this thread, and a panic becomes an error.
+//! The way out of every exported function: errors become `errno`, a text and perhaps
+//! a `jitfd_code_error` of this thread, and a panic becomes an error.
 
+use crate::code_error::jitfd_code_error;
 use rust::{Error, Reason};
 use std::cell::RefCell;
 use std::ffi::{c_char, c_int};
 use std::fmt::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr::null_mut;
+use std::ptr::{from_ref, null, null_mut};
 
 /// Why an exported function fails.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(crate) enum Failure {
     Refused(c_int, &'static str),
     /// A file for tools can't be made; says which.
     NoFile(c_int, &'static str),
+    /// A function of the caller has failed, and left everything that tells why.
+    Callers(c_int),
 }
 
 impl Failure {
@@ -38,7 +41,14 @@ impl Failure {
                 libc::EINVAL
             }
             Self::Library(error) => error.errno(),
-            Self::Refused(errno, _) | Self::NoFile(errno, _) => *errno,
+            Self::Refused(errno, _) | Self::NoFile(errno, _) | Self::Callers(errno) => *errno,
+        }
+    }
+
+    fn code_error(&self) -> Option<jitfd_code_error> {
+        match self {
+            Self::Library(Error::Code(error)) => jitfd_code_error::of(error),
+            _ => None,
         }
     }
 
@@ -50,6 +60,7 @@ impl Failure {
                 let error = std::io::Error::from_raw_os_error(*errno);
                 write!(text, "{what} can't be made: {error}")
             }
+            Self::Callers(_) => Ok(()),
         }
     }
 }
@@ -95,6 +106,20 @@ const PANIC: Failure = Failure::Refused(
 thread_local! {
     /// What `jitfd_error` returns.
     static TEXT: RefCell<Text> = const { RefCell::new(Text(Vec::new())) };
+    /// What `jitfd_get_code_error` returns.
+    static CODE_ERROR: RefCell<Option<jitfd_code_error>> = const { RefCell::new(None) };
+}
+
+/// Sets `errno`.
+pub(crate) fn set_errno(errno: c_int) {
+    // SAFETY: the C library's errno is valid for this thread.
+    unsafe { *libc::__errno_location() = errno };
+}
+
+/// `errno` of this thread.
+pub(crate) fn errno() -> c_int {
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() }
 }
 
 /// Runs the work of a function that returns `int`.
@@ -133,13 +158,16 @@ fn run<T>(work: impl FnOnce() -> Result<T, Failure>) -> Option<T> {
 }
 
 fn report(failure: &Failure) {
+    if let Failure::Callers(errno) = failure {
+        return set_errno(*errno);
+    }
     let mut text = Text(Vec::new());
     // Without memory it is shorter; errno says that there is none.
     let _ = failure.write(&mut text);
     // A thread that is ending has no text any more; it still has errno.
     let _ = TEXT.try_with(|last| last.replace(text));
-    // SAFETY: the C library's errno is valid for this thread.
-    unsafe { *libc::__errno_location() = failure.errno() };
+    let _ = CODE_ERROR.try_with(|last| last.replace(failure.code_error()));
+    set_errno(failure.errno());
 }
 
 /// What went wrong in the last call of this thread that failed, in words: which
@@ -150,6 +178,17 @@ fn report(failure: &Failure) {
 pub extern "C" fn jitfd_error() -> *const c_char {
     TEXT.try_with(|last| last.borrow().as_ptr())
         .unwrap_or(c"".as_ptr())
+}
+
+/// Where and why code was refused, if that is what the last call of this thread that
+/// failed has failed for (errno EILSEQ, EOVERFLOW, or EINVAL for the chunk as a whole);
+/// else null.
+///
+/// It is valid until the next failing call of this thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn jitfd_get_code_error() -> *const jitfd_code_error {
+    let last = CODE_ERROR.try_with(|last| last.borrow().as_ref().map_or(null(), from_ref));
+    last.unwrap_or(null())
 }
 
 #[cfg(test)]

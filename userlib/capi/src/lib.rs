@@ -11,8 +11,9 @@
 //!   returns a pointer returns null with `errno`. `jitfd_error` has the text.
 //! * No panic reaches C: `guard.rs` turns it into `ENOTRECOVERABLE`.
 //! * Structs that may grow begin with their size, see `versioned.rs`.
-//! * Everything is thread-safe except giving an object back while it is used, and
-//!   adding to one `jitfd_lines` or one `jitfd_eh_frame`.
+//! * Objects are made by `..._create` (or what says so) and given back by
+//!   `..._destroy`.
+//! * Everything is thread-safe except giving an object back while it is used.
 //!
 //! Unsafe: what C passes is read and written by the functions of `pointer.rs`
 //! and `versioned.rs` only; the exported functions are `unsafe` because they
@@ -32,22 +33,24 @@ mod pointer;
 mod text;
 mod versioned;
 
-// The exported functions, in the order of the header.
+// The exported functions.
+mod backend;
 mod chunk;
+mod closure;
 mod code;
+mod code_error;
 mod eh_frame;
-mod fault;
-mod gdb;
-mod handle;
 mod libffi;
 mod lines;
 mod link;
-mod options;
 mod probe;
 mod region;
+mod registers;
+mod registration;
 mod rules;
+mod save_all;
 mod space;
 mod stats;
 mod table;
-mod trampoline;
+mod thunk;
 mod version;

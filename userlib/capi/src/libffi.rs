@@ -2,8 +2,8 @@
 
 //! What libffi's users call to get closures.
 
+use crate::backend::{JITFD_FALLBACK_DEFAULT, fallback};
 use crate::guard::{self, Failure};
-use crate::options::Choice;
 use crate::pointer;
 use jitfd_trampoline::LibffiClosures;
 use std::ffi::c_void;
@@ -24,7 +24,7 @@ fn closures() -> Result<&'static LibffiClosures, Failure> {
         return Ok(closures);
     }
     // Two threads may get here; one of the two is dropped again.
-    let made = LibffiClosures::with_fallback(Choice::default()?.fallback)?;
+    let made = LibffiClosures::with_fallback(fallback(JITFD_FALLBACK_DEFAULT)?)?;
     let made = Box::into_raw(Box::new(made));
     let order = (Ordering::AcqRel, Ordering::Acquire);
     let set = CLOSURES.compare_exchange(null_mut(), made, order.0, order.1);
@@ -43,7 +43,7 @@ fn closures() -> Result<&'static LibffiClosures, Failure> {
 /// ffi_prep_closure_loc wants as codeloc. Give it back with jitfd_ffi_closure_free.
 /// The first call sets up what they have in common, as jitfd_allow_fallback says.
 ///
-/// Returns null with errno as jitfd_create; EINVAL also if code is null or size is
+/// Returns null with errno as jitfd_region_create; EINVAL also if code is null or size is
 /// less than 56, the size of an ffi_closure.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jitfd_ffi_closure_alloc(

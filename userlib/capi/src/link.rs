@@ -30,7 +30,7 @@ pub const JITFD_RELOC_CALL32: u32 = 6;
 pub const JITFD_RELOC_REL8: u32 = 7;
 
 /// The target is the number of an item, counted from 0.
-pub const JITFD_TO_ITEM: u32 = 1;
+pub const JITFD_RELOC_TO_ITEM: u32 = 1;
 
 /// One field of an item that depends on addresses. CPUs count a branch from the
 /// instruction behind it, so the addend of one that ends with its field is -4.
@@ -41,7 +41,7 @@ pub struct jitfd_reloc {
     pub at: usize,
     /// One of JITFD_RELOC_.
     pub kind: u32,
-    /// JITFD_TO_ITEM, or 0 if the target is an address.
+    /// JITFD_RELOC_TO_ITEM, or 0 if the target is an address.
     pub flags: u32,
     /// What the field refers to.
     pub target: usize,
@@ -103,7 +103,7 @@ unsafe fn read(item: &jitfd_item) -> Result<Item, Failure> {
 fn reloc(record: &jitfd_reloc) -> Result<Reloc, Failure> {
     let target = match record.flags {
         0 => Target::Address(record.target),
-        JITFD_TO_ITEM => Target::Item(record.target),
+        JITFD_RELOC_TO_ITEM => Target::Item(record.target),
         _ => return Err(Failure::Refused(libc::EINVAL, "a flag is not known")),
     };
     let kind = match record.kind {

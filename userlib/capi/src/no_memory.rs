@@ -5,10 +5,12 @@
 #[path = "../../jitfd/tests/support/failing.rs"]
 mod failing;
 
+use crate::backend::JITFD_FALLBACK_ANY;
 use crate::chunk::{jitfd_chunk, jitfd_validate};
 use crate::guard::jitfd_error;
-use crate::options::{JITFD_FALLBACK_ANY, jitfd_options};
-use crate::region::{jitfd_append_batch, jitfd_create, jitfd_place, jitfd_region};
+use crate::region::{
+    jitfd_place, jitfd_region, jitfd_region_create, jitfd_region_options, jitfd_region_publish_all,
+};
 use failing::{Failing, Fails, failing, in_child};
 use std::ffi::CStr;
 use std::ptr::{null, null_mut};
@@ -17,22 +19,22 @@ use std::ptr::{null, null_mut};
 static ALLOCATOR: Failing = Failing;
 
 fn region() -> *mut jitfd_region {
-    let options = jitfd_options {
-        size: size_of::<jitfd_options>(),
+    let options = jitfd_region_options {
+        size: size_of::<jitfd_region_options>(),
         flags: 0,
         fallback: JITFD_FALLBACK_ANY,
         near_first: null(),
         near_last: null(),
     };
-    let mut region = null_mut();
-    // SAFETY: both are there during the call.
-    assert_eq!(unsafe { jitfd_create(4 << 20, &options, &mut region) }, 0);
+    // SAFETY: the options are there during the call.
+    let region = unsafe { jitfd_region_create(4 << 20, &options) };
+    assert!(!region.is_null());
     region
 }
 
 fn chunk() -> *const jitfd_chunk {
     // SAFETY: the byte is there during the call.
-    unsafe { jitfd_validate([0xc3_u8].as_ptr().cast(), 1, null(), null_mut()) }
+    unsafe { jitfd_validate([0xc3_u8].as_ptr().cast(), 1, null()) }
 }
 
 /// 0, or the number of the error; 1000 for a text that says something else.
@@ -47,7 +49,7 @@ fn append(region: *mut jitfd_region, chunks: &[*const jitfd_chunk], fails: Fails
         let (from, to) = (chunks.as_ptr(), places.as_mut_ptr());
         // SAFETY: all of it is there during the call, and as long as is said.
         unsafe {
-            if jitfd_append_batch(region, from, chunks.len(), to) == 0 {
+            if jitfd_region_publish_all(region, from, chunks.len(), to) == 0 {
                 return 0;
             }
             let errno = *libc::__errno_location();

@@ -18,16 +18,6 @@ pub(crate) unsafe fn object<'a, T>(pointer: *const T) -> Result<&'a T, Failure> 
     unsafe { pointer.as_ref() }.ok_or(Failure::NULL)
 }
 
-/// The object behind a pointer, to be changed.
-///
-/// # Safety
-/// `pointer` is null, or valid for reads and writes as long as the reference is
-/// used, and nobody else uses it meanwhile.
-pub(crate) unsafe fn object_mut<'a, T>(pointer: *mut T) -> Result<&'a mut T, Failure> {
-    // SAFETY: as promised by the caller.
-    unsafe { pointer.as_mut() }.ok_or(Failure::NULL)
-}
-
 /// The array of `count` items; `pointer` may be null if there are none.
 ///
 /// # Safety

@@ -20,16 +20,16 @@ pub struct jitfd_range {
     pub len: usize,
 }
 
-/// Accept direct branches that go behind the lock prefix of an instruction, as
-/// the C library's own code has.
-pub const JITFD_TOLERATE_LOCK_SKIPS: u32 = 0x1;
+/// Allow direct branches that go behind the lock prefix of an instruction, as the C
+/// library's own code has.
+pub const JITFD_RULE_ALLOW_LOCK_SKIPS: u32 = 0x1;
 /// Other chunks may branch to the declared entries only.
-pub const JITFD_ENTRIES_ONLY: u32 = 0x2;
+pub const JITFD_RULE_ENTRIES_ONLY: u32 = 0x2;
 /// Each entry begins with endbr64; if none is declared, the first byte is one.
-pub const JITFD_ENDBR64: u32 = 0x4;
+pub const JITFD_RULE_ENDBR64: u32 = 0x4;
 /// No instruction crosses a border of 64 bytes, so that one fetch sees all of it.
 /// The chunk is aligned to 64 bytes then.
-pub const JITFD_WITHIN_LINES: u32 = 0x8;
+pub const JITFD_RULE_WITHIN_LINES: u32 = 0x8;
 /// Refuse syscall, sysenter and int n.
 pub const JITFD_FORBID_SYSTEM_CALLS: u32 = 0x100;
 /// Refuse instructions that write the protection-key register.
@@ -41,17 +41,17 @@ pub const JITFD_FORBID_SEGMENTS: u32 = 0x800;
 /// Refuse privileged (CPL 0) instructions.
 pub const JITFD_FORBID_PRIVILEGED: u32 = 0x1000;
 
-/// In a fault only: one of the mnemonics that the rules forbid.
+/// In an error only: one of the mnemonics that the rules forbid.
 pub const JITFD_FORBID_NAMED: u32 = 0x2000;
 
 /// What a chunk may be, and where its data is. All zero but for the size: no
-/// data, nothing tolerated, nothing forbidden, every instruction is an entry.
+/// data, no lock skips, nothing forbidden, every instruction is an entry.
 #[repr(C)]
 pub struct jitfd_rules {
     /// sizeof(struct jitfd_rules).
     pub size: usize,
-    /// JITFD_TOLERATE_LOCK_SKIPS, JITFD_ENTRIES_ONLY, JITFD_ENDBR64,
-    /// JITFD_WITHIN_LINES, JITFD_FORBID_.
+    /// JITFD_RULE_ALLOW_LOCK_SKIPS, JITFD_RULE_ENTRIES_ONLY, JITFD_RULE_ENDBR64,
+    /// JITFD_RULE_WITHIN_LINES, JITFD_FORBID_.
     pub flags: u32,
     /// The alignment at which the chunk is appended, in bytes: a power of two up
     /// to 4096. 0 is 16.
@@ -62,7 +62,7 @@ pub struct jitfd_rules {
     /// How many ranges there are.
     pub data_count: usize,
     /// Where other chunks may branch to, in bytes from the start of the chunk. If
-    /// there is one, JITFD_ENTRIES_ONLY goes without saying.
+    /// there is one, JITFD_RULE_ENTRIES_ONLY goes without saying.
     pub entries: *const usize,
     /// How many entries there are.
     pub entry_count: usize,
@@ -102,10 +102,10 @@ pub(crate) fn flag_of(class: Class) -> u32 {
 fn known() -> u32 {
     let forbid = CLASSES.iter().map(|(flag, _)| flag);
     forbid.sum::<u32>()
-        | JITFD_TOLERATE_LOCK_SKIPS
-        | JITFD_ENTRIES_ONLY
-        | JITFD_ENDBR64
-        | JITFD_WITHIN_LINES
+        | JITFD_RULE_ALLOW_LOCK_SKIPS
+        | JITFD_RULE_ENTRIES_ONLY
+        | JITFD_RULE_ENDBR64
+        | JITFD_RULE_WITHIN_LINES
 }
 
 /// The rules as the library has them.
@@ -173,16 +173,16 @@ impl ChunkRules {
 
 fn with_flags(flags: u32) -> Rules {
     let mut options = Rules::new();
-    if flags & JITFD_TOLERATE_LOCK_SKIPS != 0 {
+    if flags & JITFD_RULE_ALLOW_LOCK_SKIPS != 0 {
         options = options.allow_lock_skips();
     }
-    if flags & JITFD_ENTRIES_ONLY != 0 {
+    if flags & JITFD_RULE_ENTRIES_ONLY != 0 {
         options = options.entries_only();
     }
-    if flags & JITFD_ENDBR64 != 0 {
+    if flags & JITFD_RULE_ENDBR64 != 0 {
         options = options.endbr64();
     }
-    if flags & JITFD_WITHIN_LINES != 0 {
+    if flags & JITFD_RULE_WITHIN_LINES != 0 {
         options = options.within_lines();
     }
     let forbidden = CLASSES.iter().filter(|(flag, _)| flags & flag != 0);

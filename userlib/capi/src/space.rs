@@ -2,11 +2,12 @@
 
 //! Code spaces: as many regions as it takes, with names and lookup.
 
+use crate::backend::jit;
 use crate::chunk::all;
 use crate::chunk::jitfd_chunk;
 use crate::guard::{self, Failure};
-use crate::options::{Choice, jitfd_options, window};
 use crate::pointer;
+use crate::region::{FLAGS as REGION_FLAGS, JITFD_REGION_PERF_MAP, region_options, window};
 use crate::rules::{ChunkRules, align, jitfd_rules};
 use crate::text;
 use crate::versioned::{self, Versioned};
@@ -27,45 +28,43 @@ pub struct jitfd_space {
 }
 
 /// Room in a code space whose address is known and whose code is still to come.
-/// Executing it before it is filled raises a signal, as with jitfd_reserve.
+/// Executing it before it is filled raises a signal, as with jitfd_region_reserve.
 pub struct jitfd_slot {
     slot: Slot,
 }
 
 /// All code of the space can be reached from all of it by 32-bit displacements.
-pub const JITFD_SPACE_TOGETHER: u64 = 1;
-/// perf finds the names of functions, in /tmp/perf-PID.map; the regions are made
-/// with JITFD_PERF_MAP.
-pub const JITFD_SPACE_PERF_MAP: u64 = 2;
-/// gdb knows the names of functions: as jitfd_gdb_add, for all code.
-pub const JITFD_SPACE_GDB: u64 = 4;
+pub const JITFD_SPACE_TOGETHER: u32 = 0x100;
+/// perf finds the names of functions, in /tmp/perf-PID.map, which is written;
+/// JITFD_REGION_PERF_MAP goes without saying.
+pub const JITFD_SPACE_PERF_MAP: u32 = 0x200;
+/// gdb knows the names of functions: as jitfd_gdb_register, for all code.
+pub const JITFD_SPACE_GDB: u32 = 0x400;
 /// The first function of a region may lie at its start.
-pub const JITFD_SPACE_NO_LEAD: u64 = 8;
+pub const JITFD_SPACE_NO_LEAD: u32 = 0x800;
 
 /// Is told of code right after it was published, by the publishing thread and so
-/// perhaps by several at once. The name has name_len bytes and no NUL. It must
-/// return.
-pub type jitfd_listener = Option<
-    unsafe extern "C" fn(
-        data: *mut c_void,
-        name: *const c_char,
-        name_len: usize,
-        address: *const c_void,
-        len: usize,
-    ),
->;
+/// perhaps by several at once. The name is valid as long as the space, the struct only
+/// during the call. It must return.
+pub type jitfd_listener =
+    Option<unsafe extern "C" fn(data: *mut c_void, function: *const jitfd_symbol)>;
 
 /// How a code space is made. All zero but for the size: regions of 16 MiB, as many
-/// as there is need for, made as jitfd_create does without options.
+/// as there is need for, made as jitfd_region_create does without options.
 #[repr(C)]
 pub struct jitfd_space_options {
     /// sizeof(struct jitfd_space_options).
     pub size: usize,
     /// JITFD_SPACE_TOGETHER, JITFD_SPACE_PERF_MAP, JITFD_SPACE_GDB,
-    /// JITFD_SPACE_NO_LEAD.
-    pub flags: u64,
-    /// How each region is made, or null.
-    pub region: *const jitfd_options,
+    /// JITFD_SPACE_NO_LEAD; and JITFD_REGION_, for each region.
+    pub flags: u32,
+    /// One of JITFD_FALLBACK_; 0 is as the process allows.
+    pub fallback: u32,
+    /// Unless null, all regions are placed where 32-bit displacements reach all
+    /// addresses from this one to near_last.
+    pub near_first: *const c_void,
+    /// Null if it is the same as near_first.
+    pub near_last: *const c_void,
     /// The capacity of each region in bytes; 0 for 16 MiB.
     pub region_capacity: usize,
     /// The capacity of all regions together in bytes; 0 for no bound.
@@ -86,9 +85,9 @@ pub struct jitfd_space_options {
     pub lead: usize,
 }
 
-// SAFETY: `repr(C)`, ten words; zero is a value of all.
+// SAFETY: `repr(C)`, a word, two half words, nine words; zero is a value of all.
 unsafe impl Versioned for jitfd_space_options {
-    const FIRST: usize = 64;
+    const FIRST: usize = 88;
 }
 
 /// Room for one function. All zero but for the size and the length: aligned to 16,
@@ -103,9 +102,9 @@ pub struct jitfd_request {
     pub align: usize,
     /// The name under which the code is found, in UTF-8; or null.
     pub name: *const c_char,
-    /// As in struct jitfd_options; a region is added if none is there.
+    /// As in struct jitfd_region_options; a region is added if none is there.
     pub near_first: *const c_void,
-    /// As in struct jitfd_options.
+    /// As in struct jitfd_region_options.
     pub near_last: *const c_void,
 }
 
@@ -184,7 +183,7 @@ impl From<SpaceStats> for jitfd_space_stats {
 
 /// The listener of a C program.
 struct Told {
-    call: unsafe extern "C" fn(*mut c_void, *const c_char, usize, *const c_void, usize),
+    call: unsafe extern "C" fn(*mut c_void, *const jitfd_symbol),
     data: *mut c_void,
 }
 
@@ -196,42 +195,41 @@ unsafe impl Sync for Told {}
 impl Listener for Told {
     fn published(&self, codes: &[NewCode<'_>]) {
         for code in codes {
-            let name = (code.name.as_ptr().cast(), code.name.len());
-            let address = with_exposed_provenance_mut::<c_void>(code.address);
+            let symbol = jitfd_symbol {
+                name: code.name.as_ptr().cast(),
+                name_len: code.name.len(),
+                address: with_exposed_provenance_mut(code.address),
+                len: code.bytes.len(),
+            };
             // SAFETY: the caller of `jitfd_space_create` vouches for the function.
-            unsafe { (self.call)(self.data, name.0, name.1, address, code.bytes.len()) };
+            unsafe { (self.call)(self.data, &raw const symbol) };
         }
     }
 }
 
 /// # Safety
 /// `options` is null or points to such a struct of the size it says, and so does
-/// its `region` and its `rules`; its `jitdump` is null or a C string.
-unsafe fn space_options(options: *const jitfd_space_options) -> Result<SpaceOptions, Failure> {
+/// its `rules`; its `jitdump` is null or a C string.
+unsafe fn create(options: *const jitfd_space_options) -> Result<CodeSpace, Failure> {
     // SAFETY: as promised by the caller.
-    let (options, choice, folder, rules) = unsafe {
+    let (options, folder, rules) = unsafe {
         let options = versioned::read(options)?;
-        let choice = Choice::read(options.region)?;
         let folder = text::read(options.jitdump)?;
         let rules = ChunkRules::for_any_layout(options.rules)?;
-        (options, choice, folder, rules)
+        (options, folder, rules)
     };
-    if options.flags & !FLAGS != 0 {
+    if options.flags & !(FLAGS | REGION_FLAGS) != 0 {
         return Err(Failure::Refused(libc::EINVAL, "a flag is not known"));
     }
-    let lead = lead(&options)?;
     let perf_map = options.flags & JITFD_SPACE_PERF_MAP != 0;
-    let region = choice.region();
+    let more = if perf_map { JITFD_REGION_PERF_MAP } else { 0 };
     let mut wanted = SpaceOptions::new()
-        .region(if perf_map {
-            region.perf_map(true)
-        } else {
-            region
-        })
+        .region(region_options(options.flags | more))
         .together(options.flags & JITFD_SPACE_TOGETHER != 0)
         .validation(rules)
-        .lead(lead);
-    if let Some(window) = choice.window {
+        .lead(lead(&options)?);
+    let window = window(options.near_first.addr(), options.near_last.addr())?;
+    if let Some(window) = window {
         wanted = wanted.window(window);
     }
     if options.region_capacity != 0 {
@@ -257,10 +255,10 @@ unsafe fn space_options(options: *const jitfd_space_options) -> Result<SpaceOpti
         let map = PerfMap::create().map_err(|error| no_file(&error, "the perf map"))?;
         wanted = wanted.listener(Arc::new(map));
     }
-    Ok(wanted)
+    Ok(jit(options.fallback)?.space(wanted)?)
 }
 
-const FLAGS: u64 =
+const FLAGS: u32 =
     JITFD_SPACE_TOGETHER | JITFD_SPACE_PERF_MAP | JITFD_SPACE_GDB | JITFD_SPACE_NO_LEAD;
 
 fn lead(options: &jitfd_space_options) -> Result<usize, Failure> {
@@ -302,29 +300,24 @@ unsafe fn read_request<'a>(request: *const jitfd_request) -> Result<Request<'a>,
     Ok(window.map_or(wanted, |window| wanted.window(window)))
 }
 
-/// Makes a code space with one region. options may be null. Stores the space; give
-/// it back with jitfd_space_destroy.
+/// Makes a code space with one region. options may be null. Give it back with
+/// jitfd_space_destroy.
 ///
-/// Returns 0, or -1 with errno as jitfd_create; or that of a file for tools that
+/// Returns null with errno as jitfd_region_create; or that of a file for tools that
 /// can't be made, such as EEXIST, EACCES or ENOENT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jitfd_space_create(
     options: *const jitfd_space_options,
-    space: *mut *mut jitfd_space,
-) -> c_int {
-    guard::status(|| {
-        pointer::wanted(space)?;
-        // SAFETY: the header says what these pointers must be.
-        unsafe {
-            let made = space_options(options)?.create()?;
-            pointer::store(space, Box::into_raw(Box::new(jitfd_space { space: made })));
-        }
-        Ok(())
+) -> *mut jitfd_space {
+    guard::object(|| {
+        // SAFETY: the header says what this pointer must be.
+        let space = unsafe { create(options) }?;
+        Ok(jitfd_space { space })
     })
 }
 
 /// Unmaps a code space. No thread executes its code or uses it any more. Slots
-/// that were not filled are to be given up before. Null is allowed.
+/// that were not filled are to be abandoned before. Null is allowed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jitfd_space_destroy(space: *mut jitfd_space) {
     // SAFETY: the header says what this pointer must be.
@@ -334,8 +327,8 @@ pub unsafe extern "C" fn jitfd_space_destroy(space: *mut jitfd_space) {
 /// Publishes a chunk under a name in UTF-8, or null, and stores its address, unless
 /// that is null.
 ///
-/// Returns 0, or -1 with errno as jitfd_append and, if the space has to grow, as
-/// jitfd_create; ENOSPC if the space has reached its bound.
+/// Returns 0, or -1 with errno as jitfd_region_publish and, if the space has to grow, as
+/// jitfd_region_create; ENOSPC if the space has reached its bound.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jitfd_space_publish(
     space: *mut jitfd_space,
@@ -359,7 +352,7 @@ pub unsafe extern "C" fn jitfd_space_publish(
 /// Returns 0, or -1 with errno as jitfd_space_publish; EINVAL also for more than
 /// 1024.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn jitfd_space_publish_batch(
+pub unsafe extern "C" fn jitfd_space_publish_all(
     space: *mut jitfd_space,
     names: *const *const c_char,
     chunks: *const *const jitfd_chunk,
@@ -393,35 +386,32 @@ unsafe fn all_names<'a>(
     pointer::list(names.iter().map(|&name| unsafe { text::read(name) }))
 }
 
-/// Sets room aside. Stores the slot and its address. The slot is given back by
-/// jitfd_space_fill or jitfd_space_abandon.
+/// Sets room aside, and stores its address, unless that is null. The slot that is
+/// returned is given back by jitfd_space_fill or jitfd_space_abandon.
 ///
-/// Returns 0, or -1 with errno as jitfd_space_publish.
+/// Returns null with errno as jitfd_space_publish.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jitfd_space_reserve(
     space: *mut jitfd_space,
     request: *const jitfd_request,
-    slot: *mut *mut jitfd_slot,
     address: *mut *mut c_void,
-) -> c_int {
-    guard::status(|| {
-        pointer::wanted(slot)?;
+) -> *mut jitfd_slot {
+    guard::object(|| {
         // SAFETY: the header says what these pointers must be.
         unsafe {
             let space = pointer::object(space)?;
-            let made = space.space.reserve(&read_request(request)?)?;
-            pointer::store(address, with_exposed_provenance_mut(made.address()));
-            pointer::store(slot, Box::into_raw(Box::new(jitfd_slot { slot: made })));
+            let slot = space.space.reserve(&read_request(request)?)?;
+            pointer::store(address, with_exposed_provenance_mut(slot.address()));
+            Ok(jitfd_slot { slot })
         }
-        Ok(())
     })
 }
 
 /// Publishes a chunk at the start of a slot, and gives the slot back. What the
 /// chunk does not need remains trap bytes.
 ///
-/// Returns 0, or -1 with errno as jitfd_fill; the slot can be filled by another
-/// try, or given up, then.
+/// Returns 0, or -1 with errno as jitfd_region_fill; the slot can be filled by another
+/// try, or abandoned, then.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jitfd_space_fill(
     space: *mut jitfd_space,
@@ -452,7 +442,7 @@ pub unsafe extern "C" fn jitfd_space_abandon(space: *mut jitfd_space, slot: *mut
 }
 
 /// After fork(), in the child: makes the space the child's own, a copy of the
-/// parent's at the same addresses, as jitfd_adopt does with each of its regions.
+/// parent's at the same addresses, as jitfd_region_adopt does with each of its regions.
 /// Without it a child is refused to publish (EPERM). The listener is called in the
 /// child for what the child publishes; a perf map or a dump is a file of the
 /// child's own then. If the parent has several threads, call it before anything
@@ -576,15 +566,10 @@ pub unsafe extern "C" fn jitfd_space_get_stats(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::mem::offset_of;
 
     #[test]
     fn the_first_version_has_the_size_it_had() {
-        assert_eq!(
-            offset_of!(jitfd_space_options, rules),
-            jitfd_space_options::FIRST
-        );
-        assert_eq!(size_of::<jitfd_space_options>(), 80);
+        assert_eq!(size_of::<jitfd_space_options>(), jitfd_space_options::FIRST);
         assert_eq!(size_of::<jitfd_request>(), jitfd_request::FIRST);
         assert_eq!(size_of::<jitfd_space_stats>(), jitfd_space_stats::FIRST);
     }

@@ -5,7 +5,7 @@
 use crate::guard::Failure;
 use crate::pointer;
 use crate::versioned::{self, Versioned};
-use rust::{Error, Stats};
+use rust::Stats;
 
 /// The counters of a region since it was made.
 #[repr(C)]
@@ -56,7 +56,7 @@ impl jitfd_stats {
     /// `stats` is null or points to such a struct of the size it says.
     pub(crate) unsafe fn store(
         stats: *mut Self,
-        get: impl FnOnce() -> Result<Stats, Error>,
+        get: impl FnOnce() -> Result<Stats, Failure>,
     ) -> Result<(), Failure> {
         pointer::wanted(stats)?;
         // SAFETY: as promised by the caller.

@@ -2,11 +2,13 @@
 
 //! Tables of trampolines: function pointers that carry a pointer.
 
+use crate::backend;
 use crate::guard::{self, Failure};
-use crate::options::{self, Choice};
 use crate::pointer;
+use crate::registers;
 use crate::versioned::{self, Versioned};
 use jitfd_trampoline::{ContextRegister, Table, TableOptions, TableStats};
+use rust::Backend;
 use std::ffi::{c_int, c_void};
 use std::mem::transmute;
 use std::ptr::null_mut;
@@ -21,40 +23,11 @@ pub struct jitfd_table {
 /// A function of any type; cast it to its own.
 pub type jitfd_function = Option<unsafe extern "C" fn()>;
 
-/// The context is the first integer argument: callers pass none.
-pub const JITFD_CARRIER_RDI: u32 = 0;
-/// The context is the second integer argument: callers pass one at most.
-pub const JITFD_CARRIER_RSI: u32 = 1;
-/// The third.
-pub const JITFD_CARRIER_RDX: u32 = 2;
-/// The fourth.
-pub const JITFD_CARRIER_RCX: u32 = 3;
-/// The fifth.
-pub const JITFD_CARRIER_R8: u32 = 4;
-/// The sixth: callers pass five at most.
-pub const JITFD_CARRIER_R9: u32 = 5;
-/// The static chain, which no argument is passed in: for targets that expect it
-/// there, as GCC's nested functions do.
-pub const JITFD_CARRIER_R10: u32 = 6;
-
-/// Debuggers are told of each copy, as jitfd_gdb does: gdb then knows the caller also of
+/// Debuggers are told of each copy, as jitfd_gdb_register does: gdb then knows the caller also of
 /// a thread that it stops in the middle of a trampoline.
 pub const JITFD_TABLE_DEBUGGERS: u32 = 1;
 
-fn carrier(number: u32) -> Result<ContextRegister, Failure> {
-    match number {
-        JITFD_CARRIER_RDI => Ok(ContextRegister::Rdi),
-        JITFD_CARRIER_RSI => Ok(ContextRegister::Rsi),
-        JITFD_CARRIER_RDX => Ok(ContextRegister::Rdx),
-        JITFD_CARRIER_RCX => Ok(ContextRegister::Rcx),
-        JITFD_CARRIER_R8 => Ok(ContextRegister::R8),
-        JITFD_CARRIER_R9 => Ok(ContextRegister::R9),
-        JITFD_CARRIER_R10 => Ok(ContextRegister::R10),
-        _ => Err(Failure::Refused(libc::EINVAL, "there is no such carrier")),
-    }
-}
-
-/// How a table is made. All zero but for the size: by /dev/jit or not at all, 1024
+/// How a table is made. All zero but for the size: by what the process allows, 1024
 /// trampolines to a copy.
 #[repr(C)]
 pub struct jitfd_table_options {
@@ -62,7 +35,7 @@ pub struct jitfd_table_options {
     pub size: usize,
     /// JITFD_TABLE_DEBUGGERS.
     pub flags: u32,
-    /// One of JITFD_FALLBACK_, as in struct jitfd_options.
+    /// One of JITFD_FALLBACK_; 0 is as the process allows.
     pub fallback: u32,
     /// How many trampolines a copy of the code has: a power of two between 256 and
     /// 65536, the next one is taken. 0 for 1024. A copy needs two mappings.
@@ -89,15 +62,17 @@ pub struct jitfd_table_stats {
     pub code_bytes: u64,
     /// Bytes of data in all copies, allocated page by page when first used.
     pub data_bytes: u64,
+    /// What makes its code executable: one of JITFD_BACKEND_.
+    pub backend: u64,
 }
 
-// SAFETY: `repr(C)`, six words; zero is a value of all.
+// SAFETY: `repr(C)`, seven words; zero is a value of all.
 unsafe impl Versioned for jitfd_table_stats {
-    const FIRST: usize = 48;
+    const FIRST: usize = 56;
 }
 
-impl From<TableStats> for jitfd_table_stats {
-    fn from(stats: TableStats) -> Self {
+impl jitfd_table_stats {
+    fn new(stats: TableStats, backend: Backend) -> Self {
         let wide = |count| u64::try_from(count).unwrap_or(u64::MAX);
         Self {
             size: size_of::<Self>(),
@@ -106,6 +81,7 @@ impl From<TableStats> for jitfd_table_stats {
             copy_capacity: wide(stats.copy_capacity),
             code_bytes: wide(stats.code_bytes),
             data_bytes: wide(stats.data_bytes),
+            backend: backend::number(backend).unsigned_abs().into(),
         }
     }
 }
@@ -117,16 +93,13 @@ unsafe fn read(
     given: *const jitfd_table_options,
 ) -> Result<TableOptions, Failure> {
     let made = TableOptions::new(carrier);
-    if given.is_null() {
-        return Ok(made.fallback(Choice::default()?.fallback));
-    }
     // SAFETY: as promised by the caller.
     let given = unsafe { versioned::read(given) }?;
     if given.flags & !JITFD_TABLE_DEBUGGERS != 0 {
         return Err(Failure::Refused(libc::EINVAL, "a flag is not known"));
     }
     let made = made
-        .fallback(options::fallback(given.fallback)?)
+        .fallback(backend::fallback(given.fallback)?)
         .debuggers(given.flags & JITFD_TABLE_DEBUGGERS != 0);
     Ok(match given.copy_capacity {
         0 => made,
@@ -146,25 +119,24 @@ pub(crate) fn function(address: *mut c_void) -> jitfd_function {
     unsafe { transmute::<*mut c_void, jitfd_function>(address) }
 }
 
-/// Makes a table whose trampolines carry their context in one of JITFD_CARRIER_. The
-/// options may be null: as jitfd_allow_fallback says.
+/// Makes a table whose trampolines carry their context in a register:
+/// JITFD_REG_RDI, RSI, RDX, RCX, R8 or R9, those of the first to the sixth integer
+/// argument, of which callers pass as many as come before it; or JITFD_REG_R10, the
+/// static chain, for targets that expect it there, as GCC's nested functions do. options
+/// may be null. Give the table back with jitfd_table_destroy.
 ///
-/// Returns 0, or -1 with errno as jitfd_create; EINVAL also if there is no such
-/// carrier.
+/// Returns null with errno as jitfd_region_create; EINVAL also if no context is carried
+/// there.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jitfd_table_create(
-    carrier: u32,
+    context_register: u32,
     options: *const jitfd_table_options,
-    table: *mut *mut jitfd_table,
-) -> c_int {
-    guard::status(|| {
-        pointer::wanted(table)?;
-        // SAFETY: the header says what these pointers must be.
-        unsafe {
-            let made = read(self::carrier(carrier)?, options)?.create()?;
-            pointer::store(table, Box::into_raw(Box::new(jitfd_table { table: made })));
-        }
-        Ok(())
+) -> *mut jitfd_table {
+    guard::object(|| {
+        let register = registers::context(context_register)?;
+        // SAFETY: the header says what this pointer must be.
+        let table = unsafe { read(register, options)? }.create()?;
+        Ok(jitfd_table { table })
     })
 }
 
@@ -177,8 +149,8 @@ pub unsafe extern "C" fn jitfd_table_destroy(table: *mut jitfd_table) {
 }
 
 /// Makes a trampoline. A call of it is a call of the target, with the context in the
-/// carrier: the target must be a function that takes it there. Mostly this is no
-/// system call.
+/// table's register: the target must be a function that takes it there. Mostly this is
+/// no system call. Give it back with jitfd_table_release.
 ///
 /// Returns the trampoline, which is called as the target is but without the context;
 /// or null with errno EINVAL for a null table or target, ENOMEM if there is no memory
@@ -246,17 +218,6 @@ pub unsafe extern "C" fn jitfd_table_context(
     })
 }
 
-/// What makes a table's code executable: one of JITFD_BACKEND_, or -1 with errno
-/// EINVAL for a null pointer.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn jitfd_table_backend(table: *const jitfd_table) -> c_int {
-    guard::number(|| {
-        // SAFETY: the header says what this pointer must be.
-        let table = unsafe { pointer::object(table)? };
-        Ok(options::number(table.table.backend()))
-    })
-}
-
 /// Stores what a table has at the moment.
 ///
 /// Returns 0, or -1 with errno EINVAL for a null pointer or a bad size.
@@ -270,7 +231,8 @@ pub unsafe extern "C" fn jitfd_table_get_stats(
         // SAFETY: the header says what these pointers must be.
         unsafe {
             let table = pointer::object(table)?;
-            versioned::write(stats, &jitfd_table_stats::from(table.table.stats()))
+            let made = jitfd_table_stats::new(table.table.stats(), table.table.backend());
+            versioned::write(stats, &made)
         }
     })
 }
@@ -283,13 +245,5 @@ mod tests {
     fn the_first_version_has_the_size_it_had() {
         assert_eq!(size_of::<jitfd_table_options>(), jitfd_table_options::FIRST);
         assert_eq!(size_of::<jitfd_table_stats>(), jitfd_table_stats::FIRST);
-    }
-
-    #[test]
-    fn the_carriers_have_the_numbers_of_their_registers() {
-        for (number, wanted) in (0..).zip(ContextRegister::ALL) {
-            assert_eq!(carrier(number).unwrap(), wanted);
-        }
-        assert!(carrier(7).is_err());
     }
 }

@@ -11,25 +11,27 @@ use std::path::{Path, PathBuf};
 
 /// The files with items for C, in the order of the header.
 const FILES: &[&str] = &[
-    "rules",
-    "lines",
-    "fault",
-    "chunk",
-    "options",
-    "probe",
-    "code",
-    "stats",
-    "region",
-    "handle",
-    "space",
-    "link",
-    "eh_frame",
-    "gdb",
-    "table",
-    "trampoline",
-    "libffi",
     "guard",
     "version",
+    "code_error",
+    "backend",
+    "code",
+    "rules",
+    "chunk",
+    "lines",
+    "region",
+    "stats",
+    "space",
+    "link",
+    "registers",
+    "eh_frame",
+    "registration",
+    "table",
+    "thunk",
+    "closure",
+    "save_all",
+    "libffi",
+    "probe",
 ];
 
 const HEAD: &str = "\
@@ -38,27 +40,24 @@ const HEAD: &str = "\
  * libjitfd: executable code for JIT compilers, from a kernel that never maps it
  * writable. See jitfd(7) for an overview.
  *
- * A function that returns int returns 0, or -1 with errno; one that returns a
- * pointer returns NULL with errno. jitfd_error() has the text. ENOTRECOVERABLE is
- * a bug of the library. After an error everything is as it was before the call.
+ * A function that returns int returns 0, or -1 with errno, unless it says otherwise;
+ * one that returns a pointer returns NULL with errno. jitfd_error() has the text.
+ * EINVAL: a pointer that is not said to be optional is NULL, a flag is unknown, or a
+ * size is not set; E2BIG: a struct asks for what this version of the library does not
+ * have; ENOMEM; ENOTRECOVERABLE: a bug of the library. After an error everything is as it
+ * was before the call.
  *
- * All functions may be called from several threads at once, also on one object,
- * but for those that give an object back, and for jitfd_lines_*() and
- * jitfd_eh_frame_*(). Pointers that are not said to be optional must not be NULL: EINVAL. Zero a struct that begins with its size, and
- * set that:
+ * What ..._create() and others return is given back by ..._destroy(), or as they say.
+ * All functions may be called from several threads at once, also on one object, but
+ * for those that give it back.
+ *
+ * Zero a struct that begins with its size, and set that:
  *
  *     struct jitfd_rules rules = {0};
  *     rules.size = sizeof(rules);
  *
  * Generated from userlib/capi/src; tests/header.rs there says how.
  */";
-
-/// What the generator can't say.
-const AFTER_INCLUDES: &str = "
-/**
- * Any offset will do.
- */
-#define JITFD_ANY_OFFSET SIZE_MAX";
 
 fn config() -> Config {
     let mut config = Config {
@@ -67,7 +66,6 @@ fn config() -> Config {
         include_guard: Some("JITFD_H".to_owned()),
         no_includes: true,
         sys_includes: ["stddef.h", "stdint.h"].map(str::to_owned).into(),
-        after_includes: Some(AFTER_INCLUDES.to_owned()),
         cpp_compat: true,
         style: Style::Both,
         usize_is_size_t: true,

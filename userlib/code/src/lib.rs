@@ -61,6 +61,7 @@ pub mod internal {
     pub use crate::branch_map::{BranchMap, Placed};
     pub use crate::chunk::Outside;
     pub use crate::data::{LONGEST_CHUNK, check_len};
+    pub use crate::line_writer::{next_in_line, nops};
     pub use crate::num;
     pub use crate::placement::{FRESH_FROM, Mode, aligns, end, place_in};
     pub use crate::pushed::pushed;

@@ -68,12 +68,7 @@ impl LineWriter {
     /// ```
     #[must_use]
     pub fn place(&self, len: usize) -> usize {
-        let at = self.bytes.len();
-        if len > LINE - at % LINE {
-            at.next_multiple_of(LINE)
-        } else {
-            at
-        }
+        next_in_line(self.bytes.len(), len)
     }
 
     /// Writes one instruction, after NOPs if need be. Returns where it lies, in
@@ -152,12 +147,32 @@ impl LineWriter {
 
     /// Writes NOPs up to `end`, none of which crosses a line either.
     fn pad_to(&mut self, end: usize) {
-        while self.bytes.len() < end {
-            let at = self.bytes.len();
-            let room = (LINE - at % LINE).min(end - at);
-            self.bytes.extend_from_slice(nop(room));
+        for nop in nops(self.bytes.len(), end) {
+            self.bytes.extend_from_slice(nop);
         }
     }
+}
+
+/// The first offset, from `at` on, where `len` bytes do not cross a border. An offset
+/// that would be too large is 0.
+#[must_use]
+pub fn next_in_line(at: usize, len: usize) -> usize {
+    if len > LINE - at % LINE {
+        at.checked_next_multiple_of(LINE).unwrap_or(0)
+    } else {
+        at
+    }
+}
+
+/// The longest NOPs that lead from one offset to another, none of which crosses a line.
+pub fn nops(from: usize, to: usize) -> impl Iterator<Item = &'static [u8]> {
+    let mut at = from;
+    std::iter::from_fn(move || {
+        let left = to.checked_sub(at).filter(|&left| left > 0)?;
+        let next = nop((LINE - at % LINE).min(left));
+        at += next.len();
+        Some(next)
+    })
 }
 
 /// The longest NOP that has at most `room` bytes, which is not 0.

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The numbers of general registers: one set, for everything that names one.
+
+use crate::guard::Failure;
+use jitfd_trampoline::ContextRegister;
+use rust::Register;
+
+/// A general register, by its number in instructions.
+pub const JITFD_REG_RAX: u32 = 0;
+/// A general register, by its number in instructions.
+pub const JITFD_REG_RCX: u32 = 1;
+/// A general register, by its number in instructions.
+pub const JITFD_REG_RDX: u32 = 2;
+/// A general register, by its number in instructions.
+pub const JITFD_REG_RBX: u32 = 3;
+/// A general register, by its number in instructions.
+pub const JITFD_REG_RSP: u32 = 4;
+/// A general register, by its number in instructions.
+pub const JITFD_REG_RBP: u32 = 5;
+/// A general register, by its number in instructions.
+pub const JITFD_REG_RSI: u32 = 6;
+/// A general register, by its number in instructions.
+pub const JITFD_REG_RDI: u32 = 7;
+/// A general register, by its number in instructions.
+pub const JITFD_REG_R8: u32 = 8;
+/// A general register, by its number in instructions.
+pub const JITFD_REG_R9: u32 = 9;
+/// A general register, by its number in instructions.
+pub const JITFD_REG_R10: u32 = 10;
+/// A general register, by its number in instructions.
+pub const JITFD_REG_R11: u32 = 11;
+/// A general register, by its number in instructions.
+pub const JITFD_REG_R12: u32 = 12;
+/// A general register, by its number in instructions.
+pub const JITFD_REG_R13: u32 = 13;
+/// A general register, by its number in instructions.
+pub const JITFD_REG_R14: u32 = 14;
+/// A general register, by its number in instructions.
+pub const JITFD_REG_R15: u32 = 15;
+
+const _: () = {
+    assert!(JITFD_REG_RAX as usize == Register::Rax.number());
+    assert!(JITFD_REG_RCX as usize == Register::Rcx.number());
+    assert!(JITFD_REG_RDX as usize == Register::Rdx.number());
+    assert!(JITFD_REG_RBX as usize == Register::Rbx.number());
+    assert!(JITFD_REG_RSP as usize == Register::Rsp.number());
+    assert!(JITFD_REG_RBP as usize == Register::Rbp.number());
+    assert!(JITFD_REG_RSI as usize == Register::Rsi.number());
+    assert!(JITFD_REG_RDI as usize == Register::Rdi.number());
+    assert!(JITFD_REG_R8 as usize == Register::R8.number());
+    assert!(JITFD_REG_R9 as usize == Register::R9.number());
+    assert!(JITFD_REG_R10 as usize == Register::R10.number());
+    assert!(JITFD_REG_R11 as usize == Register::R11.number());
+    assert!(JITFD_REG_R12 as usize == Register::R12.number());
+    assert!(JITFD_REG_R13 as usize == Register::R13.number());
+    assert!(JITFD_REG_R14 as usize == Register::R14.number());
+    assert!(JITFD_REG_R15 as usize == Register::R15.number());
+};
+
+/// Those that can carry a context.
+const CONTEXT: [(u32, ContextRegister); 7] = [
+    (JITFD_REG_RDI, ContextRegister::Rdi),
+    (JITFD_REG_RSI, ContextRegister::Rsi),
+    (JITFD_REG_RDX, ContextRegister::Rdx),
+    (JITFD_REG_RCX, ContextRegister::Rcx),
+    (JITFD_REG_R8, ContextRegister::R8),
+    (JITFD_REG_R9, ContextRegister::R9),
+    (JITFD_REG_R10, ContextRegister::R10),
+];
+
+pub(crate) fn general(number: u32) -> Result<Register, Failure> {
+    let known = usize::try_from(number).ok();
+    let known = known.and_then(|number| Register::ALL.get(number));
+    let unknown = Failure::Refused(libc::EINVAL, "there is no such register");
+    known.copied().ok_or(unknown)
+}
+
+/// Those that unwind tables tell of.
+pub(crate) fn saved(number: u32) -> Option<Register> {
+    let known = matches!(
+        number,
+        JITFD_REG_RBX | JITFD_REG_RSP | JITFD_REG_RBP | JITFD_REG_R12..=JITFD_REG_R15
+    );
+    general(number).ok().filter(|_| known)
+}
+
+pub(crate) fn context(number: u32) -> Result<ContextRegister, Failure> {
+    let text = "a context is carried by rdi, rsi, rdx, rcx, r8, r9 or r10";
+    let found = CONTEXT.iter().find(|(known, _)| *known == number);
+    let found = found.map(|&(_, register)| register);
+    found.ok_or(Failure::Refused(libc::EINVAL, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_register_has_one_number() {
+        for (index, register) in (0..).zip(Register::ALL) {
+            assert_eq!(general(index).unwrap(), register);
+        }
+        assert!(general(16).is_err());
+        for (number, register) in CONTEXT {
+            let name = format!("{:?}", general(number).unwrap());
+            assert_eq!(name, format!("{register:?}"));
+        }
+        assert!(context(JITFD_REG_RAX).is_err() && saved(JITFD_REG_RDI).is_none());
+    }
+}
