@@ -5,7 +5,8 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use jitfd_vm_protocol::{Link, Token, orders};
@@ -16,11 +17,14 @@ use crate::options::Options;
 const DIRECTORY: u32 = 0o040_755;
 const EXECUTABLE: u32 = 0o100_755;
 const REGULAR: u32 = 0o100_000;
+const LINK: u32 = 0o120_777;
 
 /// One file or folder of the guest.
 pub struct Entry {
     path: String,
     mode: u32,
+    /// Seconds since 1970. Some programs take 0 for an error.
+    modified: u32,
     data: Vec<u8>,
 }
 
@@ -29,6 +33,7 @@ impl Entry {
         Entry {
             path: path.to_owned(),
             mode: DIRECTORY,
+            modified: 0,
             data: Vec::new(),
         }
     }
@@ -41,13 +46,20 @@ impl Entry {
         Entry {
             path: path.to_owned(),
             mode: REGULAR | 0o644,
+            modified: 0,
             data,
         }
     }
 
     fn copy(path: String, mode: u32, from: &Path) -> Result<Entry, Error> {
         let data = fs::read(from).map_err(Error::at(from))?;
-        Ok(Entry { path, mode, data })
+        let found = fs::metadata(from).map_err(Error::at(from))?;
+        Ok(Entry {
+            path,
+            mode,
+            modified: u32::try_from(found.mtime()).unwrap_or(0),
+            data,
+        })
     }
 }
 
@@ -83,11 +95,41 @@ pub fn contents(
     push_program(&mut entries, &options.program)?;
     for file in options.files.iter().filter(|file| !file.is_empty()) {
         let from = Path::new(file);
-        let mode = fs::metadata(from).map_err(Error::at(from))?.permissions();
         let path = format!("files/{}", base_name(from)?);
-        entries.push(Entry::copy(path, REGULAR | (mode.mode() & 0o777), from)?);
+        let found = fs::metadata(from).map_err(Error::at(from))?;
+        push_tree(&mut entries, path, from, &found)?;
     }
     Ok(entries)
+}
+
+/// A file, or a folder with all below it: files, folders and links, as they are.
+fn push_tree(
+    entries: &mut Vec<Entry>,
+    path: String,
+    from: &Path,
+    found: &fs::Metadata,
+) -> Result<(), Error> {
+    let mode = found.permissions().mode() & 0o777;
+    if found.is_file() {
+        entries.push(Entry::copy(path, REGULAR | mode, from)?);
+    } else if found.is_symlink() {
+        let target = fs::read_link(from).map_err(Error::at(from))?;
+        entries.push(Entry {
+            path,
+            mode: LINK,
+            modified: 0,
+            data: target.into_os_string().into_vec(),
+        });
+    } else if found.is_dir() {
+        entries.push(Entry::folder(&path));
+        for inside in fs::read_dir(from).map_err(Error::at(from))? {
+            let inside = inside.map_err(Error::at(from))?.path();
+            let path = format!("{path}/{}", base_name(&inside)?);
+            let found = fs::symlink_metadata(&inside).map_err(Error::at(&inside))?;
+            push_tree(entries, path, &inside, &found)?;
+        }
+    }
+    Ok(())
 }
 
 /// Copies the program and writes down its arguments, each ended by a NUL.
@@ -157,6 +199,7 @@ fn write_archive(writer: &mut impl Write, entries: &[Entry]) -> io::Result<()> {
     let trailer = Entry {
         path: "TRAILER!!!".into(),
         mode: 0,
+        modified: 0,
         data: Vec::new(),
     };
     write_entry(writer, 0, &trailer)
@@ -173,7 +216,7 @@ fn write_entry(writer: &mut impl Write, inode: u32, entry: &Entry) -> io::Result
         uid = 0,
         gid = 0,
         links = 1,
-        mtime = 0,
+        mtime = entry.modified,
         major = 0,
         minor = 0,
         rmajor = 0,
@@ -201,6 +244,35 @@ mod tests {
         assert!(names_interpreter(&dynamic));
         assert!(!names_interpreter(&dynamic[..60]));
         assert!(!names_interpreter(b"#!/bin/sh"));
+    }
+
+    #[test]
+    fn a_folder_is_copied_as_it_is() {
+        let folder = std::env::temp_dir().join(format!("jitfd-tree-{}", std::process::id()));
+        fs::create_dir_all(folder.join("a/b")).unwrap();
+        fs::write(folder.join("a/b/c"), "text").unwrap();
+        std::os::unix::fs::symlink("/b/c", folder.join("a/d")).unwrap();
+        let mut entries = Vec::new();
+        let found = fs::metadata(&folder).unwrap();
+        push_tree(&mut entries, "files/x".into(), &folder, &found).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+        entries.sort_by(|one, other| one.path.cmp(&other.path));
+        assert_ne!(entries[3].modified, 0);
+        let seen: Vec<_> = entries
+            .iter()
+            .map(|entry| (entry.path.as_str(), entry.mode >> 12, entry.data.as_slice()))
+            .collect();
+        let none: &[u8] = b"";
+        assert_eq!(
+            seen,
+            [
+                ("files/x", 4, none),
+                ("files/x/a", 4, none),
+                ("files/x/a/b", 4, none),
+                ("files/x/a/b/c", 8, b"text"),
+                ("files/x/a/d", 10, b"/b/c"),
+            ]
+        );
     }
 
     #[test]

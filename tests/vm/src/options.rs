@@ -18,7 +18,8 @@ pub struct Options {
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub program: Vec<String>,
 
-    /// Files to copy into the guest's /files, the program's working directory.
+    /// Files and folders to copy into the guest's /files, the program's working
+    /// directory.
     #[arg(long, env = "FILES", value_delimiter = ' ')]
     pub files: Vec<String>,
 
