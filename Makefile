@@ -18,7 +18,7 @@
 #                    runs one program in a guest with the module; NOMODULE=1 without
 #   make kernel      the set-up: build root and kernel (FLAVOR=)
 #   make module      jit.ko (FLAVOR=, KDIR=); prints its path
-#   make install     libjitfd, jitctl, header, man pages, udev rule (PREFIX= LIBDIR= DESTDIR=)
+#   make install     libjitfd, jitctl, jitfd-run, header, man pages, udev rule (PREFIX= LIBDIR= DESTDIR=)
 #   make install-module   jit.ko for the kernel it is built for, loaded at boot
 #   make uninstall, make uninstall-module
 #
@@ -81,7 +81,7 @@ module: prerequisites
 	@tests/vm/module.sh
 
 install: prerequisites
-	@$(CARGO) build --quiet --release -p jitfd-capi -p jitfd-ffi -p jitctl
+	@$(CARGO) build --quiet --release -p jitfd-capi -p jitfd-exec -p jitfd-ffi -p jitctl
 	@userlib/install/install.sh install
 
 uninstall:

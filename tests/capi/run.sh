@@ -221,7 +221,7 @@ installation() {
     try only_plain_folders_are_accepted only_plain_folders
     for path in include/jitfd.h lib/libjitfd.a lib/libjitfd.so lib/libjitfd.so.0 lib/libjitfd_ffi.so \
         lib/pkgconfig/jitfd.pc lib/udev/rules.d/60-jit.rules share/man/man3/jit_create_code.3 \
-        bin/jitctl share/man/man1/jitctl.1 \
+        bin/jitctl share/man/man1/jitctl.1 bin/jitfd-run lib/libjitfd_exec.so share/man/man1/jitfd-run.1 \
         share/man/man4/jit.4 share/man/man7/jitfd.7; do
         try "installed_$(basename "$path")" test -s "$ROOT/opt/jitfd/$path"
     done
@@ -298,12 +298,22 @@ man_finds_all() {
     done
 }
 
+# names_run_options: the same for jitfd-run(1).
+names_run_options() {
+    local word
+    sed 's/\\-/-/g' "$MAN/jitfd-run.1" >"$WORK/jitfd-run.1"
+    for word in $("$TOP/target/release/jitfd-run" --help | grep -oE -- '--[a-z-]+' | sort -u); do
+        grep -qF -e "$word" "$WORK/jitfd-run.1" || { echo "jitfd-run.1 does not say $word" && return 1; }
+    done
+}
+
 man_pages() {
     local page call
     for page in "$MAN"/*.[1-8]; do
         try "formats_$(basename "$page")" man_page "$page"
     done
     try jitctl.1_names_every_option names_options
+    try jitfd-run.1_names_every_option names_run_options
     cat "$MAN"/*.3 >"$WORK/pages"
     # shellcheck disable=SC2046 # words, not one argument
     try every_function_is_in_section_3 names_all "$WORK/pages" $(functions)

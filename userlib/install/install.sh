@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # `make install` and `make uninstall`: libjitfd, its header, man pages, the udev
-# rule and the command jitctl. One list of files serves both.
+# rule and the commands jitctl and jitfd-run. One list of files serves both.
 #
 #   install.sh install|uninstall|install-module|uninstall-module
 #
@@ -69,11 +69,13 @@ files() {
     echo "link libjitfd.so.0 $LIBDIR/libjitfd.so"
     echo "0644 $BUILT/libjitfd.a $LIBDIR/libjitfd.a"
     echo "0755 $BUILT/libjitfd_ffi.so $LIBDIR/libjitfd_ffi.so"
+    echo "0755 $BUILT/libjitfd_exec.so $LIBDIR/libjitfd_exec.so"
     echo "0644 $TOP/userlib/capi/include/jitfd.h $PREFIX/include/jitfd.h"
     echo "0644 $BUILT/jitfd.pc $LIBDIR/pkgconfig/jitfd.pc"
     echo "0644 $HERE/60-jit.rules $PREFIX/lib/udev/rules.d/60-jit.rules"
     pages
     echo "0755 $BUILT/jitctl $PREFIX/bin/jitctl"
+    echo "0755 $BUILT/jitfd-run $PREFIX/bin/jitfd-run"
 }
 
 # module_files: the same for the module. Everything that is loaded at boot is a
@@ -131,7 +133,7 @@ check_folder PREFIX "$PREFIX"
 check_folder LIBDIR "$LIBDIR"
 case ${1:-} in
 install)
-    for built in libjitfd.so jitctl; do
+    for built in libjitfd.so jitctl jitfd-run; do
         [ -f "$BUILT/$built" ] || die "$built is not built" "run: make install"
     done
     write_pc

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What `jitfd-run` asks for, by environment variables, and what is said on standard
+//! error.
+
+use core::ffi::CStr;
+use core::fmt;
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicBool, AtomicU8};
+
+use crate::sys::{self, Errno};
+use crate::text::Line;
+use crate::{code, shared};
+
+/// The options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// `JITFD_EXEC_REPORT`: count, and say so at the end.
+    pub report: bool,
+    /// `JITFD_EXEC_UNSHARE`: shared anonymous memory may become code of this process.
+    pub unshare: bool,
+    /// `JITFD_EXEC_STAND_IN`: a file in memory instead of `/dev/jit`.
+    pub stand_in: bool,
+}
+
+const KNOWN: u8 = 1;
+static BITS: AtomicU8 = AtomicU8::new(0);
+
+fn is_set(name: &CStr) -> bool {
+    // SAFETY: the name ends with a NUL. The first to ask is one of the program's first
+    // calls, when no other thread is there to change the environment.
+    let value = unsafe { libc::getenv(name.as_ptr()) };
+    // SAFETY: a value ends with a NUL.
+    !value.is_null() && unsafe { *value } != 0
+}
+
+/// What was asked for. A program that changes its environment later changes nothing here.
+pub fn get() -> Options {
+    let mut bits = BITS.load(Relaxed);
+    if bits & KNOWN == 0 {
+        let names = [
+            c"JITFD_EXEC_REPORT",
+            c"JITFD_EXEC_UNSHARE",
+            c"JITFD_EXEC_STAND_IN",
+        ];
+        bits = KNOWN;
+        for (name, bit) in names.into_iter().zip([2, 4, 8]) {
+            bits |= if is_set(name) { bit } else { 0 };
+        }
+        BITS.store(bits, Relaxed);
+    }
+    Options {
+        report: bits & 2 != 0,
+        unshare: bits & 4 != 0,
+        stand_in: bits & 8 != 0,
+    }
+}
+
+fn say(text: fmt::Arguments<'_>) {
+    let _ = sys::write(libc::STDERR_FILENO, Line::new(text).bytes());
+}
+
+/// Says once why a publication has failed.
+pub fn say_why(error: Errno) {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if !SAID.swap(true, Relaxed) {
+        let cause = code::cause(error);
+        say(format_args!(
+            "jitfd-run: code could not be published (errno {error}): {cause}"
+        ));
+    }
+}
+
+/// Says what was counted, if that was asked for and there is something.
+pub fn report() {
+    if !get().report {
+        return;
+    }
+    let counts = shared::counts();
+    let [publications, bytes, withdrawn, faults, refusals, failures] = [
+        &counts.publications,
+        &counts.bytes,
+        &counts.withdrawn,
+        &counts.faults,
+        &counts.refusals,
+        &counts.failures,
+    ]
+    .map(|counter| counter.load(Relaxed));
+    if [publications, withdrawn, refusals, failures] != [0; 4] || is_first() {
+        let pid = sys::getpid();
+        say(format_args!(
+            "jitfd-run: pid={pid} publications={publications} bytes={bytes} \
+             withdrawn={withdrawn} faults={faults} refusals={refusals} failures={failures}"
+        ));
+    }
+}
+
+/// Whether `jitfd-run` has started this process, rather than one of its own programs.
+fn is_first() -> bool {
+    // SAFETY: as above: the name ends with a NUL. Near its end a program has no threads
+    // that change the environment; if it has, it may not call exit() either.
+    let value = unsafe { libc::getenv(c"JITFD_EXEC_REPORT".as_ptr()) };
+    // SAFETY: a value ends with a NUL.
+    !value.is_null() && unsafe { libc::atoi(value) } == sys::getpid()
+}

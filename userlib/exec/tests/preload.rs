@@ -1,0 +1,482 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Programs that flip memory, by `jitfd-run`: this very program, once for each test. On
+//! `/dev/jit` where it is, else on what stands in for it.
+
+use std::ffi::{c_int, c_void};
+use std::fs;
+use std::process::{Command, Output};
+use std::ptr::{null, null_mut};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const PAGE: usize = 4096;
+const RW: c_int = libc::PROT_READ | libc::PROT_WRITE;
+const RX: c_int = libc::PROT_READ | libc::PROT_EXEC;
+const RWX: c_int = RW | libc::PROT_EXEC;
+const PRIVATE: c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+const SHARED: c_int = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+
+/// Set in the program that `jitfd-run` has started.
+const INSIDE: &str = "JITFD_EXEC_TEST";
+
+/// `jitfd-run`: in a guest it is elsewhere.
+fn jitfd_run() -> Command {
+    let built = env!("CARGO_BIN_EXE_jitfd-run").into();
+    Command::new(std::env::var_os("JITFD_RUN").unwrap_or(built))
+}
+
+/// Runs the test of this name by `jitfd-run`.
+fn again(name: &str, options: &[&str]) -> Output {
+    let mut command = jitfd_run();
+    command.args(options);
+    if !fs::exists("/dev/jit").unwrap_or(false) {
+        command.arg("--stand-in");
+    }
+    command.arg(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", name, "--nocapture"])
+        .env(INSIDE, "1");
+    command.output().unwrap()
+}
+
+/// Whether this kernel has `PR_SET_MDWE`; says so if not.
+fn can_deny() -> bool {
+    const PR_GET_MDWE: c_int = 66;
+    const NONE: libc::c_ulong = 0;
+    // SAFETY: it reads a flag of this process.
+    let can = unsafe { libc::prctl(PR_GET_MDWE, NONE, NONE, NONE, NONE) } >= 0;
+    if !can {
+        eprintln!("SKIP: this kernel has no PR_SET_MDWE");
+    }
+    can
+}
+
+/// `body`, in a process that `jitfd-run` has started with these options.
+fn inside(name: &str, options: &[&str], body: impl FnOnce()) {
+    if std::env::var_os(INSIDE).is_some() {
+        return body();
+    }
+    if !can_deny() {
+        return;
+    }
+    let output = again(name, options);
+    let words = String::from_utf8_lossy(&output.stderr);
+    let more = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{}\n{words}\n{more}",
+        output.status
+    );
+}
+
+fn map_as(access: c_int, flags: c_int, file: c_int, pages: usize) -> *mut u8 {
+    // SAFETY: nothing is replaced.
+    unsafe { libc::mmap(null_mut(), pages * PAGE, access, flags, file, 0).cast() }
+}
+
+fn map(pages: usize) -> *mut u8 {
+    let memory = map_as(RW, PRIVATE, -1, pages);
+    assert_ne!(memory.cast(), libc::MAP_FAILED);
+    memory
+}
+
+/// What `mprotect()` says: 0 or an errno.
+fn protect(memory: *mut u8, pages: usize, access: c_int) -> c_int {
+    // SAFETY: the tests only do this to their own memory.
+    match unsafe { libc::mprotect(memory.cast(), pages * PAGE, access) } {
+        0 => 0,
+        _ => errno(),
+    }
+}
+
+fn errno() -> c_int {
+    std::io::Error::last_os_error().raw_os_error().unwrap()
+}
+
+/// `mov eax, value; ret`, written by the program itself.
+fn write_code(to: *mut u8, value: u32) {
+    let mut code = [0xb8, 0, 0, 0, 0, 0xc3];
+    code[1..5].copy_from_slice(&value.to_le_bytes());
+    // SAFETY: the tests pass memory that they may write to.
+    unsafe { to.copy_from_nonoverlapping(code.as_ptr(), code.len()) };
+}
+
+fn call(code: *mut u8) -> u32 {
+    // SAFETY: the tests have written such a function there.
+    let function: extern "C" fn() -> u32 = unsafe { std::mem::transmute(code) };
+    function()
+}
+
+/// A flip to writable, new code, and a flip back.
+fn flip(memory: *mut u8, pages: usize, at: usize, value: u32) {
+    assert_eq!(protect(memory, pages, RW), 0);
+    write_code(memory.wrapping_add(at), value);
+    assert_eq!(protect(memory, pages, RX), 0);
+    assert_eq!(call(memory.wrapping_add(at)), value);
+}
+
+/// What lies at an address: the line of `/proc/self/maps`.
+fn mapping(memory: *mut u8) -> String {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let holds = |line: &&str| {
+        let (first, rest) = line.split_once('-').unwrap();
+        let number = |text| usize::from_str_radix(text, 16).unwrap();
+        (number(first)..number(rest.split(' ').next().unwrap())).contains(&memory.addr())
+    };
+    maps.lines().find(holds).unwrap_or_default().to_owned()
+}
+
+fn is_code(memory: *mut u8) -> bool {
+    let line = mapping(memory);
+    assert!(!line.contains("wx"), "{line}");
+    line.contains(" r-x") && (line.contains("/dev/jit") || line.contains("memfd:jitfd-run"))
+}
+
+/// The status of a forked child that does `work`.
+fn in_child(work: impl FnOnce()) -> c_int {
+    // SAFETY: the child does `work` and ends.
+    unsafe {
+        let pid = libc::fork();
+        if pid == 0 {
+            libc::alarm(60);
+            work();
+            libc::_exit(0);
+        }
+        let mut status = 0;
+        assert_eq!(libc::waitpid(pid, &raw mut status, 0), pid);
+        status
+    }
+}
+
+#[test]
+fn flips() {
+    inside("flips", &[], || {
+        let memory = map(16);
+        for round in 0..50 {
+            flip(
+                memory,
+                16,
+                (round % 4) * 5000,
+                1000 + u32::try_from(round).unwrap(),
+            );
+        }
+        assert_eq!(call(memory.wrapping_add(5000)), 1049);
+        assert!(is_code(memory));
+    });
+}
+
+#[test]
+fn only_what_is_touched_becomes_code() {
+    inside("only_what_is_touched_becomes_code", &[], || {
+        let memory = map(100);
+        let page = |index: usize| memory.wrapping_add(index * PAGE);
+        write_code(page(0), 7);
+        write_code(page(60), 8);
+        assert_eq!(protect(memory, 100, RX), 0);
+        assert_eq!((call(page(0)), call(page(60))), (7, 8));
+        let code = (0..100).filter(|&index| is_code(page(index)));
+        assert_eq!(code.collect::<Vec<_>>(), [0, 60]);
+        assert!(mapping(page(30)).contains(" r--"));
+        // Back: nothing changes before it is written to.
+        assert_eq!(protect(memory, 100, RW), 0);
+        assert!(is_code(page(60)));
+        write_code(page(60), 9);
+        assert!(mapping(page(60)).contains(" rw-") && is_code(page(0)));
+        write_code(page(30), 10);
+        assert_eq!(protect(memory, 100, RX), 0);
+        assert_eq!((call(page(0)), call(page(60)), call(page(30))), (7, 9, 10));
+    });
+}
+
+#[test]
+fn memory_that_is_never_touched_can_be_executed() {
+    inside("memory_that_is_never_touched_can_be_executed", &[], || {
+        let file = [0xb8_u8, 5, 0, 0, 0, 0xc3];
+        // SAFETY: a file of a page with this code, mapped privately: it is not in this
+        // process's memory before it is read.
+        let memory = unsafe {
+            let name = c"test";
+            let memfd = libc::memfd_create(name.as_ptr(), 0);
+            assert_eq!(libc::write(memfd, file.as_ptr().cast(), file.len()), 6);
+            libc::ftruncate(memfd, PAGE.try_into().unwrap());
+            map_as(RW, libc::MAP_PRIVATE, memfd, 1)
+        };
+        assert_eq!(protect(memory, 1, RX), 0);
+        assert_eq!(call(memory), 5);
+        flip(memory, 1, 0, 6);
+    });
+}
+
+#[test]
+fn writable_and_executable_memory_is_refused() {
+    inside("writable_and_executable_memory_is_refused", &[], || {
+        assert_eq!(map_as(RWX, PRIVATE, -1, 1).cast(), libc::MAP_FAILED);
+        assert_eq!(errno(), libc::EACCES);
+        let memory = map(1);
+        assert_eq!(protect(memory, 1, RWX), libc::EACCES);
+        flip(memory, 1, 0, 1);
+        assert_eq!(protect(memory, 1, RWX), libc::EACCES);
+        assert_eq!(call(memory), 1);
+    });
+}
+
+#[test]
+fn shared_memory_is_refused_unless_asked_for() {
+    inside("shared_memory_is_refused_unless_asked_for", &[], || {
+        let memory = map_as(RW, SHARED, -1, 2);
+        write_code(memory, 3);
+        assert_eq!(protect(memory, 2, RX), libc::EACCES);
+    });
+}
+
+#[test]
+fn shared_memory_with_unshare() {
+    inside("shared_memory_with_unshare", &["--unshare"], || {
+        let memory = map_as(RW, SHARED, -1, 20);
+        for value in 0..5 {
+            flip(memory, 20, 10 * PAGE, value);
+        }
+        assert!(mapping(memory).contains("/dev/zero"));
+    });
+}
+
+static FAULTS: AtomicUsize = AtomicUsize::new(0);
+static MEMORY: AtomicUsize = AtomicUsize::new(0);
+
+extern "C" fn count_fault(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
+    FAULTS.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: the kernel passes it.
+    let address = unsafe { (*info).si_addr() }.map_addr(|address| address & !(PAGE - 1));
+    assert_eq!(address.addr(), MEMORY.load(Ordering::Relaxed));
+    // The instruction succeeds when it is tried again.
+    assert_eq!(protect(address.cast(), 1, RW), 0);
+}
+
+/// Makes `count_fault` the handler.
+fn count_faults() {
+    // SAFETY: zeros are an action.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = count_fault as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO;
+        assert_eq!(
+            libc::sigaction(libc::SIGSEGV, &raw const action, null_mut()),
+            0
+        );
+        let mut now: libc::sigaction = std::mem::zeroed();
+        assert_eq!(libc::sigaction(libc::SIGSEGV, null(), &raw mut now), 0);
+        assert_eq!(now.sa_sigaction, action.sa_sigaction);
+    }
+}
+
+/// The program's handler sees what it would see without the library, whether it was
+/// there first or not.
+#[test]
+fn the_programs_own_handler() {
+    inside("the_programs_own_handler", &[], || {
+        for first in [true, false] {
+            let memory = map(1);
+            MEMORY.store(memory.addr(), Ordering::Relaxed);
+            FAULTS.store(0, Ordering::Relaxed);
+            if first {
+                count_faults();
+            }
+            flip(memory, 1, 0, 1);
+            if !first {
+                count_faults();
+            }
+            flip(memory, 1, 0, 2);
+            assert_eq!(FAULTS.load(Ordering::Relaxed), 0);
+            // Not writable: the handler makes it so.
+            write_code(memory, 3);
+            assert_eq!(FAULTS.load(Ordering::Relaxed), 1);
+            assert_eq!(protect(memory, 1, RX), 0);
+            assert_eq!(call(memory), 3);
+            // Readable only.
+            assert_eq!(protect(memory, 1, libc::PROT_READ), 0);
+            write_code(memory, 4);
+            assert_eq!(FAULTS.load(Ordering::Relaxed), 2);
+            assert_eq!(protect(memory, 1, libc::PROT_NONE), 0);
+            write_code(memory, 4);
+            assert_eq!(FAULTS.load(Ordering::Relaxed), 3);
+        }
+    });
+}
+
+#[test]
+fn a_fault_that_is_nobodys_ends_the_process() {
+    inside("a_fault_that_is_nobodys_ends_the_process", &[], || {
+        let memory = map(1);
+        flip(memory, 1, 0, 1);
+        let status = in_child(|| write_code(memory, 2));
+        assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSEGV);
+        let status = in_child(|| write_code(null_mut::<u8>().wrapping_add(64), 2));
+        assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSEGV);
+        // SAFETY: it ends the child. The standard library's handler would not.
+        let status = in_child(|| unsafe {
+            assert_ne!(libc::signal(libc::SIGSEGV, libc::SIG_DFL), libc::SIG_DFL);
+            libc::raise(libc::SIGSEGV);
+        });
+        assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSEGV);
+        assert_eq!(call(memory), 1);
+    });
+}
+
+#[test]
+fn a_thread_that_blocks_all_signals() {
+    inside("a_thread_that_blocks_all_signals", &[], || {
+        let thread = std::thread::spawn(|| {
+            // SAFETY: a set that its function fills.
+            unsafe {
+                let mut all: libc::sigset_t = std::mem::zeroed();
+                libc::sigfillset(&raw mut all);
+                libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, null_mut());
+            }
+            let memory = map(2);
+            (0..10).for_each(|value| flip(memory, 2, 4090, value));
+        });
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn threads_flip_side_by_side() {
+    inside("threads_flip_side_by_side", &[], || {
+        let memory = map(64).expose_provenance();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                scope.spawn(move || {
+                    let own = std::ptr::with_exposed_provenance_mut(memory + thread * 16 * PAGE);
+                    for round in 0..200 {
+                        flip(
+                            own,
+                            16,
+                            (round % 15) * PAGE,
+                            7 * u32::try_from(round).unwrap(),
+                        );
+                    }
+                });
+            }
+        });
+    });
+}
+
+#[test]
+fn children_flip_on_their_own() {
+    inside("children_flip_on_their_own", &[], || {
+        let memory = map(4);
+        flip(memory, 4, 0, 1);
+        let status = in_child(|| {
+            assert_eq!(call(memory), 1);
+            flip(memory, 4, 0, 2);
+            flip(memory, 4, PAGE, 3);
+        });
+        assert_eq!(status, 0);
+        assert_eq!(call(memory), 1);
+        flip(memory, 4, 0, 4);
+    });
+}
+
+/// A child may be made in the middle of another thread's flip.
+#[test]
+fn children_of_a_process_that_flips() {
+    inside("children_of_a_process_that_flips", &[], || {
+        let memory = map(8);
+        flip(memory, 8, 0, 1);
+        let stop = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            let (stop, address) = (&stop, memory.expose_provenance());
+            scope.spawn(move || {
+                let mut round = 0;
+                while stop.load(Ordering::Relaxed) == 0 {
+                    let memory = std::ptr::with_exposed_provenance_mut(address);
+                    flip(memory, 8, 0, round);
+                    round += 1;
+                }
+            });
+            for _ in 0..100 {
+                let status = in_child(|| {
+                    flip(memory, 8, 0, 17);
+                    flip(memory, 8, 3 * PAGE, 18);
+                    assert_eq!(call(memory), 17);
+                });
+                assert_eq!(status, 0);
+            }
+            stop.store(1, Ordering::Relaxed);
+        });
+    });
+}
+
+#[test]
+fn memory_is_given_up_moved_and_mapped_anew() {
+    inside("memory_is_given_up_moved_and_mapped_anew", &[], || {
+        let memory = map(4);
+        flip(memory, 4, 0, 1);
+        // SAFETY: all of it is this test's own memory.
+        unsafe {
+            assert_eq!(
+                libc::madvise(memory.cast(), 4 * PAGE, libc::MADV_DONTNEED),
+                0
+            );
+            assert_eq!(*memory, 0);
+            flip(memory, 4, 0, 2);
+            let new = map(4);
+            libc::munmap(new.cast(), 4 * PAGE);
+            let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+            let moved = libc::mremap(memory.cast(), PAGE, PAGE, flags, new).cast();
+            assert_eq!((moved, call(moved)), (new, 2));
+            flip(moved, 1, 0, 3);
+            libc::munmap(moved.cast(), PAGE);
+            libc::munmap(memory.cast(), 4 * PAGE);
+            let fixed = PRIVATE | libc::MAP_FIXED;
+            let again = libc::mmap(new.cast(), PAGE, RW, fixed, -1, 0).cast();
+            write_code(again, 4);
+            flip(again, 1, 0, 5);
+            let again = libc::mmap(new.cast(), PAGE, RW, fixed, -1, 0).cast::<u8>();
+            assert_eq!(*again, 0);
+            write_code(again, 6);
+        }
+    });
+}
+
+#[test]
+fn what_was_done_is_reported() {
+    if std::env::var_os(INSIDE).is_some() {
+        let memory = map(4);
+        (0..3).for_each(|value| flip(memory, 4, 0, value));
+        assert_eq!(map_as(RWX, PRIVATE, -1, 1).cast(), libc::MAP_FAILED);
+        std::process::exit(0);
+    }
+    if !can_deny() {
+        return;
+    }
+    let output = again("what_was_done_is_reported", &["--report"]);
+    let words = String::from_utf8_lossy(&output.stderr);
+    let wanted = "publications=3 bytes=12288 withdrawn=2 faults=2 refusals=1 failures=0";
+    assert!(words.contains(wanted), "{words}");
+    let output = again("what_was_done_is_reported", &[]);
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("publications"));
+}
+
+#[test]
+fn what_cant_be_run_is_said() {
+    let run = |words: &[&str]| {
+        let mut command = jitfd_run();
+        let output = command.args(words).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code().unwrap(), error)
+    };
+    let (status, error) = run(&["--stand-in", "no-such-program"]);
+    assert_eq!((status, error.lines().count()), (127, 1), "{error}");
+    if !fs::exists("/dev/jit").unwrap_or(false) {
+        let (status, error) = run(&["true"]);
+        assert_eq!((status, error.lines().count()), (125, 1), "{error}");
+        assert!(error.contains("/dev/jit") && error.contains("modprobe"));
+    }
+    let (status, _) = run(&[]);
+    assert_eq!(status, 2);
+    if can_deny() {
+        let (status, _) = run(&["--stand-in", "false"]);
+        assert_eq!(status, 1);
+    }
+}
