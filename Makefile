@@ -11,6 +11,8 @@
 #                    how fast validation is, next to other decoders
 #   make stress      the protocol under load: 4 and 8 CPUs, both kernels; then under
 #                    page table isolation with PCID, in Bochs
+#   make engines     engines of Debian (LuaJIT, PHP, SpiderMonkey, LLVM) by jitfd-run, in a
+#                    guest; half an hour (ENGINES= for some)
 #   make mutants     plants a bug for each rule; the stress must catch it
 #   make interrupt   ends the set-up and guests at random moments (KILLS= SEED=)
 #   make check       formatting, lints, host tests; under two minutes
@@ -33,9 +35,9 @@ FLAVOR ?= stock
 export FLAVOR
 export CARGO_TARGET_DIR := $(CURDIR)/target
 $(foreach v,CACHE KDIR EMULATOR ACCEL SMP MEM MIRROR FILES OUT PARAMS APPEND BOOT_LIMIT \
-  RUN_LIMIT KERNEL_LOG LEAKS NOMODULE MODULE SUITES KSRC LLVM SECONDS_EACH SEED KILLS PREFIX LIBDIR DESTDIR,$(if $(filter-out undefined,$(origin $v)),$(eval export $v)))
+  RUN_LIMIT KERNEL_LOG LEAKS NOMODULE MODULE SUITES ENGINES KSRC LLVM SECONDS_EACH SEED KILLS PREFIX LIBDIR DESTDIR,$(if $(filter-out undefined,$(origin $v)),$(eval export $v)))
 
-.PHONY: demo test stress mutants interrupt bench bench-trampolines bench-validate check vm vm-help kernel module init prerequisites \
+.PHONY: demo test stress engines mutants interrupt bench bench-trampolines bench-validate check vm vm-help kernel module init prerequisites \
   install uninstall install-module uninstall-module
 .DEFAULT_GOAL := demo
 
@@ -47,6 +49,9 @@ test: init
 
 stress: init
 	@tests/stress/run.sh
+
+engines: init
+	@tests/engines/run.sh
 
 mutants: init
 	@tests/mutants/run.sh

@@ -3,7 +3,8 @@
 # `make test`: runs every suite, goes on after a failure, and counts. Progress
 # and output are on standard error; the last line is "N passed, N failed".
 #
-#   SUITES="host lints guest selinux capi peers cxx ffi stress debug demo"   only these
+#   SUITES="host lints guest selinux capi peers cxx ffi engines stress debug demo"
+#                                                           only these
 #
 # host    cargo's tests of the pure core, the library, the runner
 # lints   clippy on the crates that are no members of the workspace
@@ -15,13 +16,14 @@
 # peers   the ways that jitfd's trampolines are measured against, in a guest
 # cxx     C++ exceptions through trampolines, here and in a guest
 # ffi     the own tests of libffi and closure-ffi with code in jitfd, in a guest
+# engines LuaJIT of Debian by jitfd-run, and jitfd-run's own tests, in a guest
 # stress  a short run of publishers, executors and chaos, on 4 CPUs
 # debug   the same with our own kernel, where also the module's KUnit tests run,
 #         and any report of KASAN, lockdep or the leak detector is a failure
 # demo    the demo with its own claims
 . "$(dirname "$0")/vm/lib.sh"
 
-SUITES=${SUITES:-host lints guest selinux capi peers cxx ffi stress debug demo}
+SUITES=${SUITES:-host lints guest selinux capi peers cxx ffi engines stress debug demo}
 LOGS=$TOP/target/test
 VM=$TOP/target/release/vm
 passed=0
@@ -183,6 +185,18 @@ ffi_suite() {
     done
 }
 
+# engines_suite: the short slice of make engines.
+engines_suite() {
+    local rc=0 log=$LOGS/engines.log line
+    say "LuaJIT by jitfd-run"
+    ENGINES=luajit tests/engines/run.sh 2>&1 | tee "$log" >&2 || rc=$?
+    line=$(tail -n 1 "$log")
+    case $line in
+    *" passed, "*" failed") settle engines "$rc" "${line%% *}" "$(echo "$line" | cut -d ' ' -f 3)" ;;
+    *) count engines 0 1 ;;
+    esac
+}
+
 # kunit_results LOG WORD: how many KUnit tests ended with "ok" or "not ok" when
 # the module was first loaded; the kernel's own run before, and some programs
 # load it again. Tests are indented below their suite; a skipped one is not
@@ -256,10 +270,11 @@ for suite in $SUITES; do
     peers) peers_suite ;;
     cxx) cxx_suite ;;
     ffi) ffi_suite ;;
+    engines) engines_suite ;;
     stress) stress_suite stock 4 20 ;;
     debug) FLAVOR=debug debug_suite ;;
     demo) demo_suite ;;
-    *) die "there is no suite named $suite" "SUITES= takes: host lints guest selinux capi peers cxx ffi stress debug demo" ;;
+    *) die "there is no suite named $suite" "SUITES= takes: host lints guest selinux capi peers cxx ffi engines stress debug demo" ;;
     esac
 done
 

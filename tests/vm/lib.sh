@@ -60,3 +60,9 @@ need() {
             apt-get install -y --no-install-recommends "$2"; } ||
         die "there is no command $1" "install it (on Debian: apt-get install $2)"
 }
+
+# host_mirror: the mirror that this host uses for Debian itself, not for its security updates.
+host_mirror() {
+    apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Origin: Debian' 2>/dev/null |
+        grep -v security | head -n 1
+}

@@ -72,11 +72,6 @@ if ! command -v mmdebstrap >/dev/null; then
         die "mmdebstrap could not be installed" "see the lines above, then: apt-get install mmdebstrap"
 fi
 
-# The mirror that this host uses for Debian itself, not for its security updates.
-host_mirror() {
-    apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Origin: Debian' 2>/dev/null |
-        grep -v security | head -n 1
-}
 MIRROR=${MIRROR:-$(host_mirror || true)}
 [ -n "$MIRROR" ] ||
     die "this host's apt names no Debian mirror" "set MIRROR= to the address of one"

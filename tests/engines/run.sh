@@ -1,0 +1,126 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+# `make engines`: programs of Debian that generate code, unmodified, by jitfd-run, in a
+# guest with the stock kernel. What they must print is what they print on this host,
+# without jitfd. Progress is on standard error; then a line for each engine, and as the
+# last line "N passed, N failed".
+#
+#   ENGINES="luajit php ..."   only these (all: see below; luajit alone is the short slice
+#                              of `make test`, with jitfd-run's own tests)
+. "$(dirname "$0")/../vm/lib.sh"
+
+HERE=$TOP/tests/engines
+WORK=$TOP/target/engines
+MATRIX=$WORK/matrix
+LUACHECK_FILES=/usr/share/lua/5.1/luacheck
+LUACHECK="luajit /usr/bin/luacheck --no-cache --no-color --no-default-config $LUACHECK_FILES"
+ALL="luajit luacheck php llvmlite lli gjs neovim"
+passed=0
+failed=0
+
+# packages ENGINE: Debian's, whose dependencies come with them.
+packages() {
+    case $1 in
+    luajit | luacheck) echo luajit lua-check ;;
+    php) echo php8.4-cli php8.4-opcache ;;
+    llvmlite) echo python3 python3-llvmlite ;;
+    lli) echo llvm-19 ;;
+    gjs) echo gjs ;;
+    neovim) echo neovim ;;
+    *) die "there is no engine named $1" "ENGINES= takes: $ALL" ;;
+    esac
+}
+
+# programs ENGINE: a line for each: its name, jitfd-run's options or -, the command. What
+# tests/engines/programs has is in /engines.
+programs() {
+    case $1 in
+    luajit)
+        # A linter for Lua, which checks one of its own files, a short one.
+        echo "luacheck-short - $LUACHECK/version.lua"
+        echo "luajit - luajit /engines/codes.lua"
+        ;;
+    luacheck) echo "luacheck - $LUACHECK/lexer.lua $LUACHECK_FILES/parser.lua" ;;
+    # Without "update protection" a file that was written just now is not compiled.
+    php) echo "php --unshare php8.4 -d zend_extension=opcache -d opcache.enable_cli=1 -d opcache.file_update_protection=0 -d opcache.jit_buffer_size=4M -d opcache.jit=tracing /engines/programs.php" ;;
+    llvmlite) echo "llvmlite - python3 /engines/functions.py" ;;
+    lli)
+        echo "lli-orc - lli-19 /engines/sieve.ll"
+        echo "lli-mcjit - lli-19 -jit-kind=mcjit /engines/sieve.ll"
+        ;;
+    gjs) echo "gjs - gjs /engines/programs.js" ;;
+    neovim) echo "neovim - nvim --headless -u NONE -l /engines/codes.lua" ;;
+    esac
+}
+
+# stage ENGINE ROOT BUILT: makes ROOT/engines, with what each program prints here.
+stage() {
+    local name options command status folder
+    remove_tree "$2/engines"
+    mkdir "$2/engines"
+    cp "$HERE"/programs/* "$3/jitfd-run" "$3/libjitfd_exec.so" "$2/engines/"
+    [ "$1" != luajit ] || cp "$OWN_TESTS" "$2/engines/preload"
+    while read -r name options command; do
+        folder=$2/engines/$name
+        mkdir "$folder"
+        echo "$command" | tr ' ' '\n' >"$folder/command"
+        if [ "$options" = - ]; then : >"$folder/options"; else echo "$options" >"$folder/options"; fi
+        status=0
+        # shellcheck disable=SC2086 # words
+        waited box "$HERE/here.sh" "$2" $command >"$folder/expected" 2>"$WORK/$name.here" || status=$?
+        echo "$status" >"$folder/status"
+        # A linter that finds something says so by 1.
+        [ "$status" -le 1 ] && [ -s "$folder/expected" ] || {
+            tail -n 5 "$WORK/$name.here" >&2
+            echo "engine: $name | it did not run on this host (status $status), see $WORK/$name.here" >>"$MATRIX"
+            return 1
+        }
+    done < <(programs "$1")
+}
+
+# check ENGINE BUILT GUEST: counts the engine's programs.
+check() {
+    local log=$WORK/$1.log rc=0 good bad root
+    # shellcheck disable=SC2046 # words
+    root=$("$HERE/root.sh" "$1" $(packages "$1")) && [ -n "$root" ] || {
+        failed=$((failed + 1))
+        return
+    }
+    # A copy, made by links: the one in the cache stays as it is.
+    remove_tree "$WORK/root"
+    cp -al "$root" "$WORK/root" 2>/dev/null || cp -a "$root" "$WORK/root"
+    stage "$1" "$WORK/root" "$2" || {
+        failed=$((failed + 1))
+        return
+    }
+    say "$1 in a guest"
+    FILES=$WORK/root MEM=${MEM:-2048} RUN_LIMIT=${RUN_LIMIT:-3000} KERNEL_LOG=$WORK/$1.kernel.log \
+        "$TOP/target/release/vm" "$3/jitfd-engines" 2>&1 | tee "$log" >&2 || rc=$?
+    grep -a '^engine: ' "$log" >>"$MATRIX" || true
+    good=$(sed -n 's/^suite: \([0-9]*\) passed.*/\1/p' "$log" | tail -n 1)
+    bad=$(sed -n 's/^suite: [0-9]* passed, \([0-9]*\) failed.*/\1/p' "$log" | tail -n 1)
+    if [ -z "$good" ] || { [ "$rc" != 0 ] && [ "${bad:-0}" = 0 ]; }; then
+        echo "engine: $1 | the guest ended with status $rc, see $log" >>"$MATRIX"
+        bad=$((${bad:-0} + 1))
+    fi
+    passed=$((passed + ${good:-0}))
+    failed=$((failed + bad))
+}
+
+mkdir -p "$WORK"
+: >"$MATRIX"
+cd "$TOP"
+[ "$(id -u)" = 0 ] || die "the engines run in a root folder of their own, which needs root" "run this command as root"
+cargo build --quiet --release -p jitfd-exec ||
+    die "jitfd-run did not build" "see cargo's lines above"
+OWN_TESTS=$(cargo test -p jitfd-exec --test preload --no-run 2>&1 |
+    sed -n 's/^ *Executable .*(\(.*\))$/\1/p')
+[ -n "$OWN_TESTS" ] || die "the tests of jitfd-run did not build" \
+    "run: cargo test -p jitfd-exec --test preload"
+guest=$("$VM_DIR/guest.sh" -p jitfd-engines)
+for engine in ${ENGINES:-$ALL}; do
+    check "$engine" "$TOP/target/release" "$guest"
+done
+cat "$MATRIX"
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
