@@ -35,7 +35,8 @@ impl Placed<'_> {
     }
 
     /// The error, with the number of the chunk if there are several.
-    fn named(&self, batch: &[Self], number: usize, error: CodeError) -> CodeError {
+    #[must_use]
+    pub fn named(batch: &[Self], number: usize, error: CodeError) -> CodeError {
         if batch.len() < 2 {
             return error;
         }
@@ -98,7 +99,7 @@ impl BranchMap {
         batch.iter().enumerate().try_for_each(|(number, placed)| {
             let checked = self.check_expected(placed);
             let checked = checked.and_then(|()| self.check_branches(batch, placed));
-            checked.map_err(|error| placed.named(batch, number, error))
+            checked.map_err(|error| Placed::named(batch, number, error))
         })
     }
 

@@ -6,8 +6,10 @@
 use crate::align::Align;
 use crate::bitmap::Bitmap;
 use crate::data::{checked_data, in_data};
-use crate::error::CodeError;
+use crate::error::{CodeError, Reason};
+use crate::num::{to_u64, to_usize};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// One chunk of code that passed [`validate`](crate::validate), and the only
 /// thing that can be published.
@@ -65,6 +67,8 @@ pub(crate) struct Parts {
     pub(crate) lock_skips: Vec<usize>,
     /// Whether no instruction crosses a line, if the chunk starts with one.
     pub(crate) within_lines: bool,
+    /// The addresses that branches may leave to, ascending; `None` if to any.
+    pub(crate) leaves: Option<Arc<[usize]>>,
 }
 
 impl Chunk {
@@ -108,6 +112,7 @@ impl Chunk {
             outside,
             lock_skips,
             within_lines: false,
+            leaves: None,
         }))
     }
 
@@ -214,6 +219,49 @@ impl Chunk {
         let too_low = self.parts.within_lines && align.bytes() < Align::LINE.bytes();
         self.align = if too_low { Align::LINE } else { align };
         self
+    }
+
+    /// Whether the chunk has branches that leave it and may not go anywhere.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn has_bound_leaves(&self) -> bool {
+        self.parts.leaves.is_some() && !self.parts.outside.is_empty()
+    }
+
+    /// Whether the branches that leave the chunk go where they
+    /// [may](crate::Rules::leaves_only_to), if it lies at `address`. `is_known` says
+    /// what they may go to besides.
+    ///
+    /// # Errors
+    /// [`Reason::LeavesTo`] if one does not.
+    #[doc(hidden)]
+    pub fn check_leaves(
+        &self,
+        address: usize,
+        is_known: impl Fn(usize) -> bool,
+    ) -> Result<(), CodeError> {
+        let Some(leaves) = &self.parts.leaves else {
+            return Ok(());
+        };
+        for branch in &self.parts.outside {
+            // Addresses wrap, as the CPU's do.
+            let target = to_u64(address).wrapping_add_signed(branch.target);
+            let target = to_usize(target);
+            if leaves.binary_search(&target).is_err() && !is_known(target) {
+                let branch_at = address.wrapping_add(branch.at);
+                let reason = Reason::LeavesTo {
+                    branch: branch_at,
+                    target,
+                };
+                return Err(CodeError::placed(
+                    self.bytes(),
+                    branch.at,
+                    branch_at,
+                    reason,
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// The direct branches that leave the chunk.

@@ -105,6 +105,19 @@ pub enum Reason {
         /// Where the branch goes, from the start of the region.
         target: usize,
     },
+    /// A branch out of the chunk goes to an address that is not among
+    /// [those it may go to](crate::Rules::leaves_only_to), nor an entry in the region or
+    /// code space. Both are addresses.
+    LeavesTo {
+        /// Where the branch would lie.
+        branch: usize,
+        /// Where it goes.
+        target: usize,
+    },
+    /// The chunk's rules say [where its branches may leave
+    /// to](crate::Rules::leaves_only_to), and it was to be published by an
+    /// `AppendHandle`, which knows no address.
+    NoAddress,
     /// The value of a record of an image does not fit its field.
     TooFar {
         /// What the field was to hold.
@@ -343,6 +356,10 @@ impl CodeError {
             Reason::VendorDependent => "drop the 66 prefix",
             Reason::NotAnEntry { .. } => "relocate the code for the place it gets",
             Reason::EntryExpected { .. } => "put the function it was meant for there",
+            Reason::LeavesTo { .. } => {
+                "assemble it for the address it gets, or name the target in leaves_only_to"
+            }
+            Reason::NoAddress => "publish it by a Region or CodeSpace",
             Reason::TooFar { .. } => "ask for a window that reaches it, or use Call32 or Abs64",
             Reason::FieldOutside { .. } => "correct the record's offset",
             Reason::FieldsOverlap { .. } => "leave one of the two records out",
@@ -476,6 +493,15 @@ impl fmt::Display for Reason {
                 f,
                 "published code branches to offset {target:#x} of the region, where the new code \
                  has no entry"
+            ),
+            Self::LeavesTo { branch, target } => write!(
+                f,
+                "the branch at address {branch:#x} goes to {target:#x}, which is no address it \
+                 may leave to"
+            ),
+            Self::NoAddress => write!(
+                f,
+                "where branches of the chunk go can't be checked: an append handle knows no address"
             ),
             Self::TooFar {
                 field,

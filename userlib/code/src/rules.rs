@@ -5,6 +5,7 @@
 use crate::error::{CodeError, Reason};
 use crate::forbid::{Class, Forbidden};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// What a chunk may be, where its data is and where it may be entered.
 ///
@@ -26,6 +27,8 @@ pub struct Rules {
     /// `None` if every instruction is one.
     pub(crate) entries: Option<Vec<usize>>,
     pub(crate) endbr64: bool,
+    /// Ascending; `None` if branches may leave to anywhere.
+    pub(crate) leaves: Option<Arc<[usize]>>,
     pub(crate) each: EachInstruction,
     /// `None` for as many as the process may use.
     pub(crate) threads: Option<usize>,
@@ -49,6 +52,7 @@ impl Rules {
             data: Vec::new(),
             entries: None,
             endbr64: false,
+            leaves: None,
             each: EachInstruction {
                 forbidden: Forbidden::NOTHING,
                 within_lines: false,
@@ -134,6 +138,46 @@ impl Rules {
     #[must_use]
     pub fn entries_only(mut self) -> Self {
         self.entries.get_or_insert_default();
+        self
+    }
+
+    /// Declares all addresses outside of the region or code space that direct branches
+    /// of the chunk may go to: the functions of the runtime that it calls. Else they
+    /// stay in the chunk, or go to an entry in the region where it is published, or to
+    /// the start of a function in another region of the code space.
+    ///
+    /// It is checked when the chunk is published, since its address has to be known;
+    /// a call that was assembled for another address is the commonest mistake of an
+    /// emitter. An `AppendHandle`, which knows no address, refuses chunks with such
+    /// branches. A region without a map of boundaries takes each of its own addresses
+    /// for an entry. A further call adds to the addresses; without one, branches that
+    /// leave the region are not checked.
+    ///
+    /// ```
+    /// use jitfd::{Error, Reason, Rules, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
+    /// # let region = options.create(4096)?;
+    /// extern "C" fn helper() {}
+    /// let rules = Rules::new().leaves_only_to([helper as *const () as usize]);
+    /// // jmp, 1 GiB ahead: for whatever address that was meant, it is not here.
+    /// let chunk = validate(&[0xe9, 0, 0, 0, 0x40], &rules)?;
+    /// match region.append(&chunk) {
+    ///     Err(Error::Code(error)) => assert!(matches!(error.reason, Reason::LeavesTo { .. })),
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn leaves_only_to(mut self, addresses: impl IntoIterator<Item = usize>) -> Self {
+        let known = self.leaves.take();
+        let known = known.iter().flat_map(|known| known.iter().copied());
+        let mut all: Vec<_> = known.chain(addresses).collect();
+        all.sort_unstable();
+        all.dedup();
+        self.leaves = Some(all.into());
         self
     }
 

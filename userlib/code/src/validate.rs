@@ -126,6 +126,7 @@ fn check(code: Vec<u8>, rules: &Rules) -> Result<Chunk, CodeError> {
         outside: sweep.outside,
         lock_skips,
         within_lines: rules.each.within_lines,
+        leaves: rules.leaves.clone(),
     }))
 }
 

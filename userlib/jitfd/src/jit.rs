@@ -114,7 +114,7 @@ impl Jit {
     /// [`NoMemory`](crate::Kind::NoMemory) or [`Quota`](crate::Kind::Quota); of a
     /// fallback [`Refused`](crate::Kind::Refused). Nothing is left behind then.
     pub fn code(&self, code: &Chunk) -> Result<Mapping, Error> {
-        let mapped = self.maker().create_code(code.bytes())?;
+        let mapped = self.maker().create_code(code)?;
         Ok(Mapping::of(mapped))
     }
 
@@ -163,7 +163,7 @@ impl Jit {
     pub unsafe fn code_at(&self, code: &Chunk, at: *mut u8) -> Result<(), Error> {
         check_page(at)?;
         // SAFETY: as promised by the caller.
-        unsafe { self.maker().create_code_at(code.bytes(), at) }
+        unsafe { self.maker().create_code_at(code, at) }
     }
 
     /// Creates a region and maps it: one of that capacity in bytes, or by

@@ -12,8 +12,8 @@ use crate::error::{Call, Error};
 use crate::os::near;
 use crate::os::sys::{self, Mapped};
 use crate::os::window::Window;
-use jitfd_code::Align;
 use jitfd_code::internal::Mode;
+use jitfd_code::{Align, Chunk};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -31,21 +31,26 @@ pub(crate) enum Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// A new mapping that holds `bytes`.
-    pub(crate) fn create_code(self, bytes: &[u8]) -> Result<Mapped, Error> {
-        match self {
-            Self::Kernel(device) => ioctl::create_code(device, bytes),
-            Self::Process(backend) => process::create_code(backend, bytes),
-        }
+    /// A new mapping that holds `code`. Its branches are checked once its address is
+    /// known: nobody else knows the address before.
+    pub(crate) fn create_code(self, code: &Chunk) -> Result<Mapped, Error> {
+        let mapped = match self {
+            Self::Kernel(device) => ioctl::create_code(device, code.bytes()),
+            Self::Process(backend) => process::create_code(backend, code.bytes()),
+        }?;
+        code.check_leaves(mapped.as_ptr().addr(), |_| false)?;
+        Ok(mapped)
     }
 
-    /// Puts `bytes` in the place of the pages at `at`, in one step.
+    /// Puts `code` in the place of the pages at `at`, in one step.
     ///
     /// # Safety
     /// The pages are the caller's own private anonymous memory, and nothing that
     /// Rust knows about is in them.
     #[expect(unsafe_code, reason = "replaces memory of the caller's choice")]
-    pub(crate) unsafe fn create_code_at(self, bytes: &[u8], at: *mut u8) -> Result<(), Error> {
+    pub(crate) unsafe fn create_code_at(self, code: &Chunk, at: *mut u8) -> Result<(), Error> {
+        code.check_leaves(at.addr(), |_| false)?;
+        let bytes = code.bytes();
         // SAFETY: as promised by the caller.
         unsafe {
             match self {

@@ -15,7 +15,7 @@ use crate::os::window::Window;
 use crate::region::mapping::Mapping;
 use crate::region::stats::Stats;
 use jitfd_code::internal::{Mode, Placed, aligns, place_in};
-use jitfd_code::{Align, Chunk};
+use jitfd_code::{Align, Chunk, CodeError, Reason};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// Creates a region: its two handles.
@@ -227,11 +227,14 @@ impl AppendHandle {
     /// published.
     ///
     /// # Errors
-    /// As [`Region::append_batch`](crate::Region::append_batch);
+    /// As [`Region::append_batch`](crate::Region::append_batch); [`Error::Code`] if a
+    /// chunk has branches that [may not leave to
+    /// anywhere](crate::Rules::leaves_only_to), since no address is known here;
     /// [`Error::Stale`] if the cursor is not where `expect` needs it;
     /// [`Error::Argument`] if `expect` is no multiple of 64 for a first chunk that
     /// stays [within lines](crate::Rules::within_lines).
     pub fn append(&self, chunks: &[&Chunk], expect: Option<usize>) -> Result<Vec<usize>, Error> {
+        chunks.iter().try_for_each(|chunk| check_address(chunk))?;
         self.append_in(chunks, expect, None, Mode::for_append(chunks))
     }
 
@@ -288,6 +291,7 @@ impl AppendHandle {
     /// # Errors
     /// As [`Region::fill`](crate::Region::fill).
     pub fn fill(&self, offset: usize, chunk: &Chunk) -> Result<(), Error> {
+        check_address(chunk)?;
         self.fill_batch(&[Placed { offset, chunk }])
     }
 
@@ -383,6 +387,14 @@ fn at_offset<'a>(placed: &Placed<'a>) -> Segment<'a> {
 /// Code that was made for the middle of a line can't stay within lines.
 pub(crate) const OFF_LINE: Error =
     Error::Argument("code whose instructions stay within lines is put at a multiple of 64 bytes");
+
+/// Where branches go can't be checked without an address.
+fn check_address(chunk: &Chunk) -> Result<(), Error> {
+    if chunk.has_bound_leaves() {
+        return Err(CodeError::whole(Reason::NoAddress).into());
+    }
+    Ok(())
+}
 
 /// A fill does not go by the chunk's alignment.
 fn check_line(placed: &Placed<'_>) -> Result<(), Error> {

@@ -59,7 +59,7 @@ impl Device {
     /// # Errors
     /// As [`jit_create_code`].
     pub fn create_code(&self, code: &Chunk) -> Result<Code, Error> {
-        let mapped = Maker::Kernel(self.as_fd()).create_code(code.bytes())?;
+        let mapped = Maker::Kernel(self.as_fd()).create_code(code)?;
         Ok(Code {
             mapped,
             backend: Some(Backend::Kernel),
@@ -101,7 +101,7 @@ impl Device {
     pub unsafe fn create_code_at(&self, code: &Chunk, at: *mut u8) -> Result<(), Error> {
         check_page(at)?;
         // SAFETY: as promised by the caller.
-        unsafe { Maker::Kernel(self.as_fd()).create_code_at(code.bytes(), at) }
+        unsafe { Maker::Kernel(self.as_fd()).create_code_at(code, at) }
     }
 
     /// The device of [`jit_create_code`], opened on first use. A failure is not
@@ -254,7 +254,7 @@ impl CodeOptions {
             if backend == Backend::Kernel {
                 return jit_create_code(code);
             }
-            let mapped = Maker::Process(backend).create_code(code.bytes())?;
+            let mapped = Maker::Process(backend).create_code(code)?;
             let backend = Some(backend);
             Ok(Code { mapped, backend })
         })
@@ -300,7 +300,7 @@ impl CodeOptions {
             // SAFETY: as promised by the caller.
             Backend::Kernel => unsafe { jit_create_code_at(code, at) },
             // SAFETY: as promised by the caller.
-            process => unsafe { Maker::Process(process).create_code_at(code.bytes(), at) },
+            process => unsafe { Maker::Process(process).create_code_at(code, at) },
         })
     }
 }

@@ -311,7 +311,7 @@ impl Region {
     /// As [`append_batch`](Self::append_batch).
     pub fn append(&self, chunk: &Chunk) -> Result<Published, Error> {
         let chunks = [chunk];
-        let published = self.publish(&chunks, None, Mode::for_append(&chunks))?;
+        let published = self.publish(&chunks, None, Mode::for_append(&chunks), NOWHERE)?;
         one(published)
     }
 
@@ -347,7 +347,16 @@ impl Region {
     /// ```
     pub fn append_batch<V: Borrow<Chunk>>(&self, chunks: &[V]) -> Result<Vec<Published>, Error> {
         let chunks = list(chunks.iter().map(Borrow::borrow)).ok_or(NO_MEMORY)?;
-        self.publish(&chunks, None, Mode::for_append(&chunks))
+        self.append_beside(&chunks, NOWHERE)
+    }
+
+    /// The same, if branches may leave to further addresses.
+    pub(crate) fn append_beside(
+        &self,
+        chunks: &[&Chunk],
+        known: Known<'_>,
+    ) -> Result<Vec<Published>, Error> {
+        self.publish(chunks, None, Mode::for_append(chunks), known)
     }
 
     /// Publishes one chunk that was made for `offset`, which
@@ -385,6 +394,7 @@ impl Region {
             &[chunk],
             Some(offset),
             Mode::for_places(std::iter::once(chunk)),
+            NOWHERE,
         )?)
     }
 
@@ -539,8 +549,20 @@ impl Region {
         skip: usize,
         chunk: &Chunk,
     ) -> Result<Published, Error> {
-        let offset = self.offset_in(reservation.borrow(), skip, chunk.len())?;
+        self.fill_beside(reservation.borrow(), skip, chunk, NOWHERE)
+    }
+
+    /// The same, if branches may leave to further addresses.
+    pub(crate) fn fill_beside(
+        &self,
+        reservation: &Reservation,
+        skip: usize,
+        chunk: &Chunk,
+        known: Known<'_>,
+    ) -> Result<Published, Error> {
+        let offset = self.offset_in(reservation, skip, chunk.len())?;
         let batch = [Placed { offset, chunk }];
+        self.check_leaves(&batch, known)?;
         let mut state = self.lock(Call::Fill)?;
         state.check(&batch, Call::Fill)?;
         self.append.fill_batch(&batch)?;
@@ -691,9 +713,12 @@ impl Region {
         chunks: &[&Chunk],
         made_for: Option<usize>,
         mode: Mode,
+        known: Known<'_>,
     ) -> Result<Vec<Published>, Error> {
         let mut state = self.lock(Call::Append)?;
-        if state.boundaries.is_none() {
+        // Else the place must be known before.
+        let anywhere = !chunks.iter().any(|chunk| chunk.has_bound_leaves());
+        if state.boundaries.is_none() && anywhere {
             drop(state);
             let mut published = room(chunks.len()).ok_or(NO_MEMORY)?;
             let first = made_for.map(Align::of);
@@ -705,7 +730,7 @@ impl Region {
         }
         let mut last = Error::Stale { expected: 0 };
         for _ in 0..TRIES {
-            match self.publish_once(&mut state, chunks, made_for, mode) {
+            match self.publish_once(&mut state, chunks, made_for, mode, known) {
                 Err(error @ Error::Stale { .. }) => last = error,
                 other => return other,
             }
@@ -723,6 +748,7 @@ impl Region {
         chunks: &[&Chunk],
         made_for: Option<usize>,
         mode: Mode,
+        known: Known<'_>,
     ) -> Result<Vec<Published>, Error> {
         if let Some(expected) = made_for.filter(|&offset| offset < state.cursor) {
             return Err(Error::Stale { expected });
@@ -740,6 +766,7 @@ impl Region {
         let pairs = offsets.iter().zip(chunks);
         let batch = list(pairs.map(|(&offset, &chunk)| Placed { offset, chunk }));
         let batch = batch.ok_or(NO_MEMORY)?;
+        self.check_leaves(&batch, known)?;
         state.check(&batch, Call::Append)?;
         let all = batch.iter();
         let published = list(all.map(|placed| self.published(placed.offset, placed.chunk)));
@@ -749,6 +776,19 @@ impl Region {
         state.note(&batch);
         state.cursor = end;
         Ok(published)
+    }
+
+    /// Whether branches of `batch` leave it only to where they may: to `known`
+    /// addresses, to the region, where its map decides, or to what their rules name.
+    fn check_leaves(&self, batch: &[Placed<'_>], known: Known<'_>) -> Result<(), Error> {
+        let base = self.mapping.address();
+        let is_known = |target: usize| target.wrapping_sub(base) < self.capacity() || known(target);
+        for (number, placed) in batch.iter().enumerate() {
+            let address = base.wrapping_add(placed.offset);
+            let checked = placed.chunk.check_leaves(address, is_known);
+            checked.map_err(|error| Placed::named(batch, number, error))?;
+        }
+        Ok(())
     }
 
     /// If the cursor moved, reports `Stale`, not `Full`: re-emitted code may still
@@ -852,6 +892,11 @@ fn check_place(offset: usize, chunk: &Chunk) -> Result<(), Error> {
     }
 }
 
+/// The addresses that branches may leave the region to.
+pub(crate) type Known<'a> = &'a dyn Fn(usize) -> bool;
+
+/// None but those that the chunk's rules name.
+const NOWHERE: Known<'static> = &|_| false;
 const NO_MEMORY: Error = no_memory(Call::Append);
 /// The cursor only grows, so what does not fit now never will.
 const FULL: Error = Error::of(Call::Append, libc::ENOSPC);

@@ -61,7 +61,7 @@ impl SharedCode {
                     sys::map_code_over(fd, at, len).map_err(failed(Call::OwnMap))
                 }
                 Source::Bytes(code) => {
-                    Maker::Process(Backend::ProtectFlips).create_code_at(code.bytes(), at)
+                    Maker::Process(Backend::ProtectFlips).create_code_at(code, at)
                 }
             }
         }

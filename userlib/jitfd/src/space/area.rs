@@ -11,8 +11,8 @@ use super::slot::{Function, Home, Slot, Symbol};
 use super::stats::{Counts, SpaceStats};
 use crate::error::{Call, Error};
 use crate::os::fallible::{list, no_memory, room, text};
-use crate::region::Region;
 use crate::region::options::RegionOptions;
+use crate::region::{Known, Region};
 use jitfd_code::{Align, Chunk};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
@@ -89,14 +89,18 @@ impl Area {
     }
 
     /// Publishes chunks at the cursor, all or none.
-    pub(super) fn append(&self, batch: &[(&str, &Chunk)]) -> Result<Vec<Function>, Error> {
+    pub(super) fn append(
+        &self,
+        batch: &[(&str, &Chunk)],
+        known: Known<'_>,
+    ) -> Result<Vec<Function>, Error> {
         let call = Call::Append;
         let chunks = list(batch.iter().map(|&(_, chunk)| chunk)).ok_or(no_memory(call))?;
         let mut functions = room(batch.len()).ok_or(no_memory(call))?;
         let names = names(call, batch.iter().map(|&(name, _)| name))?;
         let _order = self.order();
         self.make_room(call, batch.len())?;
-        let placed = self.region.append_batch(&chunks)?;
+        let placed = self.region.append_beside(&chunks, known)?;
         for (at, name) in placed.iter().zip(names) {
             let entry = Entry::published(at.offset, at.len, name);
             self.index.add(entry).ok_or(TOO_MANY)?;
@@ -146,9 +150,15 @@ impl Area {
 
     /// Publishes `chunk` in a slot and notes `parts` of it, as many as were
     /// reserved.
-    pub(super) fn fill(&self, slot: &Slot, chunk: &Chunk, parts: &[Part<'_>]) -> Result<(), Error> {
+    pub(super) fn fill(
+        &self,
+        slot: &Slot,
+        chunk: &Chunk,
+        parts: &[Part<'_>],
+        known: Known<'_>,
+    ) -> Result<(), Error> {
         self.open_entry(slot)?;
-        self.region.fill(&slot.range, chunk)?;
+        self.region.fill_beside(&slot.range, 0, chunk, known)?;
         self.counts.settled(slot.len());
         for (number, part) in parts.iter().enumerate() {
             let entry = self.index.get(slot.entry + number).ok_or(NOT_HERE)?;
@@ -188,6 +198,13 @@ impl Area {
     pub(super) fn lookup(&self, address: usize) -> Option<Symbol<'_>> {
         let offset = address.checked_sub(self.base())?;
         self.index.at(offset).map(|entry| self.symbol(entry))
+    }
+
+    /// Whether a function begins at `address`, published or still to come. Takes no
+    /// lock.
+    pub(super) fn begins_at(&self, address: usize) -> bool {
+        let offset = address.checked_sub(self.base());
+        offset.is_some_and(|offset| self.index.begins_at(offset))
     }
 
     /// What is published, by ascending address.

@@ -50,7 +50,9 @@ const TRIES: usize = 16;
 /// flips. So some 500 code spaces meet a `RLIMIT_NOFILE` of 1024.
 ///
 /// Direct branches are checked inside a region; those from one region to another
-/// are not, since each region has a boundary map of its own.
+/// are not, since each region has a boundary map of its own, unless
+/// [`Rules::leaves_only_to`](crate::Rules::leaves_only_to) asks for it: they then go to
+/// the start of a function.
 ///
 /// A forked child can execute and look up what it inherits. To publish it needs a
 /// copy of its own: [`adopt`](Self::adopt).
@@ -212,7 +214,9 @@ impl CodeSpace {
         let chunks = batch.iter().map(|&(_, chunk)| chunk);
         let mode = Mode::for_cursor(chunks.clone());
         let end = |at| end(at, chunks.clone(), mode);
-        let functions = self.place(end, None, |_, area| area.append(batch))?;
+        let functions = self.place(end, None, |_, area| {
+            area.append(batch, &|to| self.begins_at(to))
+        })?;
         let pairs = batch.iter().zip(&functions).take(news.capacity());
         news.extend(
             pairs.map(|(&(name, chunk), function)| {
@@ -272,6 +276,11 @@ impl CodeSpace {
         })
     }
 
+    /// Whether a function of this code space begins at `address`. Takes no lock.
+    fn begins_at(&self, address: usize) -> bool {
+        self.areas.iter().any(|area| area.begins_at(address))
+    }
+
     /// The region that a slot is in, if that is one of this code space's.
     fn area_of(&self, slot: &Slot) -> Option<&Area> {
         let area = self.areas.get(slot.home.area);
@@ -293,7 +302,7 @@ impl CodeSpace {
             offset: 0,
             len: chunk.len(),
         };
-        area.fill(slot, chunk, &[whole])?;
+        area.fill(slot, chunk, &[whole], &|to| self.begins_at(to))?;
         let name = self.lookup(slot.address()).map_or("", |symbol| symbol.name);
         self.tell(&[NewCode::new(name, slot.address(), chunk.bytes())]);
         Ok(Function {
@@ -311,7 +320,7 @@ impl CodeSpace {
         self.check_owner(Call::Fill)?;
         let area = self.area_of(slot).ok_or(NOT_HERE)?;
         let mut news = self.news(parts.len(), Call::Fill)?;
-        area.fill(slot, chunk, parts)?;
+        area.fill(slot, chunk, parts, &|to| self.begins_at(to))?;
         news.extend(parts.iter().take(news.capacity()).map(|part| {
             let bytes = chunk.bytes().get(part.offset..part.offset + part.len);
             let address = slot.address() + part.offset;

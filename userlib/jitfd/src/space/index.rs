@@ -93,6 +93,12 @@ impl Index {
         self.0.iter()
     }
 
+    /// Whether a function begins at `offset`, published or still to come.
+    pub(crate) fn begins_at(&self, offset: usize) -> bool {
+        let entry = self.0.last_where(|entry| entry.offset <= offset);
+        entry.is_some_and(|entry| entry.offset == offset && !entry.is_given_up())
+    }
+
     /// The published function that has a byte at `offset`.
     pub(crate) fn at(&self, offset: usize) -> Option<&Entry> {
         let entry = self.0.last_where(|entry| entry.offset <= offset)?;
@@ -116,9 +122,10 @@ mod tests {
         index.get(second).unwrap().publish(7);
         assert_eq!([name(32), name(38)], [Some("second"); 2]);
         assert_eq!([name(31), name(39)], [None; 2]);
+        assert!(index.begins_at(32) && index.begins_at(48) && !index.begins_at(33));
         assert!(!index.get(second).unwrap().abandon());
         assert!(index.get(third).unwrap().abandon());
         assert!(!index.get(third).unwrap().abandon());
-        assert_eq!(name(48), None);
+        assert_eq!((name(48), index.begins_at(48)), (None, false));
     }
 }

@@ -3,8 +3,8 @@
 //! Finished code in a mapping of its own.
 
 use super::process::{End, accesses, child};
-use super::{Function, returns};
-use jitfd::{Backend, Chunk, Code, CodeOptions, Error, Fallback};
+use super::{Function, jump_to, leaves, returns};
+use jitfd::{Backend, Chunk, Code, CodeOptions, Error, Fallback, Rules};
 
 fn options(backend: Backend) -> CodeOptions {
     CodeOptions::new().fallback(Fallback::Only(backend))
@@ -50,6 +50,24 @@ pub fn finished_code_may_be_large(backend: Backend) {
     let chunk = unsafe { Chunk::assume_valid(bytes, &[]) }.unwrap();
     let code = options(backend).create(&chunk).unwrap();
     assert_eq!((call(&code, 5 << 20), call(&code, 0)), (8, 8));
+}
+
+pub fn branches_of_finished_code_are_checked(backend: Backend) {
+    let rules = Rules::new().leaves_only_to([]);
+    let chunk = jump_to(0, 1 << 20, &rules);
+    let error = options(backend).create(&chunk).unwrap_err();
+    let (branch, target) = leaves(&error).unwrap();
+    assert_eq!(target.wrapping_sub(branch), 1 << 20);
+    let at = own_pages(4096);
+    // SAFETY: the page is the test's own, and nobody executes it.
+    let refused = unsafe { options(backend).create_at(&chunk, at) }.unwrap_err();
+    let right = Rules::new().leaves_only_to([at.addr() + (1 << 20)]);
+    assert_eq!(leaves(&refused), Some((at.addr(), at.addr() + (1 << 20))));
+    let chunk = jump_to(0, 1 << 20, &right);
+    // SAFETY: as above.
+    unsafe { options(backend).create_at(&chunk, at) }.unwrap();
+    // SAFETY: the test's own page, which nobody uses any more.
+    assert_eq!(unsafe { libc::munmap(at.cast(), 4096) }, 0);
 }
 
 fn own_pages(len: usize) -> *mut u8 {

@@ -50,6 +50,7 @@ macro_rules! each_behaviour {
             region::a_place_is_reached_whatever_it_was_asked_with,
             region::emitting_is_repeated_for_another_place,
             region::branches_between_chunks_are_checked,
+            region::branches_leave_only_to_what_they_may,
             region::the_parts_work_alone,
             region::many_threads_append_to_one_region,
             region::a_region_lies_in_its_window,
@@ -64,6 +65,7 @@ macro_rules! each_behaviour {
             space::a_batch_stays_together,
             space::regions_reach_each_other_and_what_they_must,
             space::one_request_can_ask_for_a_place,
+            space::branches_leave_for_the_start_of_a_function,
             space::linked_items_call_each_other_and_what_is_far,
             space::what_cannot_be_linked_leaves_no_function,
             space::no_item_decides_what_another_is,
@@ -96,6 +98,7 @@ macro_rules! each_behaviour {
             trap::a_store_to_code_is_refused,
             code::finished_code_runs,
             code::finished_code_may_be_large,
+            code::branches_of_finished_code_are_checked,
             code::code_takes_the_place_of_pages,
             adopt::a_child_goes_on_at_the_same_addresses,
             adopt::what_the_parent_does_meanwhile_stays_its_own,
@@ -184,6 +187,24 @@ fn create(backend: Backend, capacity: usize) -> Region {
 /// Whether a branch to another chunk goes to none of its entries.
 fn is_no_entry(error: &Error) -> bool {
     matches!(error, Error::Code(error) if matches!(error.reason, Reason::NotAnEntry { .. }))
+}
+
+/// A jump, which lies at the address `at`, to the address `to`, by these rules.
+fn jump_to(at: usize, to: usize, rules: &Rules) -> Chunk {
+    let distance = i32::try_from(to as i64 - (at + 5) as i64).unwrap();
+    let code = [&[0xe9][..], &distance.to_le_bytes()].concat();
+    validate(&code, rules).unwrap()
+}
+
+/// The branch and its target, if that is where it may not leave to.
+fn leaves(error: &Error) -> Option<(usize, usize)> {
+    match error {
+        Error::Code(error) => match error.reason {
+            Reason::LeavesTo { branch, target } => Some((branch, target)),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 /// mov eax, value; ret

@@ -2,7 +2,7 @@
 
 //! Regions: placing, retrying, refusing, and running the code.
 
-use super::{Function, create, is_no_entry, load, options, returns, run};
+use super::{Function, create, is_no_entry, jump_to, leaves, load, options, returns, run};
 use jitfd::*;
 
 /// A jump of five bytes from `at` to `target`.
@@ -284,6 +284,57 @@ pub fn branches_between_chunks_are_checked(backend: Backend) {
     let free = options(backend).boundary_map(false).create(4096).unwrap();
     free.append(&returns(5)).unwrap();
     free.append_at(16, &jump(16, 1)).unwrap();
+}
+
+extern "C" fn helper() -> i32 {
+    77
+}
+
+pub fn branches_leave_only_to_what_they_may(backend: Backend) {
+    let helper = helper as *const () as usize;
+    let near = Window::reaching(helper);
+    let rules = Rules::new().leaves_only_to([helper]);
+    for map in [true, false] {
+        let options = options(backend).boundary_map(map).window(near);
+        let region = options.create(4096).unwrap();
+        let callee = region.append(&returns(5)).unwrap().address;
+        // Assembled for the place it gets, and for the one behind.
+        let place = region.next_address(Align::FUNCTION).unwrap();
+        let right = jump_to(place.address, helper, &rules);
+        let wrong = jump_to(place.address + 16, helper, &rules);
+        let found = (place.address, helper - 16);
+        let error = region.append(&wrong).unwrap_err();
+        assert_eq!(leaves(&error), Some(found), "{error}");
+        for number in [found.0, found.1] {
+            assert!(error.to_string().contains(&format!("{number:#x}")));
+        }
+        let all = region.append_batch(&[&right, &right]).unwrap_err();
+        assert_eq!(leaves(&all), Some((place.address + 16, helper + 16)));
+        assert!(matches!(all, Error::Code(error) if error.item == Some((1, String::new()))));
+        let done = region.append_at(place.offset, &right).unwrap();
+        assert_eq!(run(&region, done.offset), 77);
+        // A function of the same region need not be named.
+        let place = region.next_address(Align::FUNCTION).unwrap();
+        let done = region.append(&jump_to(place.address, callee, &rules));
+        assert_eq!(run(&region, done.unwrap().offset), 5);
+        let range = region.reserve(5, Align::FUNCTION).unwrap();
+        let error = region.fill(&range, &wrong).unwrap_err();
+        assert_eq!(leaves(&error).unwrap().0, range.address);
+        let right = jump_to(range.address, helper, &rules);
+        region.fill(&range, &right).unwrap();
+        assert_eq!(run(&region, range.offset), 77);
+        // Without an address nothing can be said of it.
+        let append = region.append_handle();
+        for refused in [
+            append.append(&[&right], None).unwrap_err(),
+            append.fill(0, &right).unwrap_err(),
+        ] {
+            let reason = |error: &CodeError| error.reason == Reason::NoAddress;
+            assert!(matches!(&refused, Error::Code(error) if reason(error)));
+        }
+        let stays = validate(&[0xeb, 0, 0xc3], &rules).unwrap();
+        assert!(append.append(&[&stays], None).is_ok());
+    }
 }
 
 pub fn the_parts_work_alone(backend: Backend) {

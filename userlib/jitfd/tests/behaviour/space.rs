@@ -2,7 +2,7 @@
 
 //! Code spaces: growing, finding, linking, and running the code.
 
-use super::{is_no_entry, options, returns};
+use super::{is_no_entry, jump_to, leaves, options, returns};
 use jitfd::space::*;
 use jitfd::{Align, Backend, CodeSpace, Error, Kind, Reason, Rules, Window, validate};
 use std::cell::Cell;
@@ -248,6 +248,28 @@ pub fn regions_reach_each_other_and_what_they_must(backend: Backend) {
             .regions()
             .all(|region| window.contains(region.base().addr(), 4096))
     );
+}
+
+pub fn branches_leave_for_the_start_of_a_function(backend: Backend) {
+    let space = small(backend).together(true).create().unwrap();
+    let callee = space.publish("callee", &returns(5)).unwrap().address;
+    let first = space.regions().next().unwrap().base().addr();
+    while space.regions().count() < 2 {
+        space.publish("", &returns(0)).unwrap();
+    }
+    let rules = Rules::new().leaves_only_to([]);
+    let slot = space.reserve(&Request::new(5)).unwrap();
+    assert!(slot.address().wrapping_sub(first) >= 4096);
+    let into = jump_to(slot.address(), callee + 5, &rules);
+    let error = space.fill(&slot, &into).unwrap_err();
+    assert_eq!(leaves(&error), Some((slot.address(), callee + 5)));
+    let start = jump_to(slot.address(), callee, &rules);
+    let function = space.fill(&slot, &start).unwrap();
+    assert_eq!(run(&space, function), 5);
+    // At the cursor, for the wrong address: functions begin at multiples of 16.
+    let beside = jump_to(slot.address(), callee + 1, &rules);
+    let error = space.publish("", &beside).unwrap_err();
+    assert!(leaves(&error).is_some(), "{error}");
 }
 
 pub fn one_request_can_ask_for_a_place(backend: Backend) {
