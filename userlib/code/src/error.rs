@@ -4,6 +4,7 @@
 //! text that a compiler author reads.
 
 use crate::forbid::Class;
+use crate::foreign::machine_name;
 use crate::num::to_u64;
 use crate::reloc::RelocKind;
 use iced_x86::{Decoder, DecoderOptions};
@@ -45,6 +46,14 @@ pub enum Reason {
     },
     /// The bytes are no valid instruction of 64-bit mode.
     Invalid,
+    /// The bytes were refused, and are those of an ELF file: the code in it is one of
+    /// its sections.
+    Elf {
+        /// The processor that the file is for: 62 for x86-64, 183 for aarch64.
+        machine: u16,
+    },
+    /// The bytes were refused, and are instructions of aarch64.
+    Aarch64,
     /// The chunk, or the item of an image, ends inside an instruction.
     Truncated,
     /// An instruction runs into a declared data range.
@@ -344,6 +353,8 @@ impl CodeError {
             Reason::TooLong { .. } => "split the chunk",
             Reason::DataRange { .. } => "declare non-empty ranges inside the chunk",
             Reason::Invalid => "fix the emitter, or declare these bytes as data",
+            Reason::Elf { .. } => "submit the bytes of a function: a section, such as .text",
+            Reason::Aarch64 => "have the compiler emit code for x86-64",
             Reason::Truncated => "submit whole instructions only; is the last one cut off?",
             Reason::RunsIntoData { .. } => "correct the data range or what stands before it",
             Reason::IntoInstruction { .. } => "fix the branch's displacement; was it patched?",
@@ -462,6 +473,11 @@ impl fmt::Display for Reason {
                 "the data range {range:#x?} is empty or not inside of the {len:#x} bytes"
             ),
             Self::Invalid => write!(f, "this is no valid instruction"),
+            Self::Elf { machine } => match machine_name(*machine) {
+                Some(name) => write!(f, "this is an ELF file for {name}, and no bare code"),
+                None => write!(f, "this is an ELF file for processor {machine}"),
+            },
+            Self::Aarch64 => write!(f, "these are instructions of aarch64"),
             Self::Truncated => write!(f, "the code ends inside this instruction"),
             Self::RunsIntoData { data } => {
                 write!(f, "this instruction runs into the data at {data:#x}")

@@ -26,6 +26,7 @@ mod bitmap;
 mod chunk;
 mod data;
 mod forbid;
+mod foreign;
 mod length_table;
 mod parallel;
 mod rules;

@@ -6,6 +6,7 @@ use crate::bitmap::Bitmap;
 use crate::chunk::{Chunk, Parts};
 use crate::data::{check_len, checked_data, in_data};
 use crate::error::{CodeError, LONGEST, Reason};
+use crate::foreign::explained;
 use crate::parallel;
 use crate::pushed::pushed;
 use crate::rules::Rules;
@@ -109,17 +110,23 @@ fn room_for(len: usize) -> Result<Vec<u8>, CodeError> {
 }
 
 fn check(code: Vec<u8>, rules: &Rules) -> Result<Chunk, CodeError> {
+    let found = find(&code, rules).map_err(|error| explained(&code, error))?;
+    Ok(Chunk::from_parts(Parts { code, ..found }))
+}
+
+/// What there is to know of `code`, which is left out, if it passes.
+fn find(code: &[u8], rules: &Rules) -> Result<Parts, CodeError> {
     let data = checked_data(&rules.data, code.len())?;
     let job = Job {
-        chunk: &code,
+        chunk: code,
         data: &data,
         rules: &rules.each,
     };
     let sweep = parallel::sweep(job, rules.threads)?;
-    let lock_skips = check_targets(&code, &data, &sweep, rules.lock_skips)?;
-    let entries = check_entries(&code, &sweep.starts, rules)?;
-    Ok(Chunk::from_parts(Parts {
-        code,
+    let lock_skips = check_targets(code, &data, &sweep, rules.lock_skips)?;
+    let entries = check_entries(code, &sweep.starts, rules)?;
+    Ok(Parts {
+        code: Vec::new(),
         data,
         starts: Some(sweep.starts),
         entries,
@@ -127,7 +134,7 @@ fn check(code: Vec<u8>, rules: &Rules) -> Result<Chunk, CodeError> {
         lock_skips,
         within_lines: rules.each.within_lines,
         leaves: rules.leaves.clone(),
-    }))
+    })
 }
 
 /// Checks the declared entries; returns them as bits, or `None` if every

@@ -57,6 +57,23 @@ fn a_full_standard_error_changes_no_status() {
 }
 
 #[test]
+fn files_of_another_kind_are_recognised() {
+    let folder = Folder::new("foreign");
+    // mov w0, #42; ret
+    let other = folder.write("other", [0x40, 5, 0x80, 0x52, 0xc0, 3, 0x5f, 0xd6]);
+    for (file, kind) in [
+        (other.as_str(), "instructions of aarch64"),
+        (env!("CARGO_BIN_EXE_jitctl"), "an ELF file for x86-64"),
+    ] {
+        let output = jitctl(&["validate", file]);
+        assert!(
+            status(&output) == 1 && text(&output).contains(kind),
+            "{output:?}"
+        );
+    }
+}
+
+#[test]
 fn a_wrong_command_line_is_told_from_an_answer() {
     for wrong in [
         &["nothing"][..],
