@@ -179,6 +179,14 @@ first_says_why() {
     fi
 }
 
+# engine_works: the larger example, by what this system allows.
+engine_works() {
+    local text
+    text=$(LD_LIBRARY_PATH="$ROOT/opt/jitfd/lib" "$WORK/engine" 2>&1)
+    echo "$text"
+    [[ $text == *"the caller returns 42"*"it called callee"*"refused at 1: "*syscall* ]]
+}
+
 # only_plain_folders: a folder that no program would find later is refused.
 only_plain_folders() {
     local name folder
@@ -230,6 +238,8 @@ installation() {
         try man_finds_every_function man_finds_all "$ROOT/opt/jitfd/share/man"
     try first_builds builds_with_it "$WORK/first" userlib/capi/examples/first.c
     try first_works first_says_why
+    try engine_builds builds_with_it "$WORK/engine" userlib/capi/examples/engine.c
+    try engine_works engine_works
     try builds_statically builds_with_it "$WORK/first-static" userlib/capi/examples/first.c -static
     try readme_has_the_example reads_as_documented
     try uninstalls install_it uninstall

@@ -741,7 +741,8 @@ typedef struct jitfd_place {
 
 /**
  * Makes the code for a place, whose length is 0. It returns a chunk, which it gives
- * away; or null with errno, and nothing is published.
+ * away; or null with errno, and nothing is published. It must return, and may publish in
+ * the same region.
  */
 typedef struct jitfd_chunk *(*jitfd_emitter)(void *data, const struct jitfd_place *place);
 

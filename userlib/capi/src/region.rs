@@ -474,7 +474,8 @@ pub unsafe extern "C" fn jitfd_region_publish_all(
 }
 
 /// Makes the code for a place, whose length is 0. It returns a chunk, which it gives
-/// away; or null with errno, and nothing is published.
+/// away; or null with errno, and nothing is published. It must return, and may publish in
+/// the same region.
 pub type jitfd_emitter =
     Option<unsafe extern "C" fn(data: *mut c_void, place: *const jitfd_place) -> *mut jitfd_chunk>;
 
