@@ -6,8 +6,8 @@
 //! cargo run --release -p jitfd-bench --bin closure_speed
 //! ```
 
-use jitfd::{Error, Fallback};
-use jitfd_trampoline::{ClosureOptions, ReturnOptions};
+use jitfd::{Error, Fallback, Jit, Register};
+use jitfd_trampoline::{Closure, SaveAllTrampoline};
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -15,75 +15,72 @@ const MILLION: usize = 1_000_000;
 /// Each row is the best of so many.
 const TRIES: usize = 5;
 
-type One = unsafe extern "C" fn(u64) -> u64;
-type Six = unsafe extern "C" fn(u64, u64, u64, u64, u64, u64) -> u64;
+type One = extern "C" fn(u64) -> u64;
+type Six = extern "C" fn(u64, u64, u64, u64, u64, u64) -> u64;
 
 extern "C" fn plain(number: u64, context: &u64) -> u64 {
     number + *context
 }
 
 fn main() -> Result<(), Error> {
-    let options = ClosureOptions::new().fallback(Fallback::Any);
-    let returning = ReturnOptions::new().fallback(Fallback::Any);
+    let jit = &Jit::open(Fallback::Any)?;
     let by = black_box(2);
     println!("nanoseconds for each");
     row("make and drop, nothing captured", || {
-        drop(black_box(options.create(|number: u64| number + 1)));
+        drop(black_box(Closure::new(jit, |number: u64| number + 1)));
     });
     row("make and drop, 8 bytes captured", || {
-        drop(black_box(options.create(move |number: u64| number + by)));
+        drop(black_box(Closure::new(jit, move |number: u64| number + by)));
     });
     row("  plain: such a box", || {
         drop(black_box(Box::new(black_box(by))));
     });
-    million(&options, by);
+    million(jit, by);
 
     row("  plain: a call with a context", || {
         let function: extern "C" fn(u64, &u64) -> u64 = black_box(plain);
         black_box(function(40, &by));
     });
-    let one = options.create(move |number: u64| number + by)?;
-    let one: One = one.as_fn();
+    let one = Closure::new(jit, move |number: u64| number + by)?;
     // SAFETY: the closure is not dropped before the end.
+    let call: One = unsafe { *one.entry() };
     row("call, one argument", || {
-        // SAFETY: a function of this type, whose closure is there.
-        let _ = black_box(unsafe { black_box(one)(40) });
+        black_box(black_box(call)(40));
     });
-    let six = options.create(move |a: u64, _: u64, _: u64, _: u64, _: u64, _: u64| a + by)?;
-    let call: Six = six.as_fn();
+    let six = move |a: u64, _: u64, _: u64, _: u64, _: u64, _: u64| a + by;
+    let six = Closure::new(jit, six)?;
+    // SAFETY: as above.
+    let call: Six = unsafe { *six.entry() };
     row("call, six integer arguments", || {
-        // SAFETY: the closure is there.
-        black_box(unsafe { black_box(call)(40, 0, 0, 0, 0, 0) });
+        black_box(black_box(call)(40, 0, 0, 0, 0, 0));
     });
-    let registers = options.create_registers(move |registers| {
-        registers.set_integer(registers.integers()[0] + by);
-    })?;
-    // SAFETY: what is above is such a function.
-    let call: One = unsafe { registers.function()? };
-    // SAFETY: the closure is there.
+    // SAFETY: it reads and returns what such a function does.
+    let registers = unsafe {
+        Closure::<One>::with_registers(jit, move |registers| {
+            registers.returned[0] = registers.integers[0] + by;
+        })
+    }?;
+    // SAFETY: as above.
+    let call: One = unsafe { *registers.entry() };
     row("call, saved registers", || {
-        // SAFETY: a function of this type, whose closure is there.
-        let _ = black_box(unsafe { black_box(call)(40) });
+        black_box(black_box(call)(40));
     });
     // SAFETY: the caller expects an integer.
-    let trampoline = returning.create(move |saved| unsafe {
-        use jitfd::Register;
+    let trampoline = SaveAllTrampoline::new(jit, move |saved| unsafe {
         saved.set(Register::Rax, saved.get(Register::Rdi) + by);
     })?;
-    // SAFETY: what is above is such a function.
-    let call: One = unsafe { trampoline.function()? };
-    // SAFETY: the trampoline is there.
-    row("call, a return trampoline", || {
-        // SAFETY: a function of this type, whose closure is there.
-        let _ = black_box(unsafe { black_box(call)(40) });
+    // SAFETY: what is above is such a function, and is not dropped before the end.
+    let call: One = unsafe { *trampoline.entry() };
+    row("call, a trampoline that saves all", || {
+        black_box(black_box(call)(40));
     });
     Ok(())
 }
 
-fn million(options: &ClosureOptions<'_>, by: u64) {
+fn million(jit: &Jit, by: u64) {
     let mut closures = Vec::with_capacity(MILLION);
     let start = Instant::now();
-    closures.extend((0..MILLION).map(|_| options.create(move |number: u64| number + by)));
+    closures.extend((0..MILLION).map(|_| Closure::new(jit, move |number: u64| number + by)));
     print("make a million", nanoseconds(start));
     let start = Instant::now();
     drop(closures);

@@ -8,8 +8,8 @@
 //! cargo run --release -p jitfd-bench --bin trampoline_speed
 //! ```
 
-use jitfd::{Error, Fallback};
-use jitfd_trampoline::{ContextRegister, Entry, Table, TableOptions};
+use jitfd::{Error, Fallback, Jit, Register};
+use jitfd_trampoline::{Table, Trampoline};
 use std::ffi::c_void;
 use std::hint::black_box;
 use std::ptr::{null_mut, without_provenance_mut};
@@ -22,9 +22,10 @@ const MILLION: usize = 1_000_000;
 const TRIES: usize = 5;
 
 fn main() -> Result<(), Error> {
+    let jit = Jit::open(Fallback::Any)?;
     let start = Instant::now();
-    let table = table()?;
-    println!("a table of {}: {:?}", table.backend(), start.elapsed());
+    let table = Table::create(&jit, Register::Rdi)?;
+    println!("a table of {}: {:?}", jit.backend(), start.elapsed());
     println!("nanoseconds for each");
     row("bind and free, one at a time", || {
         for _ in 0..MILLION {
@@ -43,16 +44,11 @@ fn main() -> Result<(), Error> {
     calls(&table)
 }
 
-fn table() -> Result<Table, Error> {
-    let options = TableOptions::new(ContextRegister::Rdi);
-    options.fallback(Fallback::Any).create()
-}
-
 extern "C" fn target(context: *mut c_void) -> usize {
     context.addr()
 }
 
-fn bind(table: &Table) -> Entry<'_> {
+fn bind(table: &Table) -> Trampoline<'_> {
     // SAFETY: the target takes any context.
     let bound = unsafe { table.bind(target as *const c_void, null_mut()) };
     bound.unwrap_or_else(|error| panic!("{error}"))
@@ -134,9 +130,9 @@ fn million_plain() {
 fn calls(table: &Table) -> Result<(), Error> {
     let context = without_provenance_mut(1);
     // SAFETY: the target takes any context.
-    let entry = unsafe { table.bind(target as *const c_void, context)? };
+    let trampoline = unsafe { table.bind(target as *const c_void, context)? };
     // SAFETY: as above.
-    let through = unsafe { entry.function::<extern "C" fn() -> usize>()? };
+    let through = unsafe { *trampoline.entry::<extern "C" fn() -> usize>() };
     row("a call through an entry", || {
         for _ in 0..MILLION {
             black_box(black_box(through)());

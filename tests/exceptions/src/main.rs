@@ -7,10 +7,8 @@
 //! exceptions [--kernel]   over /dev/jit and under PR_SET_MDWE; else over the fallbacks
 //! ```
 
-use jitfd::{Backend, Error, Fallback, Register};
-use jitfd_trampoline::{
-    ClosureOptions, ContextRegister, ReturnOptions, SavedRegisters, TableOptions, Unwinding,
-};
+use jitfd::{Backend, Error, Fallback, Jit, Register};
+use jitfd_trampoline::{Closure, Registers, SaveAllTrampoline, SavedRegisters, Table};
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::process::ExitCode;
@@ -55,89 +53,94 @@ fn caught_of_many(function: TakesMany, value: c_int) -> c_int {
     unsafe { jitfd_test_catch_many(function, value) }
 }
 
-fn options(backend: Backend) -> ClosureOptions<'static, Unwinding> {
-    let options = ClosureOptions::new().fallback(Fallback::Only(backend));
-    options.unwinding()
-}
-
-fn table(backend: Backend) -> Result<bool, Error> {
-    let table = TableOptions::new(ContextRegister::Rsi);
-    let table = table.fallback(Fallback::Only(backend)).create()?;
+fn table(jit: &Jit) -> Result<bool, Error> {
+    let table = Table::create(jit, Register::Rsi)?;
     let mut context: c_int = 2;
     let target = jitfd_test_throw_sum as *const c_void;
     // SAFETY: the target is called with a number, and the context is one.
-    let entry = unsafe { table.bind(target, (&raw mut context).cast())? };
-    // SAFETY: as above; the entry outlives the call.
-    Ok(caught(unsafe { entry.function()? }, 40) == 42)
+    let trampoline = unsafe { table.bind(target, (&raw mut context).cast())? };
+    // SAFETY: as above; the trampoline outlives the call.
+    Ok(caught(unsafe { *trampoline.entry() }, 40) == 42)
 }
 
-fn closure(backend: Backend) -> Result<bool, Error> {
-    let closure = options(backend).create(throw)?;
-    Ok(caught(closure.as_fn(), 42) == 42)
+fn closure(jit: &Jit) -> Result<bool, Error> {
+    let closure = Closure::new(jit, throw)?.unwinding();
+    // SAFETY: it outlives the call.
+    Ok(caught(unsafe { *closure.entry() }, 42) == 42)
 }
 
-fn closure_of_many(backend: Backend) -> Result<bool, Error> {
+fn closure_of_many(jit: &Jit) -> Result<bool, Error> {
     let throw_first =
         |a: c_int, _: c_int, _: c_int, _: c_int, _: c_int, _: c_int, _: c_int, _: f64| throw(a);
-    let closure = options(backend).create(throw_first)?;
-    Ok(caught_of_many(closure.as_fn(), 42) == 42)
+    let closure = Closure::new(jit, throw_first)?.unwinding();
+    // SAFETY: it outlives the call.
+    Ok(caught_of_many(unsafe { *closure.entry() }, 42) == 42)
 }
 
-fn registers(backend: Backend) -> Result<bool, Error> {
-    let closure = options(backend).create_registers(|registers| {
+/// One of functions that take a number.
+fn by_registers<'f>(
+    jit: &Jit,
+    function: impl Fn(&mut Registers) + Send + Sync + 'f,
+) -> Result<Closure<'f, Takes>, Error> {
+    type Aborting = unsafe extern "C" fn(c_int);
+    // SAFETY: the callers pass closures that take a number.
+    let closure = unsafe { Closure::<Aborting>::with_registers(jit, function) }?;
+    Ok(closure.unwinding())
+}
+
+fn registers(jit: &Jit) -> Result<bool, Error> {
+    let closure = by_registers(jit, |registers| {
         // SAFETY: it is called with a number.
-        throw(unsafe { registers.arguments().next() });
+        throw(unsafe { registers.argument() });
     })?;
-    // SAFETY: what is above takes a number, and outlives the call.
-    Ok(caught(unsafe { closure.function()? }, 42) == 42)
-}
-
-fn returning(backend: Backend) -> ReturnOptions<'static> {
-    let options = ReturnOptions::new().fallback(Fallback::Only(backend));
-    options.unwinding()
+    // SAFETY: it outlives the call.
+    Ok(caught(unsafe { *closure.entry() }, 42) == 42)
 }
 
 fn first(saved: &SavedRegisters) -> c_int {
     saved.get(Register::Rdi) as c_int
 }
 
-fn return_trampoline(backend: Backend) -> Result<bool, Error> {
-    let trampoline = returning(backend).create(|saved| throw(first(saved)))?;
+fn save_all(jit: &Jit) -> Result<bool, Error> {
+    let trampoline = SaveAllTrampoline::new(jit, |saved| throw(first(saved)))?.unwinding();
     // SAFETY: what is above takes a number, and outlives the call.
-    Ok(caught(unsafe { trampoline.function()? }, 42) == 42)
+    Ok(caught(unsafe { *trampoline.entry() }, 42) == 42)
 }
 
-fn jump(backend: Backend) -> Result<bool, Error> {
+fn jump(jit: &Jit) -> Result<bool, Error> {
     // SAFETY: it goes to a function that takes a number.
-    let trampoline = returning(backend).create(|saved| unsafe {
+    let trampoline = SaveAllTrampoline::new(jit, |saved| unsafe {
         let _guard = Guard;
         saved.set(Register::Rdi, saved.get(Register::Rdi) + 2);
         saved.jump(jitfd_test_throw as *const c_void);
     })?;
+    let trampoline = trampoline.unwinding();
     // SAFETY: as above; it outlives the call.
-    Ok(caught(unsafe { trampoline.function()? }, 40) == 42)
+    Ok(caught(unsafe { *trampoline.entry() }, 40) == 42)
 }
 
-fn all_in_one(backend: Backend) -> Result<bool, Error> {
-    let inner = returning(backend).create(|saved| throw(first(saved)))?;
+fn all_in_one(jit: &Jit) -> Result<bool, Error> {
+    let inner = SaveAllTrampoline::new(jit, |saved| throw(first(saved)))?.unwinding();
     // SAFETY: what is above takes a number, and outlives the calls.
-    let inner: Takes = unsafe { inner.function()? };
-    let middle = options(backend).create_registers(move |registers| {
+    let inner: Takes = unsafe { *inner.entry() };
+    let middle = by_registers(jit, move |registers| {
         let _guard = Guard;
         // SAFETY: it is called with a number, as the inner one.
-        unsafe { inner(registers.arguments().next()) };
+        unsafe { inner(registers.argument()) };
     })?;
     // SAFETY: as above.
-    let middle: Takes = unsafe { middle.function()? };
-    let outer = options(backend).create(move |value: c_int| {
+    let middle: Takes = unsafe { *middle.entry() };
+    let outer = Closure::new(jit, move |value: c_int| {
         let _guard = Guard;
         // SAFETY: as above.
         unsafe { middle(value + 1) };
     })?;
-    Ok(caught(outer.as_fn(), 41) == 42)
+    let outer = outer.unwinding();
+    // SAFETY: it outlives the call.
+    Ok(caught(unsafe { *outer.entry() }, 41) == 42)
 }
 
-type Test = fn(Backend) -> Result<bool, Error>;
+type Test = fn(&Jit) -> Result<bool, Error>;
 
 /// Each with how many guards of Rust an exception passes.
 const TESTS: [(&str, c_int, Test); 7] = [
@@ -145,7 +148,7 @@ const TESTS: [(&str, c_int, Test); 7] = [
     ("closure", 1, closure),
     ("closure_of_many", 1, closure_of_many),
     ("registers", 1, registers),
-    ("return_trampoline", 1, return_trampoline),
+    ("save_all", 1, save_all),
     ("jump", 1, jump),
     ("all_in_one", 3, all_in_one),
 ];
@@ -155,7 +158,7 @@ fn passes(name: &str, backend: Backend, guards: c_int, run: Test) -> bool {
     // SAFETY: it returns a number.
     let destroyed = || unsafe { jitfd_test_destroyed() };
     let before = (destroyed(), DROPPED.get());
-    let result = run(backend);
+    let result = Jit::open(Fallback::Only(backend)).and_then(|jit| run(&jit));
     let after = (destroyed() - before.0, DROPPED.get() - before.1);
     let good = result == Ok(true) && after == (2, guards);
     let word = if good { "ok" } else { "FAILED" };

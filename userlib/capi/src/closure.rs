@@ -3,11 +3,11 @@
 //! Functions of any type, made at run time, which see the registers that they are
 //! called with.
 
-use crate::backend::{JITFD_FALLBACK_DEFAULT, fallback};
+use crate::backend::{JITFD_FALLBACK_DEFAULT, jit};
 use crate::guard::{self, Failure};
 use crate::pointer;
 use crate::table::{self, jitfd_function};
-use jitfd_trampoline::{ClosureOptions, RegisterClosure, Registers};
+use jitfd_trampoline::{Closure, Registers};
 use std::ffi::c_void;
 
 /// What a function was called with, whatever its type, and what it is to return. It
@@ -36,7 +36,7 @@ pub type jitfd_closure_handler =
 
 /// What has made a function of any type, at run time, that calls a handler.
 pub struct jitfd_closure {
-    _closure: RegisterClosure<'static>,
+    _closure: Closure<'static, unsafe extern "C-unwind" fn()>,
 }
 
 /// What C passes along. Its threads are its own business.
@@ -71,23 +71,28 @@ pub unsafe extern "C" fn jitfd_closure_create(
         pointer::wanted(function)?;
         let call = move |registers: &mut Registers| {
             let mut seen = jitfd_registers {
-                integers: *registers.integers(),
-                vectors: *registers.vectors(),
-                stack: registers.stack(),
-                vector_count: registers.vector_count().into(),
+                integers: *registers.integers,
+                vectors: *registers.vectors,
+                stack: registers.stack,
+                vector_count: registers.vector_count.into(),
                 returned: [0; 2],
                 returned_vectors: [[0; 2]; 2],
             };
             // SAFETY: the header says what the handler must be.
             unsafe { handler(&raw mut seen, data.get()) };
-            registers.set_integers(seen.returned);
-            registers.set_vectors(seen.returned_vectors);
+            *registers.returned = seen.returned;
+            *registers.returned_vectors = seen.returned_vectors;
         };
-        let options = ClosureOptions::new().fallback(fallback(JITFD_FALLBACK_DEFAULT)?);
-        let closure = options.unwinding().create_registers(call)?;
-        let entry = table::function(closure.as_ptr().cast_mut());
-        // SAFETY: the header says what this pointer must be.
-        unsafe { pointer::store(function, entry) };
+        let jit = jit(JITFD_FALLBACK_DEFAULT)?;
+        // SAFETY: the handler reads and returns what its callers pass and expect, as the
+        // header says.
+        let closure = unsafe { Closure::<unsafe extern "C" fn()>::with_registers(jit, call) }?;
+        let closure = closure.unwinding();
+        // SAFETY: the header says what this pointer must be, and what callers ensure.
+        unsafe {
+            let entry = *closure.entry() as *mut c_void;
+            pointer::store(function, table::function(entry));
+        }
         Ok(jitfd_closure { _closure: closure })
     })
 }

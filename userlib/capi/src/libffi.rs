@@ -2,7 +2,7 @@
 
 //! What libffi's users call to get closures.
 
-use crate::backend::{JITFD_FALLBACK_DEFAULT, fallback};
+use crate::backend::{JITFD_FALLBACK_DEFAULT, jit};
 use crate::guard::{self, Failure};
 use crate::pointer;
 use jitfd_trampoline::LibffiClosures;
@@ -24,7 +24,7 @@ fn closures() -> Result<&'static LibffiClosures, Failure> {
         return Ok(closures);
     }
     // Two threads may get here; one of the two is dropped again.
-    let made = LibffiClosures::with_fallback(fallback(JITFD_FALLBACK_DEFAULT)?)?;
+    let made = LibffiClosures::new(jit(JITFD_FALLBACK_DEFAULT)?)?;
     let made = Box::into_raw(Box::new(made));
     let order = (Ordering::AcqRel, Ordering::Acquire);
     let set = CLOSURES.compare_exchange(null_mut(), made, order.0, order.1);
@@ -52,10 +52,10 @@ pub unsafe extern "C" fn jitfd_ffi_closure_alloc(
 ) -> *mut c_void {
     guard::address(|| {
         pointer::wanted(code)?;
-        let made = closures()?.alloc(size)?;
+        let (closure, entry) = closures()?.alloc(size)?;
         // SAFETY: the header says what this pointer must be.
-        unsafe { pointer::store(code, made.code.cast_mut()) };
-        Ok(made.closure)
+        unsafe { pointer::store(code, entry.cast_mut()) };
+        Ok(closure)
     })
 }
 

@@ -2,15 +2,16 @@
 
 //! Trampolines that save all registers, let a handler change them, and load them again.
 
-use crate::backend::{JITFD_FALLBACK_DEFAULT, fallback};
+use crate::backend::{JITFD_FALLBACK_DEFAULT, jit};
 use crate::closure::Data;
 use crate::guard::{self, Failure};
 use crate::pointer;
 use crate::table::{self, address, jitfd_function};
-use jitfd_trampoline::{ReturnOptions, SaveAllTrampoline, SavedRegisters};
+use jitfd_trampoline::{SaveAllTrampoline, SavedRegisters};
 use rust::Register;
 use std::array;
 use std::ffi::c_void;
+use std::ptr::with_exposed_provenance_mut;
 
 /// The registers as they were when a save-all trampoline was called, and as they will be
 /// when it returns. The other parts of the vector and x87 state are kept, but not shown.
@@ -54,8 +55,8 @@ fn read(saved: &SavedRegisters<'_>) -> jitfd_saved_registers {
         general,
         vectors: array::from_fn(|number| saved.vector(number)),
         flags: saved.flags(),
-        return_address: saved.return_address().cast_mut(),
-        trampoline: table::function(saved.trampoline().cast_mut()),
+        return_address: saved.return_address.cast_mut(),
+        trampoline: table::function(saved.trampoline.cast_mut()),
         jump: None,
     }
 }
@@ -107,9 +108,9 @@ pub unsafe extern "C" fn jitfd_save_all_create(
                 write(saved, &seen);
             }
         };
-        let options = ReturnOptions::new().fallback(fallback(JITFD_FALLBACK_DEFAULT)?);
-        let trampoline = options.unwinding().create(call)?;
-        let entry = table::function(trampoline.as_ptr().cast_mut());
+        let trampoline = SaveAllTrampoline::new(jit(JITFD_FALLBACK_DEFAULT)?, call)?;
+        let trampoline = trampoline.unwinding();
+        let entry = table::function(with_exposed_provenance_mut(trampoline.address()));
         // SAFETY: the header says what this pointer must be.
         unsafe { pointer::store(function, entry) };
         Ok(jitfd_save_all {

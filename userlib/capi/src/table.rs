@@ -7,8 +7,8 @@ use crate::guard::{self, Failure};
 use crate::pointer;
 use crate::registers;
 use crate::versioned::{self, Versioned};
-use jitfd_trampoline::{ContextRegister, Table, TableOptions, TableStats};
-use rust::Backend;
+use jitfd_trampoline::{Table, TableOptions, TableStats, Trampoline};
+use rust::{Backend, Jit, Register};
 use std::ffi::{c_int, c_void};
 use std::mem::transmute;
 use std::ptr::null_mut;
@@ -18,6 +18,7 @@ use std::ptr::null_mut;
 /// else as the caller left it. May be used by several threads at once.
 pub struct jitfd_table {
     table: Table,
+    backend: Backend,
 }
 
 /// A function of any type; cast it to its own.
@@ -89,22 +90,20 @@ impl jitfd_table_stats {
 /// # Safety
 /// `given` is null or points to such a struct of the size it says.
 unsafe fn read(
-    carrier: ContextRegister,
+    context_register: Register,
     given: *const jitfd_table_options,
-) -> Result<TableOptions, Failure> {
-    let made = TableOptions::new(carrier);
+) -> Result<(&'static Jit, TableOptions), Failure> {
+    let mut made = TableOptions::from(context_register);
     // SAFETY: as promised by the caller.
     let given = unsafe { versioned::read(given) }?;
     if given.flags & !JITFD_TABLE_DEBUGGERS != 0 {
         return Err(Failure::Refused(libc::EINVAL, "a flag is not known"));
     }
-    let made = made
-        .fallback(backend::fallback(given.fallback)?)
-        .debuggers(given.flags & JITFD_TABLE_DEBUGGERS != 0);
-    Ok(match given.copy_capacity {
-        0 => made,
-        capacity => made.copy_capacity(capacity),
-    })
+    made.debuggers = given.flags & JITFD_TABLE_DEBUGGERS != 0;
+    if given.copy_capacity != 0 {
+        made.copy_capacity = given.copy_capacity;
+    }
+    Ok((backend::jit(given.fallback)?, made))
 }
 
 /// The address of a function; null of none.
@@ -135,8 +134,11 @@ pub unsafe extern "C" fn jitfd_table_create(
     guard::object(|| {
         let register = registers::context(context_register)?;
         // SAFETY: the header says what this pointer must be.
-        let table = unsafe { read(register, options)? }.create()?;
-        Ok(jitfd_table { table })
+        let (jit, options) = unsafe { read(register, options) }?;
+        Ok(jitfd_table {
+            table: Table::create(jit, options)?,
+            backend: jit.backend(),
+        })
     })
 }
 
@@ -167,8 +169,8 @@ pub unsafe extern "C" fn jitfd_table_bind(
         // SAFETY: the header says what these pointers must be.
         unsafe {
             let table = &pointer::object(table)?.table;
-            let entry = table.bind_raw(address(target), context)?;
-            Ok(entry.cast_mut())
+            let made = table.bind(address(target), context)?;
+            Ok(Trampoline::into_raw(made).cast_mut())
         }
     });
     function(entry)
@@ -231,7 +233,7 @@ pub unsafe extern "C" fn jitfd_table_get_stats(
         // SAFETY: the header says what these pointers must be.
         unsafe {
             let table = pointer::object(table)?;
-            let made = jitfd_table_stats::new(table.table.stats(), table.table.backend());
+            let made = jitfd_table_stats::new(table.table.stats(), table.backend);
             versioned::write(stats, &made)
         }
     })

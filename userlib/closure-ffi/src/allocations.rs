@@ -3,7 +3,7 @@
 //! What was allocated: which place in which region each function has.
 
 use crate::draft::{ALIGN, Draft};
-use jitfd::{Align, Error, Region, RegionOptions, Reservation, Rules, validate};
+use jitfd::{Align, Error, Jit, Region, RegionOptions, Reservation, Rules, validate};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -46,23 +46,15 @@ impl Allocations {
     }
 
     /// The region where the next function goes.
-    pub fn region(
-        &mut self,
-        options: RegionOptions,
-        capacity: usize,
-    ) -> Result<Arc<Region>, Error> {
+    fn region(&mut self, jit: &Jit, options: RegionOptions) -> Result<Arc<Region>, Error> {
         match &self.current {
             Some(region) => Ok(Arc::clone(region)),
-            None => self.next_region(options, capacity),
+            None => self.next_region(jit, options),
         }
     }
 
-    fn next_region(
-        &mut self,
-        options: RegionOptions,
-        capacity: usize,
-    ) -> Result<Arc<Region>, Error> {
-        let region = Arc::new(options.create(capacity)?);
+    fn next_region(&mut self, jit: &Jit, options: RegionOptions) -> Result<Arc<Region>, Error> {
+        let region = Arc::new(jit.region(options)?);
         self.current = Some(Arc::clone(&region));
         Ok(region)
     }
@@ -70,21 +62,21 @@ impl Allocations {
     /// Room for `len` bytes. Returns its address, and where to write them.
     pub fn add(
         &mut self,
+        jit: &Jit,
         options: RegionOptions,
-        capacity: usize,
         len: usize,
     ) -> Result<(*const u8, *mut u8), Error> {
         let draft = Draft::new(len).ok_or(Error::Argument("no memory has this length"))?;
         let align = Align::new(ALIGN)?;
-        if len > capacity {
+        if len > options.capacity {
             return Err(TOO_LONG);
         }
-        let mut region = self.region(options, capacity)?;
+        let mut region = self.region(jit, options)?;
         let place = match region.reserve(len, align) {
             Ok(place) => place,
             // It is full, or that of the process from which this one was forked.
             Err(_) => {
-                region = self.next_region(options, capacity)?;
+                region = self.next_region(jit, options)?;
                 region.reserve(len, align)?
             }
         };
@@ -136,8 +128,13 @@ mod tests {
 
     const CAPACITY: usize = 4096;
 
-    fn options() -> RegionOptions {
-        RegionOptions::new().fallback(Fallback::Any)
+    fn jit() -> Jit {
+        Jit::open(Fallback::Any).unwrap()
+    }
+
+    /// What these tests make.
+    fn add(all: &mut Allocations, len: usize) -> Result<(*const u8, *mut u8), Error> {
+        all.add(&jit(), RegionOptions::from(CAPACITY), len)
     }
 
     /// `mov eax, [rip + 1]; ret` and two words, the first of which is loaded.
@@ -160,7 +157,7 @@ mod tests {
         let mut all = Allocations::new();
         let made: Vec<_> = (1..=9)
             .map(|value| {
-                let (code, draft) = all.add(options(), CAPACITY, 23).unwrap();
+                let (code, draft) = add(&mut all, 23).unwrap();
                 write(draft, value);
                 all.publish(code.addr(), 23).unwrap();
                 code
@@ -174,7 +171,7 @@ mod tests {
     #[test]
     fn a_part_can_be_skipped_as_for_alignment() {
         let mut all = Allocations::new();
-        let (code, draft) = all.add(options(), CAPACITY, 30).unwrap();
+        let (code, draft) = add(&mut all, 30).unwrap();
         write(draft.wrapping_add(5), 77);
         let code = code.wrapping_add(5);
         all.publish(code.addr(), 23).unwrap();
@@ -184,7 +181,7 @@ mod tests {
     #[test]
     fn published_twice_is_published_once() {
         let mut all = Allocations::new();
-        let (code, draft) = all.add(options(), CAPACITY, 23).unwrap();
+        let (code, draft) = add(&mut all, 23).unwrap();
         write(draft, 3);
         all.publish(code.addr(), 23).unwrap();
         all.publish(code.addr(), 23).unwrap();
@@ -196,7 +193,7 @@ mod tests {
     #[test]
     fn what_is_no_code_is_refused() {
         let mut all = Allocations::new();
-        let (code, draft) = all.add(options(), CAPACITY, 40).unwrap();
+        let (code, draft) = add(&mut all, 40).unwrap();
         // SAFETY: it is inside.
         unsafe { draft.write(0x06) };
         assert!(matches!(all.publish(code.addr(), 40), Err(Error::Code(_))));
@@ -210,10 +207,10 @@ mod tests {
     #[test]
     fn a_region_goes_with_its_last_function() {
         let mut all = Allocations::new();
-        let (first, _) = all.add(options(), CAPACITY, 3000).unwrap();
+        let (first, _) = add(&mut all, 3000).unwrap();
         let region = Arc::downgrade(all.current.as_ref().unwrap());
-        let (second, _) = all.add(options(), CAPACITY, 1000).unwrap();
-        let (elsewhere, _) = all.add(options(), CAPACITY, 1000).unwrap();
+        let (second, _) = add(&mut all, 1000).unwrap();
+        let (elsewhere, _) = add(&mut all, 1000).unwrap();
         assert!(elsewhere.addr().abs_diff(first.addr()) >= CAPACITY);
         drop(all.remove(first.addr()));
         assert!(region.upgrade().is_some());
@@ -224,8 +221,8 @@ mod tests {
     #[test]
     fn too_much_for_a_region_is_refused() {
         let mut all = Allocations::new();
-        assert!(all.add(options(), CAPACITY, CAPACITY + 1).is_err());
-        assert!(all.add(options(), CAPACITY, 0).is_err());
-        assert!(all.add(options(), CAPACITY, CAPACITY).is_ok());
+        assert!(add(&mut all, CAPACITY + 1).is_err());
+        assert!(add(&mut all, 0).is_err());
+        assert!(add(&mut all, CAPACITY).is_ok());
     }
 }

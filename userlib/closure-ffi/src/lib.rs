@@ -12,30 +12,30 @@
 //! use closure_ffi::BareFn;
 //! use jitfd_closure_ffi::JitFdAlloc;
 //!
-//! // `new()` is the same for `/dev/jit` only.
-//! let jit = JitFdAlloc::with_options(
-//!     jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any),
-//!     JitFdAlloc::REGION_CAPACITY,
-//! );
+//! # fn main() -> Result<(), jitfd::Error> {
+//! let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+//! let alloc = JitFdAlloc::new(&jit, JitFdAlloc::REGION_CAPACITY);
 //! let numbers = [0, 5, 10];
-//! let pick = BareFn::new_c_in(|index: usize| numbers[index], &jit);
+//! let pick = BareFn::new_c_in(|index: usize| numbers[index], &alloc);
 //! // SAFETY: `pick` outlives the call, which is one at a time.
 //! assert_eq!(unsafe { (pick.bare())(2) }, 10);
+//! # Ok(())
+//! # }
 //! ```
 //!
 //! As the allocator of a whole program, with the feature `global_jit_alloc` of
 //! `closure_ffi`:
 //!
 //! ```ignore
-//! static JIT: JitFdAlloc = JitFdAlloc::new();
-//! closure_ffi::global_jit_alloc!(JIT);
+//! static ALLOC: JitFdAlloc = JitFdAlloc::for_static(jitfd::Fallback::Never);
+//! closure_ffi::global_jit_alloc!(ALLOC);
 //! ```
 //!
 //! # When this, when `jitfd_trampoline`
 //!
 //! Each function pointer of `closure_ffi` is code of its own: a system call and a
 //! flush of all CPUs that run the process, since the address of the closure is data
-//! beside its code. Closures of [`jitfd_trampoline`] need neither. Here are more
+//! beside its code. Closures of `jitfd_trampoline` need neither. Here are more
 //! signatures: arguments of any type, calling conventions other than that of C.
 
 #![deny(missing_docs, unsafe_code)]
@@ -46,8 +46,9 @@ mod draft;
 
 use allocations::Allocations;
 use closure_ffi::jit_alloc::{JitAlloc, JitAllocError, ProtectJitAccess};
-use jitfd::internal::ForkLock;
-use jitfd::{Backend, Error, RegionOptions};
+use jitfd::internal::{First, ForkLock};
+use jitfd::{Error, Fallback, Jit, RegionOptions};
+use std::fmt;
 use std::ops::DerefMut;
 
 /// Memory for `closure_ffi`: regions of `jitfd`.
@@ -69,52 +70,84 @@ use std::ops::DerefMut;
 /// to hear of that. No function is there then.
 #[derive(Debug)]
 pub struct JitFdAlloc {
-    options: RegionOptions,
+    source: Source,
     capacity: usize,
     state: ForkLock<Allocations>,
 }
 
+enum Source {
+    Given(Jit),
+    /// Chosen at first use, and not dropped.
+    Later(Fallback, First<Jit>),
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Given(jit) => f.debug_tuple("Given").field(jit).finish(),
+            Self::Later(fallback, _) => f.debug_tuple("Later").field(fallback).finish(),
+        }
+    }
+}
+
 impl JitFdAlloc {
-    /// The capacity of a region unless another is set, in bytes: about a thousand
+    /// The capacity of a region unless another is wanted, in bytes: about a thousand
     /// functions.
     pub const REGION_CAPACITY: usize = 128 << 10;
 
-    /// `/dev/jit` or an error, and regions of
-    /// [`REGION_CAPACITY`](Self::REGION_CAPACITY).
+    /// By `jit`, in regions of this capacity, in bytes and rounded up to whole pages. A
+    /// function needs some 100 bytes, and at most the capacity.
     #[must_use]
-    pub const fn new() -> Self {
-        Self::with_options(RegionOptions::new(), Self::REGION_CAPACITY)
-    }
-
-    /// With another choice of backends, or other regions; `capacity` is in bytes
-    /// and rounded up to whole pages. A function needs some 100 bytes, and at most
-    /// the capacity.
-    #[must_use]
-    pub const fn with_options(options: RegionOptions, capacity: usize) -> Self {
+    pub fn new(jit: &Jit, capacity: usize) -> Self {
         Self {
-            options,
+            source: Source::Given(jit.clone()),
             capacity,
             state: ForkLock::new(Allocations::new()),
         }
     }
 
-    /// Makes the first region, if there is none. `closure_ffi` can't tell why
-    /// memory was refused; this can.
+    /// For a `static`: the backend is chosen when the first function is made, and regions
+    /// have [`REGION_CAPACITY`](Self::REGION_CAPACITY). `closure_ffi` can't tell why
+    /// memory was refused; [`Jit::open`] can.
     ///
     /// ```
+    /// use jitfd::{Fallback, Jit};
     /// use jitfd_closure_ffi::JitFdAlloc;
     ///
-    /// match JitFdAlloc::new().prepare() {
-    ///     Ok(backend) => println!("closures by {backend}"),
+    /// static ALLOC: JitFdAlloc = JitFdAlloc::for_static(Fallback::Any);
+    ///
+    /// match Jit::open(Fallback::Any) {
+    ///     Ok(jit) => println!("{jit}"),
     ///     Err(error) => println!("no closures: {error}"),
     /// }
+    /// # let number = 42;
+    /// # let get = closure_ffi::BareFn::new_c_in(|| number, &ALLOC);
+    /// # // SAFETY: `get` is there.
+    /// # assert_eq!(unsafe { (get.bare())() }, 42);
     /// ```
-    ///
-    /// # Errors
-    /// As [`RegionOptions::create`].
-    pub fn prepare(&self) -> Result<Backend, Error> {
-        let region = self.state()?.region(self.options, self.capacity)?;
-        Ok(region.backend())
+    #[must_use]
+    pub const fn for_static(fallback: Fallback) -> Self {
+        Self {
+            source: Source::Later(fallback, First::new()),
+            capacity: Self::REGION_CAPACITY,
+            state: ForkLock::new(Allocations::new()),
+        }
+    }
+
+    fn jit(&self) -> Result<&Jit, Error> {
+        match &self.source {
+            Source::Given(jit) => Ok(jit),
+            // Two threads may get here; what one of them has opened is closed again.
+            Source::Later(fallback, first) => match first.get() {
+                Some(jit) => Ok(jit),
+                None => Ok(first.get_or_set(Jit::open(*fallback)?)),
+            },
+        }
+    }
+
+    /// How regions are made.
+    fn options(&self) -> RegionOptions {
+        RegionOptions::from(self.capacity)
     }
 
     fn state(&self) -> Result<impl DerefMut<Target = Allocations> + '_, Error> {
@@ -130,20 +163,16 @@ const FORKED_MEANWHILE: Error = Error::Argument(
      another allocator",
 );
 
-impl Default for JitFdAlloc {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 #[expect(
     unsafe_code,
     reason = "the trait has unsafe functions; none does anything unsafe here"
 )]
 impl JitAlloc for JitFdAlloc {
     fn alloc(&self, size: usize) -> Result<(*const u8, *mut u8), JitAllocError> {
-        let state = self.state();
-        let made = state.and_then(|mut state| state.add(self.options, self.capacity, size));
+        let made = self.jit().and_then(|jit| {
+            let mut state = self.state()?;
+            state.add(jit, self.options(), size)
+        });
         made.map_err(|_| JitAllocError)
     }
 
@@ -172,7 +201,6 @@ impl JitAlloc for JitFdAlloc {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use jitfd::Fallback;
 
     /// The status of a forked child that does `work`; -1 if it was killed, as one that
     /// hangs is.
@@ -198,14 +226,22 @@ mod tests {
 
     #[test]
     fn a_child_waits_for_no_thread_of_its_parent() {
-        let options = RegionOptions::new().fallback(Fallback::Any);
-        let all = JitFdAlloc::with_options(options, 4096);
+        let all = JitFdAlloc::new(&Jit::open(Fallback::Any).unwrap(), 4096);
         assert!(all.alloc(23).is_ok());
         assert_eq!(in_child(|| all.alloc(23).is_ok().into()), 1);
         let held = all.state().unwrap();
-        let refused = || all.alloc(23).is_err() && all.prepare() == Err(FORKED_MEANWHILE);
+        let refused = || all.alloc(23).is_err() && all.state().err() == Some(FORKED_MEANWHILE);
         assert_eq!(in_child(|| refused().into()), 1);
         drop(held);
         assert!(all.alloc(23).is_ok());
+    }
+
+    #[test]
+    fn one_in_a_static_chooses_when_it_is_used() {
+        static ALLOC: JitFdAlloc = JitFdAlloc::for_static(Fallback::Any);
+        let chosen = || matches!(&ALLOC.source, Source::Later(_, first) if first.get().is_some());
+        assert!(!chosen());
+        assert!(ALLOC.alloc(23).is_ok() && chosen());
+        assert!(ALLOC.alloc(JitFdAlloc::REGION_CAPACITY + 1).is_err());
     }
 }

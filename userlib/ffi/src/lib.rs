@@ -20,7 +20,7 @@
 
 mod refused;
 
-use jitfd::{Error, Fallback};
+use jitfd::{Error, Fallback, Jit};
 use jitfd_trampoline::LibffiClosures;
 use std::ffi::c_void;
 use std::fmt;
@@ -47,7 +47,8 @@ fn closures() -> Option<&'static LibffiClosures> {
         return None;
     }
     // Several threads may get here; those that are not the first drop theirs again.
-    match fallback().and_then(LibffiClosures::with_fallback) {
+    let made = fallback().and_then(|fallback| LibffiClosures::new(&Jit::open(fallback)?));
+    match made {
         Ok(made) => {
             let made = Box::into_raw(Box::new(made));
             let order = (Ordering::AcqRel, Ordering::Acquire);
@@ -96,12 +97,12 @@ pub unsafe extern "C" fn ffi_closure_alloc(size: usize, code: *mut *mut c_void) 
         return null_mut();
     }
     let made = closures().and_then(|closures| closures.alloc(size).ok());
-    let Some(made) = made else {
+    let Some((closure, entry)) = made else {
         return null_mut();
     };
     // SAFETY: as promised by the caller.
-    unsafe { code.write(made.code.cast_mut()) };
-    made.closure
+    unsafe { code.write(entry.cast_mut()) };
+    closure
 }
 
 /// As libffi's: gives memory back.

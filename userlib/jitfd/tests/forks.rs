@@ -3,8 +3,8 @@
 //! Children of a busy parent, forked at any moment: they make closures and call them,
 //! or are told why not, and none waits for a thread that it does not have.
 
-use jitfd::Fallback;
-use jitfd_trampoline::{ClosureOptions, LibffiClosures};
+use jitfd::{Fallback, Jit};
+use jitfd_trampoline::{Closure, LibffiClosures};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const CHILDREN: usize = 300;
@@ -12,13 +12,12 @@ const CHILDREN: usize = 300;
 const SECONDS: u32 = 60;
 
 /// More closures than a thread keeps slots of: each call takes and gives slots back.
-fn closures(count: usize) -> Result<(), jitfd::Error> {
-    let options = ClosureOptions::new().fallback(Fallback::Any);
-    let make = |number: usize| options.create(move |more: usize| number + more);
+fn closures(jit: &Jit, count: usize) -> Result<(), jitfd::Error> {
+    let make = |number: usize| Closure::new(jit, move |more: usize| number + more);
     let all: Vec<_> = (0..count).map(make).collect::<Result<_, _>>()?;
     for (closure, number) in all.iter().zip(0..) {
         // SAFETY: the closure is there.
-        assert_eq!(unsafe { closure.as_fn()(1) }, number + 1);
+        assert_eq!(unsafe { closure.entry()(1) }, number + 1);
     }
     Ok(())
 }
@@ -27,9 +26,9 @@ fn of_libffi(all: &LibffiClosures, count: usize) -> Result<(), jitfd::Error> {
     let made: Vec<_> = (0..count)
         .map(|_| all.alloc(56))
         .collect::<Result<_, _>>()?;
-    for closure in made {
+    for (closure, _) in made {
         // SAFETY: it is from there, and nobody has called it.
-        unsafe { all.free(closure.closure) };
+        unsafe { all.free(closure) };
     }
     Ok(())
 }
@@ -53,23 +52,26 @@ fn ends(work: impl FnOnce() -> Result<(), jitfd::Error>) -> bool {
 
 #[test]
 fn children_of_a_busy_parent_make_closures() {
-    let libffi = LibffiClosures::with_fallback(Fallback::Any).unwrap();
+    let jit = Jit::open(Fallback::Any).unwrap();
+    let libffi = LibffiClosures::new(&jit).unwrap();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for thread in 0..4 {
-            let (libffi, done) = (&libffi, &done);
+            let (jit, libffi, done) = (&jit, &libffi, &done);
             scope.spawn(move || {
                 // One of them needs a copy of the code each time, and has it unmapped.
                 let count = if thread == 0 { 5_000 } else { 100 };
                 while !done.load(Ordering::Relaxed) {
-                    closures(count).unwrap();
+                    closures(jit, count).unwrap();
                     of_libffi(libffi, 100).unwrap();
                 }
             });
         }
         let ended = (0..CHILDREN).position(|_| {
             !ends(|| {
-                closures(200)?;
+                // Of the parent's, and chosen anew.
+                closures(&jit, 200)?;
+                closures(&Jit::open(Fallback::Any)?, 200)?;
                 of_libffi(&libffi, 200)
             })
         });

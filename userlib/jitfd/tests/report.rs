@@ -5,10 +5,10 @@
 //! process of its own.
 
 use jitfd::{
-    Backend, CodeOptions, Error, Fallback, Region, RegionOptions, Rules, set_fallback_hook,
+    Backend, CodeOptions, Error, Fallback, Jit, Region, RegionOptions, Rules, set_fallback_hook,
     validate,
 };
-use jitfd_trampoline::ClosureOptions;
+use jitfd_trampoline::Closure;
 use std::fs::File;
 use std::path::Path;
 use std::process::Command;
@@ -62,9 +62,9 @@ fn process_with_a_hook() {
 #[test]
 #[ignore = "a process of the other tests"]
 fn process_with_closures() {
-    let options = ClosureOptions::new().fallback(Fallback::Any);
-    options.create(|| ()).unwrap();
-    options.create(|number: i32| number).unwrap();
+    let jit = Jit::open(Fallback::Any).unwrap();
+    Closure::new(&jit, || ()).unwrap();
+    Closure::new(&jit, |number: i32| number).unwrap();
 }
 
 #[test]

@@ -3,45 +3,34 @@
 //! The types that closures take and return, and how the System V ABI passes them.
 #![expect(unsafe_code, reason = "what the types promise")]
 
+use jitfd::CodePointer;
 use jitfd_code::internal::num;
-use std::ffi::c_void;
-
-mod sealed {
-    pub trait Sealed {}
-}
-pub(crate) use sealed::Sealed;
 
 /// A type that a closure can take: integers and `bool`, floating point numbers, raw
 /// pointers, and `Option`s of C function pointers.
 ///
-/// ```
-/// fn is<A: jitfd_trampoline::Argument>() {}
-///
-/// is::<i8>();
-/// is::<bool>();
-/// is::<f32>();
-/// is::<*const [u8; 4]>();
-/// is::<Option<extern "C" fn(i32)>>();
-/// ```
-///
 /// # Safety
-/// Sealed: the ABI passes it in one register of the class that it says, or in 8
-/// bytes of the stack.
-pub unsafe trait Argument: Sealed + Copy {
+/// The ABI passes it in one register of the class that it says, or in 8 bytes of the
+/// stack.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be an argument of a function that C calls here",
+    label = "not passed in one register",
+    note = "arguments are integers of up to 64 bits, `bool`, `f32`, `f64`, raw pointers, and \
+            `Option`s of `extern \"C\"` function pointers; pass a reference or a struct as a raw \
+            pointer"
+)]
+pub unsafe trait Argument: Copy {
     /// Whether it is passed in general registers; else in vector registers.
-    #[doc(hidden)]
     const INTEGER: bool;
 
     /// The value from the low bits of where it was passed.
     ///
     /// # Safety
     /// A value of the type was passed there.
-    #[doc(hidden)]
     unsafe fn from_bits(bits: u64) -> Self;
 }
 
 /// A result, by the class that the ABI gives it.
-#[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
 pub enum Returned {
     Nothing,
@@ -52,26 +41,21 @@ pub enum Returned {
 
 /// A type that a closure can return: what is an [`Argument`], and `()`.
 ///
-/// ```
-/// fn is<R: jitfd_trampoline::Return>() {}
-///
-/// is::<()>();
-/// is::<f64>();
-/// is::<*mut u8>();
-/// ```
-///
 /// # Safety
-/// Sealed: the ABI returns it in `rax` or `xmm0`, or not at all.
-pub unsafe trait Return: Sealed {
+/// The ABI returns it in `rax` or `xmm0`, or not at all.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be the result of a function that C calls here",
+    label = "not returned in one register",
+    note = "results are those types that are arguments, and `()`; a closure that does not return \
+            is annotated `-> ()`"
+)]
+pub unsafe trait Return {
     /// What is put where it is returned.
-    #[doc(hidden)]
     fn returned(self) -> Returned;
 }
 
 macro_rules! integers {
     ($($type:ty)*) => {$(
-        impl Sealed for $type {}
-
         // SAFETY: of the class INTEGER, of at most 8 bytes.
         unsafe impl Argument for $type {
             const INTEGER: bool = true;
@@ -104,8 +88,6 @@ macro_rules! integers {
 
 integers!(i8 i16 i32 i64 isize u8 u16 u32 u64 usize);
 
-impl Sealed for bool {}
-
 // SAFETY: of the class INTEGER, in the low 8 bits.
 unsafe impl Argument for bool {
     const INTEGER: bool = true;
@@ -124,8 +106,6 @@ unsafe impl Return for bool {
 
 macro_rules! floats {
     ($($type:ty: $bits:ty, $variant:ident;)*) => {$(
-        impl Sealed for $type {}
-
         // SAFETY: of the class SSE, in the low bits.
         unsafe impl Argument for $type {
             const INTEGER: bool = false;
@@ -156,8 +136,6 @@ floats! {
 
 macro_rules! pointers {
     ($($kind:ident)*) => {$(
-        impl<T> Sealed for *$kind T {}
-
         // SAFETY: of the class INTEGER.
         unsafe impl<T> Argument for *$kind T {
             const INTEGER: bool = true;
@@ -178,40 +156,12 @@ macro_rules! pointers {
 
 pointers!(const mut);
 
-impl Sealed for () {}
-
 // SAFETY: not returned at all.
 unsafe impl Return for () {
     fn returned(self) -> Returned {
         Returned::Nothing
     }
 }
-
-/// A function pointer of the C ABI, safe or not.
-///
-/// ```
-/// fn is<P: jitfd_trampoline::CodePointer>() {}
-///
-/// is::<extern "C" fn(i32)>();
-/// is::<unsafe extern "C-unwind" fn() -> f64>();
-/// ```
-///
-/// # Safety
-/// Sealed: a function pointer type, of the size of an address and never null.
-pub unsafe trait CodePointer: Sealed + Copy {
-    /// # Safety
-    /// At the address is a function that can be called as this type says.
-    #[doc(hidden)]
-    #[must_use]
-    unsafe fn from_address(address: *const c_void) -> Self {
-        assert!(size_of::<Self>() == size_of::<*const c_void>() && !address.is_null());
-        // SAFETY: the sizes are equal, and it is not null; the caller vouches for
-        // the function.
-        unsafe { std::mem::transmute_copy(&address) }
-    }
-}
-
-impl<P: CodePointer> Sealed for Option<P> {}
 
 // SAFETY: a function pointer or null, of the class INTEGER.
 unsafe impl<P: CodePointer> Argument for Option<P> {
@@ -228,10 +178,7 @@ unsafe impl<P: CodePointer> Argument for Option<P> {
 // SAFETY: a function pointer or null, of the class INTEGER.
 unsafe impl<P: CodePointer> Return for Option<P> {
     fn returned(self) -> Returned {
-        let address = self.map_or(0, |code| {
-            // SAFETY: a function pointer has the size of an address.
-            unsafe { std::mem::transmute_copy::<P, *const c_void>(&code) }.expose_provenance()
-        });
+        let address = self.map_or(0, |code| code.address().expose_provenance());
         Returned::Integer(num::to_u64(address))
     }
 }

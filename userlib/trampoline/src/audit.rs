@@ -11,7 +11,7 @@ use crate::register::{ContextRegister, encoded};
 use crate::stub::{STUB, TRAP};
 use crate::{marshal, return_body};
 use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, Register};
-use jitfd::{Backend, Fallback};
+use jitfd::Backend;
 use jitfd_code::internal::num::{to_u64, to_usize};
 use std::ops::Range;
 
@@ -36,12 +36,12 @@ fn is_return(instruction: &Instruction) -> bool {
 
 /// The instructions of a published stub, up to its jump.
 fn stub_of(kind: Kind, backend: Backend) -> Vec<Instruction> {
-    let table = kind.table(Fallback::Only(backend)).unwrap();
+    let table = kind.table(backend).unwrap();
     let (target, context) = (std::ptr::null(), std::ptr::null_mut());
-    #[expect(unsafe_code, reason = "an entry that is not called")]
+    #[expect(unsafe_code, reason = "a trampoline that is not called")]
     // SAFETY: nobody calls it.
-    let entry = unsafe { table.bind_raw(target, context) }.unwrap();
-    let start = entry.expose_provenance();
+    let stub = unsafe { table.take(target, context) }.unwrap();
+    let start = stub.as_ptr().expose_provenance();
     assert_eq!(start % STUB, 0);
     let trap = decoded(start + TRAP..start + STUB);
     assert_eq!(trap[0].code(), Code::Endbr64);
@@ -59,12 +59,12 @@ fn stub_of(kind: Kind, backend: Backend) -> Vec<Instruction> {
 fn stubs_are_entered_at_endbr64_and_neither_call_nor_return() {
     for backend in [Backend::DualMapping, Backend::ProtectFlips] {
         for context_register in ContextRegister::ALL {
-            let stub = stub_of(Kind::carrying(context_register), backend);
+            let stub = stub_of(Kind::Carrying(context_register), backend);
             let codes: Vec<_> = stub.iter().map(Instruction::code).collect();
             assert_eq!(codes, [Code::Endbr64, Code::Mov_r64_rm64, Code::Jmp_rm64]);
             assert_eq!(stub[1].op0_register(), encoded(context_register.register()));
         }
-        let stub = stub_of(crate::return_page::kind(), backend);
+        let stub = stub_of(Kind::SaveAll, backend);
         let codes: Vec<_> = stub.iter().map(Instruction::code).collect();
         let expected = [
             Code::Endbr64,

@@ -4,9 +4,9 @@
 //! value whose address it carries.
 #![expect(unsafe_code, reason = "this is the file for it")]
 
-use crate::copy::Stub;
+use crate::marshal::Handler;
 use crate::table::Table;
-use jitfd::Error;
+use jitfd::{CodePointer, Entry, Error};
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// A table that is there as long as this.
 #[derive(Clone, Debug)]
-pub(crate) enum Held {
+pub enum Held {
     /// One of the process.
     Common(&'static Table),
     /// One that somebody has made.
@@ -30,62 +30,98 @@ impl Held {
     }
 }
 
+/// How panics come to go on in the caller of a trampoline.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Unwinding {
+    /// By this target instead of the one that it has, called in the same way.
+    Target(*const c_void),
+    /// By this handler: the value is a [`Marshalled`](crate::marshal::Marshalled).
+    Handler(Handler),
+}
+
 /// # Invariants
-/// `entry` is an entry of the table, not released, whose context is the address of
-/// the value.
+/// `trampoline` is one of the table, not released, whose context is the address of
+/// the value. What `unwinding` has does the same as what it replaces, but for panics.
 #[derive(Debug)]
 pub(crate) struct Bound<'f> {
     held: Held,
-    entry: *const c_void,
-    _value: Value<'f>,
+    trampoline: *const c_void,
+    unwinding: Unwinding,
+    value: Value<'f>,
 }
 
 impl<'f> Bound<'f> {
     /// # Safety
-    /// `target`, entered as the callers of the entry will do that, takes the address
-    /// of a `T` in the context register of the table.
+    /// `target`, entered as the callers of the trampoline will do that, takes the address
+    /// of a `T` in the context register of the table. What `unwinding` says is right for
+    /// such a `T`.
     pub(crate) unsafe fn new<T: 'f>(
         held: Held,
         target: *const c_void,
+        unwinding: Unwinding,
         value: T,
     ) -> Result<Self, Error> {
         let value = Value::new(value);
         let context = value.pointer.as_ptr();
-        // SAFETY: as promised by the caller; the value lives as long as the entry.
-        let entry = unsafe { held.table().bind_raw(target, context) }?;
+        // SAFETY: as promised by the caller; the value lives as long as the trampoline.
+        let trampoline = unsafe { held.table().take(target, context) }?.as_ptr();
         // INVARIANT: as it was bound.
         Ok(Self {
             held,
-            entry,
-            _value: value,
+            trampoline,
+            unwinding,
+            value,
         })
     }
 
-    pub(crate) fn entry(&self) -> *const c_void {
-        self.entry
-    }
-
-    /// The address of the entry as a function pointer; `None` if `F` has not the size
-    /// of one.
+    /// Has panics go on in the caller, from the next call on.
     ///
     /// # Safety
-    /// `F` is a function pointer type.
-    pub(crate) unsafe fn function<F: Copy>(&self) -> Option<F> {
-        // SAFETY: the entry is one of a table; the rest is promised by the caller.
-        unsafe { Stub::from_ptr(self.entry).function() }
+    /// Nobody calls it meanwhile, nor as a function through which no panic may pass.
+    pub(crate) unsafe fn unwinding(self) -> Self {
+        let context = self.value.pointer;
+        match self.unwinding {
+            // SAFETY: by the invariant it is one of this table, and has this context.
+            Unwinding::Target(target) => unsafe {
+                let table = self.held.table();
+                table.retarget(self.trampoline, target, context.as_ptr());
+            },
+            // SAFETY: by the invariant it is a `Marshalled`, which begins with its
+            // handler; nobody reads that meanwhile.
+            Unwinding::Handler(handler) => unsafe { context.cast::<Handler>().write(handler) },
+        }
+        self
+    }
+
+    pub(crate) fn address(&self) -> usize {
+        self.trampoline.expose_provenance()
+    }
+
+    /// The trampoline as a function.
+    ///
+    /// # Safety
+    /// It can be called as an `F`.
+    pub(crate) unsafe fn entry<F: CodePointer>(&self) -> Entry<'_, F> {
+        // SAFETY: it is there as long as this; the rest is promised by the caller.
+        unsafe { Entry::at(self.trampoline.cast()) }
     }
 
     /// It and its table stay for ever.
-    pub(crate) fn leak(self) -> *const c_void {
-        std::mem::ManuallyDrop::new(self).entry
+    ///
+    /// # Safety
+    /// As [`entry`](Self::entry).
+    pub(crate) unsafe fn leak<F: CodePointer>(self) -> F {
+        let leaked = std::mem::ManuallyDrop::new(self);
+        // SAFETY: as promised by the caller.
+        *unsafe { leaked.entry() }
     }
 }
 
 impl Drop for Bound<'_> {
     fn drop(&mut self) {
-        // SAFETY: by the invariant it is one of this table; nobody calls it any more:
-        // every pointer to it says so. The value is dropped after this.
-        unsafe { self.held.table().release(self.entry) };
+        // SAFETY: by the invariant it is one of this table; nobody calls it any more,
+        // which who got a pointer to it has promised. The value is dropped after this.
+        unsafe { self.held.table().release(self.trampoline) };
     }
 }
 

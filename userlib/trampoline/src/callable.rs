@@ -5,50 +5,17 @@
 
 use std::sync::{Mutex, PoisonError, TryLockError};
 
-/// What can be called through a shared reference.
-///
-/// ```
-/// use jitfd_trampoline::{Invoke, Shared};
-///
-/// fn is<H: Invoke<(i32, f64), bool>>() {}
-/// is::<Shared<fn(i32, f64) -> bool>>();
-/// ```
+/// What can be called through a shared reference: an `Fn`, or one of those below.
 pub trait Invoke<Arguments, Returned> {
     /// Calls it.
-    #[doc(hidden)]
     fn invoke(&self, arguments: Arguments) -> Returned;
 }
 
-/// An `Fn`. See the example of [`Handler`](crate::Handler).
-///
-/// ```
-/// use jitfd_trampoline::{Handler, Shared};
-///
-/// fn is<H: Handler<extern "C" fn(i32) -> i32>>() {}
-/// is::<Shared<fn(i32) -> i32>>();
-/// ```
-#[derive(Debug)]
-pub struct Shared<F>(pub(crate) F);
-
 /// An `FnMut`, and whether it is running.
-///
-/// ```
-/// use jitfd_trampoline::{Exclusive, Handler};
-///
-/// fn is<H: Handler<extern "C" fn(i32) -> i32>>() {}
-/// is::<Exclusive<fn(i32) -> i32>>();
-/// ```
 #[derive(Debug)]
 pub struct Exclusive<F>(Mutex<F>);
 
 /// An `FnOnce` that was not called yet.
-///
-/// ```
-/// use jitfd_trampoline::{Handler, Once};
-///
-/// fn is<H: Handler<extern "C" fn(i32) -> i32>>() {}
-/// is::<Once<fn(i32) -> i32>>();
-/// ```
 #[derive(Debug)]
 pub struct Once<F>(Mutex<Option<F>>);
 
@@ -81,10 +48,10 @@ impl<F> Once<F> {
 
 macro_rules! invoke {
     ($($A:ident)*) => {
-        impl<F: Fn($($A),*) -> R, $($A,)* R> Invoke<($($A,)*), R> for Shared<F> {
+        impl<F: Fn($($A),*) -> R, $($A,)* R> Invoke<($($A,)*), R> for F {
             #[allow(non_snake_case, reason = "an argument is named like its type")]
             fn invoke(&self, ($($A,)*): ($($A,)*)) -> R {
-                self.0($($A),*)
+                self($($A),*)
             }
         }
 

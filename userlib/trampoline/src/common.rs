@@ -9,57 +9,47 @@
 use crate::register::ContextRegister;
 use crate::table::{Stubs, Table, TableOptions};
 use jitfd::internal::First;
-use jitfd::{Backend, Error, Fallback};
+use jitfd::{Backend, Error};
 
 /// What the tables of a kind have in common.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Kind {
-    number: usize,
-    stubs: fn(ContextRegister) -> Result<Stubs, Error>,
-    context_register: ContextRegister,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// They carry the context in this register.
+    Carrying(ContextRegister),
+    /// They are those of [`SaveAllTrampoline`](crate::SaveAllTrampoline)s.
+    SaveAll,
 }
 
 impl Kind {
-    /// Tables that carry the context in this register.
-    pub(crate) fn carrying(context_register: ContextRegister) -> Self {
-        Self {
-            number: context_register as usize,
-            stubs: |context_register| TableOptions::new(context_register).stubs(),
-            context_register,
+    const fn number(self) -> usize {
+        match self {
+            Self::Carrying(context_register) => context_register as usize,
+            Self::SaveAll => ContextRegister::ALL.len(),
         }
     }
 
-    /// Tables of a kind of their own, which carry the context in `r10`.
-    pub(crate) fn special(stubs: fn(ContextRegister) -> Result<Stubs, Error>) -> Self {
-        Self {
-            number: ContextRegister::ALL.len(),
-            stubs,
-            context_register: ContextRegister::R10,
+    fn stubs(self) -> Result<Stubs, Error> {
+        match self {
+            Self::Carrying(context_register) => {
+                TableOptions::from(context_register.register()).stubs()
+            }
+            Self::SaveAll => TableOptions {
+                save_all: true,
+                ..TableOptions::default()
+            }
+            .stubs(),
         }
     }
 
-    /// The table that these backends lead to. It is looked for once; a failure is not
-    /// kept, so the next call tries again.
-    pub(crate) fn table(self, accepted: Fallback) -> Result<&'static Table, Error> {
-        static FOUND: [[First<&'static Table>; Fallback::COUNT]; KINDS] =
-            [const { [const { First::new() }; Fallback::COUNT] }; KINDS];
-        let found = &FOUND[self.number][accepted.number()];
-        if let Some(table) = found.get() {
-            return Ok(table);
-        }
-        let table = accepted.choose(|backend| self.of(backend))?;
-        Ok(found.get_or_set(table))
-    }
-
-    /// The table of one backend.
-    fn of(self, backend: Backend) -> Result<&'static Table, Error> {
+    /// The table of one backend. A failure is not kept: the next call tries again.
+    pub(crate) fn table(self, backend: Backend) -> Result<&'static Table, Error> {
         static CREATED: [[First<Table>; BACKENDS]; KINDS] =
             [const { [const { First::new() }; BACKENDS] }; KINDS];
-        let created = &CREATED[self.number][backend as usize];
+        let created = &CREATED[self.number()][backend as usize];
         if let Some(table) = created.get() {
             return Ok(table);
         }
-        let new = (self.stubs)(self.context_register)?.create(backend)?;
+        let new = self.stubs()?.create(backend)?;
         Ok(created.get_or_set(new))
     }
 }
@@ -73,29 +63,19 @@ mod tests {
 
     #[test]
     fn each_kind_has_one_table_of_a_backend() {
-        let only = Fallback::Only(Backend::DualMapping);
+        let carrying = ContextRegister::ALL.map(Kind::Carrying);
         let mut tables = Vec::new();
-        for context_register in ContextRegister::ALL {
-            let table = Kind::carrying(context_register).table(only).unwrap();
-            assert_eq!(
-                (table.context_register(), table.backend()),
-                (context_register, Backend::DualMapping)
-            );
+        for kind in carrying.into_iter().chain([Kind::SaveAll]) {
+            let table = kind.table(Backend::DualMapping).unwrap();
+            assert_eq!(table.kind(), kind);
             tables.push(std::ptr::from_ref(table));
-            let again = Kind::carrying(context_register).table(only).unwrap();
+            let again = kind.table(Backend::DualMapping).unwrap();
             assert!(std::ptr::eq(table, again));
+            let other = kind.table(Backend::ProtectFlips).unwrap();
+            assert!(!std::ptr::eq(table, other));
         }
-        tables.push(crate::return_page::kind().table(only).unwrap());
         tables.sort();
         tables.dedup();
         assert_eq!(tables.len(), KINDS);
-    }
-
-    #[test]
-    fn fallbacks_that_lead_to_one_backend_share_its_table() {
-        let kind = Kind::carrying(ContextRegister::R9);
-        let any = kind.table(Fallback::Any).unwrap();
-        let same = kind.table(Fallback::Only(any.backend())).unwrap();
-        assert!(std::ptr::eq(any, same));
     }
 }

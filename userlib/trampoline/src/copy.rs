@@ -110,18 +110,6 @@ impl Stub {
         let owner = unsafe { Stub(NonNull::new_unchecked(first)).slot(shape) };
         (owner.context().addr(), offset / STUB)
     }
-
-    /// A pointer to it as a function pointer; `None` if `F` has not the size of one.
-    ///
-    /// # Safety
-    /// `F` is a function pointer type.
-    pub(crate) unsafe fn function<F: std::marker::Copy>(self) -> Option<F> {
-        let function = self.as_ptr();
-        // SAFETY: the sizes are equal, and a non-null address is a value of a
-        // function pointer type.
-        (size_of::<F>() == size_of_val(&function))
-            .then(|| unsafe { std::mem::transmute_copy(&function) })
-    }
 }
 
 // SAFETY: an address; using it is unsafe.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Settings as immutable code, in a code space.
+//! Thunks as immutable code, in a code space.
 
 use crate::thunk::Thunk;
 use jitfd::Error;
@@ -11,14 +11,13 @@ impl Thunk {
     /// the code space has such a place.
     ///
     /// A direct jump needs no data, so publishing it flushes nothing; it is also
-    /// what a CPU predicts best. Settings to targets in the program itself get one
+    /// what a CPU predicts best. Thunks to targets in the program itself get one
     /// if the code space has its regions near it.
     ///
     /// ```
     /// use jitfd::space::SpaceOptions;
-    /// use jitfd::Register;
+    /// use jitfd::{Fallback, Jit, Register, Window};
     /// use jitfd_trampoline::Thunk;
-    /// use jitfd::{Fallback, RegionOptions, Window};
     ///
     /// extern "C" fn multiply(first: u64, second: u64) -> u64 {
     ///     first * second
@@ -26,9 +25,8 @@ impl Thunk {
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
     /// let target = multiply as *const () as usize;
-    /// let region = RegionOptions::new().fallback(Fallback::Any);
-    /// let near = SpaceOptions::new().region(region).window(Window::reaching(target));
-    /// let space = near.create()?;
+    /// let near = SpaceOptions::new().window(Window::reaching(target));
+    /// let space = Jit::open(Fallback::Any)?.space(near)?;
     /// let thunk = Thunk::to(target).set(Register::Rsi, 6);
     /// let function = thunk.publish(&space, "times six")?;
     /// // SAFETY: the code calls `multiply` with a second argument; `space` outlives
@@ -42,47 +40,15 @@ impl Thunk {
     /// # }
     /// ```
     ///
+    /// To publish many in one step, give their [`code`](Self::code) to
+    /// [`CodeSpace::publish_all`].
+    ///
     /// # Errors
     /// As [`code`](Self::code) and [`CodeSpace::publish_with`].
     pub fn publish(&self, space: &CodeSpace, name: &str) -> Result<Function, Error> {
         let (len, align) = self.most()?;
         let request = Request::new(len).align(align).name(name);
         space.publish_with(&request, |address| self.code_at(address))
-    }
-
-    /// Publishes many thunks, up to 1024, each under its name, in one step: with
-    /// one system call, and one flush, for all of them.
-    ///
-    /// ```
-    /// # use jitfd::{Fallback, RegionOptions, space::SpaceOptions};
-    /// use jitfd::Register;
-    /// use jitfd_trampoline::Thunk;
-    ///
-    /// extern "C" fn add(first: u64, second: u64) -> u64 {
-    ///     first + second
-    /// }
-    ///
-    /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let region = RegionOptions::new().fallback(Fallback::Any);
-    /// # let space = SpaceOptions::new().region(region).create()?;
-    /// let target = Thunk::to(add as *const () as usize);
-    /// let [one, two] = [1, 2].map(|number| target.clone().set(Register::Rsi, number));
-    /// let functions = Thunk::publish_all(&space, &[("add 1", &one), ("add 2", &two)])?;
-    /// // SAFETY: as in the example of `publish`.
-    /// let add_2 = unsafe { space.entry::<extern "C" fn(u64) -> u64>(functions[1])? };
-    /// assert_eq!(add_2(40), 42);
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// As [`code`](Self::code) and [`CodeSpace::publish_all`]. Nothing is published
-    /// then.
-    pub fn publish_all(space: &CodeSpace, batch: &[(&str, &Self)]) -> Result<Vec<Function>, Error> {
-        let chunks: Result<Vec<_>, Error> = batch.iter().map(|(_, thunk)| thunk.code()).collect();
-        let chunks = chunks?;
-        let names = batch.iter().map(|&(name, _)| name);
-        space.publish_all(&Vec::from_iter(names.zip(&chunks)))
     }
 }
 
@@ -91,19 +57,17 @@ mod tests {
     use crate::Thunk;
     use crate::assemble::tests::CHECKED;
     use jitfd::space::SpaceOptions;
-    use jitfd::{Fallback, RegionOptions, Register, Window};
+    use jitfd::{Fallback, Jit, Register, Window};
 
     /// Checking takes longer than all else that the program does for one.
     #[test]
     fn what_is_published_is_checked_once() {
         let target = what_is_published_is_checked_once as *const () as usize;
-        let region = RegionOptions::new().fallback(Fallback::Any);
-        let near = SpaceOptions::new()
-            .region(region)
-            .window(Window::reaching(target));
-        let far = SpaceOptions::new().region(region);
+        let jit = Jit::open(Fallback::Any).unwrap();
+        let near = SpaceOptions::new().window(Window::reaching(target));
+        let far = SpaceOptions::new();
         for (space, pushes, len) in [(near, 0, 14), (far.clone(), 0, 24), (far, 20, 64)] {
-            let space = space.create().unwrap();
+            let space = jit.space(space).unwrap();
             // What no jump reaches.
             let target = if len == 14 { target } else { 1 };
             let thunk = Thunk::to(target).set(Register::Rsi, 6);

@@ -6,7 +6,7 @@
 //! | need | here |
 //! |---|---|
 //! | a Rust closure as a C function pointer | [`Closure`] |
-//! | the same, for a function type that is known at run time only | [`RegisterClosure`] |
+//! | the same, for a function type that is known at run time only | [`Closure::with_registers`] |
 //! | a C function pointer that carries a context pointer, any number of them, that come and go | [`Table`] |
 //! | any general registers set, values pushed, from a description; nothing that can be changed later | [`Thunk`] |
 //! | all registers saved, and a handler that reads them and changes all but `rsp`; of vector registers the lower 128 bits | [`SaveAllTrampoline`] |
@@ -66,6 +66,7 @@ mod frame;
 
 mod bound;
 mod common;
+mod place;
 
 mod argument;
 mod callable;
@@ -75,7 +76,7 @@ mod registers;
 mod signature;
 
 mod return_body;
-mod return_page;
+mod save_all;
 mod saved;
 
 mod libffi;
@@ -83,16 +84,11 @@ mod libffi;
 #[cfg(test)]
 mod audit;
 
-pub use argument::{Argument, CodePointer, Return};
-pub use callable::{Exclusive, Invoke, Once, Shared};
-pub use closure::{
-    Aborting, Closure, ClosureOptions, LocalClosure, OnPanic, Passes, RegisterClosure, Unwinding,
-};
-pub use libffi::{LibffiClosure, LibffiClosures};
-pub use register::ContextRegister;
-pub use registers::{Arguments, Registers};
-pub use return_page::{ReturnHandler, ReturnOptions, ReturnPage, SaveAllTrampoline};
+pub use closure::{Closure, LocalClosure};
+pub use libffi::LibffiClosures;
+pub use registers::Registers;
+pub use save_all::SaveAllTrampoline;
 pub use saved::SavedRegisters;
-pub use signature::{FnPointer, Handler, Signature};
-pub use table::{Entry, Table, TableOptions, TableStats};
+pub use signature::Callback;
+pub use table::{Table, TableOptions, TableStats, Trampoline};
 pub use thunk::Thunk;

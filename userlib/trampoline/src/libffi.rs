@@ -18,9 +18,8 @@
 //! prepared, so an entry can't have it as its target.
 #![expect(unsafe_code, reason = "this is the file for it")]
 
-use crate::register::ContextRegister;
-use crate::table::{Table, TableOptions};
-use jitfd::{Backend, Error, Fallback};
+use crate::table::Table;
+use jitfd::{Error, Jit, Register};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::arch::global_asm;
 use std::ffi::c_void;
@@ -67,15 +66,13 @@ struct Header {
 /// memory may become executable.
 ///
 /// ```
-/// use jitfd_trampoline::{LibffiClosure, LibffiClosures};
-/// # use jitfd::Fallback;
+/// use jitfd::{Fallback, Jit};
+/// use jitfd_trampoline::LibffiClosures;
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
-/// // `LibffiClosures::new()` is the same for `/dev/jit` only.
-/// let closures = LibffiClosures::with_fallback(Fallback::Any)?;
-/// println!("closures by {}", closures.backend());
+/// let closures = LibffiClosures::new(&Jit::open(Fallback::Any)?)?;
 /// // 56 is `sizeof(ffi_closure)`.
-/// let LibffiClosure { closure, code } = closures.alloc(56)?;
+/// let (closure, code) = closures.alloc(56)?;
 /// // ffi_prep_closure_loc(closure, &cif, function, data, code);
 /// // ... and `code` is the function pointer.
 /// assert_ne!(closure.cast_const(), code);
@@ -111,57 +108,25 @@ pub struct LibffiClosures {
     table: Table,
 }
 
-/// A new closure. See the example of [`LibffiClosures`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LibffiClosure {
-    /// The `ffi_closure *`: writable, zeroed, aligned to 16 bytes.
-    pub closure: *mut c_void,
-    /// What is to be called, once `ffi_prep_closure_loc` has been.
-    pub code: *const c_void,
-}
-
 impl LibffiClosures {
-    /// `/dev/jit` or an error.
-    ///
-    /// ```
-    /// use jitfd_trampoline::LibffiClosures;
-    ///
-    /// match LibffiClosures::new() {
-    ///     Ok(closures) => println!("closures by {}", closures.backend()),
-    ///     Err(error) => eprintln!("none, since {error}"),
-    /// }
-    /// ```
+    /// Without a closure yet.
     ///
     /// # Errors
-    /// As [`TableOptions::create`].
-    pub fn new() -> Result<Self, Error> {
-        Self::with_fallback(Fallback::Never)
-    }
-
-    /// Which backends are accepted.
-    ///
-    /// # Errors
-    /// As [`TableOptions::create`].
-    pub fn with_fallback(fallback: Fallback) -> Result<Self, Error> {
-        let options = TableOptions::new(ContextRegister::R10).fallback(fallback);
-        let table = options.create()?;
+    /// As [`Table::create`].
+    pub fn new(jit: &Jit) -> Result<Self, Error> {
+        let table = Table::create(jit, Register::R10)?;
         Ok(Self { table })
     }
 
-    /// What makes the code executable.
-    #[must_use]
-    pub fn backend(&self) -> Backend {
-        self.table.backend()
-    }
-
     /// Memory for a closure of `size` bytes, which are
-    /// `sizeof(ffi_closure)` or more. Until it is prepared, calling its code is a
-    /// call of address 0.
+    /// `sizeof(ffi_closure)` or more. Returns the `ffi_closure *`, which is writable,
+    /// zeroed and aligned to 16 bytes, and the address of its code: what is to be called,
+    /// once `ffi_prep_closure_loc` has been. Until then calling it is a call of address 0.
     ///
     /// # Errors
     /// [`Error::Argument`] if `size` is less than 56, or there is no memory of this
     /// size; else as [`Table::bind`].
-    pub fn alloc(&self, size: usize) -> Result<LibffiClosure, Error> {
+    pub fn alloc(&self, size: usize) -> Result<(*mut c_void, *const c_void), Error> {
         let layout = layout(size).ok_or(NO_SIZE)?;
         // SAFETY: the layout has room for a header, so it is not empty.
         let start = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(NO_SIZE)?;
@@ -172,7 +137,8 @@ impl LibffiClosures {
         // SAFETY: the target wants a closure in r10, and goes where that says: to
         // libffi, after it was prepared, which is right to be called as the caller
         // prepared it.
-        let code = unsafe { self.table.bind_raw(target, closure) };
+        let code = unsafe { self.table.bind(target, closure) };
+        let code = code.map(crate::table::Trampoline::into_raw);
         let code = code.inspect_err(|_| {
             // SAFETY: it was allocated above with this layout, and nobody has it.
             unsafe { dealloc(start.as_ptr(), layout) };
@@ -180,7 +146,7 @@ impl LibffiClosures {
         let entry = code;
         // SAFETY: it is there, aligned, and this function's alone.
         unsafe { header.write(Header { entry, layout }) };
-        Ok(LibffiClosure { closure, code })
+        Ok((closure, code))
     }
 
     /// Gives a closure back. Null is allowed.
@@ -221,12 +187,14 @@ mod tests {
     use super::*;
 
     fn closures() -> LibffiClosures {
-        LibffiClosures::with_fallback(Fallback::Any).unwrap()
+        LibffiClosures::new(&Jit::open(jitfd::Fallback::Any).unwrap()).unwrap()
     }
 
+    type Made = (*mut c_void, *const c_void);
+
     /// What libffi does with a closure, as far as it concerns this file.
-    fn prepare(made: LibffiClosure, destination: *const c_void, data: usize) {
-        let words = made.closure.cast::<usize>();
+    fn prepare(made: Made, destination: *const c_void, data: usize) {
+        let words = made.0.cast::<usize>();
         // SAFETY: a closure has seven words.
         unsafe {
             words.add(DESTINATION / 8).write(destination.addr());
@@ -234,9 +202,9 @@ mod tests {
         }
     }
 
-    fn call(made: LibffiClosure) -> usize {
+    fn call(made: Made) -> usize {
         // SAFETY: the tests prepare it to be such a function.
-        let function: extern "C" fn() -> usize = unsafe { std::mem::transmute(made.code) };
+        let function: extern "C" fn() -> usize = unsafe { std::mem::transmute(made.1) };
         function()
     }
 
@@ -262,7 +230,7 @@ mod tests {
             .map(|number| {
                 let made = closures.alloc(CLOSURE + number % 100).unwrap();
                 prepare(made, jitfd_test_libffi_data as *const c_void, number);
-                assert_eq!(made.closure.addr() % 16, 0);
+                assert_eq!(made.0.addr() % 16, 0);
                 made
             })
             .collect();
@@ -271,7 +239,7 @@ mod tests {
         }
         for made in all {
             // SAFETY: it is from there, and not called.
-            unsafe { closures.free(made.closure) };
+            unsafe { closures.free(made.0) };
         }
         // What was given back is used again.
         closures.table.trim();

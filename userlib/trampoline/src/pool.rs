@@ -12,9 +12,9 @@ use crate::copy::{Copy, Stub};
 use crate::frame::Cover;
 use crate::slots::{Given, Slots};
 use crate::stub::Shape;
+use jitfd::Error;
 use jitfd::internal::Call;
 use jitfd::internal::{ForkLock, PerProcess, SharedCode};
-use jitfd::{Backend, Error};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -23,7 +23,6 @@ pub(crate) struct Pool {
     /// No other table of the process has it, ever. Not 0.
     id: u64,
     shape: Shape,
-    backend: Backend,
     source: SharedCode,
     cover: Cover,
     state: ForkLock<State>,
@@ -51,18 +50,12 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 
 impl Pool {
     /// With one copy, so that it is known now whether code can be mapped.
-    pub(crate) fn new(
-        backend: Backend,
-        source: SharedCode,
-        shape: Shape,
-        cover: Cover,
-    ) -> Result<Self, Error> {
+    pub(crate) fn new(source: SharedCode, shape: Shape, cover: Cover) -> Result<Self, Error> {
         let mut state = State::new(shape);
         state.grow(&source, shape, &cover)?;
         Ok(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             shape,
-            backend,
             source,
             cover,
             state: ForkLock::new(state),
@@ -76,10 +69,6 @@ impl Pool {
 
     pub(crate) const fn shape(&self) -> Shape {
         self.shape
-    }
-
-    pub(crate) const fn backend(&self) -> Backend {
-        self.backend
     }
 
     /// Does `work` while no other thread of this process does any.
@@ -169,8 +158,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use crate::{ContextRegister, Table, TableOptions};
-    use jitfd::Fallback;
+    use crate::Table;
+    use jitfd::{Fallback, Jit, Register};
     use std::ffi::c_void;
 
     /// The status of a forked child that does `work`, which must not panic. A child
@@ -201,7 +190,7 @@ mod tests {
 
     /// Binds more than a thread keeps, calls them, and gives them back.
     fn works(table: &Table) -> bool {
-        let entries: Vec<_> = (0..200)
+        let bound: Vec<_> = (0..200)
             .map(|number| {
                 let pointer = std::ptr::without_provenance_mut(number);
                 #[expect(unsafe_code, reason = "the target takes any context")]
@@ -211,18 +200,18 @@ mod tests {
                 }
             })
             .collect();
-        entries.iter().zip(0..).all(|(entry, number)| {
+        bound.iter().zip(0..).all(|(trampoline, number)| {
             #[expect(unsafe_code, reason = "calls what was bound")]
-            // SAFETY: it is such a function, and the entry is there.
-            let function = unsafe { entry.function::<extern "C" fn() -> usize>().unwrap() };
+            // SAFETY: it is such a function, and the trampoline is there.
+            let function = unsafe { trampoline.entry::<extern "C" fn() -> usize>() };
             function() == number
         })
     }
 
     #[test]
     fn a_child_waits_for_no_thread_of_its_parent() {
-        let options = TableOptions::new(ContextRegister::Rdi).fallback(Fallback::Any);
-        let table = options.create().unwrap();
+        let jit = Jit::open(Fallback::Any).unwrap();
+        let table = Table::create(&jit, Register::Rdi).unwrap();
         assert!(works(&table));
         #[expect(unsafe_code, reason = "the target takes any context")]
         // SAFETY: as just said.

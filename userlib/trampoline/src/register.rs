@@ -3,7 +3,7 @@
 //! The registers that a trampoline sets.
 
 use iced_x86::Register as Encoded;
-use jitfd::Register;
+use jitfd::{Error, Register};
 
 /// As iced-x86 calls it.
 pub(crate) const fn encoded(register: Register) -> Encoded {
@@ -27,25 +27,9 @@ pub(crate) const fn encoded(register: Register) -> Encoded {
     }
 }
 
-/// The register in which the trampolines of a [`Table`](crate::Table) carry their
-/// context to the target: one that a function of the System V ABI takes an integer
-/// argument in, or `r10`.
-///
-/// With an argument register the target sees the context as one more argument, if
-/// what it is called with leaves that register free:
-///
-/// ```
-/// use jitfd_trampoline::ContextRegister;
-///
-/// // Called as f(int, int), the target is f(int, int, void *context).
-/// assert_eq!(ContextRegister::argument(2), Some(ContextRegister::Rdx));
-/// assert_eq!(ContextRegister::argument(6), None); // on the stack
-/// assert!(ContextRegister::ALL.contains(&ContextRegister::R10));
-/// ```
-///
-/// `r10` is the *static chain* of the ABI: GCC's nested functions take their frame
-/// there, Go and libffi's `ffi_prep_go_closure` a closure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// A register that a function of the System V ABI takes an integer argument in, or
+/// `r10`: in which a trampoline can carry its context to the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContextRegister {
     /// The first integer argument.
     Rdi,
@@ -63,9 +47,23 @@ pub enum ContextRegister {
     R10,
 }
 
+const NO_CONTEXT_REGISTER: Error = Error::Argument(
+    "a context register is rdi, rsi, rdx, rcx, r8 or r9, which carry integer arguments, or r10",
+);
+
+impl TryFrom<Register> for ContextRegister {
+    type Error = Error;
+
+    fn try_from(register: Register) -> Result<Self, Error> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|one| one.register() == register)
+            .ok_or(NO_CONTEXT_REGISTER)
+    }
+}
+
 impl ContextRegister {
     /// All of them: the integer arguments in order, then `r10`.
-    pub const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Rdi,
         Self::Rsi,
         Self::Rdx,
@@ -75,27 +73,17 @@ impl ContextRegister {
         Self::R10,
     ];
 
-    /// The register of the integer argument with this number, counted from 0;
-    /// `None` if that is on the stack.
-    #[must_use]
-    pub const fn argument(number: usize) -> Option<Self> {
-        if number < 6 {
-            Some(Self::ALL[number])
+    /// The first that no integer argument is passed in, where there are so many.
+    pub(crate) const fn behind(integers: usize) -> Self {
+        if integers < 6 {
+            Self::ALL[integers]
         } else {
-            None
+            Self::R10
         }
     }
 
     /// The general register that it is.
-    ///
-    /// ```
-    /// use jitfd::Register;
-    /// use jitfd_trampoline::ContextRegister;
-    ///
-    /// assert_eq!(ContextRegister::R10.register(), Register::R10);
-    /// ```
-    #[must_use]
-    pub const fn register(self) -> Register {
+    pub(crate) const fn register(self) -> Register {
         match self {
             Self::Rdi => Register::Rdi,
             Self::Rsi => Register::Rsi,
@@ -105,6 +93,27 @@ impl ContextRegister {
             Self::R9 => Register::R9,
             Self::R10 => Register::R10,
         }
+    }
+
+    /// Why a table does not serve closures whose address is to come in this register.
+    pub(crate) const fn wanted(self) -> Error {
+        Error::Argument(match self {
+            Self::Rdi => {
+                "a closure of this type needs a table whose context register is rdi or r10"
+            }
+            Self::Rsi => {
+                "a closure of this type needs a table whose context register is rsi or r10"
+            }
+            Self::Rdx => {
+                "a closure of this type needs a table whose context register is rdx or r10"
+            }
+            Self::Rcx => {
+                "a closure of this type needs a table whose context register is rcx or r10"
+            }
+            Self::R8 => "a closure of this type needs a table whose context register is r8 or r10",
+            Self::R9 => "a closure of this type needs a table whose context register is r9 or r10",
+            Self::R10 => "a closure of this type needs a table whose context register is r10",
+        })
     }
 }
 
@@ -120,9 +129,25 @@ mod tests {
             let name = format!("{register:?}").to_uppercase();
             assert_eq!(format!("{:?}", encoded(register)), name);
         }
-        for context_register in ContextRegister::ALL {
-            let (context_register, register) = (context_register, context_register.register());
-            assert_eq!(format!("{context_register:?}"), format!("{register:?}"));
+    }
+
+    #[test]
+    fn a_context_is_carried_where_arguments_are_and_in_r10() {
+        for register in Register::ALL {
+            let known = ContextRegister::ALL
+                .into_iter()
+                .find(|one| one.register() == register);
+            match (ContextRegister::try_from(register), known) {
+                (Ok(one), Some(other)) => {
+                    assert_eq!(one, other);
+                    let name = format!("{register:?}").to_lowercase();
+                    assert!(one.wanted().to_string().contains(&name));
+                }
+                (Err(error), None) => assert_eq!(error, NO_CONTEXT_REGISTER),
+                other => panic!("{other:?}"),
+            }
         }
+        assert_eq!(ContextRegister::behind(2), ContextRegister::Rdx);
+        assert_eq!(ContextRegister::behind(6), ContextRegister::R10);
     }
 }

@@ -7,7 +7,6 @@ use jitfd::Register;
 use std::ffi::c_void;
 use std::fmt;
 use std::marker::PhantomData;
-use std::ptr::{null, with_exposed_provenance};
 
 /// The general registers, the flags and the lower 128 bits of `xmm0` to `xmm15` as they
 /// were when a return trampoline was entered, and as they will be when it is left. All
@@ -29,27 +28,24 @@ use std::ptr::{null, with_exposed_provenance};
 /// /// Counts in a vector register, and returns with the carry flag set.
 /// fn count(saved: &mut SavedRegisters) {
 ///     let [low, high] = saved.vector(0);
-///     println!("{:?} returns to {:?}", saved.trampoline(), saved.return_address());
-///     println!("the stack is at {:?}", saved.stack());
+///     println!("{:?} returns to {:?}", saved.trampoline, saved.return_address);
 ///     // SAFETY: the caller expects that.
 ///     unsafe {
 ///         saved.set_vector(0, [low + 1, high]);
 ///         saved.set_flags(saved.flags() | 1);
 ///     }
-///     saved.go_back(); // as it does anyway
 /// }
 /// ```
 ///
 /// The registers of two calls cannot be exchanged, even by a handler that gets hold
 /// of both: where each call returns to is among them.
-///
-/// ```compile_fail
-/// # use jitfd_trampoline::SavedRegisters;
-/// fn exchange(inner: &mut SavedRegisters, outer: &mut SavedRegisters) {
-///     std::mem::swap(inner, outer);
-/// }
-/// ```
+#[non_exhaustive]
 pub struct SavedRegisters<'call> {
+    /// The address of the trampoline that was entered.
+    pub trampoline: *const c_void,
+    /// Where the trampoline returns to, which is what `rsp` points to. Another value here
+    /// changes nothing.
+    pub return_address: *const c_void,
     saved: &'call mut Saved,
     /// Every call has a type of its own, as it has a lifetime.
     of: PhantomData<fn(&'call ()) -> &'call ()>,
@@ -105,11 +101,16 @@ const VECTORS_PRESENT: u64 = 2;
 impl<'call> SavedRegisters<'call> {
     /// What a handler gets. Its type must hold for a call with every `'call`.
     pub(crate) const fn of(saved: &'call mut Saved) -> Self {
-        let of = PhantomData;
-        Self { saved, of }
+        Self {
+            trampoline: saved.trampoline,
+            return_address: saved.return_address,
+            saved,
+            of: PhantomData,
+        }
     }
 
-    /// A general register. `rsp` is where the return address is.
+    /// A general register. `rsp` is where the return address is; the first argument that
+    /// is passed on the stack, if any is, is 8 bytes above.
     #[must_use]
     pub const fn get(&self, register: Register) -> u64 {
         self.saved.general[register.number()]
@@ -173,28 +174,9 @@ impl<'call> SavedRegisters<'call> {
         state.vectors[number] = halves;
     }
 
-    /// The address of the trampoline that was entered.
-    #[must_use]
-    pub const fn trampoline(&self) -> *const c_void {
-        self.saved.trampoline
-    }
-
-    /// Where the trampoline returns to.
-    #[must_use]
-    pub const fn return_address(&self) -> *const c_void {
-        self.saved.return_address
-    }
-
-    /// The address of the first argument that is passed on the stack, if any is.
-    #[must_use]
-    pub fn stack(&self) -> *const u64 {
-        with_exposed_provenance::<u64>(jitfd_code::internal::num::to_usize(self.get(Register::Rsp)))
-            .wrapping_add(1)
-    }
-
     /// Has the trampoline go to `target` instead of returning: with these registers,
     /// and the stack as it was found. A function there returns to the trampoline's
-    /// caller. Null undoes it.
+    /// caller. Null undoes it: the trampoline returns.
     ///
     /// ```
     /// # use jitfd::Register;
@@ -222,12 +204,6 @@ impl<'call> SavedRegisters<'call> {
     #[expect(unsafe_code, reason = "goes anywhere")]
     pub const unsafe fn jump(&mut self, target: *const c_void) {
         self.saved.target = target;
-    }
-
-    /// Has the trampoline return, as it does unless told to [`jump`](Self::jump). See
-    /// the example of [`SavedRegisters`].
-    pub const fn go_back(&mut self) {
-        self.saved.target = null();
     }
 }
 

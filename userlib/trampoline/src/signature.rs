@@ -9,153 +9,101 @@
 //!   the stack.
 //! * With up to five integer arguments the address is passed as one more integer
 //!   argument behind all others: in the next free register, which is the table's
-//!   context register ([`Signature::CONTEXT_REGISTER`]). No other argument comes to lie elsewhere by
-//!   that.
+//!   context register. No other argument comes to lie elsewhere by that.
 //! * With six or more the registers are saved by the body of `marshal.rs`, and the
 //!   arguments are read from there in order.
 #![expect(unsafe_code, reason = "this is the file for it")]
 
-use crate::argument::{Argument, CodePointer, Return, Sealed};
+use crate::argument::{Argument, Return};
 use crate::callable::Invoke;
 use crate::marshal::Marshalled;
 use crate::register::ContextRegister;
-use crate::registers::{Arguments, Call, Registers};
+use crate::registers::{Call, Registers};
+use jitfd::CodePointer;
 use std::ffi::c_void;
 
-/// The type of a closure's function pointer: `extern "C" fn(A, ...) -> R` or
-/// `extern "C-unwind" fn(A, ...) -> R`, with up to twelve [`Argument`]s and a
-/// [`Return`].
+/// The bound of functions that make [`Closure`](crate::Closure)s of any type: `Self` is
+/// an `Fn` that takes and returns what the function pointer type `P` does, up to twelve
+/// arguments. Arguments are integers of up to 64 bits, `bool`, `f32`, `f64`, raw
+/// pointers, and `Option`s of C function pointers; results are those and `()`.
 ///
 /// ```
-/// use jitfd_trampoline::{Closure, FnPointer};
-///
-/// /// A callback of any type, and how to unregister it.
-/// struct Registered<'f, P: FnPointer> {
-///     closure: Closure<'f, P>,
-///     unregister: fn(P::Unsafe),
-/// }
-///
-/// impl<P: FnPointer> Drop for Registered<'_, P> {
-///     fn drop(&mut self) {
-///         (self.unregister)(self.closure.as_fn());
-///     }
-/// }
-/// # fn main() {}
-/// ```
-pub trait FnPointer: CodePointer {
-    /// The same, but `unsafe` to call: the caller must ensure that the closure
-    /// still exists.
-    type Unsafe: CodePointer;
-}
-
-/// What is called by C and ends the program if it panics: all types
-/// `extern "C" fn(A, ...) -> R` of [`FnPointer`].
-///
-/// ```
-/// use jitfd_trampoline::{ContextRegister, Signature};
-///
-/// type Six = extern "C" fn(i32, i32, i32, i32, i32, i32);
-/// assert_eq!(Six::CONTEXT_REGISTER, ContextRegister::R10);
-/// ```
-pub trait Signature: FnPointer {
-    /// The same for panics that go on in the caller.
-    type Unwinding: FnPointer;
-
-    /// How many arguments are passed in general registers, or would be.
-    #[doc(hidden)]
-    const INTEGERS: usize;
-
-    /// The register in which the trampolines of such closures carry the closure's
-    /// address: the first that no argument is passed in, or `r10` if all are.
-    ///
-    /// ```
-    /// use jitfd_trampoline::{ContextRegister, Signature};
-    /// use std::ffi::{c_int, c_void};
-    ///
-    /// type Compare = extern "C" fn(*const c_void, *const c_void) -> c_int;
-    /// type Weigh = extern "C" fn(f64, f64) -> f64;
-    /// assert_eq!(Compare::CONTEXT_REGISTER, ContextRegister::Rdx);
-    /// assert_eq!(Weigh::CONTEXT_REGISTER, ContextRegister::Rdi);
-    /// ```
-    const CONTEXT_REGISTER: ContextRegister = match ContextRegister::argument(Self::INTEGERS) {
-        Some(context_register) => context_register,
-        None => ContextRegister::R10,
-    };
-}
-
-/// What can be called by the arguments of a [`Signature`]. Which one is found from
-/// the types of a closure's arguments.
-///
-/// ```
-/// # use jitfd::Fallback;
-/// # use jitfd_trampoline::ClosureOptions;
-/// use jitfd_trampoline::{Closure, Handler, Shared, Signature};
+/// use jitfd::{CodePointer, Error, Fallback, Jit};
+/// use jitfd_trampoline::{Callback, Closure};
 ///
 /// /// For closures of all types.
-/// fn logged<'f, F, S>(function: F) -> Result<Closure<'f, S>, jitfd::Error>
+/// fn logged<'f, F, P>(jit: &Jit, function: F) -> Result<Closure<'f, P>, Error>
 /// where
-///     S: Signature,
-///     F: Send + Sync + 'f,
-///     Shared<F>: Handler<S>,
+///     P: CodePointer,
+///     F: Callback<P> + Send + Sync + 'f,
 /// {
-///     # if true {
-///     #     return ClosureOptions::new().fallback(Fallback::Any).create(function);
-///     # }
-///     let closure = Closure::new(function)?;
-///     println!("a closure at {closure:?}");
+///     let closure = Closure::new(jit, function)?;
+///     println!("{closure:?}");
 ///     Ok(closure)
 /// }
 ///
-/// # fn main() -> Result<(), jitfd::Error> {
-/// let twice: Closure<'_, extern "C" fn(i32) -> i32> = logged(|number: i32| number * 2)?;
+/// # fn main() -> Result<(), Error> {
+/// let jit = Jit::open(Fallback::Any)?;
+/// let twice: Closure<'_, extern "C" fn(i32) -> i32> = logged(&jit, |number: i32| number * 2)?;
 /// # drop(twice);
 /// # Ok(())
 /// # }
 /// ```
-pub trait Handler<S: Signature> {
+pub trait Callback<P: CodePointer>: Handler<P> {}
+
+impl<P: CodePointer, F: Handler<P>> Callback<P> for F {}
+
+/// What can be called with the arguments of `P`. Which one is found from the types of a
+/// closure's arguments.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be called as a C function",
+    label = "its arguments or its result are not what a C function has here",
+    note = "write out the types of all arguments, up to twelve: integers of up to 64 bits, \
+            `bool`, `f32`, `f64`, raw pointers, and `Option`s of `extern \"C\"` function \
+            pointers; results are those and `()`",
+    note = "pass a reference or a struct as a raw pointer; annotate a closure that does not \
+            return with `-> ()`"
+)]
+pub trait Handler<P: CodePointer> {
+    /// The first register that no argument is passed in, or `r10` if all are.
+    const CONTEXT_REGISTER: ContextRegister;
+
     /// The function that takes the address of a `Self` as its last argument.
-    #[doc(hidden)]
     fn trailing(unwinds: bool) -> *const c_void;
 
     /// The function that takes saved registers and the address of a
     /// `Marshalled<Self>`.
-    #[doc(hidden)]
     fn marshalled(unwinds: bool) -> crate::marshal::Handler;
+}
+
+/// A function pointer type for panics that end the program.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no counterpart that panics pass through",
+    label = "not of the type `extern \"C\" fn`"
+)]
+pub trait Aborting: CodePointer {
+    /// The same for panics that go on in the caller.
+    type Unwinding: CodePointer;
 }
 
 /// All that depends on the number of arguments.
 macro_rules! signature {
     ($($A:ident)*) => {
-        impl<$($A,)* R> Sealed for extern "C" fn($($A),*) -> R {}
-        impl<$($A,)* R> Sealed for unsafe extern "C" fn($($A),*) -> R {}
-        impl<$($A,)* R> Sealed for extern "C-unwind" fn($($A),*) -> R {}
-        impl<$($A,)* R> Sealed for unsafe extern "C-unwind" fn($($A),*) -> R {}
-        // SAFETY: a function pointer type.
-        unsafe impl<$($A,)* R> CodePointer for extern "C" fn($($A),*) -> R {}
-        // SAFETY: as above.
-        unsafe impl<$($A,)* R> CodePointer for unsafe extern "C" fn($($A),*) -> R {}
-        // SAFETY: as above.
-        unsafe impl<$($A,)* R> CodePointer for extern "C-unwind" fn($($A),*) -> R {}
-        // SAFETY: as above.
-        unsafe impl<$($A,)* R> CodePointer for unsafe extern "C-unwind" fn($($A),*) -> R {}
-
-        impl<$($A: Argument,)* R: Return> FnPointer for extern "C" fn($($A),*) -> R {
-            type Unsafe = unsafe extern "C" fn($($A),*) -> R;
-        }
-
-        impl<$($A: Argument,)* R: Return> FnPointer for extern "C-unwind" fn($($A),*) -> R {
-            type Unsafe = unsafe extern "C-unwind" fn($($A),*) -> R;
-        }
-
-        impl<$($A: Argument,)* R: Return> Signature for extern "C" fn($($A),*) -> R {
+        impl<$($A,)* R> Aborting for extern "C" fn($($A),*) -> R {
             type Unwinding = extern "C-unwind" fn($($A),*) -> R;
-            const INTEGERS: usize = 0 $(+ $A::INTEGER as usize)*;
+        }
+
+        impl<$($A,)* R> Aborting for unsafe extern "C" fn($($A),*) -> R {
+            type Unwinding = unsafe extern "C-unwind" fn($($A),*) -> R;
         }
 
         impl<H, $($A: Argument,)* R: Return> Handler<extern "C" fn($($A),*) -> R> for H
         where
             H: Invoke<($($A,)*), R>,
         {
+            const CONTEXT_REGISTER: ContextRegister =
+                ContextRegister::behind(0 $(+ $A::INTEGER as usize)*);
+
             #[allow(non_snake_case, reason = "an argument is named like its type")]
             fn trailing(unwinds: bool) -> *const c_void {
                 extern "C" fn aborting<H: Invoke<($($A,)*), R>, $($A,)* R>(
@@ -196,12 +144,9 @@ macro_rules! signature {
                         (&mut *registers.cast::<Call>(), &*context.cast::<Marshalled<H>>())
                     };
                     let mut registers = Registers::of(registers);
-                    let mut arguments = registers.arguments();
-                    let arguments: &mut Arguments<'_> = &mut arguments;
                     #[allow(unused_unsafe, clippy::unused_unit, reason = "where there are none")]
                     // SAFETY: as promised by the caller: they are read in order.
-                    let values = unsafe { ($(arguments.next::<$A>(),)*) };
-                    let _ = arguments;
+                    let values = unsafe { ($(registers.argument::<$A>(),)*) };
                     registers.set_result(closure.value.invoke(values));
                 }
                 unsafe extern "C" fn aborting<

@@ -4,116 +4,104 @@
 //! that says where it goes.
 
 use crate::cache::{self, ROOM};
+use crate::common::Kind;
 use crate::copy::Stub;
 use crate::frame::Cover;
 use crate::pool::Pool;
 use crate::register::ContextRegister;
+use crate::save_all;
 use crate::stub::{self, SLOT, Shape};
-use jitfd::internal::{NO_ENTRY, SharedCode};
+use jitfd::internal::SharedCode;
 use jitfd::tools::Frame;
-use jitfd::{Backend, Error, Fallback};
+use jitfd::{Backend, CodePointer, Entry, Error, Jit, Register};
 use jitfd_code::Chunk;
 use std::ffi::c_void;
 use std::sync::Arc;
 
-/// How a table is created.
+/// How a table is created. A [`Register`] alone is enough:
 ///
 /// ```
-/// use jitfd::Fallback;
-/// use jitfd_trampoline::{ContextRegister, TableOptions};
+/// use jitfd::{Fallback, Jit, Register};
+/// use jitfd_trampoline::{Table, TableOptions};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
-/// let options = TableOptions::new(ContextRegister::Rdx).fallback(Fallback::Any);
-/// let table = options.copy_capacity(1000).create()?;
+/// let jit = Jit::open(Fallback::Any)?;
+/// let table = Table::create(&jit, Register::Rdx)?;
 /// assert_eq!(table.stats().copy_capacity, 1024);
+/// let options = TableOptions {
+///     context_register: Register::Rdx,
+///     copy_capacity: 4000,
+///     ..Default::default()
+/// };
+/// let table = Table::create(&jit, options)?;
+/// assert_eq!(table.stats().copy_capacity, 4096);
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableOptions {
-    context_register: ContextRegister,
-    fallback: Fallback,
-    copy_capacity: usize,
-    debuggers: bool,
+    /// The register in which the trampolines carry their context to the target: `rdi`,
+    /// `rsi`, `rdx`, `rcx`, `r8` or `r9`, in which a function of the System V ABI takes
+    /// its integer arguments, in this order; or `r10`, as it is unless set.
+    ///
+    /// With an argument register the target sees the context as one more argument, if
+    /// what it is called with leaves that register free: called as `f(int, int)`, with
+    /// `rdx` it is `f(int, int, void *context)`. `r10` is the *static chain* of the ABI:
+    /// GCC's nested functions take their frame there, Go and libffi's
+    /// `ffi_prep_go_closure` a closure.
+    pub context_register: Register,
+    /// The trampolines are to be [`SaveAllTrampoline`](crate::SaveAllTrampoline)s, and no
+    /// others: they carry their context in no register, and a copy has 4096.
+    pub save_all: bool,
+    /// How many trampolines a copy of the stubs has: a power of two between 256
+    /// and 65,536; the next one is taken. Unless set it is 1024: 32 KiB of code, as much
+    /// as a first-level instruction cache usually has.
+    ///
+    /// A copy needs two mappings, of the 65,530 that a process may have
+    /// (`vm.max_map_count`), and 48 bytes of address space a trampoline. The code has 32
+    /// bytes for each, once.
+    ///
+    /// Each copy is registered with the unwinder; with libgcc 12 and older, to take very
+    /// many back costs the square of their number (32,000 copies: 13 seconds).
+    pub copy_capacity: usize,
+    /// Debuggers are told of each copy, as [`GdbJit`](jitfd::tools::GdbJit) does: gdb
+    /// then knows the caller also of a thread that it stops in the middle of a
+    /// trampoline. Unwinders inside of the program always do.
+    pub debuggers: bool,
 }
 
-impl TableOptions {
-    /// `/dev/jit` or an error, and 1024 trampolines to a copy: 32 KiB of code, as much as
-    /// a first-level instruction cache usually has.
-    #[must_use]
-    pub const fn new(context_register: ContextRegister) -> Self {
+impl Default for TableOptions {
+    fn default() -> Self {
         Self {
-            context_register,
-            fallback: Fallback::Never,
+            context_register: Register::R10,
+            save_all: false,
             copy_capacity: 1024,
             debuggers: false,
         }
     }
+}
 
-    /// Which backends are accepted.
-    ///
-    /// With [`Backend::ProtectFlips`] each copy has its own physical pages of code,
-    /// 32 bytes a trampoline; with the others all share them. With
-    /// [`Backend::DualMapping`] the stubs are in a memory file that is sealed
-    /// before it is mapped: there is no writable view of them at any time.
-    #[must_use]
-    pub const fn fallback(mut self, fallback: Fallback) -> Self {
-        self.fallback = fallback;
-        self
+/// Whose trampolines carry their context in this register.
+impl From<Register> for TableOptions {
+    fn from(context_register: Register) -> Self {
+        Self {
+            context_register,
+            ..Self::default()
+        }
     }
+}
 
-    /// How many trampolines a copy of the stubs has: a power of two between 256
-    /// and 65,536; the next one is taken. A copy needs two mappings, of the
-    /// 65,530 that a process may have (`vm.max_map_count`), and 48 bytes of
-    /// address space a trampoline. The code has 32 bytes for each, once.
-    ///
-    /// Each copy is registered with the unwinder; with libgcc 12 and older, to take very
-    /// many back costs the square of their number (32,000 copies: 13 seconds).
-    #[must_use]
-    pub const fn copy_capacity(mut self, trampolines: usize) -> Self {
-        self.copy_capacity = trampolines;
-        self
-    }
-
-    /// Has debuggers told of each copy, as [`GdbJit`](jitfd::tools::GdbJit) does: gdb
-    /// then knows the caller also of a thread that it stops in the middle of a
-    /// trampoline. Unwinders inside of the program always do.
-    ///
-    /// ```
-    /// # use jitfd::Fallback;
-    /// use jitfd_trampoline::{ContextRegister, TableOptions};
-    ///
-    /// # fn main() -> Result<(), jitfd::Error> {
-    /// let options = TableOptions::new(ContextRegister::Rdi).debuggers(cfg!(debug_assertions));
-    /// # let options = options.fallback(Fallback::Any);
-    /// let table = options.create()?;
-    /// # drop(table);
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub const fn debuggers(mut self, told: bool) -> Self {
-        self.debuggers = told;
-        self
-    }
-
-    /// Publishes the stubs and maps the first copy of them.
-    ///
-    /// # Errors
-    /// As [`RegionOptions::create`](jitfd::RegionOptions::create);
-    /// [`Error::System`] of kind [`NoMemory`](jitfd::Kind::NoMemory) if the data
-    /// can't be mapped.
-    pub fn create(self) -> Result<Table, Error> {
-        let stubs = self.stubs()?;
-        self.fallback.choose(|backend| stubs.create(backend))
-    }
-
+impl TableOptions {
     pub(crate) fn stubs(self) -> Result<Stubs, Error> {
+        if self.save_all {
+            return save_all::stubs(self.debuggers);
+        }
+        let context_register = ContextRegister::try_from(self.context_register)?;
         let shape = Shape::new(self.copy_capacity);
         Ok(Stubs {
-            code: stub::assemble(self.context_register, shape)?,
+            code: stub::assemble(context_register, shape)?,
             shape,
-            context_register: self.context_register,
+            kind: Kind::Carrying(context_register),
             cover: Cover {
                 name: "jitfd_trampoline",
                 // They leave the stack as they find it.
@@ -129,7 +117,7 @@ impl TableOptions {
 pub(crate) struct Stubs {
     pub(crate) code: Chunk,
     pub(crate) shape: Shape,
-    pub(crate) context_register: ContextRegister,
+    pub(crate) kind: Kind,
     pub(crate) cover: Cover,
 }
 
@@ -137,10 +125,10 @@ impl Stubs {
     /// A table of them, by this backend.
     pub(crate) fn create(&self, backend: Backend) -> Result<Table, Error> {
         let source = SharedCode::new(backend, &self.code)?;
-        let pool = Pool::new(backend, source, self.shape, self.cover.clone())?;
+        let pool = Pool::new(source, self.shape, self.cover.clone())?;
         Ok(Table {
             pool: Arc::new(pool),
-            context_register: self.context_register,
+            kind: self.kind,
         })
     }
 }
@@ -149,9 +137,8 @@ impl Stubs {
 /// context, into a register and goes on to a target of its own.
 ///
 /// ```
-/// use jitfd_trampoline::{ContextRegister, Table};
-/// # use jitfd::Fallback;
-/// # use jitfd_trampoline::TableOptions;
+/// use jitfd::{Fallback, Jit, Register};
+/// use jitfd_trampoline::Table;
 /// use std::ffi::c_void;
 ///
 /// /// Called as `extern "C" fn(u64) -> u64`.
@@ -161,14 +148,12 @@ impl Stubs {
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// // The second integer argument is not used by the callers.
-/// let table = Table::new(ContextRegister::Rsi);
-/// # let table = TableOptions::new(ContextRegister::Rsi).fallback(Fallback::Any).create();
-/// let table = table?;
+/// let table = Table::create(&Jit::open(Fallback::Any)?, Register::Rsi)?;
 /// let context = std::ptr::without_provenance_mut(40);
 /// // SAFETY: `add` is such a function, and the context needs not live.
-/// let entry = unsafe { table.bind(add as *const c_void, context)? };
-/// // SAFETY: as above; `entry` outlives the calls.
-/// let add_40 = unsafe { entry.function::<extern "C" fn(u64) -> u64>()? };
+/// let trampoline = unsafe { table.bind(add as *const c_void, context)? };
+/// // SAFETY: as above.
+/// let add_40 = unsafe { trampoline.entry::<extern "C" fn(u64) -> u64>() };
 /// assert_eq!(add_40(2), 42);
 /// # Ok(())
 /// # }
@@ -204,21 +189,21 @@ impl Stubs {
 /// # Calls and stores
 ///
 /// Binding stores the context, then the target; giving back stores a trap as the
-/// target, then forgets the context. So a thread that learns of an entry from the
-/// one that bound it always finds both. A call through an entry that was given
-/// back ends with `SIGTRAP` inside the entry's own 32 bytes, as long as that is
+/// target, then forgets the context. So a thread that learns of a trampoline from the
+/// one that bound it always finds both. A call through a trampoline that was given
+/// back ends with `SIGTRAP` inside its own 32 bytes, as long as it is
 /// not bound again; through one that was never bound it is a call of address 0.
 ///
 /// # What is writable
 ///
 /// The code never is. The targets are: they are data of the program, like its other
-/// function pointers. Whoever can write to its memory can point an entry elsewhere,
+/// function pointers. Whoever can write to its memory can point a trampoline elsewhere,
 /// but no further than a function pointer could. A target that must not change
 /// belongs into a [`Thunk`](crate::Thunk).
 ///
 /// # Forks
 ///
-/// A forked child has all entries at the same addresses. The data pages are
+/// A forked child has all trampolines at the same addresses. The data pages are
 /// private memory: what the child binds or gives back is nothing to the parent,
 /// and the other way round. The code is shared. The child can bind as well, and
 /// map further copies, also if other threads of the parent were doing that at the
@@ -228,28 +213,27 @@ impl Stubs {
 ///
 /// # Signal handlers
 ///
-/// They may call through entries, but not bind nor give back.
+/// They may call through trampolines, but not bind nor give back.
 #[derive(Debug)]
 pub struct Table {
     pool: Arc<Pool>,
-    context_register: ContextRegister,
+    kind: Kind,
 }
 
 /// What a table has.
 ///
 /// ```
-/// # use jitfd::Fallback;
-/// # use jitfd_trampoline::{ContextRegister, TableOptions};
+/// # use jitfd::{Fallback, Jit, Register};
+/// # use jitfd_trampoline::Table;
 /// # extern "C" fn callback(_: *mut std::ffi::c_void) {}
 /// # fn main() -> Result<(), jitfd::Error> {
-/// # let table = TableOptions::new(ContextRegister::Rdi).fallback(Fallback::Any).create()?;
+/// # let table = Table::create(&Jit::open(Fallback::Any)?, Register::Rdi)?;
 /// for _ in 0..100_000 {
 ///     // SAFETY: the callback may be called with any context.
-///     let _entry = unsafe { table.bind(callback as _, std::ptr::null_mut())? };
+///     let _trampoline = unsafe { table.bind(callback as _, std::ptr::null_mut())? };
 /// }
 /// let stats = table.stats();
 /// assert_eq!((stats.copies, stats.data_bytes), (1, 16 * stats.copy_capacity));
-/// println!("{:?}: code by {}", table.context register(), table.backend());
 /// # Ok(())
 /// # }
 /// ```
@@ -272,13 +256,19 @@ pub struct TableStats {
 }
 
 impl Table {
-    /// A table whose trampolines carry their context in this register; `/dev/jit`
-    /// or an error.
+    /// Publishes the stubs and maps the first copy of them.
+    ///
+    /// With [`Backend::ProtectFlips`] each copy has its own physical pages of code,
+    /// 32 bytes a trampoline; with the others all share them. With
+    /// [`Backend::DualMapping`] the stubs are in a memory file that is sealed
+    /// before it is mapped: there is no writable view of them at any time.
     ///
     /// # Errors
-    /// As [`TableOptions::create`].
-    pub fn new(context_register: ContextRegister) -> Result<Self, Error> {
-        TableOptions::new(context_register).create()
+    /// As [`Jit::region`]; [`Error::System`] of kind
+    /// [`NoMemory`](jitfd::Kind::NoMemory) if the data can't be mapped;
+    /// [`Error::Argument`] if the context register is none of the seven.
+    pub fn create(jit: &Jit, options: impl Into<TableOptions>) -> Result<Self, Error> {
+        options.into().stubs()?.create(jit.backend())
     }
 
     #[cfg(test)]
@@ -286,16 +276,8 @@ impl Table {
         &self.pool
     }
 
-    /// The register of the context. See the example of [`TableStats`].
-    #[must_use]
-    pub const fn context_register(&self) -> ContextRegister {
-        self.context_register
-    }
-
-    /// What makes the stubs executable. See the example of [`TableStats`].
-    #[must_use]
-    pub fn backend(&self) -> Backend {
-        self.pool.backend()
+    pub(crate) const fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// What the table has at the moment. See the example of [`TableStats`].
@@ -312,109 +294,72 @@ impl Table {
     }
 
     /// Makes a trampoline to `target` that carries `context`. It is free again when
-    /// the entry is dropped.
+    /// the result is dropped.
     ///
     /// # Errors
+    /// [`Error::Argument`] if the table is for [`TableOptions::save_all`];
     /// [`Error::System`] of kind [`NoMemory`](jitfd::Kind::NoMemory) if a further
     /// copy is needed and memory, address space or mappings are used up; another
     /// kind if the backend is not allowed any more. Nothing is changed then.
     ///
     /// # Safety
-    /// What is called through the entry jumps to `target`, with `context` in the
-    /// [context register](Self::context register) and everything else as the caller left it: `target`
-    /// must be right to be called like that by whoever calls the entry, in any
-    /// thread that does.
+    /// What calls the trampoline comes to `target`, with `context` in the
+    /// [context register](TableOptions::context_register) and everything else as the
+    /// caller left it: `target` must be right to be called like that by whoever calls the
+    /// trampoline, in any thread that does.
     #[expect(unsafe_code, reason = "the caller vouches for the target")]
     #[inline]
     pub unsafe fn bind(
         &self,
         target: *const c_void,
         context: *mut c_void,
-    ) -> Result<Entry<'_>, Error> {
+    ) -> Result<Trampoline<'_>, Error> {
+        if self.kind == Kind::SaveAll {
+            return Err(ONLY_SAVE_ALL);
+        }
         // SAFETY: as promised by the caller.
         let stub = unsafe { self.take(target, context) }?;
-        Ok(Entry { table: self, stub })
+        Ok(Trampoline { table: self, stub })
     }
 
-    /// As [`bind`](Self::bind), for a pointer that is kept by other languages or
-    /// for ever. It is free again after [`release`](Self::release), or when the
-    /// table is dropped.
-    ///
-    /// ```
-    /// # use jitfd::Fallback;
-    /// # use jitfd_trampoline::{ContextRegister, TableOptions};
-    /// # use std::ffi::c_void;
-    /// # extern "C" fn callback(_: *mut c_void) {}
-    /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let table = TableOptions::new(ContextRegister::Rdi).fallback(Fallback::Any).create()?;
-    /// let context = std::ptr::null_mut();
-    /// // SAFETY: the callback may be called with any context.
-    /// let pointer = unsafe { table.bind_raw(callback as *const c_void, context)? };
-    /// // ... given to a library, and taken away from it again:
-    /// // SAFETY: it is from `bind_raw`, and nobody calls it any more.
-    /// unsafe {
-    ///     assert!(table.context(pointer).is_null());
-    ///     table.release(pointer);
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// As [`bind`](Self::bind).
-    ///
-    /// # Safety
-    /// As [`bind`](Self::bind); and the pointer is not called after it is released
-    /// or the table dropped.
-    #[expect(unsafe_code, reason = "the caller vouches for the target")]
-    #[inline]
-    pub unsafe fn bind_raw(
-        &self,
-        target: *const c_void,
-        context: *mut c_void,
-    ) -> Result<*const c_void, Error> {
-        // SAFETY: as promised by the caller.
-        unsafe { self.take(target, context) }.map(Stub::as_ptr)
-    }
-
-    /// Frees what [`bind_raw`](Self::bind_raw) or [`Entry::into_raw`] returned. See the
-    /// example of [`Table::bind_raw`].
+    /// Frees what [`Trampoline::into_raw`] returned. See the example of
+    /// [`Trampoline::into_raw`].
     ///
     /// Freeing it twice is an error of the program, as with memory. It changes nothing
     /// as long as the slot was not bound again and its copy is mapped: no slot gets two
     /// owners. Two threads that free it at the same time are not detected.
     ///
     /// # Safety
-    /// `entry` is from this table, was not released before, and no thread calls it
+    /// `trampoline` is from this table, was not released before, and no thread calls it
     /// from now on. Calls that have reached the target do no harm.
-    #[expect(unsafe_code, reason = "the caller vouches for the entry")]
+    #[expect(unsafe_code, reason = "the caller vouches for the trampoline")]
     #[inline]
-    pub unsafe fn release(&self, entry: *const c_void) {
+    pub unsafe fn release(&self, trampoline: *const c_void) {
         // SAFETY: as promised by the caller.
-        unsafe { self.give(Stub::from_ptr(entry)) };
+        unsafe { self.give(Stub::from_ptr(trampoline)) };
     }
 
-    /// The context of an entry that is in use. See the example of
-    /// [`Table::bind_raw`].
+    /// The context of a trampoline that is in use. See the example of
+    /// [`Trampoline::into_raw`].
     ///
     /// # Safety
-    /// `entry` is from this table, and was not released.
-    #[expect(unsafe_code, reason = "the caller vouches for the entry")]
+    /// `trampoline` is from this table, and was not released.
+    #[expect(unsafe_code, reason = "the caller vouches for the trampoline")]
     #[must_use]
-    pub unsafe fn context(&self, entry: *const c_void) -> *mut c_void {
+    pub unsafe fn context(&self, trampoline: *const c_void) -> *mut c_void {
         // SAFETY: as promised by the caller: its slot is taken, so it is mapped.
-        unsafe { Stub::from_ptr(entry).slot(self.pool.shape()) }.context()
+        unsafe { Stub::from_ptr(trampoline).slot(self.pool.shape()) }.context()
     }
 
     /// Gives the free slots back that the calling thread keeps: for one that has
     /// freed very many and will not bind again soon.
     ///
     /// ```
-    /// # use jitfd::Fallback;
-    /// # use jitfd_trampoline::{ContextRegister, TableOptions};
+    /// # use jitfd::{Fallback, Jit, Register};
+    /// # use jitfd_trampoline::Table;
     /// # extern "C" fn callback(_: *mut std::ffi::c_void) {}
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let table = TableOptions::new(ContextRegister::Rdi).fallback(Fallback::Any).create()?;
+    /// # let table = Table::create(&Jit::open(Fallback::Any)?, Register::Rdi)?;
     /// // SAFETY: the callback may be called with any context.
     /// drop(unsafe { table.bind(callback as _, std::ptr::null_mut())? });
     /// table.trim();
@@ -430,11 +375,32 @@ impl Table {
     /// As [`bind`](Self::bind).
     #[expect(unsafe_code, reason = "the caller vouches for the target")]
     #[inline]
-    unsafe fn take(&self, target: *const c_void, context: *mut c_void) -> Result<Stub, Error> {
+    pub(crate) unsafe fn take(
+        &self,
+        target: *const c_void,
+        context: *mut c_void,
+    ) -> Result<Stub, Error> {
         let stub = cache::take(&self.pool)?;
         // SAFETY: the slot is taken from this pool, so its copy is mapped.
         unsafe { stub.slot(self.pool.shape()) }.bind(target, context);
         Ok(stub)
+    }
+
+    /// Has a trampoline go elsewhere, with the context that it has.
+    ///
+    /// # Safety
+    /// As [`bind`](Self::bind); the trampoline is from this table, was not released, and
+    /// nobody calls it meanwhile.
+    #[expect(unsafe_code, reason = "the caller vouches for the target")]
+    pub(crate) unsafe fn retarget(
+        &self,
+        trampoline: *const c_void,
+        target: *const c_void,
+        context: *mut c_void,
+    ) {
+        // SAFETY: the slot is taken from this pool, so its copy is mapped.
+        let slot = unsafe { Stub::from_ptr(trampoline).slot(self.pool.shape()) };
+        slot.bind(target, context);
     }
 
     /// Does nothing with a slot that was given back and not taken since: it would
@@ -452,14 +418,18 @@ impl Table {
     }
 }
 
+const ONLY_SAVE_ALL: Error = Error::Argument(
+    "a table that was created with TableOptions::save_all carries no context: it is for \
+     SaveAllTrampolines",
+);
+
 const _: () = assert!(ROOM == 64, "the documentation says so");
 
-/// A trampoline of a [`Table`], free again when it is dropped: function pointers
-/// to it do not keep it.
+/// A trampoline of a [`Table`], free again when it is dropped.
 ///
 /// ```
-/// # use jitfd::Fallback;
-/// # use jitfd_trampoline::{ContextRegister, TableOptions};
+/// use jitfd::{Fallback, Jit, Register};
+/// use jitfd_trampoline::Table;
 /// use std::ffi::c_void;
 ///
 /// extern "C" fn context(context: *mut c_void) -> usize {
@@ -467,77 +437,78 @@ const _: () = assert!(ROOM == 64, "the documentation says so");
 /// }
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
-/// # let table = TableOptions::new(ContextRegister::Rdi).fallback(Fallback::Any).create()?;
+/// let table = Table::create(&Jit::open(Fallback::Any)?, Register::Rdi)?;
 /// let seven = std::ptr::without_provenance_mut(7);
 /// // SAFETY: `context` is called without arguments, and takes any context.
-/// let entry = unsafe { table.bind(context as *const c_void, seven)? };
-/// // SAFETY: as above; `entry` outlives the call.
-/// let function = unsafe { entry.function::<extern "C" fn() -> usize>()? };
-/// assert_eq!((function(), entry.context()), (7, seven));
-/// assert_eq!(entry.as_ptr(), function as *const c_void);
-/// assert_eq!(entry.table().context register(), ContextRegister::Rdi);
-/// let kept = entry.into_raw(); // until the table is dropped
-/// assert_eq!(kept, function as *const c_void);
+/// let trampoline = unsafe { table.bind(context as *const c_void, seven)? };
+/// // SAFETY: as above.
+/// let function = unsafe { trampoline.entry::<extern "C" fn() -> usize>() };
+/// assert_eq!(function(), 7);
+/// assert_eq!(trampoline.address(), *function as *const c_void as usize);
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Debug)]
-pub struct Entry<'t> {
+pub struct Trampoline<'t> {
     table: &'t Table,
     stub: Stub,
 }
 
-impl<'t> Entry<'t> {
+impl Trampoline<'_> {
     /// The address to call.
     #[must_use]
-    pub fn as_ptr(&self) -> *const c_void {
-        self.stub.as_ptr()
+    pub fn address(&self) -> usize {
+        self.stub.as_ptr().expose_provenance()
     }
 
-    /// The address to call as a function pointer.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] if `F` has not the size of a function pointer.
+    /// The trampoline as a function, which can't be called after it is dropped.
     ///
     /// # Safety
-    /// `F` must be a function pointer type, and the target right to be called as
-    /// such a function, with the context in the context register. The pointer must not be
-    /// called after the entry is dropped.
+    /// The target is right to be called as such a function, with the context in the
+    /// context register. Copies of the pointer are not called after the trampoline is
+    /// dropped.
     #[expect(unsafe_code, reason = "the caller vouches for the function's type")]
-    pub unsafe fn function<F: Copy>(&self) -> Result<F, Error> {
+    #[must_use]
+    pub unsafe fn entry<F: CodePointer>(&self) -> Entry<'_, F> {
         // SAFETY: as promised by the caller.
-        unsafe { self.stub.function() }.ok_or(NO_ENTRY)
+        unsafe { Entry::at(self.stub.as_ptr().cast()) }
     }
 
-    /// The context.
-    #[must_use]
-    pub fn context(&self) -> *mut c_void {
-        #[expect(unsafe_code, reason = "reads the slot of this entry")]
-        // SAFETY: the slot is taken as long as the entry lives.
-        unsafe {
-            self.table.context(self.as_ptr())
-        }
-    }
-
-    /// The table.
-    #[must_use]
-    pub const fn table(&self) -> &'t Table {
-        self.table
-    }
-
-    /// Gives the trampoline away: it stays until [`Table::release`].
+    /// Gives the trampoline away, to be kept by other languages or for ever: it stays
+    /// until [`Table::release`], or until the table is dropped. Returns the address to
+    /// call.
+    ///
+    /// ```
+    /// # use jitfd::{Fallback, Jit, Register};
+    /// # use jitfd_trampoline::Table;
+    /// # use std::ffi::c_void;
+    /// # extern "C" fn callback(_: *mut c_void) {}
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let table = Table::create(&Jit::open(Fallback::Any)?, Register::Rdi)?;
+    /// let context = std::ptr::null_mut();
+    /// // SAFETY: the callback may be called with any context.
+    /// let pointer = unsafe { table.bind(callback as *const c_void, context)?.into_raw() };
+    /// // ... given to a library, and taken away from it again:
+    /// // SAFETY: it is from `into_raw`, and nobody calls it any more.
+    /// unsafe {
+    ///     assert!(table.context(pointer).is_null());
+    ///     table.release(pointer);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn into_raw(self) -> *const c_void {
-        std::mem::ManuallyDrop::new(self).as_ptr()
+        std::mem::ManuallyDrop::new(self).stub.as_ptr()
     }
 }
 
-impl Drop for Entry<'_> {
+impl Drop for Trampoline<'_> {
     #[inline]
     fn drop(&mut self) {
-        #[expect(unsafe_code, reason = "gives the slot of this entry back")]
-        // SAFETY: it was taken for this entry, whose pointers nobody calls any
-        // more: `bind` and `function` demand that.
+        #[expect(unsafe_code, reason = "gives the slot of this trampoline back")]
+        // SAFETY: it was taken for this trampoline, whose pointers nobody calls any
+        // more: `bind` and `entry` demand that.
         unsafe {
             self.table.give(self.stub)
         };

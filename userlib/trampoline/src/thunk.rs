@@ -16,9 +16,8 @@ use jitfd_code::{Align, Chunk};
 /// it.
 ///
 /// ```
-/// use jitfd::Register;
+/// use jitfd::{Fallback, Jit, Register};
 /// use jitfd_trampoline::Thunk;
-/// use jitfd::{CodeOptions, Fallback};
 ///
 /// extern "C" fn add(first: u64, second: u64) -> u64 {
 ///     first + second
@@ -27,10 +26,8 @@ use jitfd_code::{Align, Chunk};
 /// # fn main() -> Result<(), jitfd::Error> {
 /// let target = add as *const () as usize;
 /// let thunk = Thunk::to(target).set(Register::Rsi, 40);
-/// assert_eq!(thunk.target(), target);
-/// // Without a fallback this is `jit_create_code(&thunk.code()?)`.
-/// let code = CodeOptions::new().fallback(Fallback::Any).create(&thunk.code()?)?;
-/// // SAFETY: the code calls `add` with a second argument, and outlives the call.
+/// let code = Jit::open(Fallback::Any)?.code(&thunk.code()?)?;
+/// // SAFETY: the code calls `add` with a second argument.
 /// let add_40 = unsafe { code.entry::<extern "C" fn(u64) -> u64>(0)? };
 /// assert_eq!(add_40(2), 42);
 /// # Ok(())
@@ -63,7 +60,8 @@ use jitfd_code::{Align, Chunk};
 /// if they come and go, and may be data, a [`Table`](crate::Table) is cheaper.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Thunk {
-    target: usize,
+    /// The address of the code that it goes to.
+    pub target: usize,
     registers: [Option<u64>; 16],
     pushes: Vec<u64>,
 }
@@ -109,12 +107,6 @@ impl Thunk {
     pub fn push(mut self, value: u64) -> Self {
         self.pushes.push(value);
         self
-    }
-
-    /// The target. See the example of [`Thunk`].
-    #[must_use]
-    pub const fn target(&self) -> usize {
-        self.target
     }
 
     /// The code, which can be put anywhere.
@@ -399,7 +391,7 @@ mod tests {
             (thunk, machine) in thunk(),
             distance in -0x9000_0000_isize..0x9000_0000,
         ) {
-            let address = thunk.target().wrapping_add_signed(distance) & !63;
+            let address = thunk.target.wrapping_add_signed(distance) & !63;
             let far = thunk.code().unwrap();
             let chunk = thunk.code_at(address).unwrap();
             prop_assert!(chunk.len() <= far.len() && chunk.align() <= far.align());

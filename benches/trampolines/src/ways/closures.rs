@@ -1,65 +1,68 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! jitfd's closures: typed, by all registers, and by a return page.
+//! jitfd's closures: typed, by the registers of arguments, and by all registers.
 
-use jitfd::Register;
-use jitfd_trampoline::{Closure, ClosureOptions, RegisterClosure, Registers};
-use jitfd_trampoline::{ReturnOptions, SaveAllTrampoline, SavedRegisters};
+use jitfd::{Jit, Register};
+use jitfd_trampoline::{Closure, Registers, SaveAllTrampoline, SavedRegisters};
 
 use super::{Maker, Start, Way, of};
 use crate::calls::Callee;
 
-struct Typed(ClosureOptions<'static>);
+type Add = extern "C" fn(u64) -> u64;
+
+struct Typed(Jit);
 
 impl Maker for Typed {
-    type Made = Closure<'static, extern "C" fn(u64) -> u64>;
+    type Made = Closure<'static, Add>;
 
     fn make(&self, number: &'static u64) -> Result<Self::Made, String> {
         let add = move |argument: u64| argument.wrapping_add(*number);
-        let closure = self.0.create(add);
+        let closure = Closure::new(&self.0, add);
         closure.map_err(|error| error.to_string())
     }
 
     fn callee(made: &Self::Made) -> Callee {
-        Callee::At(made.as_ptr().addr())
+        // SAFETY: It is called while it is there.
+        Callee::At(unsafe { *made.entry() } as usize)
     }
 }
 
 pub fn typed(start: &Start) -> Result<Box<dyn Way>, String> {
-    let options = ClosureOptions::new().fallback(start.fallback());
-    Ok(of("jitfd closure", 64, true, Typed(options)))
+    Ok(of("jitfd closure", 64, true, Typed(start.jit()?)))
 }
 
-struct AllRegisters(ClosureOptions<'static>);
+struct AllRegisters(Jit);
 
 impl Maker for AllRegisters {
-    type Made = RegisterClosure<'static>;
+    type Made = Closure<'static, Add>;
 
     fn make(&self, number: &'static u64) -> Result<Self::Made, String> {
-        let closure = self.0.create_registers(move |registers: &mut Registers| {
-            let argument = registers.integers()[0];
-            registers.set_integer(argument.wrapping_add(*number));
-        });
+        let add = move |registers: &mut Registers| {
+            registers.returned[0] = registers.integers[0].wrapping_add(*number);
+        };
+        // SAFETY: It reads and returns what such a function does.
+        let closure = unsafe { Closure::with_registers(&self.0, add) };
         closure.map_err(|error| error.to_string())
     }
 
     fn callee(made: &Self::Made) -> Callee {
-        Callee::At(made.as_ptr().addr())
+        // SAFETY: It is called while it is there.
+        Callee::At(unsafe { *made.entry() } as usize)
     }
 }
 
 pub fn registers(start: &Start) -> Result<Box<dyn Way>, String> {
-    let options = ClosureOptions::new().fallback(start.fallback());
-    Ok(of("jitfd all registers", 64, true, AllRegisters(options)))
+    let maker = AllRegisters(start.jit()?);
+    Ok(of("jitfd all registers", 64, true, maker))
 }
 
-struct Returning(ReturnOptions<'static>);
+struct Returning(Jit);
 
 impl Maker for Returning {
     type Made = SaveAllTrampoline<'static>;
 
     fn make(&self, number: &'static u64) -> Result<Self::Made, String> {
-        let made = self.0.create(move |saved: &mut SavedRegisters| {
+        let made = SaveAllTrampoline::new(&self.0, move |saved: &mut SavedRegisters| {
             let argument = saved.get(Register::Rdi);
             // SAFETY: It is called as a function that returns a number.
             unsafe { saved.set(Register::Rax, argument.wrapping_add(*number)) };
@@ -68,11 +71,10 @@ impl Maker for Returning {
     }
 
     fn callee(made: &Self::Made) -> Callee {
-        Callee::At(made.as_ptr().addr())
+        Callee::At(made.address())
     }
 }
 
 pub fn returning(start: &Start) -> Result<Box<dyn Way>, String> {
-    let options = ReturnOptions::new().fallback(start.fallback());
-    Ok(of("jitfd return page", 64, true, Returning(options)))
+    Ok(of("jitfd return page", 64, true, Returning(start.jit()?)))
 }

@@ -3,7 +3,7 @@
 //! jitfd's embedded form: constants in code, published one by one.
 
 use jitfd::space::{CodeSpace, Function, SpaceOptions};
-use jitfd::{RegionOptions, Register, Window};
+use jitfd::{Register, Window};
 use jitfd_peers::target;
 use jitfd_trampoline::Thunk;
 
@@ -17,9 +17,9 @@ impl Maker for Embedded {
     type Made = Function;
 
     fn make(&self, number: &'static u64) -> Result<Function, String> {
-        let setting = Thunk::to(target as *const () as usize);
-        let setting = setting.set(Register::Rsi, context(number).addr() as u64);
-        let function = setting.publish(&self.0, "add");
+        let thunk = Thunk::to(target as *const () as usize);
+        let thunk = thunk.set(Register::Rsi, context(number).addr() as u64);
+        let function = thunk.publish(&self.0, "add");
         function.map_err(|error| error.to_string())
     }
 
@@ -30,8 +30,7 @@ impl Maker for Embedded {
 
 pub fn embedded(start: &Start) -> Result<Box<dyn Way>, String> {
     let near = Window::reaching(target as *const () as usize);
-    let region = RegionOptions::new().fallback(start.fallback());
-    let space = SpaceOptions::new().region(region).window(near).create();
+    let space = start.jit()?.space(SpaceOptions::new().window(near));
     let space = space.map_err(|error| error.to_string())?;
     Ok(of("jitfd embedded", 64, true, Embedded(space)))
 }

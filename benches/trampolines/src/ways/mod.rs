@@ -9,7 +9,7 @@ mod floor;
 mod peers;
 mod product;
 
-use jitfd::{Backend, Fallback};
+use jitfd::{Backend, Fallback, Jit};
 
 use crate::calls::Callee;
 
@@ -132,11 +132,12 @@ pub struct Start {
 
 impl Start {
     /// What jitfd publishes with.
-    fn fallback(&self) -> Fallback {
-        match self.place {
+    fn jit(&self) -> Result<Jit, String> {
+        let fallback = match self.place {
             Place::Guest => Fallback::Never,
             Place::Here => Fallback::Only(Backend::DualMapping),
-        }
+        };
+        Jit::open(fallback).map_err(|error| error.to_string())
     }
 }
 

@@ -4,8 +4,9 @@
 
 use std::ffi::c_void;
 
+use jitfd::Register;
 use jitfd_peers::target;
-use jitfd_trampoline::{ContextRegister, Entry, Table, TableOptions};
+use jitfd_trampoline::{Table, TableOptions, Trampoline};
 
 use super::{Maker, Start, Way, of};
 use crate::calls::Callee;
@@ -18,7 +19,7 @@ pub(super) fn context(number: &'static u64) -> *mut c_void {
 struct InTable(&'static Table);
 
 impl Maker for InTable {
-    type Made = Entry<'static>;
+    type Made = Trampoline<'static>;
 
     #[inline]
     fn make(&self, number: &'static u64) -> Result<Self::Made, String> {
@@ -29,26 +30,30 @@ impl Maker for InTable {
     }
 
     fn callee(made: &Self::Made) -> Callee {
-        Callee::At(made.as_ptr().addr())
+        Callee::At(made.address())
     }
 }
 
-fn of_table(name: &'static str, options: TableOptions) -> Result<Box<dyn Way>, String> {
-    let table = options.create().map_err(|error| error.to_string())?;
+fn of_table(
+    start: &Start,
+    name: &'static str,
+    options: TableOptions,
+) -> Result<Box<dyn Way>, String> {
+    let table = Table::create(&start.jit()?, options).map_err(|error| error.to_string())?;
     let table = Box::leak(Box::new(table));
     Ok(of(name, 64, true, InTable(table)))
 }
 
-fn options(start: &Start) -> TableOptions {
-    TableOptions::new(ContextRegister::Rsi).fallback(start.fallback())
-}
-
 pub fn table(start: &Start) -> Result<Box<dyn Way>, String> {
-    of_table("jitfd table", options(start))
+    of_table(start, "jitfd table", Register::Rsi.into())
 }
 
 /// The least code: two pages of it.
 pub fn small_table(start: &Start) -> Result<Box<dyn Way>, String> {
-    let small = options(start).copy_capacity(256);
-    of_table("jitfd table of 256", small)
+    let small = TableOptions {
+        context_register: Register::Rsi,
+        copy_capacity: 256,
+        ..Default::default()
+    };
+    of_table(start, "jitfd table of 256", small)
 }

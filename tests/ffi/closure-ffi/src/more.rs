@@ -6,7 +6,7 @@ use crate::common::place;
 use crate::slab_alloc::SlabAlloc;
 use crate::suite::sys;
 use closure_ffi::{BareFn, BareFnMut, BareFnSync, cc};
-use jitfd::RegionOptions;
+use jitfd::{Fallback, Jit};
 use jitfd_closure_ffi::JitFdAlloc;
 use std::fs;
 use std::sync::LazyLock;
@@ -132,9 +132,10 @@ fn a_child_has_its_own() {
 }
 
 fn without_memory_there_is_none() {
-    let jit = JitFdAlloc::with_options(RegionOptions::new(), 0);
-    assert!(jit.prepare().is_err());
+    let jit = Jit::open(Fallback::Never).unwrap();
     let number = 1;
-    assert!(BareFn::try_with_cc_in(cc::C, move || number, &jit).is_err());
-    assert!(JitFdAlloc::new().prepare().is_ok());
+    let none = JitFdAlloc::new(&jit, 0);
+    assert!(BareFn::try_with_cc_in(cc::C, move || number, &none).is_err());
+    let some = JitFdAlloc::for_static(Fallback::Never);
+    assert!(BareFn::try_with_cc_in(cc::C, move || number, &some).is_ok());
 }

@@ -4,7 +4,7 @@
 
 use crate::common::place;
 use closure_ffi::jit_alloc::{JitAlloc, JitAllocError, ProtectJitAccess};
-use jitfd::RegionOptions;
+use jitfd::{Fallback, Jit};
 use jitfd_closure_ffi::JitFdAlloc;
 
 /// Under the name that the tests know.
@@ -13,7 +13,8 @@ pub struct SlabAlloc(JitFdAlloc);
 impl SlabAlloc {
     /// Regions of `size` bytes.
     pub fn new(size: usize) -> Self {
-        Self(JitFdAlloc::with_options(RegionOptions::new(), size))
+        let jit = Jit::open(Fallback::Never).expect("/dev/jit works");
+        Self(JitFdAlloc::new(&jit, size))
     }
 }
 

@@ -5,6 +5,7 @@
 use crate::common::place;
 use crate::suite::outcome::{Checked, OrFail, Outcome, failed};
 use crate::suite::sys;
+use jitfd::{Fallback, Jit};
 use jitfd_trampoline::LibffiClosures;
 use std::ffi::c_void;
 use std::ptr;
@@ -68,12 +69,15 @@ fn count(code: *const c_void) {
 /// As `ffi_closure_alloc`: `code` is valid for a write.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn tests_closure_alloc(size: usize, code: *mut *const c_void) -> *mut c_void {
-    let closures = CLOSURES.get_or_init(|| LibffiClosures::new().expect("/dev/jit works"));
-    let made = closures.alloc(size).expect("there is memory");
-    count(made.code);
+    let closures = CLOSURES.get_or_init(|| {
+        let jit = Jit::open(Fallback::Never).expect("/dev/jit works");
+        LibffiClosures::new(&jit).expect("/dev/jit works")
+    });
+    let (closure, entry) = closures.alloc(size).expect("there is memory");
+    count(entry);
     // SAFETY: as promised by the caller.
-    unsafe { code.write(made.code) };
-    made.closure
+    unsafe { code.write(entry) };
+    closure
 }
 
 /// # Safety

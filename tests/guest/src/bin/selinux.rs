@@ -24,8 +24,8 @@ use expect::{and_restore, blamed, jitctl, make, working};
 use jitctl::Status;
 use jitfd::space::{CodeSpace, Image, Item};
 use jitfd::{
-    Align, Backend, Chunk, Error, Fallback, Kind, Region, RegionOptions, Rules, Subject, Verdict,
-    jit_create_code, jit_create_code_at, probe, validate,
+    Align, Backend, Chunk, Error, Fallback, Jit, Kind, Region, RegionOptions, Rules, Subject,
+    Verdict, jit_create_code, jit_create_code_at, probe, validate,
 };
 use jitfd_trampoline::Closure;
 use std::ffi::c_int;
@@ -143,9 +143,11 @@ fn what_is_built_on_it_needs_no_more() -> Outcome {
     image.add(Item::new("answer", answer()?.bytes().to_vec()));
     let linked = done(space.link(&image))?;
     answers(linked.first().or_fail("a function")?.address)?;
-    let add = done(Closure::new(|a: c_int, b: c_int| a + b))?;
+    let add = done(
+        Jit::open(Fallback::Never).and_then(|jit| Closure::new(&jit, |a: c_int, b: c_int| a + b)),
+    )?;
     // SAFETY: the closure lives.
-    equal("a closure", unsafe { add.as_fn()(40, 2) }, 42)
+    equal("a closure", unsafe { add.entry()(40, 2) }, 42)
 }
 
 fn a_child_makes_its_parents_region_its_own() -> Outcome {

@@ -4,8 +4,8 @@
 use crate::suite::harness::{Test, tests};
 use crate::suite::outcome::{OrFail, Outcome, holds, refused};
 use crate::suite::sys;
-use jitfd::{Backend, Error, Fallback, Kind};
-use jitfd_trampoline::{ContextRegister, TableOptions};
+use jitfd::{Backend, Error, Fallback, Jit, Kind, Register};
+use jitfd_trampoline::Table;
 
 pub fn tests() -> Vec<Test> {
     tests![ordinary_ways_are_refused, flips_are_refused]
@@ -32,11 +32,9 @@ fn ordinary_ways_are_refused() -> Outcome {
 }
 
 fn flips_are_refused() -> Outcome {
-    let options = TableOptions::new(ContextRegister::Rdi);
-    let made = options
-        .fallback(Fallback::Only(Backend::ProtectFlips))
-        .create();
-    let why = made.map(|table| table.backend()).err();
+    let flips = Jit::open(Fallback::Only(Backend::ProtectFlips));
+    let made = flips.and_then(|jit| Table::create(&jit, Register::Rdi));
+    let why = made.map(drop).err();
     let is_refusal = why.as_ref().and_then(Error::kind) == Some(Kind::Refused);
     holds(is_refusal, format!("flips: {why:?}"))
 }

@@ -5,8 +5,7 @@ use super::adder::{bind, bound, call, made};
 use crate::suite::harness::{Test, tests};
 use crate::suite::outcome::{Checked, OrFail, Outcome, equal, holds};
 use crate::suite::sys;
-use jitfd::Kind;
-use jitfd_trampoline::{ContextRegister, TableOptions};
+use jitfd::{Fallback, Kind};
 use std::fs::{self, File};
 use std::io::Read;
 use std::time::Duration;
@@ -44,7 +43,7 @@ fn mappings() -> Checked<usize> {
 
 fn a_million_trampolines() -> Outcome {
     const MILLION: usize = 1_000_000;
-    let table = made(TableOptions::new(ContextRegister::Rsi))?;
+    let table = made(Fallback::Never, 1024)?;
     let mut entries = Vec::with_capacity(MILLION);
     // The vector's own pages.
     entries.resize_with(MILLION, || None);
@@ -64,7 +63,7 @@ fn a_million_trampolines() -> Outcome {
     holds(mapped <= 2000, format!("{mapped} mappings"))?;
     for context in (0..MILLION).step_by(997) {
         let entry = entries.get(context).and_then(Option::as_ref);
-        equal("a call", call(entry.or_fail("an entry")?, 7)?, context + 7)?;
+        equal("a call", call(entry.or_fail("an entry")?, 7), context + 7)?;
     }
     // From both ends to the middle, so that all copies empty at the same time.
     for at in 0..MILLION {
@@ -102,7 +101,7 @@ impl Drop for MapCount {
 }
 
 fn mappings_used_up_change_nothing() -> Outcome {
-    let table = made(TableOptions::new(ContextRegister::Rsi).copy_capacity(256))?;
+    let table = made(Fallback::Never, 256)?;
     let mut entries = Vec::with_capacity(100_000);
     entries.push(bound(&table, 0)?);
     let bound_of_system = MapCount::lowered(mappings()? + 20)?;
@@ -128,11 +127,11 @@ fn mappings_used_up_change_nothing() -> Outcome {
     }
     equal("mappings after failed calls", mappings()?, before)?;
     for (context, entry) in entries.iter().enumerate() {
-        equal("a call", call(entry, 7)?, context + 7)?;
+        equal("a call", call(entry, 7), context + 7)?;
     }
     drop(bound_of_system);
     let further = bound(&table, 5)?;
-    equal("a call", call(&further, 7)?, 12)
+    equal("a call", call(&further, 7), 12)
 }
 
 /// Mappings of one page each, until there may be no more: then the heap can't grow.
@@ -161,7 +160,7 @@ fn use_heap_up(pieces: &mut Vec<Vec<u8>>) -> Outcome {
 
 /// Room for a copy's two mappings, but then for nothing that goes with them.
 fn mappings_and_heap_used_up_are_no_crash() -> Outcome {
-    let table = made(TableOptions::new(ContextRegister::Rsi).copy_capacity(256))?;
+    let table = made(Fallback::Never, 256)?;
     let mut entries = Vec::with_capacity(100_000);
     let mut pieces = Vec::with_capacity(100_000);
     let free = sys::mmap(0, 2 * sys::PAGE, libc::PROT_NONE, PRIVATE, -1, 0).or_fail("mmap")?;
@@ -179,13 +178,13 @@ fn mappings_and_heap_used_up_are_no_crash() -> Outcome {
     pieces.clear();
     drop(bound_of_system);
     match bound_there {
-        Ok(entry) => equal("a call", call(&entry, 7)?, entries.len() + 7)?,
+        Ok(entry) => equal("a call", call(&entry, 7), entries.len() + 7)?,
         Err(error) => {
             equal("the error", error.kind(), Some(Kind::NoMemory))?;
             equal("after a failed call", after, before)?;
         }
     }
-    equal("a call", call(&bound(&table, 5)?, 7)?, 12)
+    equal("a call", call(&bound(&table, 5)?, 7), 12)
 }
 
 const PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;

@@ -7,7 +7,7 @@ use crate::suite::harness::{Test, tests};
 use crate::suite::outcome::{Checked, OrFail, Outcome, equal, holds};
 use crate::suite::process::in_child;
 use jitfd::{Backend, Fallback};
-use jitfd_trampoline::{ContextRegister, Entry, Table, TableOptions};
+use jitfd_trampoline::{Table, Trampoline};
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -28,8 +28,7 @@ const MASK: usize = CAPACITY * 64 - 1;
 const CODE: usize = CAPACITY * 32;
 
 fn table(backend: Backend) -> Checked<Table> {
-    let options = TableOptions::new(ContextRegister::Rsi).copy_capacity(CAPACITY);
-    made(options.fallback(Fallback::Only(backend)))
+    made(Fallback::Only(backend), CAPACITY)
 }
 
 /// The number of the physical page at an address, which is root's to know.
@@ -68,45 +67,46 @@ fn mapping(address: usize) -> Checked<String> {
 
 /// What the code of an entry is in: the frame of a memory file's page. The frames
 /// of the kernel's regions are no one's to see; there it is the mapping.
-fn code(entry: &Entry<'_>) -> Checked<Result<u64, String>> {
-    let page = entry.as_ptr().addr();
-    match entry.table().backend() {
+fn code(backend: Backend, entry: &Trampoline<'_>) -> Checked<Result<u64, String>> {
+    let page = entry.address();
+    match backend {
         Backend::Kernel => Ok(Err(mapping(page)?)),
         _ => Ok(Ok(frame(page)?)),
     }
 }
 
 /// The frame of the data of an entry's copy.
-fn data(entry: &Entry<'_>) -> Checked<u64> {
-    frame((entry.as_ptr().addr() & !MASK) + CODE)
+fn data(entry: &Trampoline<'_>) -> Checked<u64> {
+    frame((entry.address() & !MASK) + CODE)
 }
 
-fn on_both(test: impl Fn(&Table) -> Outcome) -> Outcome {
-    test(&table(Backend::Kernel)?)?;
-    test(&table(Backend::DualMapping)?)
+fn on_both(test: impl Fn(Backend, &Table) -> Outcome) -> Outcome {
+    [Backend::Kernel, Backend::DualMapping]
+        .into_iter()
+        .try_for_each(|backend| test(backend, &table(backend)?))
 }
 
 fn code_of_the_kernel_is_of_its_device() -> Outcome {
     let table = table(Backend::Kernel)?;
     let entry = bound(&table, 1)?;
-    let mapped = mapping(entry.as_ptr().addr())?;
+    let mapped = mapping(entry.address())?;
     equal("the code", mapped.as_str(), "r-xs /dev/jit")
 }
 
 fn copies_share_the_pages_of_the_code() -> Outcome {
-    on_both(|table| {
+    on_both(|backend, table| {
         let mut entries = Vec::new();
         for context in 0..3 * (CAPACITY - 1) {
             entries.push(bound(table, context)?);
         }
         equal("copies", table.stats().copies, 3)?;
         for (context, entry) in entries.iter().enumerate() {
-            equal("a call", call(entry, 0)?, context)?;
+            equal("a call", call(entry, 0), context)?;
         }
         let of_copies = || entries.iter().step_by(CAPACITY - 1);
-        let first = code(&entries[0])?;
+        let first = code(backend, &entries[0])?;
         for entry in of_copies() {
-            equal("the code", code(entry)?, first.clone())?;
+            equal("the code", code(backend, entry)?, first.clone())?;
         }
         let frames: Checked<HashSet<u64>> = of_copies().map(data).collect();
         equal("frames of data", frames?.len(), 3)
@@ -114,22 +114,22 @@ fn copies_share_the_pages_of_the_code() -> Outcome {
 }
 
 fn a_child_shares_code_and_not_data() -> Outcome {
-    on_both(|table| {
+    on_both(|backend, table| {
         let first = bound(table, 1)?;
-        equal("the parent's call", call(&first, 0)?, 1)?;
-        let (shared, before) = (code(&first)?, data(&first)?);
+        equal("the parent's call", call(&first, 0), 1)?;
+        let (shared, before) = (code(backend, &first)?, data(&first)?);
         in_child(|| {
-            equal("the child's call", call(&first, 0)?, 1)?;
-            equal("the child's code", code(&first)?, shared.clone())?;
+            equal("the child's call", call(&first, 0), 1)?;
+            equal("the child's code", code(backend, &first)?, shared.clone())?;
             equal("the child's data", data(&first)?, before)?;
             let own = bound(table, 2)?;
-            equal("of its own", call(&own, 0)?, 2)?;
-            equal("the child's code", code(&first)?, shared.clone())?;
+            equal("of its own", call(&own, 0), 2)?;
+            equal("the child's code", code(backend, &first)?, shared.clone())?;
             let written = data(&first)? != before;
             holds(written, "the child has written to the parent's page")
         })?;
         let second = bound(table, 3)?;
-        equal("the parent's next", call(&second, 0)?, 3)?;
-        equal("the parent's first", call(&first, 0)?, 1)
+        equal("the parent's next", call(&second, 0), 3)?;
+        equal("the parent's first", call(&first, 0), 1)
     })
 }

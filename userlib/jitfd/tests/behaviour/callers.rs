@@ -2,9 +2,9 @@
 
 //! The callers of a handler, found through what called it.
 
-use super::closure::options;
-use jitfd::{Backend, Fallback};
-use jitfd_trampoline::ReturnOptions;
+use super::closure::jit;
+use jitfd::Backend;
+use jitfd_trampoline::{Closure, SaveAllTrampoline};
 use std::cell::RefCell;
 use std::ffi::c_void;
 
@@ -55,18 +55,20 @@ fn found(function: *const c_void, functions: &[*const c_void]) -> bool {
 }
 
 pub fn handlers_find_their_callers(backend: Backend) {
-    let few = options(backend).create(|_: u64| trace()).unwrap();
-    assert!(found(few.as_ptr(), &[]));
-    let many = |_: u64, _: u64, _: u64, _: u64, _: u64, _: u64| trace();
-    let many = options(backend).create(many).unwrap();
-    let registers = jitfd_trampoline_registers as *const c_void;
-    assert!(found(many.as_ptr(), &[registers]));
-    let whole = options(backend).create_registers(|_| trace()).unwrap();
-    assert!(found(whole.as_ptr(), &[registers]));
-    let returning = ReturnOptions::new().fallback(Fallback::Only(backend));
-    let returning = returning.create(|_| trace()).unwrap();
-    assert!(found(
-        returning.as_ptr(),
-        &[jitfd_trampoline_return as *const c_void]
-    ));
+    type Any = unsafe extern "C" fn();
+    let jit = &jit(backend);
+    // SAFETY: the closures are there when they are called.
+    unsafe {
+        let few = Closure::new(jit, |_: u64| trace()).unwrap();
+        assert!(found(*few.entry() as *const c_void, &[]));
+        let many = |_: u64, _: u64, _: u64, _: u64, _: u64, _: u64| trace();
+        let many = Closure::new(jit, many).unwrap();
+        let registers = jitfd_trampoline_registers as *const c_void;
+        assert!(found(*many.entry() as *const c_void, &[registers]));
+        let whole = Closure::<Any>::with_registers(jit, |_| trace()).unwrap();
+        assert!(found(*whole.entry() as *const c_void, &[registers]));
+        let save_all = SaveAllTrampoline::new(jit, |_| trace()).unwrap();
+        let body = jitfd_trampoline_return as *const c_void;
+        assert!(found(*save_all.entry::<Any>() as *const c_void, &[body]));
+    }
 }

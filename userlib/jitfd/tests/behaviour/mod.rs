@@ -17,7 +17,7 @@ pub mod race;
 pub mod random;
 pub mod region;
 pub mod registers;
-pub mod return_page;
+pub mod save_all;
 pub mod semantics;
 pub mod shadow;
 pub mod space;
@@ -155,18 +155,18 @@ macro_rules! each_behaviour {
             registers::two_registers_are_returned,
             registers::what_is_not_set_is_zero,
             registers::panics_pass_through_saved_registers,
-            return_page::all_registers_are_seen_and_come_back,
-            return_page::every_register_can_be_changed,
-            return_page::wide_vectors_come_back,
-            return_page::a_trampoline_jumps_elsewhere_with_changed_registers,
-            return_page::a_handler_may_be_a_function,
-            return_page::many_copies_know_which_trampoline_was_entered,
-            return_page::panics_pass_through_a_return_trampoline,
+            save_all::all_registers_are_seen_and_come_back,
+            save_all::every_register_can_be_changed,
+            save_all::wide_vectors_come_back,
+            save_all::a_trampoline_jumps_elsewhere_with_changed_registers,
+            save_all::a_handler_may_be_a_function,
+            save_all::many_copies_know_which_trampoline_was_entered,
+            save_all::panics_pass_through_a_return_trampoline,
             callers::handlers_find_their_callers,
             stepping::callers_are_found_in_every_instruction_of_a_closure,
             stepping::callers_are_found_in_every_instruction_that_saves_registers,
             stepping::callers_are_found_in_every_instruction_of_a_return_trampoline,
-            stepping::callers_are_found_in_every_instruction_of_a_setting,
+            stepping::callers_are_found_in_every_instruction_of_a_thunk,
             random::random_calls_do_what_a_model_does,
         }
     };

@@ -4,11 +4,11 @@
 //! through: the CPU traps after each one, and the handler of that signal looks for its
 //! callers.
 
-use super::closure::options;
+use super::closure::jit;
 use jitfd::space::SpaceOptions;
 use jitfd::tools::EhFrame;
-use jitfd::{Backend, Fallback, RegionOptions, Register};
-use jitfd_trampoline::{ReturnOptions, Thunk};
+use jitfd::{Backend, Register};
+use jitfd_trampoline::{Closure, SaveAllTrampoline, Thunk};
 use std::arch::global_asm;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -46,7 +46,7 @@ global_asm!(
     "ret",
     ".cfi_endproc",
     ".size jitfd_test_step, . - jitfd_test_step",
-    // Where a setting goes that has pushed two values: their sum.
+    // Where a thunk goes that has pushed two values: their sum.
     ".globl jitfd_test_sum",
     ".type jitfd_test_sum, @function",
     "jitfd_test_sum:",
@@ -202,32 +202,40 @@ fn check(watch: &Watch, least: usize) {
 }
 
 pub fn callers_are_found_in_every_instruction_of_a_closure(backend: Backend) {
-    let closure = options(backend).create(|number: u64| number + 1).unwrap();
-    let (returned, watch) = step(closure.as_ptr(), 41, 0..0);
+    let closure = Closure::new(&jit(backend), |number: u64| number + 1).unwrap();
+    // SAFETY: the closure is there during the call.
+    let start = unsafe { *closure.entry() } as *const c_void;
+    let (returned, watch) = step(start, 41, 0..0);
     assert_eq!(returned, 42);
     check(&watch, 3);
 }
 
 pub fn callers_are_found_in_every_instruction_that_saves_registers(backend: Backend) {
-    let closure = options(backend).create_registers(|registers| {
-        registers.set_integer(registers.integers()[0] + 1);
-    });
+    type One = extern "C" fn(u64) -> u64;
+    // SAFETY: it reads and returns what such a function does.
+    let closure = unsafe {
+        Closure::<One>::with_registers(&jit(backend), |registers| {
+            registers.set_result(registers.integers[0] + 1);
+        })
+    };
     let closure = closure.unwrap();
     let body = between(jitfd_trampoline_registers, jitfd_trampoline_registers_end);
-    let (returned, watch) = step(closure.as_ptr(), 41, body);
+    // SAFETY: the closure is there during the call.
+    let start = unsafe { *closure.entry() } as *const c_void;
+    let (returned, watch) = step(start, 41, body);
     assert_eq!(returned, 42);
     // 3 of the stub and 36 of the body.
     check(&watch, 39);
 }
 
 pub fn callers_are_found_in_every_instruction_of_a_return_trampoline(backend: Backend) {
-    let options = ReturnOptions::new().fallback(Fallback::Only(backend));
+    let jit = jit(backend);
     extern "C" fn add_one(number: u64) -> u64 {
         number + 1
     }
     for jumps in [false, true] {
         // SAFETY: it is called as such a function.
-        let trampoline = options.create(move |saved| unsafe {
+        let trampoline = SaveAllTrampoline::new(&jit, move |saved| unsafe {
             saved.set(Register::Rax, saved.get(Register::Rdi) + 1);
             if jumps {
                 saved.jump(add_one as *const c_void);
@@ -235,26 +243,29 @@ pub fn callers_are_found_in_every_instruction_of_a_return_trampoline(backend: Ba
         });
         let trampoline = trampoline.unwrap();
         let body = between(jitfd_trampoline_return, jitfd_trampoline_return_end);
-        let (returned, watch) = step(trampoline.as_ptr(), 41, body);
+        let (returned, watch) = step(
+            std::ptr::with_exposed_provenance(trampoline.address()),
+            41,
+            body,
+        );
         assert_eq!(returned, 42);
         // 4 of the stub and more than 70 of the body.
         check(&watch, 74);
     }
 }
 
-pub fn callers_are_found_in_every_instruction_of_a_setting(backend: Backend) {
-    let region = RegionOptions::new().fallback(Fallback::Only(backend));
-    let space = SpaceOptions::new().region(region).create().unwrap();
-    let setting = Thunk::to(jitfd_test_sum as *const c_void as usize);
+pub fn callers_are_found_in_every_instruction_of_a_thunk(backend: Backend) {
+    let space = jit(backend).space(SpaceOptions::new()).unwrap();
+    let thunk = Thunk::to(jitfd_test_sum as *const c_void as usize);
     // Of each length, and of the kind that is a constant between code.
-    let setting = setting
+    let thunk = thunk
         .push(40)
         .push(2 << 40)
         .set(Register::R8, 1)
         .set(Register::Rdx, 1 << 40);
-    let function = setting.publish(&space, "sum").unwrap();
+    let function = thunk.publish(&space, "sum").unwrap();
     let mut table = EhFrame::new();
-    table.add(function.address, function.len, &setting.frame().unwrap());
+    table.add(function.address, function.len, &thunk.frame().unwrap());
     // SAFETY: this is the code's frame, and the space outlives the table.
     let _table = unsafe { table.register() };
     let start = std::ptr::with_exposed_provenance(function.address);

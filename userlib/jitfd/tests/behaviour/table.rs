@@ -2,66 +2,57 @@
 
 //! Tables of trampolines: each entry goes to its own target with its own context.
 
+use super::closure::{CONTEXT_REGISTERS, jit};
 use super::process::{End, accesses, child};
-use jitfd::{Backend, Code, CodeOptions, Fallback, Kind, Rules, validate};
-use jitfd_trampoline::{ContextRegister, Entry, Table, TableOptions};
+use jitfd::{Backend, Kind, Mapping, Register, Rules, validate};
+use jitfd_trampoline::{Table, TableOptions, Trampoline};
 use std::collections::HashSet;
 use std::ffi::c_void;
 use std::ptr::without_provenance_mut;
 use std::sync::{Mutex, mpsc};
 use std::thread;
 
-fn options(context_register: ContextRegister, backend: Backend) -> TableOptions {
-    let fallback = Fallback::Only(backend);
-    TableOptions::new(context_register)
-        .copy_capacity(256)
-        .fallback(fallback)
-}
-
-fn create(context_register: ContextRegister, backend: Backend) -> Table {
-    let table = options(context_register, backend).create().unwrap();
-    assert_eq!(
-        (table.backend(), table.context_register()),
-        (backend, context_register)
-    );
-    table
+fn create(context_register: Register, backend: Backend) -> Table {
+    let options = TableOptions {
+        context_register,
+        copy_capacity: 256,
+        ..Default::default()
+    };
+    Table::create(&jit(backend), options).unwrap()
 }
 
 type Six = extern "C" fn(u64, u64, u64, u64, u64, u64) -> u64;
 
 /// A function that returns what it finds in a register:
 /// endbr64; mov rax, register; ret
-fn returns_register(backend: Backend, number: u8) -> Code {
+fn returns_register(backend: Backend, register: Register) -> Mapping {
+    let number = u8::try_from(register.number()).unwrap();
     let (rex, modrm) = (0x48 | number >> 3 << 2, 0xc0 | (number & 7) << 3);
     let bytes = [0xf3, 0x0f, 0x1e, 0xfa, rex, 0x89, modrm, 0xc3];
     let chunk = validate(&bytes, &Rules::new().endbr64()).unwrap();
-    let options = CodeOptions::new().fallback(Fallback::Only(backend));
-    options.create(&chunk).unwrap()
+    jit(backend).code(&chunk).unwrap()
 }
 
-fn number(context_register: ContextRegister) -> u8 {
-    u8::try_from(context_register.register().number()).unwrap()
-}
-
-fn bind<'t>(table: &'t Table, target: *const c_void, context: usize) -> Entry<'t> {
+fn bind<'t>(table: &'t Table, target: *const c_void, context: usize) -> Trampoline<'t> {
     // SAFETY: the targets of these tests take any context.
     unsafe { table.bind(target, without_provenance_mut(context)) }.unwrap()
 }
 
 pub fn the_carrier_has_the_context_and_all_else_is_as_it_was(backend: Backend) {
-    let readers = ContextRegister::ALL.map(|register| returns_register(backend, number(register)));
-    for context_register in ContextRegister::ALL {
+    let readers = CONTEXT_REGISTERS.map(|register| returns_register(backend, register));
+    for context_register in CONTEXT_REGISTERS {
         let table = create(context_register, backend);
         for (seen, reader) in readers.iter().enumerate() {
-            let entry = bind(&table, reader.as_ptr().cast(), 0x1234_5678_9abc);
+            let reader = std::ptr::with_exposed_provenance(reader.address());
+            let trampoline = bind(&table, reader, 0x1234_5678_9abc);
             // SAFETY: the reader takes any arguments.
-            let call = unsafe { entry.function::<Six>() }.unwrap();
+            let call = unsafe { trampoline.entry::<Six>() };
             let got = call(10, 11, 12, 13, 14, 15);
-            let seen = ContextRegister::ALL[seen];
+            let seen = CONTEXT_REGISTERS[seen];
             if seen == context_register {
                 assert_eq!(got, 0x1234_5678_9abc, "{context_register:?}");
-            } else if seen != ContextRegister::R10 {
-                let argument = ContextRegister::ALL
+            } else if seen != Register::R10 {
+                let argument = CONTEXT_REGISTERS
                     .iter()
                     .position(|&one| one == seen)
                     .unwrap();
@@ -80,13 +71,14 @@ extern "C" fn add(number: usize, context: *mut c_void) -> usize {
     number + context.addr()
 }
 
-fn adder(table: &Table, context: usize) -> Entry<'_> {
+fn adder(table: &Table, context: usize) -> Trampoline<'_> {
     bind(table, add as *const c_void, context)
 }
 
-fn call(entry: &Entry<'_>, number: usize) -> usize {
+fn call(trampoline: &Trampoline<'_>, number: usize) -> usize {
     // SAFETY: the tests that use this bind `add`.
-    unsafe { entry.function::<extern "C" fn(usize) -> usize>() }.unwrap()(number)
+    let function = unsafe { trampoline.entry::<extern "C" fn(usize) -> usize>() };
+    function(number)
 }
 
 /// What a thread keeps at most.
@@ -94,14 +86,13 @@ const KEPT: usize = 64;
 
 pub fn many_trampolines_use_few_mappings(backend: Backend) {
     const MANY: usize = 10_000;
-    let table = create(ContextRegister::Rsi, backend);
+    let table = create(Register::Rsi, backend);
     assert_eq!(table.stats().copies, 1);
     let entries: Vec<_> = (0..MANY).map(|context| adder(&table, context)).collect();
-    let addresses: HashSet<_> = entries.iter().map(|entry| entry.as_ptr().addr()).collect();
+    let addresses: HashSet<_> = entries.iter().map(|entry| entry.address()).collect();
     assert_eq!(addresses.len(), MANY);
     for (context, entry) in entries.iter().enumerate() {
         assert_eq!(call(entry, 7), context + 7);
-        assert_eq!(entry.context().addr(), context);
     }
     let full = table.stats();
     assert_eq!(full.copies, MANY.div_ceil(255));
@@ -122,55 +113,51 @@ pub fn many_trampolines_use_few_mappings(backend: Backend) {
 }
 
 pub fn one_after_the_other_needs_one_copy(backend: Backend) {
-    let table = create(ContextRegister::Rsi, backend);
+    let table = create(Register::Rsi, backend);
     for context in 0..100_000 {
-        let entry = adder(&table, context);
-        assert_eq!(call(&entry, 1), context + 1);
+        let trampoline = adder(&table, context);
+        assert_eq!(call(&trampoline, 1), context + 1);
     }
     assert_eq!(table.stats().copies, 1);
 }
 
 pub fn a_stale_call_is_a_trap(backend: Backend) {
-    let table = create(ContextRegister::Rsi, backend);
-    let entry = adder(&table, 1);
+    let table = create(Register::Rsi, backend);
+    let trampoline = adder(&table, 1);
     // SAFETY: that the call after the end is a trap is what is tested.
-    let stale = unsafe { entry.function::<extern "C" fn(usize) -> usize>() }.unwrap();
+    let stale = unsafe { *trampoline.entry::<extern "C" fn(usize) -> usize>() };
     assert_eq!(stale(1), 2);
-    drop(entry);
+    drop(trampoline);
     let end = child(|| i32::from(stale(1) == 2));
     assert_eq!(end, End::Signal(libc::SIGTRAP));
     // The next one is at the same place.
-    let entry = adder(&table, 2);
-    assert_eq!((stale(1), call(&entry, 1)), (3, 3));
+    let trampoline = adder(&table, 2);
+    assert_eq!((stale(1), call(&trampoline, 1)), (3, 3));
 }
 
 /// The context and the target of an entry of a copy with 256 of them.
-fn slot(entry: *const c_void) -> [usize; 2] {
-    let in_copy = entry.addr() & 0x3fff;
-    let slot = entry.wrapping_byte_sub(in_copy);
-    let slot = slot
-        .wrapping_byte_add(0x2000 + in_copy / 2)
-        .cast::<[usize; 2]>();
+fn slot(trampoline: usize) -> [usize; 2] {
+    let in_copy = trampoline & 0x3fff;
+    let slot = trampoline - in_copy + 0x2000 + in_copy / 2;
+    let slot = std::ptr::with_exposed_provenance::<[usize; 2]>(slot);
     // SAFETY: a slot of a copy that is mapped.
     unsafe { slot.read_volatile() }
 }
 
 pub fn a_free_slot_holds_nothing_of_its_owner(backend: Backend) {
-    let table = create(ContextRegister::Rsi, backend);
-    let entry = adder(&table, 77);
-    let at = entry.as_ptr();
+    let table = create(Register::Rsi, backend);
+    let trampoline = adder(&table, 77);
+    let at = trampoline.address();
     assert_eq!(slot(at), [77, add as *const () as usize]);
-    drop(entry);
+    drop(trampoline);
     let [context, target] = slot(at);
     assert_eq!(context, 0);
-    assert!((at.addr()..at.addr() + 32).contains(&target), "{target:#x}");
+    assert!((at..at + 32).contains(&target), "{target:#x}");
 }
 
 pub fn raw_entries_stay_until_they_are_released(backend: Backend) {
-    let table = create(ContextRegister::Rsi, backend);
-    let context = without_provenance_mut(5);
-    // SAFETY: as in `bind`.
-    let raw = unsafe { table.bind_raw(add as *const c_void, context) }.unwrap();
+    let table = create(Register::Rsi, backend);
+    let raw = adder(&table, 5).into_raw();
     let given = adder(&table, 6).into_raw();
     // SAFETY: both are in use.
     let contexts = unsafe { [raw, given].map(|entry| table.context(entry).addr()) };
@@ -180,21 +167,21 @@ pub fn raw_entries_stay_until_they_are_released(backend: Backend) {
         table.release(raw);
         table.release(given);
     }
-    let again = [adder(&table, 0), adder(&table, 0)].map(|entry| entry.as_ptr());
-    assert!(again.contains(&raw) || again.contains(&given));
+    let again = [adder(&table, 0), adder(&table, 0)].map(|entry| entry.address());
+    assert!(again.contains(&raw.addr()) || again.contains(&given.addr()));
 }
 
 pub fn a_trampoline_released_twice_has_one_owner(backend: Backend) {
-    let table = create(ContextRegister::Rsi, backend);
-    let entry = adder(&table, 5).into_raw();
+    let table = create(Register::Rsi, backend);
+    let trampoline = adder(&table, 5).into_raw();
     // SAFETY: nobody calls it any more. That a second time does no harm as long as
     // nothing else is bound there is what is tested.
     unsafe {
-        table.release(entry);
-        table.release(entry);
+        table.release(trampoline);
+        table.release(trampoline);
     }
     let (first, second) = (adder(&table, 6), adder(&table, 7));
-    assert_ne!(first.as_ptr(), second.as_ptr());
+    assert_ne!(first.address(), second.address());
     assert_eq!((call(&first, 1), call(&second, 1)), (7, 8));
     drop((first, second));
     table.trim();
@@ -203,9 +190,7 @@ pub fn a_trampoline_released_twice_has_one_owner(backend: Backend) {
 
 /// Whatever their numbers are: of nine, two have the same remainder by eight.
 pub fn a_thread_keeps_slots_of_several_tables(backend: Backend) {
-    let tables: Vec<Table> = (0..9)
-        .map(|_| create(ContextRegister::Rsi, backend))
-        .collect();
+    let tables: Vec<Table> = (0..9).map(|_| create(Register::Rsi, backend)).collect();
     for (first, last) in (0..9).flat_map(|a| (0..a).map(move |b| (a, b))) {
         // Each pair with a thread of its own, which keeps nothing yet.
         let (first, last) = (&tables[first], &tables[last]);
@@ -226,7 +211,7 @@ fn moves_between_threads<T: Send + Sync>(_: &T) {}
 pub fn threads_never_share_a_slot(backend: Backend) {
     const THREADS: usize = 4;
     const ROUNDS: usize = 60;
-    let table = create(ContextRegister::Rsi, backend);
+    let table = create(Register::Rsi, backend);
     moves_between_threads(&adder(&table, 0));
     let live = Mutex::new(HashSet::new());
     thread::scope(|scope| {
@@ -241,7 +226,7 @@ pub fn threads_never_share_a_slot(backend: Backend) {
                         .clone()
                         .map(|context| adder(table, context))
                         .collect();
-                    let mine = || entries.iter().map(|entry| entry.as_ptr().addr());
+                    let mine = || entries.iter().map(|entry| entry.address());
                     let mut all = live.lock().unwrap();
                     assert!(mine().all(|entry| all.insert(entry)), "a slot twice");
                     drop(all);
@@ -266,7 +251,7 @@ pub fn threads_never_share_a_slot(backend: Backend) {
 }
 
 pub fn entries_may_be_dropped_by_other_threads(backend: Backend) {
-    let table = create(ContextRegister::Rsi, backend);
+    let table = create(Register::Rsi, backend);
     let (give, take) = mpsc::sync_channel(100);
     thread::scope(|scope| {
         let table = &table;
@@ -287,7 +272,7 @@ pub fn entries_may_be_dropped_by_other_threads(backend: Backend) {
 
 /// More tables than a thread has lines for.
 pub fn tables_do_not_mix(backend: Backend) {
-    let tables = Vec::from_iter((0..20).map(|_| create(ContextRegister::Rsi, backend)));
+    let tables = Vec::from_iter((0..20).map(|_| create(Register::Rsi, backend)));
     for round in 0..50 {
         let entries = Vec::from_iter(tables.iter().map(|table| adder(table, round)));
         for entry in &entries {
@@ -295,18 +280,18 @@ pub fn tables_do_not_mix(backend: Backend) {
         }
     }
     drop(tables);
-    let table = create(ContextRegister::Rsi, backend);
+    let table = create(Register::Rsi, backend);
     assert_eq!(call(&adder(&table, 4), 1), 5);
 }
 
 pub fn a_thread_outlives_its_tables(backend: Backend) {
     let mut seen = 0;
     for context in 0..10 {
-        let table = create(ContextRegister::Rsi, backend);
-        let entry = adder(&table, context);
-        assert_eq!(call(&entry, 1), context + 1);
-        let start = entry.as_ptr().addr();
-        drop(entry);
+        let table = create(Register::Rsi, backend);
+        let trampoline = adder(&table, context);
+        assert_eq!(call(&trampoline, 1), context + 1);
+        let start = trampoline.address();
+        drop(trampoline);
         // In a child, because other threads may map something there. If one of them held
         // the unwinder's lock at the fork, the child waits for that until it is ended.
         let end = child(|| {
@@ -322,10 +307,10 @@ pub fn a_thread_outlives_its_tables(backend: Backend) {
 }
 
 pub fn a_forked_child_has_entries_of_its_own(backend: Backend) {
-    let table = create(ContextRegister::Rsi, backend);
+    let table = create(Register::Rsi, backend);
     let first = adder(&table, 1);
     let second = adder(&table, 2);
-    let address = first.as_ptr();
+    let address = first.address();
     let mut first = Some(first);
     let end = child(|| {
         let inherited = first.as_ref().map_or(0, |entry| call(entry, 1));
@@ -340,7 +325,7 @@ pub fn a_forked_child_has_entries_of_its_own(backend: Backend) {
             .iter()
             .enumerate()
             .all(|(number, entry)| call(entry, 1) == number + 1);
-        let reused = own.iter().any(|entry| entry.as_ptr() == address);
+        let reused = own.iter().any(|entry| entry.address() == address);
         i32::from(inherited == 2 && own.len() == 1000 && right && reused && call(&second, 1) == 3)
     });
     assert_eq!(end, End::Status(1));
@@ -349,7 +334,7 @@ pub fn a_forked_child_has_entries_of_its_own(backend: Backend) {
 }
 
 pub fn a_call_that_fails_changes_nothing(backend: Backend) {
-    let table = create(ContextRegister::Rsi, backend);
+    let table = create(Register::Rsi, backend);
     let mut entries = Vec::from_iter((0..255).map(|context| adder(&table, context)));
     entries.reserve(10);
     let before = table.stats();
@@ -373,7 +358,7 @@ pub fn a_call_that_fails_changes_nothing(backend: Backend) {
         let full = matches!(&refused, Err(error) if error.kind() == Some(Kind::NoMemory));
         let same = table.stats() == before;
         limit(false);
-        let works = bind().is_ok_and(|entry| call(&entry, 1) == 10);
+        let works = bind().is_ok_and(|bound| call(&bound, 1) == 10);
         i32::from(full) + 2 * i32::from(same) + 4 * i32::from(works)
     });
     assert_eq!(end, End::Status(7));
@@ -381,14 +366,14 @@ pub fn a_call_that_fails_changes_nothing(backend: Backend) {
 }
 
 pub fn no_page_of_a_copy_is_writable_and_executable(backend: Backend) {
-    let table = create(ContextRegister::Rsi, backend);
-    let entry = adder(&table, 1);
-    let start = entry.as_ptr().addr() & !0x3fff;
+    let table = create(Register::Rsi, backend);
+    let trampoline = adder(&table, 1);
+    let start = trampoline.address() & !0x3fff;
     let both = [accesses(start, 0x2000), accesses(start + 0x2000, 0x1000)];
     let [code, data] = both;
     assert!(code.len() == 1 && code[0].starts_with("r-x"), "{code:?}");
     assert!(data.len() == 1 && data[0] == "rw-p", "{data:?}");
-    let at = entry.as_ptr().cast::<u8>().cast_mut();
+    let at = std::ptr::with_exposed_provenance_mut::<u8>(trampoline.address());
     // SAFETY: the store does not happen: the page is not writable.
     let stored = child(|| unsafe {
         at.write_volatile(0);

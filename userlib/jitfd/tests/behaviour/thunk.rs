@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Settings: registers, pushed values and flags as the target finds them.
+//! Thunks: registers, pushed values and flags as the target finds them.
 
+use super::closure::jit;
 use super::process::{End, child};
 use jitfd::space::SpaceOptions;
-use jitfd::{Backend, Code, CodeOptions, CodeSpace, Fallback, RegionOptions, Register, Window};
+use jitfd::{Backend, CodeSpace, Mapping, Register, Window};
 use jitfd_trampoline::Thunk;
 use std::arch::global_asm;
 use std::sync::{Mutex, PoisonError};
@@ -13,10 +14,10 @@ use std::sync::{Mutex, PoisonError};
 // jumps to where `rdi` was.
 // `seen` is a target that notes all it finds and goes back to the caller of `enter`.
 global_asm!(
-    "jitfd_setting_enter:",
+    "jitfd_thunk_enter:",
     "endbr64",
     "push rbx; push rbp; push r12; push r13; push r14; push r15",
-    "lea rax, [rip + jitfd_setting_found]",
+    "lea rax, [rip + jitfd_thunk_found]",
     "mov [rax + 8 * 24], rsp",
     "mov [rax + 8 * 25], rdi",
     "mov eax, 0xd500",
@@ -24,13 +25,13 @@ global_asm!(
     "mov eax, 0x1000; mov ecx, 0x1001; mov edx, 0x1002; mov ebx, 0x1003; mov ebp, 0x1005",
     "mov esi, 0x1006; mov edi, 0x1007; mov r8d, 0x1008; mov r9d, 0x1009; mov r10d, 0x100a",
     "mov r11d, 0x100b; mov r12d, 0x100c; mov r13d, 0x100d; mov r14d, 0x100e; mov r15d, 0x100f",
-    "jmp [rip + jitfd_setting_found + 8 * 25]",
-    "jitfd_setting_seen:",
+    "jmp [rip + jitfd_thunk_found + 8 * 25]",
+    "jitfd_thunk_seen:",
     "endbr64",
-    "mov [rip + jitfd_setting_found], rax",
+    "mov [rip + jitfd_thunk_found], rax",
     "lahf",
-    "mov [rip + jitfd_setting_found + 8 * 16], rax",
-    "lea rax, [rip + jitfd_setting_found]",
+    "mov [rip + jitfd_thunk_found + 8 * 16], rax",
+    "lea rax, [rip + jitfd_thunk_found]",
     "mov [rax + 8], rcx; mov [rax + 16], rdx; mov [rax + 24], rbx; mov [rax + 32], rsp",
     "mov [rax + 40], rbp; mov [rax + 48], rsi; mov [rax + 56], rdi; mov [rax + 64], r8",
     "mov [rax + 72], r9; mov [rax + 80], r10; mov [rax + 88], r11; mov [rax + 96], r12",
@@ -42,20 +43,20 @@ global_asm!(
     "mov rsp, [rax + 8 * 24]",
     "pop r15; pop r14; pop r13; pop r12; pop rbp; pop rbx",
     "ret",
-    ".local jitfd_setting_found",
-    ".comm jitfd_setting_found, 256, 16",
+    ".local jitfd_thunk_found",
+    ".comm jitfd_thunk_found, 256, 16",
 );
 
 unsafe extern "C" {
-    safe fn jitfd_setting_enter(code: *const u8);
-    safe fn jitfd_setting_seen();
-    fn jitfd_setting_note(to: *mut [u64; 32]);
+    safe fn jitfd_thunk_enter(code: *const u8);
+    safe fn jitfd_thunk_seen();
+    fn jitfd_thunk_note(to: *mut [u64; 32]);
 }
 
 global_asm!(
-    "jitfd_setting_note:",
+    "jitfd_thunk_note:",
     "endbr64",
-    "lea rsi, [rip + jitfd_setting_found]",
+    "lea rsi, [rip + jitfd_thunk_found]",
     "mov ecx, 32",
     "rep movsq",
     "ret",
@@ -78,9 +79,9 @@ static TURN: Mutex<()> = Mutex::new(());
 fn enter(code: *const u8) -> Found {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut all = [0; 32];
-    jitfd_setting_enter(code);
+    jitfd_thunk_enter(code);
     // SAFETY: `all` has the size of what is copied.
-    unsafe { jitfd_setting_note(&raw mut all) };
+    unsafe { jitfd_thunk_note(&raw mut all) };
     Found {
         registers: all[..16].try_into().unwrap(),
         flags: all[16] >> 8 & 0xff,
@@ -90,12 +91,15 @@ fn enter(code: *const u8) -> Found {
 }
 
 fn to_seen() -> Thunk {
-    Thunk::to(jitfd_setting_seen as *const () as usize)
+    Thunk::to(jitfd_thunk_seen as *const () as usize)
 }
 
-fn create(backend: Backend, thunk: &Thunk) -> Code {
-    let options = CodeOptions::new().fallback(Fallback::Only(backend));
-    options.create(&thunk.code().unwrap()).unwrap()
+fn create(backend: Backend, thunk: &Thunk) -> Mapping {
+    jit(backend).code(&thunk.code().unwrap()).unwrap()
+}
+
+fn pointer(code: &Mapping) -> *const u8 {
+    std::ptr::with_exposed_provenance(code.address())
 }
 
 /// A value for each register: with 64, 32, 31 and 7 bits, and negative ones.
@@ -129,7 +133,7 @@ pub fn all_registers_are_set_at_once(backend: Backend) {
     };
     let set = |thunk: Thunk, register| thunk.set(register, value(register));
     let code = create(backend, &others().fold(to_seen(), set));
-    let found = enter(code.as_ptr());
+    let found = enter(pointer(&code));
     for register in others() {
         let got = found.registers[register.number()];
         assert_eq!(got, value(register), "{register:?}");
@@ -143,7 +147,7 @@ pub fn all_registers_are_set_at_once(backend: Backend) {
 pub fn a_register_that_is_not_set_stays(backend: Backend) {
     for register in others() {
         let code = create(backend, &to_seen().set(register, value(register)));
-        let found = enter(code.as_ptr());
+        let found = enter(pointer(&code));
         for seen in others() {
             let before = 0x1000 + seen.number() as u64;
             let now = if seen == register {
@@ -165,7 +169,7 @@ pub fn a_register_that_is_not_set_stays(backend: Backend) {
 pub fn values_are_pushed_in_order(backend: Backend) {
     let values = [5, !6, 0x7654_3210, 0x1234_5678_9abc_def0];
     let thunk = values.into_iter().fold(to_seen(), Thunk::push);
-    let found = enter(create(backend, &thunk.set(Register::R11, 9)).as_ptr());
+    let found = enter(pointer(&create(backend, &thunk.set(Register::R11, 9))));
     let mut pushed = found.stack;
     pushed.reverse();
     assert_eq!(pushed, values);
@@ -183,7 +187,7 @@ pub fn another_stack_can_be_pushed_on(backend: Backend) {
         .push(7)
         .set(Register::Rsp, end)
         .set(Register::Rax, 3);
-    let found = enter(create(backend, &thunk).as_ptr());
+    let found = enter(pointer(&create(backend, &thunk)));
     assert_eq!(found.registers[Register::Rsp.number()], end - 8);
     assert_eq!((found.registers[0], found.stack[0]), (3, 7));
 }
@@ -193,12 +197,11 @@ extern "C" fn add(first: u64, second: u64) -> u64 {
 }
 
 fn space(backend: Backend, window: Option<Window>) -> CodeSpace {
-    let region = RegionOptions::new().fallback(Fallback::Only(backend));
-    let mut options = SpaceOptions::new().region(region).region_capacity(1 << 20);
+    let mut options = SpaceOptions::new().region_capacity(1 << 20);
     if let Some(window) = window {
         options = options.window(window);
     }
-    options.create().unwrap()
+    jit(backend).space(options).unwrap()
 }
 
 fn adder(number: u64) -> Thunk {
@@ -213,9 +216,9 @@ pub fn thunks_are_published_near_and_far(backend: Backend) {
         for number in 0..500 {
             functions.push(adder(number << 25).publish(&space, "one").unwrap());
         }
-        let many = Vec::from_iter((500..1500).map(|number| adder(number << 25)));
-        let named = Vec::from_iter(many.iter().map(|thunk| ("many", thunk)));
-        functions.extend(Thunk::publish_all(&space, &named).unwrap());
+        let many = Vec::from_iter((500..1500).map(|number| adder(number << 25).code().unwrap()));
+        let named = Vec::from_iter(many.iter().map(|code| ("many", code)));
+        functions.extend(space.publish_all(&named).unwrap());
         for (number, function) in functions.into_iter().enumerate() {
             // SAFETY: `add` gets its second argument by the code.
             let call = unsafe { space.entry::<extern "C" fn(u64) -> u64>(function) }.unwrap();
@@ -228,7 +231,7 @@ pub fn thunks_are_published_near_and_far(backend: Backend) {
 pub fn no_store_changes_a_thunk(backend: Backend) {
     let code = create(backend, &adder(1 << 40));
     for offset in (0..code.len()).step_by(8) {
-        let at = code.as_ptr().wrapping_add(offset).cast_mut();
+        let at = pointer(&code).wrapping_add(offset).cast_mut();
         // SAFETY: the store does not happen: the page is not writable.
         let stored = child(|| unsafe {
             at.write_volatile(0);

@@ -3,9 +3,8 @@
 //! gdb, in the middle of trampolines.
 
 use crate::run::{Folder, fallback, has, skip, text, tool};
-use jitfd_trampoline::{
-    ClosureOptions, ContextRegister, ReturnOptions, ReturnPage, Table, TableOptions,
-};
+use jitfd::{Jit, Register};
+use jitfd_trampoline::{Closure, SaveAllTrampoline, Table, TableOptions};
 use std::ffi::c_void;
 use std::sync::Arc;
 
@@ -19,27 +18,33 @@ extern "C" fn jitfd_test_enter(function: *const c_void) -> u64 {
     std::hint::black_box(function()) + 1
 }
 
-fn table(context_register: ContextRegister) -> Arc<Table> {
-    let options = TableOptions::new(context_register).fallback(fallback());
-    Arc::new(options.debuggers(true).create().unwrap())
+fn table(options: impl Into<TableOptions>) -> Arc<Table> {
+    let options = TableOptions {
+        debuggers: true,
+        ..options.into()
+    };
+    Arc::new(Table::create(&Jit::open(fallback()).unwrap(), options).unwrap())
 }
 
 #[test]
 #[ignore = "gdb runs it"]
 fn child_enters_trampolines() {
-    let plain = table(ContextRegister::Rsi);
-    let closure = ClosureOptions::new()
-        .in_table(&plain)
-        .create(|number: u64| number);
-    jitfd_test_enter(closure.unwrap().as_ptr());
-    let chains = table(ContextRegister::R10);
-    let closure = ClosureOptions::new()
-        .in_table(&chains)
-        .create_registers(|_| {});
-    jitfd_test_enter(closure.unwrap().as_ptr());
-    let page = ReturnPage::create_debuggable(fallback()).unwrap();
-    let trampoline = ReturnOptions::new().in_page(&page).create(|_| {});
-    jitfd_test_enter(trampoline.unwrap().as_ptr());
+    let plain = table(Register::Rsi);
+    let closure = Closure::new(&plain, |number: u64| number).unwrap();
+    // SAFETY: the closure is there during the call.
+    jitfd_test_enter(unsafe { *closure.entry() } as *const c_void);
+    let chains = table(Register::R10);
+    // SAFETY: it takes anything.
+    let closure = unsafe { Closure::<extern "C" fn()>::with_registers(&chains, |_| {}) };
+    let closure = closure.unwrap();
+    // SAFETY: as above.
+    jitfd_test_enter(unsafe { *closure.entry() } as *const c_void);
+    let save_all = table(TableOptions {
+        save_all: true,
+        ..Default::default()
+    });
+    let trampoline = SaveAllTrampoline::new(&save_all, |_| {}).unwrap();
+    jitfd_test_enter(std::ptr::with_exposed_provenance(trampoline.address()));
 }
 
 /// Steps through a trampoline and twelve instructions further, or until it returns,

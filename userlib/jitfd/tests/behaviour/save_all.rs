@@ -2,24 +2,21 @@
 
 //! Return trampolines: all registers, seen and changed.
 
+use super::closure::jit;
 use super::process::{End, child};
-use jitfd::{Backend, Fallback, Register};
-use jitfd_trampoline::{ReturnOptions, ReturnPage, SaveAllTrampoline, SavedRegisters};
+use jitfd::{Backend, Error, Register};
+use jitfd_trampoline::{Closure, SaveAllTrampoline, SavedRegisters, Table, TableOptions};
 use std::arch::asm;
 use std::collections::HashSet;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Mutex;
-
-fn options(backend: Backend) -> ReturnOptions<'static> {
-    ReturnOptions::new().fallback(Fallback::Only(backend))
-}
+use std::sync::{Arc, Mutex};
 
 fn create<'f>(
     backend: Backend,
     handler: impl Fn(&mut SavedRegisters) + Send + Sync + 'f,
 ) -> SaveAllTrampoline<'f> {
-    options(backend).create(handler).unwrap()
+    SaveAllTrampoline::new(&jit(backend), handler).unwrap()
 }
 
 /// What a CPU has that a function could change, and a function to call.
@@ -30,7 +27,7 @@ struct Machine {
     /// In the order of their numbers, without rsp.
     general: [u64; 15],
     flags: u64,
-    target: *const c_void,
+    target: usize,
 }
 
 /// The flags that arithmetic sets, and the direction flag.
@@ -38,7 +35,7 @@ const FLAGS: u64 = 0xcd5;
 
 impl Machine {
     /// Something different in every register.
-    fn new(target: *const c_void) -> Self {
+    fn new(target: usize) -> Self {
         let value = |number: usize| 0x0101_0101_0101_0101 * (number as u64 + 1);
         let pair = |number: usize| [value(2 * number), value(2 * number + 1)];
         Self {
@@ -179,11 +176,14 @@ pub fn all_registers_are_seen_and_come_back(backend: Backend) {
         disturb();
         let general = Register::ALL.map(|register| saved.get(register));
         let vectors: Vec<_> = (0..16).map(|number| saved.vector(number)).collect();
-        let itself = (saved.trampoline().addr(), saved.return_address().addr());
-        let itself = (itself, saved.stack().addr());
+        let top = usize::try_from(saved.get(Register::Rsp)).unwrap();
+        // SAFETY: the stack of the caller, which is there.
+        let top = unsafe { *std::ptr::with_exposed_provenance::<usize>(top) };
+        assert_eq!(top, saved.return_address.addr());
+        let itself = (saved.trampoline.addr(), top);
         *seen.lock().unwrap() = Some((general, vectors, saved.flags(), itself));
     });
-    let mut before = Machine::new(trampoline.as_ptr());
+    let mut before = Machine::new(trampoline.address());
     let after = before.call();
     let (general, vectors, flags, itself) = seen.lock().unwrap().take().unwrap();
     assert_eq!(vectors, before.vectors);
@@ -194,9 +194,8 @@ pub fn all_registers_are_seen_and_come_back(backend: Backend) {
             assert_eq!(general[register.number()], expected, "{register:?}");
         }
     }
-    let ((trampoline, return_address), stack) = itself;
-    assert_eq!(trampoline, before.target.addr());
-    assert_eq!(stack as u64, general[Register::Rsp.number()] + 8);
+    let (trampoline, return_address) = itself;
+    assert_eq!(trampoline, before.target);
     // SAFETY: it is inside the code of `call`.
     let calls: [u8; 3] = unsafe { *std::ptr::with_exposed_provenance(return_address - 3) };
     assert_eq!(calls, [0xff, 0x14, 0x24], "call [rsp]");
@@ -219,22 +218,19 @@ pub fn every_register_can_be_changed(backend: Backend) {
             saved.set_flags(saved.flags() & !FLAGS);
         }
     });
-    let mut before = Machine::new(trampoline.as_ptr());
+    let mut before = Machine::new(trampoline.address());
     let after = before.call();
     before.general = before.general.map(|value| !value);
     before.vectors = before.vectors.map(|halves| halves.map(|half| !half));
     before.flags = 0;
     assert_eq!(after, before);
     // SAFETY: never called; that rsp is refused is what is tested.
-    let refused = options(backend)
-        .unwinding()
-        .create(|saved| unsafe { saved.set(Register::Rsp, 0) });
-    let refused = refused.unwrap();
+    let refused = create(backend, |saved| unsafe { saved.set(Register::Rsp, 0) });
+    let refused = refused.unwinding();
     // SAFETY: the trampoline is there, and returns nothing.
-    let call = unsafe { refused.function::<unsafe extern "C-unwind" fn()>().unwrap() };
+    let call = unsafe { refused.entry::<extern "C-unwind" fn()>() };
     super::closure::silently(|| {
-        // SAFETY: as above.
-        catch_unwind(AssertUnwindSafe(|| unsafe { call() })).unwrap_err();
+        catch_unwind(AssertUnwindSafe(|| call())).unwrap_err();
     });
 }
 
@@ -246,7 +242,7 @@ pub fn wide_vectors_come_back(backend: Backend) {
         // SAFETY: the CPU has it, and what is changed is named.
         unsafe { asm!("vzeroall", clobber_abi("C")) };
     });
-    let (mut bytes, target) = ([0_u8; 64], trampoline.as_ptr());
+    let (mut bytes, target) = ([0_u8; 64], trampoline.address());
     bytes
         .iter_mut()
         .zip(1..)
@@ -285,7 +281,7 @@ pub fn a_trampoline_jumps_elsewhere_with_changed_registers(backend: Backend) {
     });
     type Weigh = unsafe extern "C" fn(u64, f64, u64, u64, u64, u64, u64, u64) -> f64;
     // SAFETY: it goes to such a function.
-    let call = unsafe { trampoline.function::<Weigh>().unwrap() };
+    let call = unsafe { trampoline.entry::<Weigh>() };
     for _ in 0..3 {
         // SAFETY: the trampoline is there.
         assert_eq!(unsafe { call(1, 2.0, 3, 4, 5, 6, 7, 8) }, 200.0);
@@ -295,16 +291,15 @@ pub fn a_trampoline_jumps_elsewhere_with_changed_registers(backend: Backend) {
     let trampoline = create(backend, |saved| unsafe {
         saved.jump(std::ptr::without_provenance(1));
         saved.set(Register::Rax, 7);
-        saved.go_back();
+        saved.jump(std::ptr::null());
     });
     // SAFETY: what is above is such a function.
-    let call = unsafe { trampoline.function::<unsafe extern "C" fn() -> u64>() };
-    // SAFETY: the trampoline is there.
-    assert_eq!(unsafe { call.unwrap()() }, 7);
+    let call = unsafe { trampoline.entry::<extern "C" fn() -> u64>() };
+    assert_eq!(call(), 7);
 }
 
 /// A handler as C would have it.
-unsafe extern "C-unwind" fn in_c(saved: *mut SavedRegisters, context: *mut c_void) {
+unsafe extern "C-unwind" fn in_c(saved: *mut SavedRegisters<'_>, context: *mut c_void) {
     // SAFETY: the trampoline passes its registers, and the test a counter.
     unsafe {
         *context.cast::<u64>() += (*saved).get(Register::Rdi);
@@ -312,69 +307,81 @@ unsafe extern "C-unwind" fn in_c(saved: *mut SavedRegisters, context: *mut c_voi
     }
 }
 
+/// A pointer that C passes along.
+struct Context(*mut c_void);
+
+// SAFETY: the handler that gets it may be called by every thread.
+unsafe impl Send for Context {}
+// SAFETY: as above.
+unsafe impl Sync for Context {}
+
 pub fn a_handler_may_be_a_function(backend: Backend) {
     let mut sum = 2_u64;
-    // SAFETY: the counter outlives the trampoline.
-    let trampoline = unsafe { options(backend).create_raw(in_c, (&raw mut sum).cast()) };
-    let trampoline = trampoline.unwrap();
+    let context = Context((&raw mut sum).cast());
+    let trampoline = create(backend, move |saved| {
+        let Context(context) = &context;
+        // SAFETY: the counter outlives the trampoline.
+        unsafe { in_c(saved, *context) };
+    });
     // SAFETY: what is above is such a function.
-    let call = unsafe {
-        trampoline
-            .function::<unsafe extern "C" fn(u64) -> u64>()
-            .unwrap()
-    };
-    // SAFETY: the trampoline is there.
-    assert_eq!(unsafe { (call(20), call(20)) }, (22, 42));
+    let call = unsafe { trampoline.entry::<extern "C" fn(u64) -> u64>() };
+    assert_eq!((call(20), call(20)), (22, 42));
 }
 
 pub fn many_copies_know_which_trampoline_was_entered(backend: Backend) {
     const MANY: usize = 10_000;
-    let page = ReturnPage::create(Fallback::Only(backend)).unwrap();
-    assert_eq!((page.backend(), page.stats().copies), (backend, 1));
-    let options = ReturnOptions::new().in_page(&page);
+    let options = TableOptions {
+        save_all: true,
+        ..Default::default()
+    };
+    let table = Arc::new(Table::create(&jit(backend), options).unwrap());
+    assert_eq!(table.stats().copies, 1);
+    // Nothing else is made in there, and these are made nowhere else.
+    // SAFETY: nobody calls it.
+    let other = unsafe { table.bind(weigh as *const c_void, std::ptr::null_mut()) };
+    assert!(matches!(other, Err(Error::Argument(_))));
+    let other = Closure::new(&table, || {});
+    assert!(matches!(other, Err(Error::Argument(_))));
+    let plain = Arc::new(Table::create(&jit(backend), Register::R10).unwrap());
+    let other = SaveAllTrampoline::new(&plain, |_| {});
+    assert!(matches!(other, Err(Error::Argument(_))));
     let make = |number: usize| {
         // SAFETY: the caller expects an integer.
-        options.create(move |saved| unsafe {
-            saved.set(Register::Rdx, saved.trampoline().addr() as u64);
+        SaveAllTrampoline::new(&table, move |saved| unsafe {
+            saved.set(Register::Rdx, saved.trampoline.addr() as u64);
             saved.set(Register::Rax, number as u64);
         })
     };
     let all: Result<Vec<_>, _> = (0..MANY).map(make).collect();
     let mut all = all.unwrap();
-    assert!(page.stats().copies >= 3);
+    assert!(table.stats().copies >= 3);
     let mut addresses = HashSet::new();
     for (number, trampoline) in all.iter().enumerate() {
-        let mut machine = Machine::new(trampoline.as_ptr()).call();
+        let mut machine = Machine::new(trampoline.address()).call();
         assert_eq!(*machine.general(Register::Rax), number as u64);
-        assert_eq!(
-            *machine.general(Register::Rdx),
-            trampoline.as_ptr().addr() as u64
-        );
-        addresses.insert(trampoline.as_ptr());
+        assert_eq!(*machine.general(Register::Rdx), trampoline.address() as u64);
+        addresses.insert(trampoline.address());
     }
     assert_eq!(addresses.len(), MANY);
-    let stale = all.pop().unwrap().as_ptr();
-    // SAFETY: a function pointer; that the call is a trap is what is tested.
-    let late = child(|| unsafe {
-        std::mem::transmute::<*const c_void, extern "C" fn()>(stale)();
+    let last = all.pop().unwrap();
+    // SAFETY: that a call after the end is a trap is what is tested.
+    let stale = unsafe { *last.entry::<extern "C" fn()>() };
+    drop(last);
+    let late = child(|| {
+        stale();
         0
     });
     assert_eq!(late, End::Signal(libc::SIGTRAP));
     drop(all);
     // What this thread keeps for itself is not given back yet.
-    assert!(page.stats().taken <= 64);
+    assert!(table.stats().taken <= 64);
 }
 
 pub fn panics_pass_through_a_return_trampoline(backend: Backend) {
     let throw = |saved: &mut SavedRegisters| resume_unwind(Box::new(saved.get(Register::Rdi)));
-    let trampoline = options(backend).unwinding().create(throw).unwrap();
+    let trampoline = create(backend, throw).unwinding();
     // SAFETY: the handler takes anything.
-    let call = unsafe {
-        trampoline
-            .function::<unsafe extern "C-unwind" fn(u64)>()
-            .unwrap()
-    };
-    // SAFETY: the trampoline is there.
-    let caught = catch_unwind(AssertUnwindSafe(|| unsafe { call(42) })).unwrap_err();
+    let call = unsafe { trampoline.entry::<extern "C-unwind" fn(u64)>() };
+    let caught = catch_unwind(AssertUnwindSafe(|| call(42))).unwrap_err();
     assert_eq!(caught.downcast_ref(), Some(&42_u64));
 }
