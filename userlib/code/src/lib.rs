@@ -64,7 +64,7 @@ pub mod internal {
     pub use crate::data::{LONGEST_CHUNK, check_len};
     pub use crate::line_writer::{next_in_line, nops};
     pub use crate::num;
-    pub use crate::placement::{FRESH_FROM, Mode, aligns, end, place_in};
+    pub use crate::placement::{FRESH_FROM, Mode, aligns, end, place};
     pub use crate::pushed::pushed;
     pub use crate::reloc::{STUB, resolve, stub};
     pub use crate::sweep::is_vendor_dependent;

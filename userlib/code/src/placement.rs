@@ -63,25 +63,25 @@ pub fn aligns(chunks: &[&Chunk], first: Option<Align>) -> impl Iterator<Item = A
         .map(move |chunk| first.take().unwrap_or_else(|| chunk.align()))
 }
 
-/// The offsets that `chunks` get if they are appended at `cursor`, at these
-/// [`aligns`], and the cursor after that; `None` if they do not fit `capacity`.
-/// `offsets` is empty and has room for them: no memory is got here.
-pub fn place_in(
-    mut offsets: Vec<usize>,
+/// Tells `put` the offsets that `chunks` get, in order, if they are appended at
+/// `cursor`, at these [`aligns`]. Returns the cursor after that; `None` if they do not
+/// fit `capacity`. No memory is got here.
+pub fn place(
     cursor: usize,
     capacity: usize,
     chunks: &[&Chunk],
     first: Option<Align>,
     mode: Mode,
-) -> Option<(Vec<usize>, usize)> {
+    mut put: impl FnMut(usize),
+) -> Option<usize> {
     let mut at = edge(cursor, mode)?;
     for (chunk, align) in chunks.iter().zip(aligns(chunks, first)) {
         at = align.up(at)?;
-        offsets.push(at);
+        put(at);
         at = at.checked_add(chunk.len())?;
     }
     let end = edge(at, mode)?;
-    (end <= capacity).then_some((offsets, end))
+    (end <= capacity).then_some(end)
 }
 
 /// The cursor after `chunks` are appended at `cursor`, each at its alignment; `None`
@@ -116,8 +116,10 @@ mod tests {
         first: Option<Align>,
         mode: Mode,
     ) -> Option<(Vec<usize>, usize)> {
-        let offsets = Vec::with_capacity(chunks.len());
-        place_in(offsets, cursor, capacity, chunks, first, mode)
+        let mut offsets = Vec::new();
+        let put = |offset| offsets.push(offset);
+        let end = super::place(cursor, capacity, chunks, first, mode, put)?;
+        Some((offsets, end))
     }
 
     fn chunk(len: usize, align: usize, data: bool) -> Chunk {

@@ -10,11 +10,11 @@ use crate::backend::segment::Segment;
 use crate::backend_name::Backend;
 use crate::error::{Call, Error};
 use crate::num::to_usize;
-use crate::os::fallible::{list, no_memory, room};
+use crate::os::fallible::{few, no_memory, room};
 use crate::os::window::Window;
 use crate::region::mapping::Mapping;
 use crate::region::stats::Stats;
-use jitfd_code::internal::{Mode, Placed, aligns, place_in};
+use jitfd_code::internal::{Mode, Placed, aligns, place};
 use jitfd_code::{Align, Chunk, CodeError, Reason};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -250,24 +250,25 @@ impl AppendHandle {
             return Ok(Vec::new());
         }
         // Nothing can fail any more once they are published.
-        let offsets = room(chunks.len()).ok_or(no_memory(Call::Append))?;
+        let mut offsets = room(chunks.len()).ok_or(no_memory(Call::Append))?;
         let first = self.append_placed(chunks, expect, first, mode)?;
-        let placed = place_in(offsets, first, usize::MAX, chunks, None, Mode::Lazy);
-        Ok(placed.map(|(offsets, _)| offsets).unwrap_or_default())
+        let put = |offset| offsets.push(offset);
+        place(first, usize::MAX, chunks, None, Mode::Lazy, put);
+        Ok(offsets)
     }
 
     /// The same of chunks, at least one, whose offsets the caller knows if it knows the
     /// first one's; returns that.
-    pub(crate) fn append_placed(
+    pub(crate) fn append_placed<'c>(
         &self,
-        chunks: &[&Chunk],
+        chunks: &[&'c Chunk],
         expect: Option<usize>,
         first: Option<Align>,
         mode: Mode,
     ) -> Result<usize, Error> {
-        let mut pieces = room(chunks.len()).ok_or(no_memory(Call::Append))?;
-        let pairs = chunks.iter().zip(aligns(chunks, first));
-        pieces.extend(pairs.map(|(chunk, align)| at_cursor(chunk, align)));
+        let mut aligns = aligns(chunks, first);
+        let piece = |chunk: &&'c Chunk| at_cursor(chunk, aligns.next().unwrap_or(Align::NONE));
+        let pieces = few(chunks.iter().map(piece)).ok_or(no_memory(Call::Append))?;
         check_count(&pieces)?;
         check_expected(chunks, expect)?;
         self.access.append(&pieces, expect, told(mode))
@@ -302,7 +303,7 @@ impl AppendHandle {
 
     pub(crate) fn fill_batch(&self, batch: &[Placed<'_>]) -> Result<(), Error> {
         batch.iter().try_for_each(check_line)?;
-        let pieces = list(batch.iter().map(at_offset)).ok_or(no_memory(Call::Fill))?;
+        let pieces = few(batch.iter().map(at_offset)).ok_or(no_memory(Call::Fill))?;
         check_count(&pieces)?;
         let mode = Mode::for_places(batch.iter().map(|placed| placed.chunk));
         self.access.fill(&pieces, told(mode))

@@ -20,13 +20,13 @@ use crate::backend_name::Backend;
 use crate::entry::{CodePointer, Entry};
 use crate::error::{Call, Error, Kind};
 use crate::num::to_u64;
-use crate::os::fallible::{list, no_memory, room};
+use crate::os::fallible::{few, list, no_memory, room};
 use crate::os::fork::{FORKED_MEANWHILE, Owner, PerProcess};
 use crate::region::handle::{AppendHandle, MapHandle, OFF_LINE, create};
 use crate::region::mapping::Mapping;
 use crate::region::options::RegionOptions;
 use crate::region::stats::Stats;
-use jitfd_code::internal::{BranchMap, Mode, Placed, place_in};
+use jitfd_code::internal::{BranchMap, Mode, Placed, place};
 use jitfd_code::{Align, Chunk};
 use std::borrow::Borrow;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
@@ -754,18 +754,22 @@ impl Region {
             return Err(Error::Stale { expected });
         }
         let align = made_for.map(Align::of);
-        let offsets = room(chunks.len()).ok_or(NO_MEMORY)?;
-        let plan = place_in(offsets, state.cursor, self.capacity(), chunks, align, mode);
-        let (offsets, end) = plan.ok_or(FULL)?;
-        let Some(&first) = offsets.first() else {
+        let placed = |&chunk| Placed { offset: 0, chunk };
+        let mut batch = few(chunks.iter().map(placed)).ok_or(NO_MEMORY)?;
+        let mut slots = batch.iter_mut();
+        let put = |offset| {
+            if let Some(slot) = slots.next() {
+                slot.offset = offset;
+            }
+        };
+        let end = place(state.cursor, self.capacity(), chunks, align, mode, put);
+        let end = end.ok_or(FULL)?;
+        let Some(first) = batch.first().map(|placed| placed.offset) else {
             return Ok(Vec::new());
         };
         if let Some(expected) = made_for.filter(|&offset| offset != first) {
             return Err(Error::Stale { expected });
         }
-        let pairs = offsets.iter().zip(chunks);
-        let batch = list(pairs.map(|(&offset, &chunk)| Placed { offset, chunk }));
-        let batch = batch.ok_or(NO_MEMORY)?;
         self.check_leaves(&batch, known)?;
         state.check(&batch, Call::Append)?;
         let all = batch.iter();
