@@ -7,7 +7,7 @@
 //! ```
 
 use jitfd::space::{Image, Item, Request, SpaceOptions};
-use jitfd::{Align, Chunk, CodeSpace, Error, Fallback, Region, RegionOptions, Rules, validate};
+use jitfd::{Align, Chunk, CodeSpace, Error, Fallback, Jit, Region, Rules, validate};
 use std::time::Instant;
 
 const COUNT: usize = 100_000;
@@ -46,16 +46,12 @@ fn main() -> Result<(), Error> {
     })
 }
 
-fn options() -> RegionOptions {
-    RegionOptions::new().fallback(Fallback::Any)
-}
-
 fn region() -> Result<Region, Error> {
-    options().create(CAPACITY)
+    Jit::open(Fallback::Any)?.region(CAPACITY)
 }
 
 fn space() -> Result<CodeSpace, Error> {
-    SpaceOptions::new().region(options()).create()
+    Jit::open(Fallback::Any)?.space(SpaceOptions::default())
 }
 
 fn fill(region: &Region, chunk: &Chunk) -> Result<(), Error> {

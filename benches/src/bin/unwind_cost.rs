@@ -12,7 +12,7 @@
 
 use jitfd::space::{Function, SpaceOptions};
 use jitfd::tools::{EhFrame, Frame, UnwindTable};
-use jitfd::{Chunk, CodeSpace, Error, Fallback, RegionOptions, Rules, validate};
+use jitfd::{Chunk, CodeSpace, Error, Fallback, Jit, Rules, validate};
 use std::time::{Duration, Instant};
 
 /// Functions of one publication.
@@ -24,8 +24,7 @@ type Caller = extern "C-unwind" fn(extern "C-unwind" fn());
 fn main() -> Result<(), Error> {
     let count = std::env::args().nth(1).and_then(|word| word.parse().ok());
     let count = count.unwrap_or(40_000);
-    let region = RegionOptions::new().fallback(Fallback::Any);
-    let space = SpaceOptions::new().region(region).create()?;
+    let space = Jit::open(Fallback::Any)?.space(SpaceOptions::default())?;
     let functions = publish(&space, count)?;
     println!("{count} functions; times in microseconds");
     println!("functions a table   register   first backtrace   later ones, each   deregister");

@@ -2,7 +2,7 @@
 
 //! jitfd as an engine uses it: the library checks the code, then publishes it.
 
-use jitfd::{Region, Rules, validate};
+use jitfd::{Fallback, Jit, Region, Rules, validate};
 
 use crate::error::{Error, Result};
 use crate::executors::Window;
@@ -24,7 +24,7 @@ impl Library {
     /// With room for `rounds` turns.
     pub fn new(rounds: usize) -> Result<Self> {
         let len = ((rounds * CALLS + 1) * LEN).next_multiple_of(4096);
-        let jitfd = Region::create(len)?;
+        let jitfd = Jit::open(Fallback::Never)?.region(len)?;
         let mut library = Library {
             window: Window::new(jitfd.base().addr(), 0),
             jitfd,

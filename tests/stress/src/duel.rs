@@ -20,7 +20,7 @@ use crate::emit::{self, Function};
 use crate::sys;
 use crate::verdict::{self, must};
 use crate::wait::{spin_until, until, wait};
-use jitfd::{Align, AppendHandle, Chunk, Mapping, RegionOptions, validate};
+use jitfd::{Align, AppendHandle, Chunk, Fallback, Jit, Mapping, RegionOptions, validate};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -53,8 +53,16 @@ struct Arena {
 
 /// A whole region of duels.
 pub fn fight(fill: bool) -> Outcome {
-    let options = RegionOptions::new().boundary_map(false);
-    let (map, append, mapping) = must(options.create(PAGES * PAGE), "create").split();
+    let options = RegionOptions {
+        capacity: PAGES * PAGE,
+        boundary_map: false,
+        ..Default::default()
+    };
+    let (map, append, mapping) = must(
+        Jit::open(Fallback::Never).and_then(|jit| jit.region(options)),
+        "create",
+    )
+    .split();
     let arena = Arena::default();
     std::thread::scope(|scope| {
         scope.spawn(|| execute(&arena));
@@ -82,8 +90,16 @@ pub fn fight(fill: bool) -> Outcome {
 /// fault has installed the version from before.
 pub fn fault() -> u64 {
     const ROUNDS: usize = 1500;
-    let options = RegionOptions::new().boundary_map(false);
-    let (map, append, _mapping) = must(options.create(PAGES * PAGE), "create").split();
+    let options = RegionOptions {
+        capacity: PAGES * PAGE,
+        boundary_map: false,
+        ..Default::default()
+    };
+    let (map, append, _mapping) = must(
+        Jit::open(Fallback::Never).and_then(|jit| jit.region(options)),
+        "create",
+    )
+    .split();
     let len = contender(0).len();
     let append = |id: usize| {
         let code = chunk(&contender(id as u32));
@@ -120,8 +136,16 @@ pub fn fault() -> u64 {
 /// freed, and publishes other pages, which reuse its memory.
 pub fn stale() -> u64 {
     const ROUNDS: usize = 24;
-    let options = RegionOptions::new().boundary_map(false);
-    let (_map, append, mapping) = must(options.create(8 * PAGES * PAGE), "create").split();
+    let options = RegionOptions {
+        capacity: 8 * PAGES * PAGE,
+        boundary_map: false,
+        ..Default::default()
+    };
+    let (_map, append, mapping) = must(
+        Jit::open(Fallback::Never).and_then(|jit| jit.region(options)),
+        "create",
+    )
+    .split();
     let full_page = {
         let mut code = contender(1);
         code.resize(PAGE, 0x90);

@@ -9,7 +9,7 @@ use crate::duel::{call, chunk, contender};
 use crate::sys;
 use crate::verdict::{self, must};
 use crate::wait::{spin_until, wait};
-use jitfd::{Align, AppendHandle, RegionOptions};
+use jitfd::{Align, AppendHandle, Fallback, Jit, RegionOptions};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 const PAGE: usize = 4096;
@@ -22,8 +22,16 @@ const APPENDS: usize = (PAGE - 128) / ROUNDS;
 
 /// How many duels there were.
 pub fn fight() -> u64 {
-    let options = RegionOptions::new().boundary_map(false);
-    let (_map, append, mapping) = must(options.create(CAPACITY), "create").split();
+    let options = RegionOptions {
+        capacity: CAPACITY,
+        boundary_map: false,
+        ..Default::default()
+    };
+    let (_map, append, mapping) = must(
+        Jit::open(Fallback::Never).and_then(|jit| jit.region(options)),
+        "create",
+    )
+    .split();
     must(append.reserve(CAPACITY - PAGE, Align::NONE), "reserve");
     let offset = must(append.append(&[&chunk(&contender(7))], None), "append");
     let target = mapping.address() + offset.first().copied().unwrap_or_default();

@@ -7,7 +7,7 @@ use crate::board::Board;
 use crate::random::Random;
 use crate::verdict::{self, must};
 use crate::{chaos, duel, emit, executor, publisher, revoke, sys, wait};
-use jitfd::{AppendHandle, MapHandle, RegionOptions, Stats};
+use jitfd::{AppendHandle, Fallback, Jit, MapHandle, RegionOptions, Stats};
 use std::cell::Cell;
 use std::fmt;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
@@ -218,8 +218,17 @@ fn other_process(map: &MapHandle, append: &AppendHandle, board: &Board, plan: &P
 /// Runs one round.
 pub fn run(plan: &Plan) -> Totals {
     let len = (plan.functions * emit::MAX_LEN).next_multiple_of(1 << 16);
-    let options = RegionOptions::new().any_process(true).boundary_map(false);
-    let (map, append, mapping) = must(options.create(len), "create").split();
+    let options = RegionOptions {
+        capacity: len,
+        any_process: true,
+        boundary_map: false,
+        ..Default::default()
+    };
+    let (map, append, mapping) = must(
+        Jit::open(Fallback::Never).and_then(|jit| jit.region(options)),
+        "create",
+    )
+    .split();
     // Leaked: the signal handler may look at it at any time.
     let board: &Board = Box::leak(Box::new(Board::new(plan.functions)));
     HANDLER_BASE.store(mapping.address(), Ordering::Relaxed);

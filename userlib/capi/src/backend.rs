@@ -3,7 +3,7 @@
 //! What makes code executable, and which of these ways a program allows.
 
 use crate::guard::{self, Failure};
-use rust::{Backend, Fallback, FallbackReport, Jit};
+use rust::{Backend, Fallback, Jit};
 use std::ffi::{CString, c_char, c_int};
 use std::ptr::null_mut;
 use std::sync::OnceLock;
@@ -165,10 +165,10 @@ pub extern "C" fn jitfd_set_fallback_hook(hook: jitfd_fallback_hook) -> c_int {
     })
 }
 
-fn call_hook(report: &FallbackReport<'_>) {
-    let text = CString::new(report.to_string()).unwrap_or_default();
+fn call_hook(jit: &Jit) {
+    let text = CString::new(jit.to_string()).unwrap_or_default();
     if let Some(Some(hook)) = HOOK.get() {
-        hook(number(report.backend), text.as_ptr());
+        hook(number(jit.backend()), text.as_ptr());
     }
 }
 

@@ -213,8 +213,8 @@ pub enum Reason {
 /// use jitfd::{Error, Reason};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
-/// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-/// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+/// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+/// # let space = jit.space(jitfd::space::SpaceOptions::default())?;
 /// let mut image = Image::new();
 /// image.add(Item::new("good", vec![0xc3]));
 /// image.add(Item::new("bad", vec![0x90, 0x06])); // nop; push es: not in 64-bit mode

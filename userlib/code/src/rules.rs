@@ -157,8 +157,8 @@ impl Rules {
     /// use jitfd::{Error, Reason, Rules, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-    /// # let region = options.create(4096)?;
+    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+    /// # let region = jit.region(4096)?;
     /// extern "C" fn helper() {}
     /// let rules = Rules::new().leaves_only_to([helper as *const () as usize]);
     /// // jmp, 1 GiB ahead: for whatever address that was meant, it is not here.

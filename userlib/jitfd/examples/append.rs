@@ -3,12 +3,12 @@
 //! A growing region: a function that calls another one, which is emitted and
 //! filled in later at an address that was reserved before.
 
-use jitfd::{Align, Chunk, Error, Place, Published, Region, Rules, validate};
+use jitfd::{Align, Chunk, Error, Fallback, Jit, Place, Published, Region, Rules, validate};
 
 type Function = extern "C" fn(i32) -> i32;
 
 fn main() -> Result<(), Error> {
-    let region = Region::create(1 << 20)?;
+    let region = Jit::open(Fallback::Any)?.region(1 << 20)?;
     let callee = region.reserve(64, Align::FUNCTION)?;
     let caller = region.append_with(Align::FUNCTION, |place| call(place, callee.address))?;
 

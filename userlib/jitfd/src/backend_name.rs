@@ -37,12 +37,12 @@ impl Backend {
     /// Every backend, the best first.
     ///
     /// ```
-    /// use jitfd::{Backend, Fallback, RegionOptions};
+    /// use jitfd::{Backend, Fallback, Jit};
     ///
     /// // The tests of a compiler run over every backend that this system has.
     /// for backend in Backend::ALL {
-    ///     match RegionOptions::new().fallback(Fallback::Only(backend)).create(4096) {
-    ///         Ok(region) => assert_eq!(region.backend(), backend),
+    ///     match Jit::open(Fallback::Only(backend)) {
+    ///         Ok(jit) => assert_eq!(jit.backend(), backend),
     ///         Err(error) => println!("without {}: {error}", backend.name()),
     ///     }
     /// }

@@ -10,10 +10,10 @@ use std::{fmt, io};
 /// What can go wrong.
 ///
 /// ```
-/// use jitfd::{Error, Fallback, Kind, Rules, RegionOptions, validate};
+/// use jitfd::{Error, Fallback, Jit, Kind, Rules, validate};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
-/// let region = RegionOptions::new().fallback(Fallback::Any).create(4096)?;
+/// let region = Jit::open(Fallback::Any)?.region(4096)?;
 /// match region.append(&validate(&[0x90; 5000], &Rules::new())?) {
 ///     Err(error) if error.kind() == Some(Kind::Full) => println!("a further region is due"),
 ///     Err(Error::Code(error)) => println!("this compiler has a bug: {error}"),

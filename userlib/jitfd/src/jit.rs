@@ -3,8 +3,9 @@
 //! The way in: chooses a backend once, and makes everything else by it.
 
 use crate::abi::PAGE_SIZE;
-use crate::backend::choice::Fallback;
+use crate::backend::choice::{Fallback, Refused};
 use crate::backend::dispatch::{self, Maker};
+use crate::backend::notice;
 use crate::backend::segment::Segment;
 use crate::backend_name::Backend;
 use crate::error::Error;
@@ -13,7 +14,7 @@ use crate::region::mapping::{Mapping, check_page};
 use crate::region::options::RegionOptions;
 use crate::space::{CodeSpace, SpaceOptions};
 use jitfd_code::internal::Mode;
-use jitfd_code::{Align, Chunk};
+use jitfd_code::{Align, Chunk, Rules, validate};
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -44,14 +45,16 @@ pub struct Jit(Arc<Chosen>);
 #[derive(Debug)]
 struct Chosen {
     backend: Backend,
-    refused: Vec<(Backend, Error)>,
+    refused: Refused,
     /// Of the kernel's backend: for finished code, without opening anything.
     device: Option<OwnedFd>,
 }
 
 impl Jit {
     /// Chooses the first of the accepted backends that this system allows, by making
-    /// a region of one page with it and a piece of code in there, which nobody runs.
+    /// a small piece of code with it, which nobody runs: where there is a choice in a
+    /// region, which needs the most; else finished code, so that a program that may
+    /// only have that has it.
     ///
     /// If it is not the kernel's, that is reported once per process
     /// ([`set_fallback_hook`](crate::set_fallback_hook)).
@@ -68,13 +71,19 @@ impl Jit {
     /// [`TooManyFiles`](crate::Kind::TooManyFiles)) is no reason to take the next
     /// backend, but an error.
     pub fn open(fallback: Fallback) -> Result<Self, Error> {
-        let mut refused = Vec::new();
-        let (backend, device) = fallback.choose_with(&mut refused, try_out)?;
-        Ok(Self(Arc::new(Chosen {
+        let (device, backend, refused) =
+            fallback.choose_with(|backend| try_out(backend, fallback))?;
+        let jit = Self::new(backend, refused, device);
+        notice::chosen(&jit);
+        Ok(jit)
+    }
+
+    pub(crate) fn new(backend: Backend, refused: Refused, device: Option<OwnedFd>) -> Self {
+        Self(Arc::new(Chosen {
             backend,
             refused,
             device,
-        })))
+        }))
     }
 
     /// What makes code executable.
@@ -216,35 +225,43 @@ impl Jit {
     ///
     /// # Errors
     /// As [`region`](Self::region).
-    pub fn space(&self, options: impl Into<SpaceOptions>) -> Result<CodeSpace, Error> {
-        let mut options = options.into();
+    pub fn space(&self, mut options: SpaceOptions) -> Result<CodeSpace, Error> {
         options.region.fallback = Fallback::Only(self.0.backend);
         options.create()
     }
 
     fn maker(&self) -> Maker<'_> {
-        match &self.0.device {
-            Some(device) => Maker::Kernel(device.as_fd()),
-            None => Maker::Process(self.0.backend),
-        }
+        maker(self.0.backend, self.0.device.as_ref())
     }
 }
 
-/// Makes a piece of code; what is to be kept of it.
-fn try_out(backend: Backend) -> Result<(Backend, Option<OwnedFd>), Error> {
-    let (map, append) = dispatch::create(backend, PAGE_SIZE, false, None)?;
-    let _mapping = map.map(None, PAGE_SIZE)?;
-    let ret = Segment {
-        bytes: &[0xc3],
-        offset: 0,
-        align: Align::NONE,
-    };
-    append.append(&[ret], None, Mode::Lazy)?;
+/// Makes a piece of code; the device, if it is the kernel's.
+fn try_out(backend: Backend, fallback: Fallback) -> Result<Option<OwnedFd>, Error> {
+    const RET: &[u8] = &[0xc3];
     let device = match backend {
         Backend::Kernel => Some(dispatch::open_device()?),
         _ => None,
     };
-    Ok((backend, device))
+    if fallback.order().len() > 1 {
+        let (map, append) = dispatch::create(backend, PAGE_SIZE, false, None)?;
+        let _mapping = map.map(None, PAGE_SIZE)?;
+        let ret = Segment {
+            bytes: RET,
+            offset: 0,
+            align: Align::NONE,
+        };
+        append.append(&[ret], None, Mode::Lazy)?;
+    } else {
+        maker(backend, device.as_ref()).create_code(&validate(RET, &Rules::new())?)?;
+    }
+    Ok(device)
+}
+
+fn maker(backend: Backend, device: Option<&OwnedFd>) -> Maker<'_> {
+    match device {
+        Some(device) => Maker::Kernel(device.as_fd()),
+        None => Maker::Process(backend),
+    }
 }
 
 /// One line: what makes the code, and why nothing better does.
@@ -261,5 +278,35 @@ impl fmt::Display for Jit {
                 .iter()
                 .try_for_each(|(better, error)| write!(f, "; not by {better}: {error}")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Call;
+
+    #[test]
+    fn a_report_is_one_line_with_the_reasons() {
+        let error = Error::of(Call::Open, libc::ENOENT);
+        let text = |refused| Jit::new(Backend::DualMapping, refused, None).to_string();
+        assert_eq!(text(Vec::new()).lines().count(), 1);
+        let whole = text(vec![(Backend::Kernel, error)]);
+        assert_eq!(whole.lines().count(), 1);
+        for part in ["dual mapping", "not by /dev/jit", "modprobe jit"] {
+            assert!(whole.contains(part), "{whole}");
+        }
+    }
+
+    #[test]
+    fn a_backend_that_is_refused_is_not_taken() {
+        for backend in [Backend::DualMapping, Backend::ProtectFlips] {
+            let jit = Jit::open(Fallback::Only(backend)).unwrap();
+            assert_eq!((jit.backend(), jit.refused().len()), (backend, 0));
+            assert_eq!(jit.clone().region(4096).unwrap().backend(), backend);
+        }
+        let any = Jit::open(Fallback::Any).unwrap();
+        let better = Backend::ALL.iter().position(|&one| one == any.backend());
+        assert_eq!(Some(any.refused().len()), better);
     }
 }

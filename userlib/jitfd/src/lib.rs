@@ -16,22 +16,22 @@
 //!    complete instruction or to a declared data range, and every direct branch
 //!    inside the chunk lands on an instruction. [`Rules`] tightens that. The
 //!    result is a [`Chunk`].
-//! 3. A `Chunk` is the only thing that can be published: once and for all
-//!    by [`jit_create_code`], or piece by piece into a region, a [`Region`].
+//! 3. A `Chunk` is the only thing that can be published. [`Jit::open`] chooses what
+//!    makes code executable here; [`Jit::code`] publishes a chunk as finished code,
+//!    [`Jit::region`] and [`Jit::space`] make what chunks are published into one by
+//!    one.
 //! 4. The kernel's copy is executed. The caller vouches for the signature of
 //!    the function, so getting a function pointer is `unsafe`.
 //!
 //! ```
-//! use jitfd::{CodeOptions, Fallback, Rules, validate};
+//! use jitfd::{Fallback, Jit, Rules, validate};
 //!
 //! # fn main() -> Result<(), jitfd::Error> {
 //! // mov eax, 42; ret
 //! let bytes = [0xb8, 42, 0, 0, 0, 0xc3];
 //! let chunk = validate(&bytes, &Rules::new())?;
-//! // Without a fallback this is `jit_create_code(&chunk)`.
-//! let code = CodeOptions::new().fallback(Fallback::Any).create(&chunk)?;
-//! // SAFETY: the bytes above are a function of this signature, and `code`
-//! // stays alive during the call.
+//! let code = Jit::open(Fallback::Any)?.code(&chunk)?;
+//! // SAFETY: the bytes above are a function of this signature.
 //! let answer = unsafe { code.entry::<extern "C" fn() -> i32>(0)? };
 //! assert_eq!(answer(), 42);
 //! # Ok(())
@@ -42,15 +42,15 @@
 //!
 //! | need | call |
 //! |---|---|
-//! | one finished image (ahead-of-time code, a trampoline) | [`jit_create_code`] |
-//! | the same, at pages the engine already has | [`jit_create_code_at`] |
+//! | one finished image (ahead-of-time code, a trampoline) | [`Jit::code`], [`jit_create_code`] |
+//! | the same, at pages the engine already has | [`Jit::code_at`] |
 //! | a growing code space | [`Region::append`], [`Region::append_batch`] |
 //! | the address before the code is emitted | [`Region::reserve`] and [`Region::fill`], or [`Region::append_with`] |
 //! | a process that may run code but not add any | [`Region::split`] |
 //! | a forked child that goes on compiling on its own | [`Region::adopt`] |
 //! | a function pointer that carries a pointer | the crate `jitfd-trampoline` |
 //! | to know what a system allows, and why not | [`probe`](fn@probe) |
-//! | to work where there is no `/dev/jit`, too | [`RegionOptions::fallback`], [`CodeOptions`] |
+//! | to work where there is no `/dev/jit`, too | [`Jit::open`] with a [`Fallback`] |
 //!
 //! # Where there is no `/dev/jit`
 //!
@@ -58,21 +58,22 @@
 //! a [`Fallback`] goes on by dual mapping of a memory file, or else by mprotect
 //! flips, through the same types and with the same results; [`Backend`] compares
 //! the three. The fallback is reported once per process, on standard error or to
-//! a hook ([`set_fallback_hook`]), and [`Region::backend`] tells which it is. What
+//! a hook ([`set_fallback_hook`]), and [`Jit::backend`] tells which it is. What
 //! only the kernel can do is refused with [`Error::Unsupported`].
 //!
 //! ```
-//! use jitfd::{Backend, Fallback, Rules, RegionOptions, validate};
+//! use jitfd::{Backend, Fallback, Jit, Rules, validate};
 //!
 //! # fn main() -> Result<(), jitfd::Error> {
-//! let region = RegionOptions::new().fallback(Fallback::Any).create(1 << 20)?;
-//! if region.backend() != Backend::Kernel {
+//! let jit = Jit::open(Fallback::Any)?;
+//! if jit.backend() != Backend::Kernel {
 //!     eprintln!("the code of this program could be written to");
 //! }
 //! // mov eax, 42; ret
 //! let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Rules::new())?;
+//! let region = jit.region(1 << 20)?;
 //! let published = region.append(&chunk)?;
-//! // SAFETY: the chunk is such a function, and `region` outlives the call.
+//! // SAFETY: the chunk is such a function.
 //! let answer = unsafe { region.entry::<extern "C" fn() -> i32>(published.offset)? };
 //! assert_eq!(answer(), 42);
 //! # Ok(())
@@ -151,7 +152,7 @@ pub mod internal {
 }
 
 pub use backend::choice::Fallback;
-pub use backend::notice::{FallbackHook, FallbackReport, set_fallback_hook};
+pub use backend::notice::set_fallback_hook;
 pub use backend_name::Backend;
 pub use entry::{CodePointer, Entry};
 pub use error::{Error, Kind};
@@ -163,7 +164,9 @@ pub use jitfd_code::{
 pub use os::window::Window;
 pub use probe::{Finding, Probe, Subject, Trial, Verdict, probe};
 pub use region::handle::{AppendHandle, MapHandle};
-pub use region::image::{Code, CodeOptions, Device, jit_create_code, jit_create_code_at};
+pub use region::image::jit_create_code;
+#[doc(hidden)]
+pub use region::image::{Code, CodeOptions};
 pub use region::mapping::Mapping;
 pub use region::options::RegionOptions;
 pub use region::stats::Stats;

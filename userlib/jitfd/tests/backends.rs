@@ -6,13 +6,11 @@ mod behaviour;
 #[path = "tools/llvm.rs"]
 mod llvm;
 
-use jitfd::{Backend, Fallback, RegionOptions};
+use jitfd::{Backend, Fallback, Jit};
 
 /// Whether a backend works here; says why not.
 fn has(backend: Backend) -> bool {
-    let region = RegionOptions::new()
-        .fallback(Fallback::Only(backend))
-        .create(4096);
+    let region = Jit::open(Fallback::Only(backend)).and_then(|jit| jit.region(4096));
     if let Err(error) = &region {
         eprintln!("SKIP: no {backend} on this system: {error}");
     }

@@ -4,8 +4,8 @@
 //! the errno of the system.
 
 use jitfd::{
-    Align, AppendHandle, Chunk, Device, Error, Kind, MapHandle, Region, Rules, jit_create_code,
-    jit_create_code_at, validate,
+    Align, AppendHandle, Chunk, Error, Fallback, Jit, Kind, MapHandle, Region, Rules,
+    jit_create_code, validate,
 };
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -41,16 +41,13 @@ fn without_a_module_everything_says_so() {
         eprintln!("SKIP: this host has /dev/jit");
         return;
     }
-    let text = jit_create_code(&chunk()).unwrap_err().to_string();
+    let text = jit_create_code(&[0xc3]).unwrap_err().to_string();
     assert!(
         text.contains("/dev/jit") && text.contains("modprobe"),
         "{text}"
     );
-    assert_eq!(Device::open().unwrap_err().kind(), Some(Kind::NoModule));
-    assert_eq!(
-        Region::create(4096).unwrap_err().kind(),
-        Some(Kind::NoModule)
-    );
+    let error = Jit::open(Fallback::Never).unwrap_err();
+    assert_eq!(error.kind(), Some(Kind::NoModule));
 }
 
 #[test]
@@ -69,14 +66,11 @@ fn each_call_knows_a_foreign_descriptor() {
 
 #[test]
 fn bad_places_for_code_are_refused_before_the_call() {
-    if !Path::new("/dev/jit").exists() {
-        eprintln!("SKIP: without /dev/jit the open fails first");
-        return;
-    }
+    let jit = Jit::open(Fallback::Any).unwrap();
     for address in [0_usize, 1, 4097] {
         let at = std::ptr::without_provenance_mut(address);
         // SAFETY: nothing is at these addresses, and they are refused.
-        let result = unsafe { jit_create_code_at(&chunk(), at) };
+        let result = unsafe { jit.code_at(&chunk(), at) };
         assert!(matches!(result, Err(Error::Argument(_))));
     }
 }
@@ -88,7 +82,8 @@ fn handles_can_be_shared_by_threads() {
     shared::<AppendHandle>();
     shared::<MapHandle>();
     shared::<Chunk>();
-    shared::<jitfd::Code>();
+    shared::<Jit>();
+    shared::<jitfd::Mapping>();
     shared::<Error>();
 }
 

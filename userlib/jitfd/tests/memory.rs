@@ -97,7 +97,7 @@ fn a_chunk_that_there_is_no_memory_to_check() {
 fn a_publication_that_there_is_no_memory_to_note() {
     let chunk = validate(&vec![0x90; LEN], &Rules::new()).unwrap();
     let backend = Fallback::Only(Backend::DualMapping);
-    let create = || RegionOptions::new().fallback(backend).create(LEN).unwrap();
+    let create = || Jit::open(backend).unwrap().region(LEN).unwrap();
     enough_or_not(3 << 20, |extra| {
         with(extra, create, |region| {
             let appended = region.append(&chunk).map(drop);
@@ -113,8 +113,8 @@ fn a_publication_that_there_is_no_memory_to_note() {
 
 fn space() -> CodeSpace {
     let backend = Fallback::Only(Backend::DualMapping);
-    let region = RegionOptions::new().fallback(backend);
-    SpaceOptions::new().region(region).create().unwrap()
+    let jit = Jit::open(backend).unwrap();
+    jit.space(SpaceOptions::default()).unwrap()
 }
 
 /// Whatever a code space could not get, its counts and its names agree.

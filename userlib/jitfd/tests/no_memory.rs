@@ -23,8 +23,13 @@ fn state(region: &Region) -> (usize, u64) {
 }
 
 fn region(backend: Backend, map: bool) -> Region {
-    let options = RegionOptions::new().fallback(Fallback::Only(backend));
-    options.boundary_map(map).create(CAPACITY).unwrap()
+    let options = RegionOptions {
+        capacity: CAPACITY,
+        boundary_map: map,
+        ..Default::default()
+    };
+    let jit = Jit::open(Fallback::Only(backend)).unwrap();
+    jit.region(options).unwrap()
 }
 
 /// In a region of a forked child, after `before`: the status is 0 if `work` was done,

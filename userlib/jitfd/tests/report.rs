@@ -4,10 +4,7 @@
 //! error or to the hook. Both are of the whole process, so each is tried in a
 //! process of its own.
 
-use jitfd::{
-    Backend, CodeOptions, Error, Fallback, Jit, Region, RegionOptions, Rules, set_fallback_hook,
-    validate,
-};
+use jitfd::{Backend, Error, Fallback, Jit, Region, Rules, set_fallback_hook, validate};
 use jitfd_trampoline::Closure;
 use std::fs::File;
 use std::path::Path;
@@ -27,7 +24,7 @@ fn run(test: &str) -> String {
 }
 
 fn region(fallback: Fallback) -> Result<Region, Error> {
-    RegionOptions::new().fallback(fallback).create(4096)
+    Jit::open(fallback)?.region(4096)
 }
 
 #[test]
@@ -36,8 +33,7 @@ fn process_without_a_hook() {
     let chunk = validate(&[0xc3], &Rules::new()).unwrap();
     for _ in 0..3 {
         region(Fallback::Only(Backend::DualMapping)).unwrap();
-        let options = CodeOptions::new().fallback(Fallback::Any);
-        options.create(&chunk).unwrap();
+        Jit::open(Fallback::Any).unwrap().code(&chunk).unwrap();
     }
 }
 
@@ -46,8 +42,8 @@ static CALLS: AtomicUsize = AtomicUsize::new(0);
 #[test]
 #[ignore = "a process of the other tests"]
 fn process_with_a_hook() {
-    let first = set_fallback_hook(|report| {
-        assert_eq!(report.backend, Backend::ProtectFlips);
+    let first = set_fallback_hook(|jit| {
+        assert_eq!(jit.backend(), Backend::ProtectFlips);
         // No lock is held, so the library can be used.
         region(Fallback::Only(Backend::DualMapping)).unwrap();
         CALLS.fetch_add(1, Ordering::Relaxed);

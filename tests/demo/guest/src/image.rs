@@ -6,7 +6,7 @@
 use crate::hardening;
 use crate::report::BoxError;
 use demo_program::files::DATA_SUFFIX;
-use jitfd::{Code, Rules, jit_create_code, validate_owned};
+use jitfd::{Fallback, Jit, Mapping, Rules, validate_owned};
 use std::fs;
 use std::path::Path;
 use std::ptr::{NonNull, slice_from_raw_parts_mut};
@@ -32,21 +32,21 @@ pub fn load(engine: &Engine, folder: &Path, name: &str) -> Result<Module, BoxErr
     Ok(unsafe { Module::deserialize_raw(engine, leak(code)?)? })
 }
 
-fn publish(name: &str, image: Vec<u8>, data: &str) -> Result<Code, BoxError> {
+fn publish(name: &str, image: Vec<u8>, data: &str) -> Result<Mapping, BoxError> {
     let checking = Instant::now();
     let bytes = image.len();
     let options = data.lines().try_fold(Rules::new(), with_range)?;
-    let code = validate_owned(image, &options)
-        .map_err(|error| format!("{name}: {error}"))?;
+    let code = validate_owned(image, &options).map_err(|error| format!("{name}: {error}"))?;
     let checked = checking.elapsed();
+    let jit = Jit::open(Fallback::Never)?;
     let placing = Instant::now();
-    let placed = jit_create_code(&code)?;
+    let placed = jit.code(&code)?;
     println!(
-        "{name}: {bytes} bytes, instructions checked in {:.1} s, jit_create_code took {:.1} ms",
+        "{name}: {bytes} bytes, instructions checked in {:.1} s, publication took {:.1} ms",
         checked.as_secs_f64(),
         1000.0 * placing.elapsed().as_secs_f64()
     );
-    hardening::stays_unwritable(placed.as_ptr())?;
+    hardening::stays_unwritable(std::ptr::with_exposed_provenance(placed.address()))?;
     Ok(placed)
 }
 
@@ -58,7 +58,7 @@ fn with_range(options: Rules, line: &str) -> Result<Rules, BoxError> {
     Ok(options.data(start.parse()?..end.parse()?))
 }
 
-fn leak(code: Code) -> Result<NonNull<[u8]>, BoxError> {
+fn leak(code: Mapping) -> Result<NonNull<[u8]>, BoxError> {
     let (address, len) = code.into_raw();
     let image = slice_from_raw_parts_mut(address.cast_mut(), len);
     NonNull::new(image).ok_or_else(|| "code at address 0".into())

@@ -25,7 +25,7 @@ mod suite {
     pub mod sys;
 }
 
-use jitfd::{Backend, Fallback, RegionOptions};
+use jitfd::{Backend, Fallback, Jit};
 use std::time::Duration;
 use suite::harness::{self, Test};
 
@@ -37,8 +37,7 @@ fn test(backend: Backend, name: &str, run: fn(Backend)) -> Test {
         _ => "flips",
     };
     let test = Test::new(format!("{short}::{name}"), move || {
-        let options = RegionOptions::new().fallback(Fallback::Only(backend));
-        if let Err(error) = options.create(4096) {
+        if let Err(error) = Jit::open(Fallback::Only(backend)) {
             return suite::outcome::failed(format!("no {backend}: {error}"));
         }
         run(backend);

@@ -176,7 +176,9 @@ fn memory_files_that_are_no_programs_are_allowed() -> Outcome {
 }
 
 fn region() -> Checked<jitfd::Region> {
-    jitfd::Region::create(8192).or_else(|error| failed(error.to_string()))
+    let jit = jitfd::Jit::open(jitfd::Fallback::Never);
+    jit.and_then(|jit| jit.region(8192))
+        .or_else(|error| failed(error.to_string()))
 }
 
 fn counters_of_a_process_are_shown() -> Outcome {

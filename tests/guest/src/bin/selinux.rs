@@ -22,10 +22,10 @@ mod suite {
 
 use expect::{and_restore, blamed, jitctl, make, working};
 use jitctl::Status;
-use jitfd::space::{CodeSpace, Image, Item};
+use jitfd::space::{Image, Item, SpaceOptions};
 use jitfd::{
     Align, Backend, Chunk, Error, Fallback, Jit, Kind, Region, RegionOptions, Rules, Subject,
-    Verdict, jit_create_code, jit_create_code_at, probe, validate,
+    Verdict, jit_create_code, probe, validate,
 };
 use jitfd_trampoline::Closure;
 use std::ffi::c_int;
@@ -119,18 +119,23 @@ fn memory_files_of_a_class_of_their_own_are_judged_by_it() -> Outcome {
     and_restore(with_the_class, || policy::set_memfd_class(false))
 }
 
+fn region(capacity: usize) -> Result<Region, Error> {
+    Jit::open(Fallback::Never)?.region(capacity)
+}
+
 fn new_code_needs_no_right_but_those_on_the_device() -> Outcome {
     policy::enter("jit_t")?;
     let page = some_pages()?;
     refused("mprotect", sys::mprotect(page, PAGE, RX), libc::EACCES)?;
 
-    let code = done(jit_create_code(&answer()?))?;
-    answers(code.as_ptr().addr())?;
+    let code = done(jit_create_code(answer()?.bytes()))?;
+    answers(code.address())?;
+    let jit = done(Jit::open(Fallback::Never))?;
     // SAFETY: the page is ours, and nobody else's.
-    done(unsafe { jit_create_code_at(&answer()?, std::ptr::with_exposed_provenance_mut(page)) })?;
+    done(unsafe { jit.code_at(&answer()?, std::ptr::with_exposed_provenance_mut(page)) })?;
     answers(page)?;
 
-    let region = done(Region::create(2 * PAGE))?;
+    let region = done(jit.region(2 * PAGE))?;
     answers(done(region.append(&answer()?))?.address)?;
     let place = done(region.reserve(6, Align::FUNCTION))?;
     answers(done(region.fill(place, &answer()?))?.address)
@@ -138,7 +143,8 @@ fn new_code_needs_no_right_but_those_on_the_device() -> Outcome {
 
 fn what_is_built_on_it_needs_no_more() -> Outcome {
     policy::enter("jit_t")?;
-    let space = done(CodeSpace::new())?;
+    let jit = done(Jit::open(Fallback::Never))?;
+    let space = done(jit.space(SpaceOptions::default()))?;
     let mut image = Image::new();
     image.add(Item::new("answer", answer()?.bytes().to_vec()));
     let linked = done(space.link(&image))?;
@@ -152,7 +158,7 @@ fn what_is_built_on_it_needs_no_more() -> Outcome {
 
 fn a_child_makes_its_parents_region_its_own() -> Outcome {
     policy::enter("jit_t")?;
-    let region = done(Region::create(2 * PAGE))?;
+    let region = done(region(2 * PAGE))?;
     done(region.append(&answer()?))?;
     let in_child = || {
         done(region.adopt())?;
@@ -188,8 +194,10 @@ fn a_program_that_may_do_nothing_is_told_so() -> Outcome {
 
 fn the_append_handle_can_be_refused() -> Outcome {
     policy::enter("no_append_t")?;
-    answers(done(jit_create_code(&answer()?))?.as_ptr().addr())?;
-    equal("a region", kind(Region::create(PAGE)), Some(Kind::Denied))?;
+    answers(done(jit_create_code(answer()?.bytes()))?.address())?;
+    let jit = done(Jit::open(Fallback::Never))?;
+    answers(done(jit.code(&answer()?))?.address())?;
+    equal("a region", kind(region(PAGE)), Some(Kind::Denied))?;
     let probe = probe();
     working(&probe, [false; 3])?;
     policy_is_blamed(
@@ -201,8 +209,10 @@ fn the_append_handle_can_be_refused() -> Outcome {
 
 fn single_ioctls_can_be_refused() -> Outcome {
     policy::enter("finished_t")?;
-    answers(done(jit_create_code(&answer()?))?.as_ptr().addr())?;
-    equal("a region", kind(Region::create(PAGE)), Some(Kind::Denied))?;
+    answers(done(jit_create_code(answer()?.bytes()))?.address())?;
+    let jit = done(Jit::open(Fallback::Never))?;
+    answers(done(jit.code(&answer()?))?.address())?;
+    equal("a region", kind(region(PAGE)), Some(Kind::Denied))?;
     let probe = probe();
     working(&probe, [false; 3])?;
     blamed(&probe, Backend::Kernel, &[Subject::Selinux])?;
@@ -212,10 +222,14 @@ fn single_ioctls_can_be_refused() -> Outcome {
 /// A child in another domain has both handles of a region into which every process may
 /// publish, but no right to open the device or to publish.
 fn an_executor_maps_but_does_not_publish() -> Outcome {
-    let options = RegionOptions::new().any_process(true);
-    let region = done(options.create(2 * PAGE))?;
+    let options = RegionOptions {
+        capacity: 2 * PAGE,
+        any_process: true,
+        ..Default::default()
+    };
+    let region = done(Jit::open(Fallback::Never).and_then(|jit| jit.region(options)))?;
     let published = done(region.append(&answer()?))?;
-    let at = published.address - region.base().addr();
+    let at = published.address - region.address();
     let executor = || {
         policy::enter("executor_t")?;
         let mapping = done(region.map_handle().map(2 * PAGE))?;

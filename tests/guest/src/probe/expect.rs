@@ -4,7 +4,7 @@
 use crate::suite::outcome::{OrFail, Outcome, equal, failed};
 use crate::suite::sys;
 use jitctl::Status;
-use jitfd::{Backend, Error, Fallback, Probe, RegionOptions, Subject};
+use jitfd::{Backend, Error, Fallback, Jit, Probe, Subject};
 
 /// What the command says, and its status.
 pub fn jitctl(arguments: &[&str]) -> (Status, String) {
@@ -33,7 +33,7 @@ pub fn blamed(probe: &Probe, backend: Backend, wanted: &[Subject]) -> Outcome {
 }
 
 pub fn make(fallback: Fallback) -> Result<Backend, Error> {
-    let region = RegionOptions::new().fallback(fallback).create(4096)?;
+    let region = Jit::open(fallback)?.region(4096)?;
     Ok(region.backend())
 }
 

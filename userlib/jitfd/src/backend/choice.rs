@@ -6,23 +6,23 @@
 use crate::backend::notice;
 use crate::backend_name::Backend;
 use crate::error::{Error, Kind};
+use crate::jit::Jit;
 
 /// Which backends a program accepts. The default is the kernel's and no other.
 ///
-/// The first one that this system allows is taken. If that is not the kernel's,
-/// this is reported once per process
+/// [`Jit::open`] takes the first one that this system allows. If that is not the
+/// kernel's, it is reported once per process
 /// ([`set_fallback_hook`](crate::set_fallback_hook)). A backend counts as not
-/// allowed if it is absent or refused, dual mapping also if `RLIMIT_FSIZE` is less
-/// than the capacity. Lack of memory, a quota or too many open files are errors,
-/// and no reason to try the next backend.
+/// allowed if it is absent or refused. Lack of memory, a quota or too many open files
+/// are errors, and no reason to try the next backend.
 ///
 /// ```
-/// use jitfd::{Backend, Fallback, RegionOptions};
+/// use jitfd::{Backend, Fallback, Jit};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
-/// let region = RegionOptions::new().fallback(Fallback::Any).create(1 << 20)?;
-/// if region.backend() != Backend::Kernel {
-///     println!("code is made by {}", region.backend());
+/// let jit = Jit::open(Fallback::Any)?;
+/// if jit.backend() != Backend::Kernel {
+///     println!("code is made by {}", jit.backend());
 /// }
 /// # Ok(())
 /// # }
@@ -74,28 +74,30 @@ impl Fallback {
     /// errors.
     #[doc(hidden)]
     pub fn choose<T>(self, make: impl FnMut(Backend) -> Result<T, Error>) -> Result<T, Error> {
-        self.choose_with(&mut Vec::new(), make)
+        let (made, backend, refused) = self.choose_with(make)?;
+        notice::chosen(&Jit::new(backend, refused, None));
+        Ok(made)
     }
 
-    /// The same; `tried` is what refused the better ones.
+    /// The same without a report: with the backend, and what refused the better ones.
     pub(crate) fn choose_with<T>(
         self,
-        tried: &mut Vec<(Backend, Error)>,
         mut make: impl FnMut(Backend) -> Result<T, Error>,
-    ) -> Result<T, Error> {
+    ) -> Result<(T, Backend, Refused), Error> {
+        let mut refused = Refused::new();
         for &backend in self.order() {
             match make(backend) {
-                Ok(made) => {
-                    notice::chosen(backend, tried);
-                    return Ok(made);
-                }
-                Err(error) if is_refusal(&error) => tried.push((backend, error)),
+                Ok(made) => return Ok((made, backend, refused)),
+                Err(error) if is_refusal(&error) => refused.push((backend, error)),
                 Err(error) => return Err(error),
             }
         }
-        Err(only_or_all(std::mem::take(tried)))
+        Err(only_or_all(refused))
     }
 }
+
+/// Backends, each with why it is not used.
+pub(crate) type Refused = Vec<(Backend, Error)>;
 
 /// Whether this says that a backend can't be used here at all.
 fn is_refusal(error: &Error) -> bool {

@@ -36,8 +36,8 @@ pub(crate) fn create(
 /// use jitfd::{Rules, validate};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
-/// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-/// # let region = options.create(1 << 20)?;
+/// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+/// # let region = jit.region(1 << 20)?;
 /// let published = region.append(&validate(&[0xc3], &Rules::new())?)?;
 /// // `append` is for the compiler, perhaps in another process; who only runs code
 /// // has `map`.
@@ -86,8 +86,8 @@ impl MapHandle {
     /// use jitfd::{Error, Rules, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-    /// # let region = options.create(1 << 20)?;
+    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+    /// # let region = jit.region(1 << 20)?;
     /// region.append(&validate(&[0xc3], &Rules::new())?)?;
     /// let (map, append) = match region.map_handle().clone_region(false) {
     ///     Err(Error::Unsupported { .. }) => return Ok(()), // only /dev/jit can do it
@@ -126,8 +126,8 @@ impl MapHandle {
     /// use jitfd::{Error, MapHandle};
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-    /// # let region = options.create(1 << 20)?;
+    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+    /// # let region = jit.region(1 << 20)?;
     /// let descriptor = match region.map_handle().fd() {
     ///     Err(Error::Unsupported { .. }) => return Ok(()), // only /dev/jit has such
     ///     descriptor => descriptor?,
@@ -150,8 +150,8 @@ impl MapHandle {
     /// use jitfd::{Error, Window};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-    /// # let region = options.create(1 << 20)?;
+    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+    /// # let region = jit.region(1 << 20)?;
     /// fn helper() {}
     /// // From there `helper` can be called directly.
     /// let window = Window::reaching(helper as *const () as usize);
@@ -194,8 +194,8 @@ impl MapHandle {
 /// use jitfd::{Align, Rules, validate};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
-/// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-/// # let region = options.create(1 << 20)?;
+/// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+/// # let region = jit.region(1 << 20)?;
 /// let (_map, append, mapping) = region.split();
 /// // The compiler's side, which needs no mapping.
 /// // mov eax, 42; ret
@@ -336,8 +336,8 @@ impl AppendHandle {
     /// use jitfd::{AppendHandle, Error, Rules, validate};
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-    /// # let region = options.create(1 << 20)?;
+    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+    /// # let region = jit.region(1 << 20)?;
     /// let descriptor = match region.append_handle().fd() {
     ///     Err(Error::Unsupported { .. }) => return Ok(()), // only /dev/jit has such
     ///     descriptor => descriptor?,
@@ -463,7 +463,7 @@ impl TryFrom<AppendHandle> for OwnedFd {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Backend, Fallback, Region, RegionOptions, Rules, validate};
+    use crate::{Backend, Fallback, Jit, Region, Rules, validate};
     use std::cell::Cell;
 
     thread_local! {
@@ -490,7 +490,7 @@ mod tests {
     #[test]
     fn every_way_to_publish_knows_of_data() {
         let backend = Fallback::Only(Backend::DualMapping);
-        let region = RegionOptions::new().fallback(backend).create(1 << 20);
+        let region = Jit::open(backend).unwrap().region(1 << 20);
         let region: Region = region.unwrap();
         let (code, data, large) = (chunk(32, false), chunk(32, true), chunk(70_000, true));
         let append = |mode, batch: &[&Chunk]| {

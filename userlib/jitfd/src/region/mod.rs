@@ -41,10 +41,10 @@ const TRIES: usize = 64;
 /// use jitfd::{Align, Place};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
-/// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-/// # let region = options.create(1 << 20)?;
+/// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+/// # let region = jit.region(1 << 20)?;
 /// let Place { offset, address } = region.next_address(Align::FUNCTION)?;
-/// assert_eq!(address, region.base().addr() + offset);
+/// assert_eq!(address, region.address() + offset);
 /// # Ok(())
 /// # }
 /// ```
@@ -62,8 +62,8 @@ pub struct Place {
 /// use jitfd::{Rules, Published, validate};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
-/// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-/// # let region = options.create(1 << 20)?;
+/// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+/// # let region = jit.region(1 << 20)?;
 /// let nop = validate(&[0x90, 0xc3], &Rules::new())?;
 /// let Published { offset, address, len, .. } = region.append(&nop)?;
 /// assert_eq!((offset, len), (0, 2));
@@ -88,8 +88,8 @@ pub struct Published {
 /// use jitfd::{Align, Rules, Reservation, validate};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
-/// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-/// # let region = options.create(1 << 20)?;
+/// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+/// # let region = jit.region(1 << 20)?;
 /// let range = region.reserve(64, Align::FUNCTION)?;
 /// // Through a queue of plain numbers, to the thread that makes the code.
 /// let (offset, address, len) = (range.offset, range.address, range.len);
@@ -124,18 +124,7 @@ impl Reservation {
 }
 
 impl RegionOptions {
-    /// Creates a region and maps it. `capacity` is in bytes, rounded up to whole
-    /// pages.
-    ///
-    /// # Errors
-    /// As [`Region::create`]; [`Error::NoRoom`] if a window was set in which
-    /// there is no gap of this size. Of another backend than the kernel's
-    /// [`Kind::Refused`] or [`Kind::NoMemory`]; [`Error::Unsupported`] if it
-    /// can't do what is asked for; [`Error::NoBackend`] if more than one was
-    /// accepted and none is allowed.
-    ///
-    /// [`Kind::Refused`]: crate::Kind::Refused
-    /// [`Kind::NoMemory`]: crate::Kind::NoMemory
+    #[doc(hidden)]
     pub fn create(self, capacity: usize) -> Result<Region, Error> {
         let capacity = checked_capacity(capacity)?;
         let (map, append, mapping) = self.fallback.choose(|backend| {
@@ -190,15 +179,14 @@ fn checked_capacity(capacity: usize) -> Result<usize, Error> {
 ///
 /// # Example
 /// ```
-/// use jitfd::{Fallback, Rules, RegionOptions, validate};
+/// use jitfd::{Fallback, Jit, Rules, validate};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
-/// // `Region::create(1 << 20)` is the same without a fallback.
-/// let region = RegionOptions::new().fallback(Fallback::Any).create(1 << 20)?;
+/// let region = Jit::open(Fallback::Any)?.region(1 << 20)?;
 /// // mov eax, 42; ret
 /// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Rules::new())?;
 /// let published = region.append(&chunk)?;
-/// // SAFETY: the chunk is such a function, and `region` outlives the call.
+/// // SAFETY: the chunk is such a function.
 /// let answer = unsafe { region.entry::<extern "C" fn() -> i32>(published.offset)? };
 /// assert_eq!(answer(), 42);
 /// # Ok(())
@@ -228,32 +216,6 @@ pub(crate) struct State {
 }
 
 impl Region {
-    /// Creates a region of `capacity` bytes, rounded up to whole pages and at
-    /// most 1 GiB, and maps it. Memory is used only for what is published.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] if `capacity` is 0 or too much; [`Error::System`] of
-    /// kind [`NoModule`](crate::Kind::NoModule), [`Denied`](crate::Kind::Denied),
-    /// [`NoExec`](crate::Kind::NoExec), [`NoMemory`](crate::Kind::NoMemory), [`Quota`](crate::Kind::Quota) or
-    /// [`TooManyFiles`](crate::Kind::TooManyFiles).
-    ///
-    /// # Example
-    /// ```
-    /// use jitfd::{Backend, Region, probe};
-    ///
-    /// # fn main() -> Result<(), jitfd::Error> {
-    /// if !probe().works(Backend::Kernel) {
-    ///     return Ok(()); // see `RegionOptions::fallback`
-    /// }
-    /// let region = Region::create(1_000_000)?;
-    /// assert_eq!(region.capacity(), 1_003_520); // whole pages
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn create(capacity: usize) -> Result<Self, Error> {
-        RegionOptions::new().create(capacity)
-    }
-
     /// What makes the region's code executable.
     #[must_use]
     pub fn backend(&self) -> Backend {
@@ -266,23 +228,29 @@ impl Region {
     /// use jitfd::{Rules, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-    /// # let region = options.create(1 << 20)?;
+    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+    /// # let region = jit.region(1 << 20)?;
     /// // For a profiler, or a handler of signals: is this address in generated code?
-    /// let code = region.base().addr()..region.base().addr() + region.capacity();
+    /// let code = region.address()..region.address() + region.capacity();
     /// let published = region.append(&validate(&[0xc3], &Rules::new())?)?;
     /// assert!(code.contains(&published.address));
     /// # Ok(())
     /// # }
     /// ```
     #[must_use]
+    pub fn address(&self) -> usize {
+        self.mapping.address()
+    }
+
+    #[doc(hidden)]
+    #[must_use]
     pub fn base(&self) -> *const u8 {
-        std::ptr::without_provenance(self.mapping.address())
+        std::ptr::without_provenance(self.address())
     }
 
     /// The capacity in bytes.
     ///
-    /// See the example of [`base`](Self::base).
+    /// See the example of [`address`](Self::address).
     #[must_use]
     pub const fn capacity(&self) -> usize {
         self.mapping.len()
@@ -335,8 +303,8 @@ impl Region {
     /// # Example
     /// ```
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-    /// # let region = options.create(1 << 20)?;
+    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+    /// # let region = jit.region(1 << 20)?;
     /// # let a = jitfd::validate(&[0xc3], &jitfd::Rules::new())?;
     /// # let b = a.clone();
     /// for function in region.append_batch(&[a, b])? {
@@ -374,8 +342,8 @@ impl Region {
     /// use jitfd::{Align, Error, Rules, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-    /// # let region = options.create(1 << 20)?;
+    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+    /// # let region = jit.region(1 << 20)?;
     /// // What `append_with` does, in steps.
     /// let place = region.next_address(Align::FUNCTION)?;
     /// // mov rax, its own address; ret
@@ -412,8 +380,8 @@ impl Region {
     /// use jitfd::{Align, Error, Rules, validate};
     ///
     /// # fn main() -> Result<(), Error> {
-    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-    /// # let region = options.create(4096)?;
+    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+    /// # let region = jit.region(4096)?;
     /// let published = region.append_with(Align::FUNCTION, |place| {
     ///     // mov rax, its own address; ret
     ///     let mut code = vec![0x48, 0xb8];
@@ -478,8 +446,8 @@ impl Region {
     /// use jitfd::{Align, Rules, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-    /// # let region = options.create(1 << 20)?;
+    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+    /// # let region = jit.region(1 << 20)?;
     /// let place = region.reserve(64, Align::FUNCTION)?;
     /// // Code elsewhere can call `place.address` from now on.
     /// region.fill(&place, &validate(&[0xc3], &Rules::new())?)?;
@@ -533,8 +501,8 @@ impl Region {
     /// use jitfd::{Align, Rules, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-    /// # let region = options.create(1 << 20)?;
+    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+    /// # let region = jit.region(1 << 20)?;
     /// let (nop, ret) = (validate(&[0x90, 0xc3], &Rules::new())?, validate(&[0xc3], &Rules::new())?);
     /// // Two functions that were promised one after the other.
     /// let range = region.reserve(32, Align::FUNCTION)?;
@@ -595,8 +563,8 @@ impl Region {
     /// use jitfd::{Rules, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-    /// # let region = options.create(1 << 20)?;
+    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+    /// # let region = jit.region(1 << 20)?;
     /// let chunk = validate(&[0xc3], &Rules::new())?;
     /// region.append(&chunk)?;
     /// // SAFETY: the child uses its copy of the region and ends.
@@ -645,8 +613,8 @@ impl Region {
     /// use jitfd::{Kind, Rules, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-    /// # let region = options.create(1 << 20)?;
+    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+    /// # let region = jit.region(1 << 20)?;
     /// let chunk = validate(&[0xc3], &Rules::new())?;
     /// region.append(&chunk)?;
     /// // All is compiled: from now on nobody can add code, not even who takes over
@@ -685,8 +653,8 @@ impl Region {
     /// use jitfd::{Rules, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-    /// # let region = options.create(1 << 20)?;
+    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+    /// # let region = jit.region(1 << 20)?;
     /// // Code that no other chunk branches to, and that branches to none.
     /// let chunk = validate(&[0xc3], &Rules::new())?;
     /// let offsets = region.append_handle().append(&[&chunk, &chunk], None)?;
@@ -917,12 +885,12 @@ mod tests {
     use super::*;
     use crate::error::Kind;
     use crate::os::fork::tests::in_child;
-    use crate::{Fallback, Rules, validate};
+    use crate::{Fallback, Jit, Rules, validate};
 
     #[test]
     fn a_child_waits_for_no_lock_of_its_parent() {
         let backend = Fallback::Only(Backend::DualMapping);
-        let region = RegionOptions::new().fallback(backend).create(4096).unwrap();
+        let region = Jit::open(backend).unwrap().region(4096).unwrap();
         let place = region.reserve(8, Align::NONE).unwrap();
         let chunk = validate(&[0xc3], &Rules::new()).unwrap();
         let held = region.lock(Call::Append).unwrap();

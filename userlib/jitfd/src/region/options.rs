@@ -5,17 +5,18 @@
 use crate::backend::choice::Fallback;
 use crate::os::window::Window;
 
-/// How a region is created.
+/// How [`Jit::region`](crate::Jit::region) makes a region.
 ///
 /// ```
-/// use jitfd::{Fallback, RegionOptions, Window};
+/// use jitfd::{Fallback, Jit, RegionOptions, Window};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// fn helper() {}
-/// // From where `helper` can be called directly; also where there is no /dev/jit.
+/// // From where `helper` can be called directly.
 /// let near = Window::reaching(helper as *const () as usize);
-/// let region = RegionOptions::new().window(near).fallback(Fallback::Any).create(1 << 20)?;
-/// assert!(near.contains(region.base().addr(), region.capacity()));
+/// let options = RegionOptions { capacity: 1 << 20, window: Some(near), ..Default::default() };
+/// let region = Jit::open(Fallback::Any)?.region(options)?;
+/// assert!(near.contains(region.address(), region.capacity()));
 /// # Ok(())
 /// # }
 /// ```
@@ -24,13 +25,86 @@ pub struct RegionOptions {
     /// The capacity in bytes, rounded up to whole pages; 16 MiB unless set, at most
     /// 1 GiB. Memory is used only for what is published.
     pub capacity: usize,
-    /// As the method.
+    /// Whether every process that holds the append handle may publish; else only the
+    /// one that made the region may. Of `/dev/jit` only. A forked child that publishes
+    /// begins with an empty boundary map: branches between its code and its parent's
+    /// are not checked.
+    ///
+    /// ```
+    /// use jitfd::{Error, Fallback, Jit, RegionOptions, Rules, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// let options = RegionOptions { any_process: true, ..Default::default() };
+    /// let region = match Jit::open(Fallback::Any)?.region(options) {
+    ///     Err(Error::Unsupported { .. }) => return Ok(()), // only /dev/jit can do it
+    ///     region => region?,
+    /// };
+    /// let chunk = validate(&[0xc3], &Rules::new())?;
+    /// // A server's workers compile into one region.
+    /// // SAFETY: the child publishes and ends.
+    /// match unsafe { libc::fork() } {
+    ///     0 => {
+    ///         let failed = region.append(&chunk).is_err();
+    ///         // SAFETY: ends the child, and nothing else.
+    ///         unsafe { libc::_exit(failed.into()) }
+    ///     }
+    ///     child => {
+    ///         // SAFETY: the child is this process's; its status is not asked for.
+    ///         unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+    ///     }
+    /// }
+    /// // The parent can execute what the child has published.
+    /// assert_eq!(region.stats()?.publications, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub any_process: bool,
-    /// As the method.
+    /// Whether the region keeps a map of where instructions start, and checks
+    /// branches between its chunks; it does unless set to `false`. It costs one byte
+    /// for four bytes of code, and publications of one region wait for each other. It
+    /// knows only what was published through this `Region`.
+    ///
+    /// ```
+    /// use jitfd::{Fallback, Jit, RegionOptions, Rules, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// // A compiler that is sure of its branches publishes on many threads at once.
+    /// let options = RegionOptions { boundary_map: false, ..Default::default() };
+    /// let region = Jit::open(Fallback::Any)?.region(options)?;
+    /// let chunk = validate(&[0xc3], &Rules::new())?;
+    /// std::thread::scope(|scope| {
+    ///     for _ in 0..4 {
+    ///         scope.spawn(|| region.append(&chunk).map(|_| ()));
+    ///     }
+    /// });
+    /// assert_eq!(region.stats()?.segments, 4);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub boundary_map: bool,
-    /// As the method.
+    /// Where in the address space it must lie; anywhere unless set.
     pub window: Option<Window>,
-    /// As the method.
+    /// Whether `perf` is to look up the region's functions in a
+    /// [`PerfMap`](crate::tools::PerfMap). It does that only for anonymous
+    /// executable memory, so the region is mapped over such memory. `perf` then
+    /// does not see the region's file any more; a
+    /// [`JitDump`](crate::tools::JitDump) works either way.
+    ///
+    /// A security policy can forbid such memory (SELinux: `execmem`), and
+    /// [`Backend::ProtectFlips`](crate::Backend::ProtectFlips) can't do it.
+    ///
+    /// ```
+    /// use jitfd::{Fallback, Jit, RegionOptions};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// let options = RegionOptions { perf_map: true, ..Default::default() };
+    /// match Jit::open(Fallback::Any)?.region(options) {
+    ///     Ok(region) => println!("perf looks up names from {:#x} on", region.address()),
+    ///     Err(error) => println!("perf will know no names: {error}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub perf_map: bool,
     #[doc(hidden)]
     pub fallback: Fallback,
@@ -52,9 +126,8 @@ impl From<usize> for RegionOptions {
     }
 }
 
+#[doc(hidden)]
 impl RegionOptions {
-    /// Only the creating process may publish; branches between chunks are
-    /// checked.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -67,105 +140,30 @@ impl RegionOptions {
         }
     }
 
-    /// Whether every process that holds the append handle may publish. A forked
-    /// child that publishes begins with an empty boundary map: branches between
-    /// its code and its parent's are not checked.
-    ///
-    /// ```
-    /// use jitfd::{Backend, Rules, RegionOptions, probe, validate};
-    ///
-    /// # fn main() -> Result<(), jitfd::Error> {
-    /// if !probe().works(Backend::Kernel) {
-    ///     return Ok(()); // only /dev/jit can do it
-    /// }
-    /// let region = RegionOptions::new().any_process(true).create(1 << 20)?;
-    /// let chunk = validate(&[0xc3], &Rules::new())?;
-    /// // A server's workers compile into one region.
-    /// // SAFETY: the child publishes and ends.
-    /// match unsafe { libc::fork() } {
-    ///     0 => {
-    ///         let failed = region.append(&chunk).is_err();
-    ///         // SAFETY: ends the child, and nothing else.
-    ///         unsafe { libc::_exit(failed.into()) }
-    ///     }
-    ///     child => {
-    ///         // SAFETY: the child is this process's; its status is not asked for.
-    ///         unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
-    ///     }
-    /// }
-    /// // The parent can execute what the child has published.
-    /// assert_eq!(region.stats()?.publications, 1);
-    /// # Ok(())
-    /// # }
-    /// ```
     #[must_use]
     pub const fn any_process(mut self, any: bool) -> Self {
         self.any_process = any;
         self
     }
 
-    /// Whether the region keeps a map of where instructions start, and checks
-    /// branches between its chunks. It costs one byte for four bytes of code,
-    /// and publications of one region wait for each other. It knows only what
-    /// was published through this `Region`.
-    ///
-    /// ```
-    /// use jitfd::{Fallback, Rules, RegionOptions, validate};
-    ///
-    /// # fn main() -> Result<(), jitfd::Error> {
-    /// // A compiler that is sure of its branches publishes on many threads at once.
-    /// let region = RegionOptions::new().boundary_map(false).fallback(Fallback::Any).create(1 << 20)?;
-    /// let chunk = validate(&[0xc3], &Rules::new())?;
-    /// std::thread::scope(|scope| {
-    ///     for _ in 0..4 {
-    ///         scope.spawn(|| region.append(&chunk).map(|_| ()));
-    ///     }
-    /// });
-    /// assert_eq!(region.stats()?.segments, 4);
-    /// # Ok(())
-    /// # }
-    /// ```
     #[must_use]
     pub const fn boundary_map(mut self, keep: bool) -> Self {
         self.boundary_map = keep;
         self
     }
 
-    /// Where in the address space the region is to be mapped; anywhere unless
-    /// set.
-    ///
-    /// See the example of [`RegionOptions`].
     #[must_use]
     pub const fn window(mut self, window: Window) -> Self {
         self.window = Some(window);
         self
     }
 
-    /// Whether `perf` is to look up the region's functions in a
-    /// [`PerfMap`](crate::tools::PerfMap). It does that only for anonymous
-    /// executable memory, so the region is mapped over such memory. `perf` then
-    /// does not see the region's file any more; a
-    /// [`JitDump`](crate::tools::JitDump) works either way.
-    ///
-    /// A security policy can forbid such memory (SELinux: `execmem`), and
-    /// [`Backend::ProtectFlips`](crate::Backend::ProtectFlips) can't do it.
-    ///
-    /// ```
-    /// use jitfd::{Fallback, RegionOptions};
-    ///
-    /// let options = RegionOptions::new().perf_map(true).fallback(Fallback::DualMapping);
-    /// match options.create(1 << 20) {
-    ///     Ok(region) => println!("perf looks up names from {:p} on", region.base()),
-    ///     Err(error) => println!("perf will know no names: {error}"),
-    /// }
-    /// ```
     #[must_use]
     pub const fn perf_map(mut self, perf_map: bool) -> Self {
         self.perf_map = perf_map;
         self
     }
 
-    /// Which backends are accepted; only the kernel's unless set.
     #[must_use]
     pub const fn fallback(mut self, fallback: Fallback) -> Self {
         self.fallback = fallback;

@@ -9,8 +9,8 @@ use crate::num::to_usize;
 ///
 /// ```
 /// # fn main() -> Result<(), jitfd::Error> {
-/// # let options = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-/// # let region = options.create(1 << 20)?;
+/// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+/// # let region = jit.region(1 << 20)?;
 /// let stats = region.stats()?;
 /// println!("{} of {} bytes used", stats.cursor, stats.capacity);
 /// # Ok(())

@@ -75,7 +75,7 @@ impl Area {
     }
 
     pub(super) fn base(&self) -> usize {
-        self.region.base().addr()
+        self.region.address()
     }
 
     pub(super) const fn capacity(&self) -> usize {

@@ -39,7 +39,7 @@ const TRIES: usize = 16;
 ///   and published as one ([`link`](Self::link)).
 /// * An address leads back to the function and its name
 ///   ([`lookup`](Self::lookup)), without a lock.
-/// * Tools can be told of all code ([`SpaceOptions::listener`]).
+/// * Tools can be told of all code ([`SpaceOptions::listeners`]).
 ///
 /// Code is never moved, changed or taken back one by one; dropping the code
 /// space unmaps all of it. Programs that drop code often use one code space for
@@ -60,12 +60,10 @@ const TRIES: usize = 16;
 /// # Example
 /// ```
 /// use jitfd::space::{Request, SpaceOptions};
-/// use jitfd::{Error, Fallback, Rules, RegionOptions, validate};
+/// use jitfd::{Error, Fallback, Jit, Rules, validate};
 ///
 /// # fn main() -> Result<(), Error> {
-/// // Also where there is no /dev/jit; else `CodeSpace::new()`.
-/// let region = RegionOptions::new().fallback(Fallback::Any);
-/// let space = SpaceOptions::new().region(region).create()?;
+/// let space = Jit::open(Fallback::Any)?.space(SpaceOptions::default())?;
 /// let answer = space.publish_with(&Request::new(11).name("where am I"), |address| {
 ///     // mov rax, its own address; ret
 ///     let mut code = vec![0x48, 0xb8];
@@ -107,39 +105,13 @@ const LARGEST: usize = 1 << 30;
 const FOREIGN: Error = Error::Argument("the address is not in this code space");
 
 impl SpaceOptions {
-    /// Creates a code space with one region.
-    ///
-    /// # Errors
-    /// As [`RegionOptions::create`](crate::RegionOptions::create).
+    #[doc(hidden)]
     pub fn create(self) -> Result<CodeSpace, Error> {
         CodeSpace::with_options(self)
     }
 }
 
 impl CodeSpace {
-    /// A code space that grows by regions of 16 MiB.
-    ///
-    /// # Errors
-    /// As [`Region::create`].
-    ///
-    /// # Example
-    /// ```
-    /// use jitfd::{Backend, CodeSpace, Rules, probe, validate};
-    ///
-    /// # fn main() -> Result<(), jitfd::Error> {
-    /// if !probe().works(Backend::Kernel) {
-    ///     return Ok(()); // see `SpaceOptions::region`, for a fallback
-    /// }
-    /// let space = CodeSpace::new()?;
-    /// let function = space.publish("nothing", &validate(&[0xc3], &Rules::new())?)?;
-    /// assert_eq!(function.address % 16, 0);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn new() -> Result<Self, Error> {
-        SpaceOptions::new().create()
-    }
-
     pub(super) fn with_options(options: SpaceOptions) -> Result<Self, Error> {
         let space = Self {
             areas: Table::new(),
@@ -162,8 +134,8 @@ impl CodeSpace {
     /// use jitfd::{Rules, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-    /// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+    /// # let space = jit.space(jitfd::space::SpaceOptions::default())?;
     /// // mov eax, 42; ret
     /// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Rules::new())?;
     /// let answer = space.publish("answer", &chunk)?;
@@ -188,10 +160,10 @@ impl CodeSpace {
     ///
     /// # Example
     /// ```
-    /// # use jitfd::{Error, Fallback, Rules, RegionOptions, space::SpaceOptions, validate};
+    /// # use jitfd::{Error, Rules, space::SpaceOptions, validate};
     /// # fn main() -> Result<(), Error> {
-    /// # let region = RegionOptions::new().fallback(Fallback::Any);
-    /// # let space = SpaceOptions::new().region(region).create()?;
+    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+    /// # let space = jit.space(jitfd::space::SpaceOptions::default())?;
     /// let nop = validate(&[0x90, 0xc3], &Rules::new())?;
     /// let ret = validate(&[0xc3], &Rules::new())?;
     /// for function in space.publish_all(&[("nop", &nop), ("ret", &ret)])? {
@@ -240,8 +212,8 @@ impl CodeSpace {
     /// use jitfd::{Rules, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-    /// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+    /// # let space = jit.space(jitfd::space::SpaceOptions::default())?;
     /// // Code that calls it can be made from now on.
     /// let slot = space.reserve(&Request::new(64).name("callee"))?;
     /// // Later, on another thread: it is compiled, or that fails.
@@ -387,10 +359,10 @@ impl CodeSpace {
     ///
     /// # Example
     /// ```
-    /// # use jitfd::{Fallback, Rules, RegionOptions, space::SpaceOptions, validate};
+    /// # use jitfd::{Rules, space::SpaceOptions, validate};
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let region = RegionOptions::new().fallback(Fallback::Any);
-    /// # let space = SpaceOptions::new().region(region).create()?;
+    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+    /// # let space = jit.space(jitfd::space::SpaceOptions::default())?;
     /// # let chunk = validate(&[0xc3], &Rules::new())?;
     /// // After fork(), in the child:
     /// space.adopt()?;
@@ -446,8 +418,8 @@ impl CodeSpace {
     ///
     /// ```
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-    /// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+    /// # let space = jit.space(jitfd::space::SpaceOptions::default())?;
     /// for region in space.regions() {
     ///     println!("{} bytes at {:p}, by {}", region.capacity(), region.base(), region.backend());
     /// }
@@ -561,7 +533,7 @@ impl CodeSpace {
         let left = left - left % Align::PAGE.bytes();
         let least = Align::PAGE.up(need).filter(|&least| least <= LARGEST);
         let least = least.ok_or(TOO_LARGE)?;
-        let capacity = self.options.region_capacity.max(least).min(left);
+        let capacity = self.options.region.capacity.max(least).min(left);
         if capacity < least {
             return Err(Error::Bound {
                 needed: need,
@@ -574,7 +546,7 @@ impl CodeSpace {
 
     /// Where the next region must lie.
     fn window(&self, asked: Option<Window>) -> Option<Window> {
-        let all = [asked, self.options.window, self.around_all()];
+        let all = [asked, self.options.region.window, self.around_all()];
         all.into_iter().flatten().reduce(Window::and)
     }
 
@@ -638,7 +610,7 @@ mod tests {
     use super::*;
     use crate::os::fork::tests::{in_child, limit_addresses};
     use crate::os::near::tests::LOOKS;
-    use crate::{Backend, Fallback, RegionOptions, Rules, validate};
+    use crate::{Backend, Fallback, Jit, RegionOptions, Rules, validate};
 
     /// In a child that was forked while another thread held one of the locks.
     fn refused(space: &CodeSpace) -> u8 {
@@ -658,11 +630,11 @@ mod tests {
     #[test]
     fn a_slot_is_of_one_code_space() {
         let backend = Fallback::Only(Backend::DualMapping);
-        let options = SpaceOptions::new().region(RegionOptions::new().fallback(backend));
-        let old = options.clone().create().unwrap();
+        let jit = Jit::open(backend).unwrap();
+        let old = jit.space(SpaceOptions::default()).unwrap();
         let mut slot = old.reserve(&Request::new(64)).unwrap();
         drop(old);
-        let space = options.create().unwrap();
+        let space = jit.space(SpaceOptions::default()).unwrap();
         let open = space.reserve(&Request::new(8)).unwrap();
         slot.range.address = open.range.address;
         let chunk = validate(&[0xc3], &Rules::new()).unwrap();
@@ -675,8 +647,8 @@ mod tests {
     #[test]
     fn a_child_waits_for_no_lock_of_its_parents() {
         let backend = Fallback::Only(Backend::DualMapping);
-        let options = SpaceOptions::new().region(RegionOptions::new().fallback(backend));
-        let space = options.create().unwrap();
+        let jit = Jit::open(backend).unwrap();
+        let space = jit.space(SpaceOptions::default()).unwrap();
         let area = space.areas.get(0).unwrap();
         let growing = space.growing.lock().unwrap();
         assert_eq!(in_child(|| refused(&space)), 3);
@@ -703,10 +675,17 @@ mod tests {
             let gap = taken.as_ptr().addr().next_multiple_of(4096);
             drop(taken);
             let window = Window::reaching_all(gap + GAP - 4096 - reach, gap + reach);
-            let region = RegionOptions::new().fallback(Fallback::Only(Backend::ProtectFlips));
-            let options = SpaceOptions::new().region(region).window(window);
+            let jit = Jit::open(Fallback::Only(Backend::ProtectFlips)).unwrap();
+            let region = RegionOptions {
+                window: Some(window),
+                ..Default::default()
+            };
+            let options = SpaceOptions {
+                region,
+                ..Default::default()
+            };
             let looks = LOOKS.get();
-            let space = options.create().unwrap();
+            let space = jit.space(options).unwrap();
             let capacity = space.stats().capacity;
             let right = (LOOKS.get() - looks, capacity > GAP / 2, capacity <= GAP);
             u8::from(right == (1, true, true))
@@ -719,10 +698,10 @@ mod tests {
         let backends = [Backend::DualMapping, Backend::ProtectFlips];
         let status = in_child(|| {
             let smaller = backends.into_iter().filter(|&backend| {
-                let region = RegionOptions::new().fallback(Fallback::Only(backend));
+                let jit = Jit::open(Fallback::Only(backend)).unwrap();
                 // Both map a region twice.
                 limit_addresses(24 << 20);
-                let space = SpaceOptions::new().region(region).create();
+                let space = jit.space(SpaceOptions::default());
                 limit_addresses(1 << 40);
                 let capacity = space.map(|space| space.stats().capacity);
                 capacity.is_ok_and(|capacity| (1 << 20..REGION).contains(&capacity))

@@ -18,11 +18,11 @@ impl CodeSpace {
     /// result is validated, and those very bytes are published. Branches between
     /// items are checked like any others.
     ///
-    /// It is validated by the rules of [`SpaceOptions::validation`]. If those ask
+    /// It is validated by the rules of [`SpaceOptions::rules`]. If those ask
     /// for entries, each item that begins with code has one at its start; if they
     /// ask for lines of 64 bytes, each item starts with one.
     ///
-    /// [`SpaceOptions::validation`]: super::SpaceOptions::validation
+    /// [`SpaceOptions::rules`]: super::SpaceOptions::rules
     ///
     /// # Errors
     /// Nothing is published then. Room that was reserved already counts as wasted: if a
@@ -36,10 +36,10 @@ impl CodeSpace {
     /// ```
     /// use jitfd::space::{Image, Item, Reloc, RelocKind, Target};
     ///
-    /// # use jitfd::{Fallback, RegionOptions, space::SpaceOptions};
+    /// # use jitfd::space::SpaceOptions;
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let region = RegionOptions::new().fallback(Fallback::Any);
-    /// # let space = SpaceOptions::new().region(region).create()?;
+    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+    /// # let space = jit.space(jitfd::space::SpaceOptions::default())?;
     /// let mut image = Image::new();
     /// // mov eax, 42; ret
     /// let callee = image.add(Item::new("callee", vec![0xb8, 42, 0, 0, 0, 0xc3]));
@@ -72,7 +72,7 @@ impl CodeSpace {
 
     /// What the rules ask of code in this space.
     pub(super) const fn least_align(&self) -> Align {
-        if self.options.validation.keeps_within_lines() {
+        if self.options.rules.keeps_within_lines() {
             Align::LINE
         } else {
             Align::NONE
@@ -87,7 +87,7 @@ impl CodeSpace {
         parts: &[Part<'_>],
     ) -> Result<(), Error> {
         let bytes = image.relocated(layout, slot.address())?;
-        let options = image.options(layout, &self.options.validation)?;
+        let options = image.options(layout, &self.options.rules)?;
         let chunk = validate_owned(bytes, &options)?;
         image.check_ends(layout, &chunk)?;
         self.fill_parts(slot, &chunk, parts)

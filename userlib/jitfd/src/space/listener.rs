@@ -8,13 +8,13 @@
 /// use jitfd::space::NewCode;
 /// use jitfd::tools::GdbJit;
 ///
-/// # use jitfd::{CodeOptions, Fallback, Rules, validate};
+/// # use jitfd::{Fallback, Jit, Rules, validate};
 /// # fn main() -> Result<(), jitfd::Error> {
 /// # let chunk = validate(&[0xc3], &Rules::new())?;
-/// # let code = CodeOptions::new().fallback(Fallback::Any).create(&chunk)?;
-/// // `code` is of `jit_create_code`, which asks for no name.
+/// # let code = Jit::open(Fallback::Any)?.code(&chunk)?;
+/// // `code` is of `Jit::code`, which asks for no name.
 /// let gdb = GdbJit::new();
-/// gdb.add(&[NewCode::new("trampoline", code.as_ptr().addr(), chunk.bytes())], &[]);
+/// gdb.add(&[NewCode::new("trampoline", code.address(), chunk.bytes())], &[]);
 /// # Ok(())
 /// # }
 /// ```
@@ -52,7 +52,7 @@ impl<'a> NewCode<'a> {
 ///
 /// ```
 /// use jitfd::space::{Listener, NewCode, SpaceOptions};
-/// use jitfd::{Fallback, Rules, RegionOptions, validate};
+/// use jitfd::{Fallback, Jit, Rules, validate};
 /// use std::sync::Arc;
 /// use std::sync::atomic::{AtomicUsize, Ordering};
 ///
@@ -68,8 +68,10 @@ impl<'a> NewCode<'a> {
 /// }
 ///
 /// let bytes = Arc::new(Bytes::default());
-/// let region = RegionOptions::new().fallback(Fallback::Any);
-/// let space = SpaceOptions::new().region(region).listener(bytes.clone()).create()?;
+/// let space = Jit::open(Fallback::Any)?.space(SpaceOptions {
+///     listeners: vec![bytes.clone()],
+///     ..Default::default()
+/// })?;
 /// space.publish("nop", &validate(&[0x90, 0xc3], &Rules::new())?)?;
 /// assert_eq!(bytes.0.load(Ordering::Relaxed), 2);
 /// # Ok(())

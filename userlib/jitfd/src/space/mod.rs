@@ -12,9 +12,9 @@
 //! | know the address first | [`CodeSpace::reserve`] and [`CodeSpace::fill`], or [`CodeSpace::publish_with`] |
 //! | many functions that refer to each other | [`CodeSpace::link`] |
 //! | code that was made for another address | [`CodeSpace::publish_moved`] |
-//! | code near some address | [`Request::window`], [`SpaceOptions::window`] |
+//! | code near some address | [`Request::window`], [`RegionOptions::window`](crate::RegionOptions::window) |
 //! | from a program counter to its function | [`CodeSpace::lookup`] |
-//! | perf, gdb, ... | [`SpaceOptions::listener`] |
+//! | perf, gdb, ... | [`SpaceOptions::listeners`] |
 
 mod area;
 mod code_space;

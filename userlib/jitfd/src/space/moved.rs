@@ -236,10 +236,10 @@ impl CodeSpace {
     /// Publishes `code`, which works at the address `from`, so that it works where
     /// it comes to lie: [`move_code`]. The length in `request` is not used.
     ///
-    /// It is validated by the rules of [`SpaceOptions::validation`]; if those ask for
+    /// It is validated by the rules of [`SpaceOptions::rules`]; if those ask for
     /// entries, its first instruction is one.
     ///
-    /// [`SpaceOptions::validation`]: super::SpaceOptions::validation
+    /// [`SpaceOptions::rules`]: super::SpaceOptions::rules
     ///
     /// # Errors
     /// As [`move_code`], [`reserve`](Self::reserve) and [`fill`](Self::fill). Room that
@@ -249,10 +249,10 @@ impl CodeSpace {
     /// ```
     /// use jitfd::space::Request;
     ///
-    /// # use jitfd::{Fallback, RegionOptions, space::SpaceOptions};
+    /// # use jitfd::space::SpaceOptions;
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let region = RegionOptions::new().fallback(Fallback::Any);
-    /// # let space = SpaceOptions::new().region(region).create()?;
+    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+    /// # let space = jit.space(jitfd::space::SpaceOptions::default())?;
     /// // mov eax, 1; jmp 0x2000, made for the address 0x1000
     /// let code = [0xb8, 1, 0, 0, 0, 0xe9, 0xf6, 0x0f, 0, 0];
     /// let function = space.publish_moved(&Request::new(0).name("jump"), &code, 0x1000)?;
@@ -271,7 +271,7 @@ impl CodeSpace {
         let request = request.len(bound(&instructions)).align(align);
         self.publish_with(&request, |address| {
             let moved = encode(&instructions, address)?;
-            let mut options = Rules::clone(&self.options.validation);
+            let mut options = Rules::clone(&self.options.rules);
             if options.has_entries() {
                 options = options.entry(0);
             }

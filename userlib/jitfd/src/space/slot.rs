@@ -60,8 +60,8 @@ impl<'a> Request<'a> {
     /// use jitfd::{Rules, Window, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-    /// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+    /// # let space = jit.space(jitfd::space::SpaceOptions::default())?;
     /// fn helper() {}
     /// // This function calls `helper` directly; others need not.
     /// let near = Window::reaching(helper as *const () as usize);
@@ -86,8 +86,8 @@ impl<'a> Request<'a> {
 /// use jitfd::space::{Request, Slot};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
-/// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-/// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+/// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+/// # let space = jit.space(jitfd::space::SpaceOptions::default())?;
 /// let slot: Slot = space.reserve(&Request::new(100).name("later"))?;
 /// println!("{} bytes from {:#x} on are no code yet", slot.len(), slot.address());
 /// assert!(space.lookup(slot.address()).is_none());
@@ -132,8 +132,8 @@ impl Slot {
 /// use jitfd::{Rules, validate};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
-/// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-/// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+/// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+/// # let space = jit.space(jitfd::space::SpaceOptions::default())?;
 /// let chunk = validate(&[0x90, 0xc3], &Rules::new())?;
 /// let Function { address, len, .. } = space.publish("nop", &chunk)?;
 /// println!("nop has {len} bytes at {address:#x}");
@@ -156,8 +156,8 @@ pub struct Function {
 /// use jitfd::{Rules, validate};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
-/// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-/// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+/// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+/// # let space = jit.space(jitfd::space::SpaceOptions::default())?;
 /// let nop = space.publish("nop", &validate(&[0x90, 0xc3], &Rules::new())?)?;
 /// // A return address of some backtrace lies behind its call.
 /// let return_address = nop.address + 1;

@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// use jitfd::space::{Request, SpaceStats};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
-/// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-/// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+/// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+/// # let space = jit.space(jitfd::space::SpaceOptions::default())?;
 /// space.reserve(&Request::new(100))?;
 /// let SpaceStats { regions, capacity, published, reserved, wasted, free, .. } = space.stats();
 /// assert_eq!((regions, published, reserved), (1, 0, 100));

@@ -33,7 +33,10 @@ use crate::space::{Listener, NewCode};
 /// use jitfd::tools::GdbJit;
 /// use std::sync::Arc;
 ///
-/// let options = SpaceOptions::new().listener(Arc::new(GdbJit::new()));
+/// let options = SpaceOptions {
+///     listeners: vec![Arc::new(GdbJit::new())],
+///     ..Default::default()
+/// };
 /// ```
 #[derive(Debug, Default)]
 pub struct GdbJit {
@@ -59,8 +62,8 @@ impl GdbJit {
     /// use jitfd::{Rules, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-    /// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+    /// # let space = jit.space(jitfd::space::SpaceOptions::default())?;
     /// // push rbp; mov rbp, rsp; pop rbp; ret
     /// let chunk = validate(&[0x55, 0x48, 0x89, 0xe5, 0x5d, 0xc3], &Rules::new())?;
     /// let function = space.publish("framed", &chunk)?;

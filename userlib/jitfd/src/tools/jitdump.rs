@@ -60,8 +60,11 @@ const LOAD: usize = 40;
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let folder = std::env::temp_dir();
 /// let dump = Arc::new(JitDump::create_in(&folder)?);
-/// let options = SpaceOptions::new().listener(dump.clone());
-/// // options.create(), and publish
+/// let options = SpaceOptions {
+///     listeners: vec![dump.clone()],
+///     ..Default::default()
+/// };
+/// // jit.space(options), and publish
 /// assert_eq!(dump.lost(), 0);
 /// # std::fs::remove_file(dump.path())?;
 /// # Ok(())

@@ -13,7 +13,7 @@
 //! | panics, C++ exceptions, backtraces | unwind tables | [`EhFrame`] |
 //!
 //! The first three are [`Listener`](crate::space::Listener)s: give them to
-//! [`SpaceOptions::listener`](crate::space::SpaceOptions::listener), and every
+//! [`SpaceOptions::listeners`](crate::space::SpaceOptions::listeners), and every
 //! function of the code space is known by its name. As listeners they can't
 //! return an error; the two that write files count what they could not write.
 

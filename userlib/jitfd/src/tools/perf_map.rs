@@ -36,9 +36,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let map = Arc::new(PerfMap::create()?);
-/// let region = RegionOptions::new().perf_map(true);
-/// let options = SpaceOptions::new().region(region).listener(map.clone());
-/// // options.create(), and publish
+/// let options = SpaceOptions {
+///     region: RegionOptions { perf_map: true, ..Default::default() },
+///     listeners: vec![map.clone()],
+///     ..Default::default()
+/// };
+/// // jit.space(options), and publish
 /// assert_eq!(map.lost(), 0);
 /// # std::fs::remove_file(map.path())?;
 /// # Ok(())
@@ -163,7 +166,7 @@ mod tests {
     use super::*;
     use crate::os::fork::tests::{in_child, limit_files};
     use crate::space::SpaceOptions;
-    use crate::{Backend, Fallback, RegionOptions, Rules, validate};
+    use crate::{Backend, Fallback, Jit, Rules, validate};
     use std::fs;
 
     #[test]
@@ -236,10 +239,12 @@ mod tests {
         let status = in_child(|| {
             limit_files(40);
             let map = Arc::new(PerfMap::create_in(&folder).unwrap());
-            let backend = Fallback::Only(Backend::ProtectFlips);
-            let region = RegionOptions::new().fallback(backend);
-            let options = SpaceOptions::new().region(region).listener(map.clone());
-            let space = options.create().unwrap();
+            let jit = Jit::open(Fallback::Only(Backend::ProtectFlips)).unwrap();
+            let options = SpaceOptions {
+                listeners: vec![map.clone()],
+                ..Default::default()
+            };
+            let space = jit.space(options).unwrap();
             let chunk = validate(&[0xc3], &Rules::new()).unwrap();
             let published = (0..5).filter(|_| space.publish("function", &chunk).is_ok());
             let published = published.count();

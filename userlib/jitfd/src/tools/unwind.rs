@@ -58,8 +58,8 @@ impl UnwindTable {
     /// use jitfd::{Rules, validate};
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let region = jitfd::RegionOptions::new().fallback(jitfd::Fallback::Any);
-    /// # let space = jitfd::space::SpaceOptions::new().region(region).create()?;
+    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+    /// # let space = jit.space(jitfd::space::SpaceOptions::default())?;
     /// let chunk = validate(&[0x90, 0xc3], &Rules::new())?;
     /// let function = space.publish("leaf", &chunk)?;
     /// // In place of the section that the compiler has made.
@@ -89,10 +89,10 @@ impl EhFrame {
     /// ```
     /// use jitfd::tools::{EhFrame, Frame};
     ///
-    /// # use jitfd::{Error, Fallback, Rules, RegionOptions, space::SpaceOptions, validate};
+    /// # use jitfd::{Error, Rules, space::SpaceOptions, validate};
     /// # fn main() -> Result<(), Error> {
-    /// # let region = RegionOptions::new().fallback(Fallback::Any);
-    /// # let space = SpaceOptions::new().region(region).create()?;
+    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+    /// # let space = jit.space(jitfd::space::SpaceOptions::default())?;
     /// // push rbp; mov rbp, rsp; pop rbp; ret
     /// let code = validate(&[0x55, 0x48, 0x89, 0xe5, 0x5d, 0xc3], &Rules::new())?;
     /// let mut table = EhFrame::new();

@@ -3,10 +3,12 @@
 //! Forked children that go on compiling on their own, at the same addresses.
 
 use super::process::{End, child};
-use super::{Function, create, is_no_entry, options, returns, run};
+use super::{Function, create, is_no_entry, jit, returns, run};
 use jitfd::space::{Request, Slot, SpaceOptions};
 use jitfd::tools::PerfMap;
-use jitfd::{Align, Backend, CodeSpace, Error, Kind, Region, Reservation, Rules, validate};
+use jitfd::{
+    Align, Backend, CodeSpace, Error, Kind, Region, RegionOptions, Reservation, Rules, validate,
+};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -177,10 +179,12 @@ pub fn a_child_goes_on_with_a_code_space(backend: Backend) {
     let folder = std::env::temp_dir().join(format!("jitfd-adopt-{backend:?}"));
     std::fs::create_dir_all(&folder).unwrap();
     let map = Arc::new(PerfMap::create_in(&folder).unwrap());
-    let space = SpaceOptions::new()
-        .region(options(backend))
-        .region_capacity(4096);
-    let space = space.listener(map.clone()).create().unwrap();
+    let space = SpaceOptions {
+        region: RegionOptions::from(4096),
+        listeners: vec![map.clone()],
+        ..Default::default()
+    };
+    let space = jit(backend).space(space).unwrap();
     let old = space.publish("old", &returns(1)).unwrap();
     let slot = space.reserve(&Request::new(6).name("slot")).unwrap();
     let names = |map: &PerfMap| {
@@ -213,7 +217,11 @@ pub fn a_child_goes_on_with_a_code_space(backend: Backend) {
 
 /// It publishes into its parent's region, and what it publishes itself is checked.
 pub fn a_child_of_a_region_for_any_process_needs_no_copy(backend: Backend) {
-    let Ok(region) = options(backend).any_process(true).create(4096) else {
+    let Ok(region) = jit(backend).region(RegionOptions {
+        capacity: 4096,
+        any_process: true,
+        ..Default::default()
+    }) else {
         assert_ne!(backend, Backend::Kernel);
         return;
     };

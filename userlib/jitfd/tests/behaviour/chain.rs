@@ -3,7 +3,7 @@
 //! The code that unwinders and tools are shown. None of it keeps a frame pointer, so the
 //! way to its callers is in the unwind tables only.
 
-use jitfd::space::{Function, Image, Item, Reloc, RelocKind, SpaceOptions, Target};
+use jitfd::space::{Function, Image, Item, Reloc, RelocKind, Target};
 use jitfd::tools::{EhFrame, Frame};
 use jitfd::{CodeSpace, Register};
 
@@ -15,8 +15,7 @@ pub struct Chain {
 }
 
 /// `jitfd_outer` calls `jitfd_inner`, which does `work`, of 5 bytes.
-pub fn chain(options: SpaceOptions, work: [u8; 5], relocs: &[Reloc]) -> Chain {
-    let space = options.create().unwrap();
+pub fn chain(space: CodeSpace, work: [u8; 5], relocs: &[Reloc]) -> Chain {
     let mut image = Image::new();
     // sub rsp, 40; work; add rsp, 40; ret
     let mut code = vec![0x48, 0x83, 0xec, 40];

@@ -3,23 +3,18 @@
 //! Finished code in a mapping of its own.
 
 use super::process::{End, accesses, child};
-use super::{Function, jump_to, leaves, returns};
-use jitfd::{Backend, Chunk, Code, CodeOptions, Error, Fallback, Rules};
+use super::{Function, jit, jump_to, leaves, returns};
+use jitfd::{Backend, Chunk, Error, Mapping, Rules};
 
-fn options(backend: Backend) -> CodeOptions {
-    CodeOptions::new().fallback(Fallback::Only(backend))
-}
-
-fn call(code: &Code, offset: usize) -> i32 {
+fn call(code: &Mapping, offset: usize) -> i32 {
     // SAFETY: the tests put such functions there.
     unsafe { code.entry::<Function>(offset).unwrap()() }
 }
 
 pub fn finished_code_runs(backend: Backend) {
-    let code = options(backend).create(&returns(42)).unwrap();
+    let code = jit(backend).code(&returns(42)).unwrap();
     assert_eq!((call(&code, 0), code.len()), (42, 6));
-    assert_eq!(code.backend(), Some(backend));
-    let start = code.as_ptr();
+    let start: *const u8 = std::ptr::with_exposed_provenance(code.address());
     // SAFETY: the rest of the page belongs to the mapping.
     let rest = (6..4096).map(|at| unsafe { start.wrapping_add(at).read_volatile() });
     assert!(rest.into_iter().all(|byte| byte == 0xcc));
@@ -48,24 +43,24 @@ pub fn finished_code_may_be_large(backend: Backend) {
     bytes.extend(returns(8).bytes());
     // SAFETY: no-ops and a function.
     let chunk = unsafe { Chunk::assume_valid(bytes, &[]) }.unwrap();
-    let code = options(backend).create(&chunk).unwrap();
+    let code = jit(backend).code(&chunk).unwrap();
     assert_eq!((call(&code, 5 << 20), call(&code, 0)), (8, 8));
 }
 
 pub fn branches_of_finished_code_are_checked(backend: Backend) {
     let rules = Rules::new().leaves_only_to([]);
     let chunk = jump_to(0, 1 << 20, &rules);
-    let error = options(backend).create(&chunk).unwrap_err();
+    let error = jit(backend).code(&chunk).unwrap_err();
     let (branch, target) = leaves(&error).unwrap();
     assert_eq!(target.wrapping_sub(branch), 1 << 20);
     let at = own_pages(4096);
     // SAFETY: the page is the test's own, and nobody executes it.
-    let refused = unsafe { options(backend).create_at(&chunk, at) }.unwrap_err();
+    let refused = unsafe { jit(backend).code_at(&chunk, at) }.unwrap_err();
     let right = Rules::new().leaves_only_to([at.addr() + (1 << 20)]);
     assert_eq!(leaves(&refused), Some((at.addr(), at.addr() + (1 << 20))));
     let chunk = jump_to(0, 1 << 20, &right);
     // SAFETY: as above.
-    unsafe { options(backend).create_at(&chunk, at) }.unwrap();
+    unsafe { jit(backend).code_at(&chunk, at) }.unwrap();
     // SAFETY: the test's own page, which nobody uses any more.
     assert_eq!(unsafe { libc::munmap(at.cast(), 4096) }, 0);
 }
@@ -86,22 +81,20 @@ pub fn code_takes_the_place_of_pages(backend: Backend) {
     // SAFETY: the pages are ours; nothing of Rust's is in them.
     unsafe {
         at.write_bytes(0x90, 3 * 4096);
-        let options = options(backend);
-        options
-            .create_at(&returns(5), at.wrapping_add(4096))
-            .unwrap();
+        let jit = jit(backend);
+        jit.code_at(&returns(5), at.wrapping_add(4096)).unwrap();
         for odd in [std::ptr::null_mut(), at.wrapping_add(8)] {
-            let refused = options.create_at(&returns(5), odd);
+            let refused = jit.code_at(&returns(5), odd);
             assert!(matches!(refused, Err(Error::Argument(_))));
         }
         assert_eq!(
             (at.wrapping_add(4095).read(), at.wrapping_add(8192).read()),
             (0x90, 0x90)
         );
-        let code = Code::from_raw(at.wrapping_add(4096), 6).unwrap();
-        assert_eq!((call(&code, 0), code.backend()), (5, None));
+        let code = Mapping::from_raw(at.wrapping_add(4096), 6).unwrap();
+        assert_eq!(call(&code, 0), 5);
         let (raw, len) = code.into_raw();
-        drop(Code::from_raw(raw, len).unwrap());
+        drop(Mapping::from_raw(raw, len).unwrap());
         libc::munmap(at.cast(), 4096);
         libc::munmap(at.wrapping_add(8192).cast(), 4096);
     }

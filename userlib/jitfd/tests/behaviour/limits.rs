@@ -4,12 +4,9 @@
 //! ended by a signal.
 
 use super::process::{End, child};
-use super::{create, options, returns, run};
+use super::{create, jit, returns, run};
 use jitfd::space::SpaceOptions;
-use jitfd::{
-    Backend, CodeOptions, Error, Fallback, Kind, Published, RegionOptions, Rules, Trial, probe,
-    validate,
-};
+use jitfd::{Backend, Error, Fallback, Jit, Kind, Published, Rules, Trial, probe, validate};
 use std::fs::File;
 use std::os::fd::FromRawFd;
 
@@ -51,7 +48,7 @@ pub fn a_limit_on_files_is_an_error_and_no_signal(backend: Backend) {
         }
         None => !is_bound,
     };
-    let only = CodeOptions::new().fallback(Fallback::Only(backend));
+    let jit = jit(backend);
 
     let in_child = child(|| {
         let old = create(backend, 1 << 20);
@@ -60,12 +57,12 @@ pub fn a_limit_on_files_is_an_error_and_no_signal(backend: Backend) {
         let refused = right(old.append(&large).err());
         let small = old.append(&returns(5));
         all(&[
-            right(options(backend).create(1 << 20).err()),
-            right(only.create(&large).err()),
+            right(jit.region(1 << 20).err()),
+            right(jit.code(&large).err()),
             refused,
             small.is_ok_and(|at| run(&old, at.offset) == 5),
-            options(backend).create(4096).is_ok(),
-            only.create(&returns(1)).is_ok(),
+            jit.region(4096).is_ok(),
+            jit.code(&returns(1)).is_ok(),
         ])
     });
     assert_eq!(in_child, End::Status(0b11_1111));
@@ -95,16 +92,14 @@ pub fn a_limit_on_addresses_takes_no_code_away(backend: Backend) {
 }
 
 pub fn the_probe_and_the_choice_agree_under_a_limit_on_files(_: Backend) {
-    let any = RegionOptions::new().fallback(Fallback::Any);
-    let code = CodeOptions::new().fallback(Fallback::Any);
     let in_child = child(|| {
         limit_files(0);
-        let chosen = any.create(4096).map(|region| region.backend()).ok();
-        let of_code = code.create(&returns(1)).map(|code| code.backend());
+        let jit = Jit::open(Fallback::Any).unwrap();
+        let chosen = Some(jit.backend());
         all(&[
             chosen.is_some_and(|backend| backend != Backend::DualMapping),
             probe().choice(Fallback::Any) == chosen,
-            of_code == Ok(chosen),
+            jit.region(4096).is_ok() && jit.code(&returns(1)).is_ok(),
         ])
     });
     assert_eq!(in_child, End::Status(0b111));
@@ -150,7 +145,8 @@ pub fn a_region_has_two_descriptors_at_most(backend: Backend) {
         Backend::DualMapping => (1, 1),
         _ => (0, 0),
     };
-    let space = || SpaceOptions::new().region(options(backend)).create();
+    let jit = jit(backend);
+    let space = || jit.space(SpaceOptions::default());
     let in_child = child(|| {
         let before = open_descriptors();
         let spaces: Vec<_> = (0..SPACES).filter_map(|_| space().ok()).collect();

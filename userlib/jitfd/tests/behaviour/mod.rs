@@ -27,7 +27,7 @@ pub mod thunk;
 pub mod trap;
 pub mod unwinder;
 
-use jitfd::{Backend, Chunk, Error, Fallback, Reason, Region, RegionOptions, Rules, validate};
+use jitfd::{Backend, Chunk, Error, Fallback, Jit, Reason, Region, Rules, validate};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -174,12 +174,12 @@ macro_rules! each_behaviour {
 
 type Function = extern "C" fn() -> i32;
 
-fn options(backend: Backend) -> RegionOptions {
-    RegionOptions::new().fallback(Fallback::Only(backend))
+fn jit(backend: Backend) -> Jit {
+    Jit::open(Fallback::Only(backend)).unwrap()
 }
 
 fn create(backend: Backend, capacity: usize) -> Region {
-    let region = options(backend).create(capacity).unwrap();
+    let region = jit(backend).region(capacity).unwrap();
     assert_eq!(region.backend(), backend);
     region
 }
@@ -225,7 +225,7 @@ fn run(region: &Region, offset: usize) -> i32 {
 fn read(region: &Region, offset: usize, len: usize) -> Vec<u8> {
     let memory = File::open("/proc/self/mem").unwrap();
     let mut bytes = vec![0; len];
-    let at = region.base().addr() + offset;
+    let at = region.address() + offset;
     memory.read_exact_at(&mut bytes, at as u64).unwrap();
     bytes
 }

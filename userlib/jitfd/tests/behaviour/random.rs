@@ -2,7 +2,7 @@
 
 //! Random calls, each compared with what a naive model of a region says.
 
-use super::{create, options, read};
+use super::{create, jit, read};
 use jitfd::{Align, Backend, Chunk, Error, Kind, Region, Rules, validate};
 
 const CAPACITY: usize = 8 * 4096;
@@ -168,5 +168,5 @@ pub fn random_calls_do_what_a_model_does(backend: Backend) {
         let refused = region.append(&random.chunk()).unwrap_err();
         assert!(matches!(refused.kind(), Some(Kind::Sealed | Kind::Full)));
     }
-    assert!(options(backend).create(CAPACITY).is_ok());
+    assert!(jit(backend).region(CAPACITY).is_ok());
 }

@@ -2,7 +2,7 @@
 
 //! Regions: placing, retrying, refusing, and running the code.
 
-use super::{Function, create, is_no_entry, jump_to, leaves, load, options, returns, run};
+use super::{Function, create, is_no_entry, jit, jump_to, leaves, load, returns, run};
 use jitfd::*;
 
 /// A jump of five bytes from `at` to `target`.
@@ -26,7 +26,7 @@ pub fn appended_code_runs_where_it_is_said_to_be(backend: Backend) {
     for value in 0..100 {
         let at = region.append(&returns(value)).unwrap();
         assert_eq!((at.offset % 16, at.len), (0, 6));
-        assert_eq!(at.address, region.base().addr() + at.offset);
+        assert_eq!(at.address, region.address() + at.offset);
         assert_eq!(run(&region, at.offset), value);
     }
     assert_eq!(region.stats().unwrap().publications, 100);
@@ -167,7 +167,7 @@ pub fn reserved_ranges_are_filled_once(backend: Backend) {
     ));
     // Of no region at all: no memory is got for its place.
     for offset in [4096 - 63, 4096, 1 << 40, usize::MAX - 1, usize::MAX] {
-        let address = region.base().addr().wrapping_add(offset);
+        let address = region.address().wrapping_add(offset);
         let refused = region.fill(Reservation::from_parts(offset, address, 64), &returns(1));
         assert!(matches!(refused, Err(Error::Argument(_))), "{refused:?}");
     }
@@ -203,7 +203,7 @@ pub fn a_region_fills_up_and_can_be_sealed(backend: Backend) {
 pub fn capacities_have_bounds(backend: Backend) {
     for capacity in [0, (1 << 30) + 1, usize::MAX] {
         assert!(matches!(
-            options(backend).create(capacity),
+            jit(backend).region(capacity),
             Err(Error::Argument(_))
         ));
     }
@@ -232,7 +232,13 @@ pub fn somebody_else_may_publish_in_between(backend: Backend) {
 /// Asked for with an alignment that is not the chunk's, it is its place all the same.
 pub fn a_place_is_reached_whatever_it_was_asked_with(backend: Backend) {
     for keep in [true, false] {
-        let region = options(backend).boundary_map(keep).create(4 << 12).unwrap();
+        let region = jit(backend)
+            .region(RegionOptions {
+                capacity: 4 << 12,
+                boundary_map: keep,
+                ..Default::default()
+            })
+            .unwrap();
         region.append(&returns(1)).unwrap();
         for (align, offset) in [(64, 64), (4096, 4096), (1024, 5120), (16, 5136)] {
             let place = region.next_address(Align::new(align).unwrap()).unwrap();
@@ -281,7 +287,13 @@ pub fn branches_between_chunks_are_checked(backend: Backend) {
     };
     assert_eq!((error.offset, error.reason), (0, reason));
     assert_eq!(region.stats().unwrap().cursor, 21);
-    let free = options(backend).boundary_map(false).create(4096).unwrap();
+    let free = jit(backend)
+        .region(RegionOptions {
+            capacity: 4096,
+            boundary_map: false,
+            ..Default::default()
+        })
+        .unwrap();
     free.append(&returns(5)).unwrap();
     free.append_at(16, &jump(16, 1)).unwrap();
 }
@@ -295,8 +307,13 @@ pub fn branches_leave_only_to_what_they_may(backend: Backend) {
     let near = Window::reaching(helper);
     let rules = Rules::new().leaves_only_to([helper]);
     for map in [true, false] {
-        let options = options(backend).boundary_map(map).window(near);
-        let region = options.create(4096).unwrap();
+        let options = RegionOptions {
+            capacity: 4096,
+            boundary_map: map,
+            window: Some(near),
+            ..Default::default()
+        };
+        let region = jit(backend).region(options).unwrap();
         let callee = region.append(&returns(5)).unwrap().address;
         // Assembled for the place it gets, and for the one behind.
         let place = region.next_address(Align::FUNCTION).unwrap();
@@ -355,7 +372,13 @@ pub fn the_parts_work_alone(backend: Backend) {
 
 pub fn many_threads_append_to_one_region(backend: Backend) {
     for map in [true, false] {
-        let region = options(backend).boundary_map(map).create(1 << 20).unwrap();
+        let region = jit(backend)
+            .region(RegionOptions {
+                capacity: 1 << 20,
+                boundary_map: map,
+                ..Default::default()
+            })
+            .unwrap();
         std::thread::scope(|scope| {
             for thread in 0..4 {
                 let region = &region;
@@ -383,14 +406,23 @@ fn append_and_run(region: &Region, base: i32) {
 
 pub fn a_region_lies_in_its_window(backend: Backend) {
     let here = run as *const () as usize;
-    let near = options(backend).window(Window::reaching(here));
-    let regions: Vec<_> = (0..8).map(|_| near.create(1 << 20).unwrap()).collect();
+    let near = RegionOptions {
+        capacity: 1 << 20,
+        window: Some(Window::reaching(here)),
+        ..Default::default()
+    };
+    let jit = jit(backend);
+    let regions: Vec<_> = (0..8).map(|_| jit.region(near).unwrap()).collect();
     for region in &regions {
-        assert!(region.base().addr().abs_diff(here) < (1 << 31) - (1 << 20));
+        assert!(region.address().abs_diff(here) < (1 << 31) - (1 << 20));
         let at = region.append(&returns(9)).unwrap();
         assert_eq!(run(region, at.offset), 9);
     }
     let nowhere = Window::reaching_all(0, usize::MAX);
-    let refused = options(backend).window(nowhere).create(4096);
+    let refused = jit.region(RegionOptions {
+        capacity: 4096,
+        window: Some(nowhere),
+        ..Default::default()
+    });
     assert_eq!(refused.unwrap_err(), Error::NoRoom { len: 4096 });
 }

@@ -4,8 +4,8 @@
 //! counters, all or nothing, rights.
 
 use super::process::{End, accesses, child};
-use super::{create, options, read, returns, run};
-use jitfd::{Align, Backend, Chunk, Error, Kind, Region, Rules, validate};
+use super::{create, jit, read, returns, run};
+use jitfd::{Align, Backend, Chunk, Error, Kind, Region, RegionOptions, Rules, validate};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
@@ -70,7 +70,13 @@ pub fn refusals_come_in_their_order(backend: Backend) {
         let stale = append.append(&[&nops(1)], Some(expected)).unwrap_err();
         assert_eq!(stale, Error::Stale { expected });
     }
-    let free = options(backend).boundary_map(false).create(4096).unwrap();
+    let free = jit(backend)
+        .region(RegionOptions {
+            capacity: 4096,
+            boundary_map: false,
+            ..Default::default()
+        })
+        .unwrap();
     let expected = usize::MAX;
     let stale = free.append_at(expected, &nops(1).aligned(Align::NONE));
     assert_eq!(stale, Err(Error::Stale { expected }));
@@ -155,7 +161,11 @@ pub fn only_the_kernels_handles_are_descriptors(backend: Backend) {
             Err(other) => panic!("{other}"),
         }
     }
-    let shared = options(backend).any_process(true).create(4096);
+    let shared = jit(backend).region(RegionOptions {
+        capacity: 4096,
+        any_process: true,
+        ..Default::default()
+    });
     match shared {
         Ok(_) => assert!(kernel),
         Err(error) => assert!(!kernel && error.errno() == libc::EOPNOTSUPP, "{error}"),
@@ -226,7 +236,7 @@ pub fn no_mapping_is_writable_and_executable(backend: Backend) {
         region.append(&returns(value)).unwrap();
     }
     let used = region.stats().unwrap().cursor.next_multiple_of(4096);
-    let code = accesses(region.base().addr(), used);
+    let code = accesses(region.address(), used);
     assert!(
         code.iter().all(|access| access.starts_with("r-x")),
         "{code:?}"

@@ -4,9 +4,9 @@
 //! them in plain maps: nothing overlaps, nothing moves, every byte is what was
 //! published or 0xCC, every address is found, and every byte is counted once.
 
-use super::options;
+use super::jit;
 use jitfd::space::*;
-use jitfd::{Align, Backend, Chunk, CodeSpace, Rules, validate};
+use jitfd::{Align, Backend, Chunk, CodeSpace, RegionOptions, Rules, validate};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::collections::BTreeMap;
@@ -165,7 +165,7 @@ impl Shadow {
             .map(|(&at, (name, _))| (at, name.as_str()));
         assert_eq!(names, mine.collect());
         for region in space.regions() {
-            self.check_region(space, region.base().addr(), region.capacity());
+            self.check_region(space, region.address(), region.capacity());
         }
         self.check_stats(space);
     }
@@ -226,11 +226,12 @@ pub fn the_code_space_is_its_shadow(backend: Backend) {
         ..Config::default()
     };
     let run = |(calls, together): (Vec<Call>, bool)| {
-        let options = SpaceOptions::new()
-            .region(options(backend))
-            .region_capacity(REGION)
-            .together(together);
-        let space = options.create().unwrap();
+        let options = SpaceOptions {
+            together,
+            region: RegionOptions::from(REGION),
+            ..Default::default()
+        };
+        let space = jit(backend).space(options).unwrap();
         let mut shadow = Shadow::default();
         for call in &calls {
             shadow.call(&space, call);

@@ -2,9 +2,11 @@
 
 //! Code spaces: growing, finding, linking, and running the code.
 
-use super::{is_no_entry, jump_to, leaves, options, returns};
+use super::{is_no_entry, jit, jump_to, leaves, returns};
 use jitfd::space::*;
-use jitfd::{Align, Backend, CodeSpace, Error, Kind, Reason, Rules, Window, validate};
+use jitfd::{
+    Align, Backend, CodeSpace, Error, Kind, Reason, RegionOptions, Rules, Window, validate,
+};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,16 +19,22 @@ fn run(space: &CodeSpace, function: Function) -> i32 {
     unsafe { space.entry::<Answer>(function).unwrap()() }
 }
 
-fn large(backend: Backend) -> SpaceOptions {
-    SpaceOptions::new().region(options(backend))
+fn large() -> SpaceOptions {
+    SpaceOptions::default()
 }
 
-fn small(backend: Backend) -> SpaceOptions {
-    large(backend).region_capacity(4096)
+fn small() -> SpaceOptions {
+    SpaceOptions {
+        region: RegionOptions {
+            capacity: 4096,
+            ..Default::default()
+        },
+        ..large()
+    }
 }
 
 pub fn code_is_found_by_every_address_in_it(backend: Backend) {
-    let space = large(backend).create().unwrap();
+    let space = jit(backend).space(large()).unwrap();
     let one = space.publish("one", &returns(1)).unwrap();
     let two = space.publish("two", &returns(2)).unwrap();
     assert_eq!((run(&space, one), run(&space, two)), (1, 2));
@@ -48,7 +56,7 @@ pub fn code_is_found_by_every_address_in_it(backend: Backend) {
 }
 
 pub fn sixteen_trap_bytes_precede_the_first_function_of_a_region(backend: Backend) {
-    let space = small(backend).create().unwrap();
+    let space = jit(backend).space(small()).unwrap();
     let mut first = BTreeMap::new();
     for value in 0..600 {
         let function = space.publish("", &returns(value)).unwrap();
@@ -64,7 +72,7 @@ pub fn sixteen_trap_bytes_precede_the_first_function_of_a_region(backend: Backen
 }
 
 pub fn an_address_is_known_before_its_code(backend: Backend) {
-    let space = small(backend).create().unwrap();
+    let space = jit(backend).space(small()).unwrap();
     let slot = space.reserve(&Request::new(100).name("late")).unwrap();
     assert_eq!(space.lookup(slot.address()), None);
     let before = space.stats();
@@ -87,8 +95,8 @@ pub fn an_address_is_known_before_its_code(backend: Backend) {
 
 pub fn slots_of_others_and_slots_given_up_are_refused(backend: Backend) {
     let (one, two) = (
-        small(backend).create().unwrap(),
-        small(backend).create().unwrap(),
+        jit(backend).space(small()).unwrap(),
+        jit(backend).space(small()).unwrap(),
     );
     let slot = one.reserve(&Request::new(10)).unwrap();
     assert!(matches!(
@@ -111,7 +119,7 @@ pub fn slots_of_others_and_slots_given_up_are_refused(backend: Backend) {
 }
 
 pub fn a_compiler_that_panics_leaves_nothing_reserved(backend: Backend) {
-    let space = small(backend).create().unwrap();
+    let space = jit(backend).space(small()).unwrap();
     let emit = || {
         space.publish_with(&Request::new(64), |_| -> Result<_, Error> {
             std::panic::resume_unwind(Box::new("as asked for"))
@@ -128,7 +136,12 @@ pub fn a_compiler_that_panics_leaves_nothing_reserved(backend: Backend) {
 }
 
 pub fn it_grows_until_its_bound(backend: Backend) {
-    let space = small(backend).max_capacity(3 * 4096).create().unwrap();
+    let space = jit(backend)
+        .space(SpaceOptions {
+            max_capacity: 3 * 4096,
+            ..small()
+        })
+        .unwrap();
     let mut values = Vec::new();
     let error = loop {
         match space.publish("f", &returns(i32::try_from(values.len()).unwrap())) {
@@ -159,9 +172,17 @@ pub fn it_grows_until_its_bound(backend: Backend) {
     for (value, &function) in (0..).zip(&values) {
         assert_eq!(run(&space, function), value);
     }
-    let tiny = small(backend).max_capacity(100).create();
+    let tiny = jit(backend).space(SpaceOptions {
+        max_capacity: 100,
+        ..small()
+    });
     assert_eq!(tiny.unwrap_err().kind(), Some(Kind::Full));
-    let odd = small(backend).max_capacity(4096 + 100).create().unwrap();
+    let odd = jit(backend)
+        .space(SpaceOptions {
+            max_capacity: 4096 + 100,
+            ..small()
+        })
+        .unwrap();
     assert!(odd.reserve(&Request::new(4000)).is_ok());
     let full = odd.reserve(&Request::new(200)).unwrap_err();
     assert_eq!(full.kind(), Some(Kind::Full));
@@ -169,7 +190,7 @@ pub fn it_grows_until_its_bound(backend: Backend) {
         let refused = odd.reserve(&Request::new(huge)).unwrap_err();
         assert!(refused.to_string().contains("1 GiB"), "{refused}");
     }
-    let large = small(backend).create().unwrap();
+    let large = jit(backend).space(small()).unwrap();
     let nops = validate(&[0x90; 50_000], &Rules::new()).unwrap();
     large.publish("large", &nops).unwrap();
     let stats = large.stats();
@@ -179,10 +200,12 @@ pub fn it_grows_until_its_bound(backend: Backend) {
 /// Whatever the alignments are: nothing is left empty, and no region is added.
 pub fn what_just_fits_is_taken(backend: Backend) {
     let with = |lead| {
-        small(backend)
-            .max_capacity(4096)
-            .lead(lead)
-            .create()
+        jit(backend)
+            .space(SpaceOptions {
+                max_capacity: 4096,
+                lead,
+                ..small()
+            })
             .unwrap()
     };
     let whole = Request::new(4096).align(Align::NONE);
@@ -194,10 +217,15 @@ pub fn what_just_fits_is_taken(backend: Backend) {
     );
     let data = validate(&[0x90; 1 << 16], &Rules::new().data(0..8)).unwrap();
     // Pages of its own, and one for the lead.
-    let options = large(backend)
-        .region_capacity(4096)
-        .max_capacity(4096 + 4096 + (1 << 16));
-    let space = options.create().unwrap();
+    let options = SpaceOptions {
+        max_capacity: 4096 + 4096 + (1 << 16),
+        region: RegionOptions {
+            capacity: 4096,
+            ..Default::default()
+        },
+        ..large()
+    };
+    let space = jit(backend).space(options).unwrap();
     space.publish("data", &data).unwrap();
     assert_eq!(space.stats().capacity, 4096 + 4096 + (1 << 16));
     let full = space.publish("data", &data).unwrap_err();
@@ -205,7 +233,7 @@ pub fn what_just_fits_is_taken(backend: Backend) {
 }
 
 pub fn a_batch_stays_together(backend: Backend) {
-    let space = small(backend).create().unwrap();
+    let space = jit(backend).space(small()).unwrap();
     space
         .publish("", &validate(&[0x90; 4000], &Rules::new()).unwrap())
         .unwrap();
@@ -227,17 +255,27 @@ pub fn a_batch_stays_together(backend: Backend) {
 pub fn regions_reach_each_other_and_what_they_must(backend: Backend) {
     let helper = run as *const () as usize;
     let window = Window::reaching(helper);
-    let space = small(backend)
-        .together(true)
-        .window(window)
-        .create()
+    let space = jit(backend)
+        .space(SpaceOptions {
+            together: true,
+            region: RegionOptions {
+                window: Some(window),
+                ..small().region
+            },
+            ..small()
+        })
         .unwrap();
-    let apart = small(backend).together(true).create().unwrap();
+    let apart = jit(backend)
+        .space(SpaceOptions {
+            together: true,
+            ..small()
+        })
+        .unwrap();
     for space in [&space, &apart] {
         for value in 0..1000 {
             space.publish("", &returns(value)).unwrap();
         }
-        let bases: Vec<_> = space.regions().map(|region| region.base().addr()).collect();
+        let bases: Vec<_> = space.regions().map(|region| region.address()).collect();
         assert!(bases.len() > 3);
         for (one, other) in bases.iter().zip(&bases[1..]) {
             assert!(one.abs_diff(*other) < 1 << 31);
@@ -246,12 +284,17 @@ pub fn regions_reach_each_other_and_what_they_must(backend: Backend) {
     assert!(
         space
             .regions()
-            .all(|region| window.contains(region.base().addr(), 4096))
+            .all(|region| window.contains(region.address(), 4096))
     );
 }
 
 pub fn branches_leave_for_the_start_of_a_function(backend: Backend) {
-    let space = small(backend).together(true).create().unwrap();
+    let space = jit(backend)
+        .space(SpaceOptions {
+            together: true,
+            ..small()
+        })
+        .unwrap();
     let callee = space.publish("callee", &returns(5)).unwrap().address;
     let first = space.regions().next().unwrap().base().addr();
     while space.regions().count() < 2 {
@@ -273,7 +316,7 @@ pub fn branches_leave_for_the_start_of_a_function(backend: Backend) {
 }
 
 pub fn one_request_can_ask_for_a_place(backend: Backend) {
-    let space = small(backend).create().unwrap();
+    let space = jit(backend).space(small()).unwrap();
     let first = space.publish("far", &returns(1)).unwrap();
     // No mapping of a test is there.
     let there = Window::reaching(1 << 44);
@@ -295,9 +338,14 @@ pub fn linked_items_call_each_other_and_what_is_far(backend: Backend) {
     extern "C" fn helper() -> i32 {
         40
     }
-    let space = small(backend)
-        .window(Window::reaching(1 << 44))
-        .create()
+    let space = jit(backend)
+        .space(SpaceOptions {
+            region: RegionOptions {
+                window: Some(Window::reaching(1 << 44)),
+                ..small().region
+            },
+            ..small()
+        })
         .unwrap();
     let mut image = Image::new();
     let call = |target| Reloc::new(5, RelocKind::Call32, target).addend(-4);
@@ -327,7 +375,7 @@ pub fn linked_items_call_each_other_and_what_is_far(backend: Backend) {
 }
 
 pub fn what_cannot_be_linked_leaves_no_function(backend: Backend) {
-    let space = small(backend).create().unwrap();
+    let space = jit(backend).space(small()).unwrap();
     let mut image = Image::new();
     image.add(Item::new("good", vec![0xc3]));
     // The field is 256, which makes the code an unfinished instruction.
@@ -359,7 +407,7 @@ pub fn what_cannot_be_linked_leaves_no_function(backend: Backend) {
 }
 
 pub fn no_item_decides_what_another_is(backend: Backend) {
-    let space = small(backend).create().unwrap();
+    let space = jit(backend).space(small()).unwrap();
     let refused = |first: Item, second: Item| {
         let mut image = Image::new();
         image.add(first);
@@ -406,7 +454,12 @@ impl Listener for Log {
 
 pub fn listeners_hear_of_all_code(backend: Backend) {
     let log = Arc::new(Log::default());
-    let space = small(backend).listener(log.clone()).create().unwrap();
+    let space = jit(backend)
+        .space(SpaceOptions {
+            listeners: vec![log.clone()],
+            ..small()
+        })
+        .unwrap();
     let a = space.publish("a", &returns(1)).unwrap();
     let slot = space.reserve(&Request::new(9).name("b")).unwrap();
     let b = space.fill(&slot, &returns(2)).unwrap();
@@ -424,7 +477,15 @@ pub fn listeners_hear_of_all_code(backend: Backend) {
 }
 
 pub fn many_threads_compile_at_once(backend: Backend) {
-    let space = large(backend).region_capacity(1 << 16).create().unwrap();
+    let space = jit(backend)
+        .space(SpaceOptions {
+            region: RegionOptions {
+                capacity: 1 << 16,
+                ..Default::default()
+            },
+            ..large()
+        })
+        .unwrap();
     let space = &space;
     // Flips stop all threads for each publication.
     let flips = backend == Backend::ProtectFlips;
@@ -473,7 +534,7 @@ extern "C" fn look_up(_: i32) {
 
 /// A handler may interrupt anything, so also a thread that is publishing.
 pub fn signal_handlers_can_look_up(backend: Backend) {
-    let space: &'static CodeSpace = Box::leak(Box::new(small(backend).create().unwrap()));
+    let space: &'static CodeSpace = Box::leak(Box::new(jit(backend).space(small()).unwrap()));
     let target = space.publish("target", &returns(1)).unwrap();
     WATCHED.set(Some((space, target.address)));
     let handler: extern "C" fn(i32) = look_up;
@@ -501,7 +562,7 @@ pub fn signal_handlers_can_look_up(backend: Backend) {
 }
 
 pub fn code_for_another_address_is_moved(backend: Backend) {
-    let space = small(backend).create().unwrap();
+    let space = jit(backend).space(small()).unwrap();
     let helper = pick as *const () as usize;
     // sub rsp, 8; call helper; add eax, 1; add rsp, 8; ret: for 256 bytes
     // before it, so that the target is not in the code itself.
@@ -530,7 +591,9 @@ pub fn code_for_another_address_is_moved(backend: Backend) {
 
 pub fn linked_items_follow_the_rules(backend: Backend) {
     let rules = Rules::new().endbr64().within_lines();
-    let space = small(backend).validation(rules).create().unwrap();
+    let space = jit(backend)
+        .space(SpaceOptions { rules, ..small() })
+        .unwrap();
     let endbr64 = [0xf3, 0x0f, 0x1e, 0xfa];
     let item = |name| Item::new(name, [&endbr64[..], returns(5).bytes()].concat());
     let mut image = Image::new();
@@ -555,7 +618,9 @@ pub fn linked_items_follow_the_rules(backend: Backend) {
 
 pub fn linked_code_enters_moved_code(backend: Backend) {
     let rules = Rules::new().entries_only().forbid_mnemonic("jmp").unwrap();
-    let space = small(backend).validation(rules).create().unwrap();
+    let space = jit(backend)
+        .space(SpaceOptions { rules, ..small() })
+        .unwrap();
     let moved = space.publish_moved(&Request::new(0), returns(8).bytes(), 0);
     let enter = |address| {
         let call = Reloc::new(5, RelocKind::Call32, Target::Address(address)).addend(-4);
@@ -577,7 +642,7 @@ pub fn linked_code_enters_moved_code(backend: Backend) {
 /// Chunks know what they need; slots and addresses must fit them.
 pub fn code_stays_within_lines(backend: Backend) {
     let lines = Rules::new().within_lines();
-    let space = small(backend).create().unwrap();
+    let space = jit(backend).space(small()).unwrap();
     // Crosses a line anywhere but at the start of one, or close to it.
     let mut code = vec![0x90; 58];
     code.extend(returns(4).bytes());
@@ -607,8 +672,15 @@ pub fn the_largest_regions_reach_each_other(backend: Backend) {
     if backend == Backend::DualMapping {
         return;
     }
-    let options = large(backend).region_capacity(1 << 30).together(true);
-    let space = options.create().unwrap();
+    let options = SpaceOptions {
+        together: true,
+        region: RegionOptions {
+            capacity: 1 << 30,
+            ..Default::default()
+        },
+        ..large()
+    };
+    let space = jit(backend).space(options).unwrap();
     let whole = Request::new((1 << 30) - 4096);
     space.reserve(&whole).unwrap();
     let code = space.publish("first", &returns(1)).unwrap();
@@ -623,7 +695,7 @@ pub fn the_largest_regions_reach_each_other(backend: Backend) {
         (1 << 20..1 << 30).contains(&capacities[1]),
         "{capacities:?}"
     );
-    let bases: Vec<_> = space.regions().map(|region| region.base().addr()).collect();
+    let bases: Vec<_> = space.regions().map(|region| region.address()).collect();
     let (low, high) = (
         bases[0].min(bases[1]),
         (bases[0] + capacities[0]).max(bases[1] + capacities[1]),
@@ -634,9 +706,13 @@ pub fn the_largest_regions_reach_each_other(backend: Backend) {
 pub fn regions_for_perf_maps_work_like_others(backend: Backend) {
     let there = Window::reaching(1 << 44);
     for window in [None, Some(there)] {
-        let options = small(backend).region(options(backend).perf_map(true));
-        let options = window.map_or(options.clone(), |window| options.window(window));
-        match options.create() {
+        let region = RegionOptions {
+            perf_map: true,
+            window,
+            ..small().region
+        };
+        let options = SpaceOptions { region, ..small() };
+        match jit(backend).space(options) {
             Ok(space) => {
                 let function = space.publish("", &returns(7)).unwrap();
                 assert_eq!(run(&space, function), 7);

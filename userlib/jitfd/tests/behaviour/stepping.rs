@@ -255,7 +255,7 @@ pub fn callers_are_found_in_every_instruction_of_a_return_trampoline(backend: Ba
 }
 
 pub fn callers_are_found_in_every_instruction_of_a_thunk(backend: Backend) {
-    let space = jit(backend).space(SpaceOptions::new()).unwrap();
+    let space = jit(backend).space(SpaceOptions::default()).unwrap();
     let thunk = Thunk::to(jitfd_test_sum as *const c_void as usize);
     // Of each length, and of the kind that is a constant between code.
     let thunk = thunk

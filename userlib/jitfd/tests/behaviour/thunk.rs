@@ -5,7 +5,7 @@
 use super::closure::jit;
 use super::process::{End, child};
 use jitfd::space::SpaceOptions;
-use jitfd::{Backend, CodeSpace, Mapping, Register, Window};
+use jitfd::{Backend, CodeSpace, Mapping, RegionOptions, Register, Window};
 use jitfd_trampoline::Thunk;
 use std::arch::global_asm;
 use std::sync::{Mutex, PoisonError};
@@ -197,10 +197,15 @@ extern "C" fn add(first: u64, second: u64) -> u64 {
 }
 
 fn space(backend: Backend, window: Option<Window>) -> CodeSpace {
-    let mut options = SpaceOptions::new().region_capacity(1 << 20);
-    if let Some(window) = window {
-        options = options.window(window);
-    }
+    let region = RegionOptions {
+        capacity: 1 << 20,
+        window,
+        ..Default::default()
+    };
+    let options = SpaceOptions {
+        region,
+        ..Default::default()
+    };
     jit(backend).space(options).unwrap()
 }
 

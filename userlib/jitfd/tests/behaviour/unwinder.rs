@@ -3,7 +3,7 @@
 //! The program's own unwinder, by way of the `backtrace` crate and of panics.
 
 use super::chain::{Chain, chain};
-use super::options;
+use super::jit;
 use jitfd::Backend;
 use jitfd::space::{Reloc, RelocKind, SpaceOptions, Target};
 use std::cell::RefCell;
@@ -31,8 +31,8 @@ extern "C-unwind" fn throw() {
 fn calling(backend: Backend, target: extern "C-unwind" fn()) -> Chain {
     let target = Target::Address(target as *const () as usize);
     let call = Reloc::new(5, RelocKind::Call32, target).addend(-4);
-    let options = SpaceOptions::new().region(options(backend));
-    chain(options, [0xe8, 0, 0, 0, 0], &[call])
+    let space = jit(backend).space(SpaceOptions::default()).unwrap();
+    chain(space, [0xe8, 0, 0, 0, 0], &[call])
 }
 
 /// The names of generated functions on the way to `trace`, and how many frames

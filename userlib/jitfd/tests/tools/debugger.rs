@@ -3,15 +3,20 @@
 //! gdb.
 
 use crate::chain::chain;
-use crate::run::{Folder, has, options, text, tool};
+use crate::run::{Folder, has, jit, text, tool};
 use jitfd::space::NewCode;
+use jitfd::space::SpaceOptions;
 use jitfd::tools::GdbJit;
 
 #[test]
 #[ignore = "gdb runs it"]
 fn child_stops_in_generated_code() {
     // int3; nop; ...
-    let chain = chain(options(), [0xcc, 0x90, 0x90, 0x90, 0x90], &[]);
+    let chain = chain(
+        jit().space(SpaceOptions::default()).unwrap(),
+        [0xcc, 0x90, 0x90, 0x90, 0x90],
+        &[],
+    );
     let gdb = GdbJit::new();
     let (inner, outer) = ([0; 14], [0; 14]);
     let codes = [
@@ -28,7 +33,11 @@ fn child_stops_in_generated_code() {
 #[test]
 #[ignore = "gdb runs it"]
 fn child_forks_and_stops_in_generated_code() {
-    let chain = chain(options(), [0xcc, 0x90, 0x90, 0x90, 0x90], &[]);
+    let chain = chain(
+        jit().space(SpaceOptions::default()).unwrap(),
+        [0xcc, 0x90, 0x90, 0x90, 0x90],
+        &[],
+    );
     let (inherited, own) = (GdbJit::new(), GdbJit::new());
     let code = [0; 14];
     let outer = NewCode::new("jitfd_outer", chain.outer.address, &code);

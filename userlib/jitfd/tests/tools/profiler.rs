@@ -2,15 +2,20 @@
 
 //! perf.
 
-use crate::run::{Folder, given_folder, has, options, region, skip, text, tool};
+use crate::run::{Folder, given_folder, has, jit, skip, text, tool};
 use jitfd::space::{Function, Listener, SpaceOptions};
 use jitfd::tools::{JitDump, PerfMap};
-use jitfd::{CodeSpace, Rules, validate};
+use jitfd::{CodeSpace, RegionOptions, Rules, validate};
 use std::sync::Arc;
 
 /// Counts down for a good part of a second: mov ecx, count; dec ecx; jnz; ret.
-fn spin(options: SpaceOptions, listener: Arc<dyn Listener>) -> (CodeSpace, Function) {
-    let space = options.listener(listener).create().unwrap();
+fn spin(region: RegionOptions, listener: Arc<dyn Listener>) -> (CodeSpace, Function) {
+    let options = SpaceOptions {
+        region,
+        listeners: vec![listener],
+        ..Default::default()
+    };
+    let space = jit().space(options).unwrap();
     let mut code = vec![0xb9];
     code.extend(700_000_000_u32.to_le_bytes());
     code.extend([0xff, 0xc9, 0x75, 0xfc, 0xc3]);
@@ -25,8 +30,11 @@ fn spin(options: SpaceOptions, listener: Arc<dyn Listener>) -> (CodeSpace, Funct
 #[ignore = "perf runs it"]
 fn child_spins_with_a_map() {
     let map = Arc::new(PerfMap::create().unwrap());
-    let region = region().perf_map(true);
-    spin(options().region(region), map.clone());
+    let region = RegionOptions {
+        perf_map: true,
+        ..Default::default()
+    };
+    spin(region, map.clone());
     assert_eq!(map.lost(), 0);
 }
 
@@ -34,7 +42,7 @@ fn child_spins_with_a_map() {
 #[ignore = "perf runs it"]
 fn child_spins_with_a_dump() {
     let dump = Arc::new(JitDump::create_in(&given_folder()).unwrap());
-    spin(options(), dump.clone());
+    spin(RegionOptions::default(), dump.clone());
     assert_eq!(dump.lost(), 0);
 }
 

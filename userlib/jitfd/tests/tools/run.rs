@@ -2,8 +2,7 @@
 
 //! Runs tools, with this program under them.
 
-use jitfd::space::SpaceOptions;
-use jitfd::{Fallback, RegionOptions};
+use jitfd::{Fallback, Jit};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -26,14 +25,9 @@ pub fn fallback() -> Fallback {
     }
 }
 
-/// Regions of that.
-pub fn region() -> RegionOptions {
-    RegionOptions::new().fallback(fallback())
-}
-
-/// Code spaces over such regions.
-pub fn options() -> SpaceOptions {
-    SpaceOptions::new().region(region())
+/// What makes code executable there.
+pub fn jit() -> Jit {
+    Jit::open(fallback()).unwrap()
 }
 
 /// Says that a tool is not allowed to do its work here.

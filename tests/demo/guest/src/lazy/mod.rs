@@ -19,7 +19,7 @@ use crate::report::BoxError;
 use crate::sys;
 use compiler::Compiler;
 use executor::{Executor, Tally};
-use jitfd::{Region, Stats};
+use jitfd::{Fallback, Jit, Region, Stats};
 use recipe::Book;
 use std::sync::Barrier;
 use std::thread::{self, Scope, ScopedJoinHandle};
@@ -45,7 +45,8 @@ pub struct Outcome {
 pub fn run(functions: usize) -> Result<Outcome, BoxError> {
     let cpus = thread::available_parallelism()?.get();
     let executors = cpus.saturating_sub(1).max(1);
-    let region = Region::create(functions.saturating_mul(BYTES_PER_FUNCTION).max(1 << 16))?;
+    let region = Jit::open(Fallback::Never)?
+        .region(functions.saturating_mul(BYTES_PER_FUNCTION).max(1 << 16))?;
     let book = Book::new(functions);
     let table = Table::new(functions, executors);
     let shared = Shared {
