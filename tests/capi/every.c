@@ -799,6 +799,50 @@ static void branches_between_chunks_are_checked(void)
 	jitfd_region_destroy(trusts);
 }
 
+static void branches_leave_to_what_is_declared(void)
+{
+	struct jitfd_rules rules = no_rules();
+	jitfd_region *region = new_region(PAGE, 0), *mapping, *publisher;
+	/* jmp, 256 MiB ahead */
+	unsigned char code[5] = { 0xe9, 0, 0, 0, 0x10 };
+	const void *target = base_of(region) + 5 + 0x10000000;
+	jitfd_chunk *chunk;
+
+	rules.flags = JITFD_RULE_LEAVES_ONLY;
+	CHECK((chunk = jitfd_validate(code, sizeof(code), &rules)) != NULL);
+	REFUSED(jitfd_region_publish(region, chunk, NULL), EILSEQ);
+	CHECK(jitfd_get_code_error()->reason == JITFD_REASON_LEAVES_TO);
+	CHECK(jitfd_get_code_error()->target == (size_t)target);
+	jitfd_chunk_destroy(chunk);
+	rules.flags = 0;
+	rules.leaves = &target;
+	rules.leave_count = 1;
+	CHECK((chunk = jitfd_validate(code, sizeof(code), &rules)) != NULL);
+	CHECK(jitfd_region_publish(region, chunk, NULL) == 0);
+	/* It is another address from the next place. */
+	REFUSED(jitfd_region_publish(region, chunk, NULL), EILSEQ);
+	CHECK(jitfd_region_split(region, &mapping, NULL, &publisher) == 0);
+	REFUSED(jitfd_region_publish(publisher, chunk, NULL), EILSEQ);
+	CHECK(jitfd_get_code_error()->reason == JITFD_REASON_NO_ADDRESS);
+	jitfd_region_destroy(mapping);
+	jitfd_region_destroy(publisher);
+	jitfd_chunk_destroy(chunk);
+	rules.leaves = NULL;
+	REFUSED_NULL(jitfd_validate(code, sizeof(code), &rules), EINVAL);
+}
+
+static void foreign_code_is_recognised(void)
+{
+	/* Of x86-64; and what is no instruction. */
+	char elf[64] = "\x7f" "ELF\x02\x01\x01";
+	struct jitfd_code_error error;
+
+	elf[18] = 62;
+	elf[63] = 0x06;
+	error = refuse(elf, sizeof(elf), NULL, EILSEQ);
+	CHECK(error.reason == JITFD_REASON_ELF && error.target == 62);
+}
+
 static void a_full_region_says_so(void)
 {
 	jitfd_region *region = new_region(PAGE, 0);
@@ -2205,6 +2249,8 @@ static const struct test tests[] = {
 	PUBLISHES(code_is_made_for_its_place),
 	PUBLISHES(reserved_ranges_are_filled_later),
 	PUBLISHES(branches_between_chunks_are_checked),
+	PUBLISHES(branches_leave_to_what_is_declared),
+	TEST(foreign_code_is_recognised),
 	PUBLISHES(a_full_region_says_so),
 	PUBLISHES(sealing_is_the_end),
 	PUBLISHES(regions_come_to_lie_near),

@@ -132,6 +132,28 @@
 #define JITFD_REASON_NO_ITEM 20
 
 /**
+ * A branch goes to an address that is not among those that it may leave to; target: the
+ * address.
+ */
+#define JITFD_REASON_LEAVES_TO 21
+
+/**
+ * The rules say where branches may leave to, and a part of a region that is only the
+ * right to publish knows no address.
+ */
+#define JITFD_REASON_NO_ADDRESS 22
+
+/**
+ * The bytes are those of an ELF file; target: the number of its processor.
+ */
+#define JITFD_REASON_ELF 23
+
+/**
+ * The bytes are instructions of aarch64.
+ */
+#define JITFD_REASON_AARCH64 24
+
+/**
  * A reason that this header has no number for: see jitfd_error.
  */
 #define JITFD_REASON_OTHER 65535
@@ -197,6 +219,11 @@
  * The chunk is aligned to 64 bytes then.
  */
 #define JITFD_RULE_WITHIN_LINES 8
+
+/**
+ * Direct branches leave the region, or code space, to the declared addresses only.
+ */
+#define JITFD_RULE_LEAVES_ONLY 16
 
 /**
  * Refuse syscall, sysenter and int n.
@@ -578,7 +605,7 @@ typedef struct jitfd_rules {
   size_t size;
   /**
    * JITFD_RULE_ALLOW_LOCK_SKIPS, JITFD_RULE_ENTRIES_ONLY, JITFD_RULE_ENDBR64,
-   * JITFD_RULE_WITHIN_LINES, JITFD_FORBID_.
+   * JITFD_RULE_WITHIN_LINES, JITFD_RULE_LEAVES_ONLY, JITFD_FORBID_.
    */
   uint32_t flags;
   /**
@@ -618,6 +645,17 @@ typedef struct jitfd_rules {
    * How many mnemonics there are.
    */
   size_t forbidden_count;
+  /**
+   * The addresses outside of the region, or code space, that direct branches may go
+   * to: the functions of the runtime that the code calls. It is checked where the
+   * chunk's address is known: when it is published. If there is one,
+   * JITFD_RULE_LEAVES_ONLY goes without saying.
+   */
+  const void *const *leaves;
+  /**
+   * How many addresses there are.
+   */
+  size_t leave_count;
 } jitfd_rules;
 
 /**

@@ -51,6 +51,16 @@ pub const JITFD_REASON_FIELD_OUTSIDE: u32 = 18;
 pub const JITFD_REASON_FIELDS_OVERLAP: u32 = 19;
 /// A field refers to an item that there is not; target: its number.
 pub const JITFD_REASON_NO_ITEM: u32 = 20;
+/// A branch goes to an address that is not among those that it may leave to; target: the
+/// address.
+pub const JITFD_REASON_LEAVES_TO: u32 = 21;
+/// The rules say where branches may leave to, and a part of a region that is only the
+/// right to publish knows no address.
+pub const JITFD_REASON_NO_ADDRESS: u32 = 22;
+/// The bytes are those of an ELF file; target: the number of its processor.
+pub const JITFD_REASON_ELF: u32 = 23;
+/// The bytes are instructions of aarch64.
+pub const JITFD_REASON_AARCH64: u32 = 24;
 /// A reason that this header has no number for: see jitfd_error.
 pub const JITFD_REASON_OTHER: u32 = 0xffff;
 
@@ -132,6 +142,10 @@ fn number(reason: &Reason) -> (u32, usize) {
         Reason::FieldOutside { .. } => (JITFD_REASON_FIELD_OUTSIDE, 0),
         Reason::FieldsOverlap { other, .. } => (JITFD_REASON_FIELDS_OVERLAP, other),
         Reason::NoItem { number, .. } => (JITFD_REASON_NO_ITEM, number),
+        Reason::LeavesTo { target, .. } => (JITFD_REASON_LEAVES_TO, target),
+        Reason::NoAddress => (JITFD_REASON_NO_ADDRESS, 0),
+        Reason::Elf { machine } => (JITFD_REASON_ELF, machine.into()),
+        Reason::Aarch64 => (JITFD_REASON_AARCH64, 0),
         _ => (JITFD_REASON_OTHER, 0),
     }
 }

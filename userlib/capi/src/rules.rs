@@ -7,7 +7,7 @@ use crate::pointer;
 use crate::text;
 use crate::versioned::{self, Versioned};
 use rust::{Align, Class, Rules};
-use std::ffi::c_char;
+use std::ffi::{c_char, c_void};
 use std::ops::Range;
 
 /// Some bytes of a chunk.
@@ -30,6 +30,8 @@ pub const JITFD_RULE_ENDBR64: u32 = 0x4;
 /// No instruction crosses a border of 64 bytes, so that one fetch sees all of it.
 /// The chunk is aligned to 64 bytes then.
 pub const JITFD_RULE_WITHIN_LINES: u32 = 0x8;
+/// Direct branches leave the region, or code space, to the declared addresses only.
+pub const JITFD_RULE_LEAVES_ONLY: u32 = 0x10;
 /// Refuse syscall, sysenter and int n.
 pub const JITFD_FORBID_SYSTEM_CALLS: u32 = 0x100;
 /// Refuse instructions that write the protection-key register.
@@ -51,7 +53,7 @@ pub struct jitfd_rules {
     /// sizeof(struct jitfd_rules).
     pub size: usize,
     /// JITFD_RULE_ALLOW_LOCK_SKIPS, JITFD_RULE_ENTRIES_ONLY, JITFD_RULE_ENDBR64,
-    /// JITFD_RULE_WITHIN_LINES, JITFD_FORBID_.
+    /// JITFD_RULE_WITHIN_LINES, JITFD_RULE_LEAVES_ONLY, JITFD_FORBID_.
     pub flags: u32,
     /// The alignment at which the chunk is appended, in bytes: a power of two up
     /// to 4096. 0 is 16.
@@ -74,9 +76,16 @@ pub struct jitfd_rules {
     pub forbidden: *const *const c_char,
     /// How many mnemonics there are.
     pub forbidden_count: usize,
+    /// The addresses outside of the region, or code space, that direct branches may go
+    /// to: the functions of the runtime that the code calls. It is checked where the
+    /// chunk's address is known: when it is published. If there is one,
+    /// JITFD_RULE_LEAVES_ONLY goes without saying.
+    pub leaves: *const *const c_void,
+    /// How many addresses there are.
+    pub leave_count: usize,
 }
 
-// SAFETY: `repr(C)`, a word, two half words, seven words; zero is a value of all.
+// SAFETY: `repr(C)`, a word, two half words, nine words; zero is a value of all.
 unsafe impl Versioned for jitfd_rules {
     const FIRST: usize = 56;
 }
@@ -106,6 +115,7 @@ fn known() -> u32 {
         | JITFD_RULE_ENTRIES_ONLY
         | JITFD_RULE_ENDBR64
         | JITFD_RULE_WITHIN_LINES
+        | JITFD_RULE_LEAVES_ONLY
 }
 
 /// The rules as the library has them.
@@ -143,6 +153,11 @@ impl ChunkRules {
         for &name in forbidden {
             // SAFETY: as promised by the caller.
             options = options.forbid_mnemonic(unsafe { text::read(name) }?)?;
+        }
+        // SAFETY: as promised by the caller.
+        let leaves = unsafe { pointer::array(rules.leaves, rules.leave_count)? };
+        if rules.flags & JITFD_RULE_LEAVES_ONLY != 0 || !leaves.is_empty() {
+            options = options.leaves_only_to(leaves.iter().map(|address| address.addr()));
         }
         if rules.threads != 0 {
             options = options.threads(rules.threads);
@@ -213,7 +228,7 @@ mod tests {
     #[test]
     fn the_first_version_has_the_size_it_had() {
         assert_eq!(offset_of!(jitfd_rules, forbidden), jitfd_rules::FIRST);
-        assert_eq!(size_of::<jitfd_rules>(), 72);
+        assert_eq!(size_of::<jitfd_rules>(), 88);
     }
 
     #[test]
