@@ -223,37 +223,37 @@ unsafe fn create(options: *const jitfd_space_options) -> Result<CodeSpace, Failu
     }
     let perf_map = options.flags & JITFD_SPACE_PERF_MAP != 0;
     let more = if perf_map { JITFD_REGION_PERF_MAP } else { 0 };
-    let mut wanted = SpaceOptions::new()
-        .region(region_options(options.flags | more))
-        .together(options.flags & JITFD_SPACE_TOGETHER != 0)
-        .validation(rules)
-        .lead(lead(&options)?);
-    let window = window(options.near_first.addr(), options.near_last.addr())?;
-    if let Some(window) = window {
-        wanted = wanted.window(window);
-    }
+    let mut region = region_options(options.flags | more);
+    region.window = window(options.near_first.addr(), options.near_last.addr())?;
     if options.region_capacity != 0 {
-        wanted = wanted.region_capacity(options.region_capacity);
+        region.capacity = options.region_capacity;
     }
+    let mut wanted = SpaceOptions {
+        region,
+        together: options.flags & JITFD_SPACE_TOGETHER != 0,
+        rules,
+        lead: lead(&options)?,
+        ..SpaceOptions::default()
+    };
     if options.max_capacity != 0 {
-        wanted = wanted.max_capacity(options.max_capacity);
+        wanted.max_capacity = options.max_capacity;
     }
+    let listeners = &mut wanted.listeners;
     if let Some(call) = options.listener {
         let data = options.listener_data;
-        wanted = wanted.listener(Arc::new(Told { call, data }));
+        listeners.push(Arc::new(Told { call, data }));
     }
     if options.flags & JITFD_SPACE_GDB != 0 {
-        wanted = wanted.listener(Arc::new(GdbJit::new()));
+        listeners.push(Arc::new(GdbJit::new()));
     }
     if !folder.is_empty() {
         let dump = JitDump::create_in(folder.as_ref());
-        wanted = wanted.listener(Arc::new(
-            dump.map_err(|error| no_file(&error, "the jitdump"))?,
-        ));
+        let dump = dump.map_err(|error| no_file(&error, "the jitdump"))?;
+        listeners.push(Arc::new(dump));
     }
     if perf_map {
         let map = PerfMap::create().map_err(|error| no_file(&error, "the perf map"))?;
-        wanted = wanted.listener(Arc::new(map));
+        listeners.push(Arc::new(map));
     }
     Ok(jit(options.fallback)?.space(wanted)?)
 }
