@@ -21,7 +21,7 @@ use std::sync::OnceLock;
 /// with other rules, and with a fallback.
 ///
 /// # Errors
-/// [`Error::Validation`] if the code is refused; [`Error::System`] of kind
+/// [`Error::Code`] if the code is refused; [`Error::System`] of kind
 /// [`NoModule`](crate::Kind::NoModule), [`Denied`](crate::Kind::Denied),
 /// [`NoExec`](crate::Kind::NoExec), [`NoMemory`](crate::Kind::NoMemory) or
 /// [`Quota`](crate::Kind::Quota). Nothing is left behind then.
