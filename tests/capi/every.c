@@ -1207,6 +1207,7 @@ static void a_region_is_split(void)
 	jitfd_region *region = new_region(PAGE, 0);
 	jitfd_chunk *chunk = answer_chunk(12);
 	jitfd_region *mapping = NULL, *mapper = NULL, *publisher = NULL, *again;
+	struct emission emission = { 0 };
 	struct jitfd_stats stats = { 0 };
 	struct jitfd_place place;
 	char *code = base_of(region);
@@ -1220,6 +1221,16 @@ static void a_region_is_split(void)
 	CHECK(jitfd_region_publish(publisher, chunk, &place) == 0 && place.offset == 16);
 	CHECK((again = jitfd_region_map(mapper, PAGE)) != NULL);
 	CHECK(call(base_of(again) + 16) == 12 && stats_of(mapper).publications == 2);
+	CHECK(jitfd_region_reserve(publisher, 32, 32, &place) == 0 && place.offset == 32);
+	CHECK(place.address == NULL && place.len == 32);
+	CHECK(jitfd_region_fill(publisher, &place, 16, chunk, NULL) == 0 && call(code + 48) == 12);
+	REFUSED(jitfd_region_fill(publisher, &place, 16, chunk, NULL), EEXIST);
+	REFUSED(jitfd_region_fill(publisher, &place, 27, chunk, NULL), EINVAL);
+	emission.interferes = publisher;
+	emission.other = chunk;
+	CHECK(jitfd_region_publish_with(publisher, 64, emit, &emission, &place) == 0);
+	CHECK(emission.calls == 2 && emission.place.address == NULL && place.offset == 128);
+	CHECK(call(code + 128) == 0);
 	REFUSED(jitfd_region_get_stats(mapping, &stats), EBADF);
 	REFUSED(jitfd_region_publish(mapping, chunk, NULL), EBADF);
 	REFUSED(jitfd_region_split(mapping, NULL, NULL, NULL), EBADF);
