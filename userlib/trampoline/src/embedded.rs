@@ -16,7 +16,7 @@ impl Thunk {
     ///
     /// ```
     /// use jitfd::space::SpaceOptions;
-    /// use jitfd::{Fallback, Jit, Register, Window};
+    /// use jitfd::{Fallback, Jit, RegionOptions, Register, Window};
     /// use jitfd_trampoline::Thunk;
     ///
     /// extern "C" fn multiply(first: u64, second: u64) -> u64 {
@@ -25,7 +25,11 @@ impl Thunk {
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
     /// let target = multiply as *const () as usize;
-    /// let near = SpaceOptions::new().window(Window::reaching(target));
+    /// let region = RegionOptions {
+    ///     window: Some(Window::reaching(target)),
+    ///     ..Default::default()
+    /// };
+    /// let near = SpaceOptions { region, ..Default::default() };
     /// let space = Jit::open(Fallback::Any)?.space(near)?;
     /// let thunk = Thunk::to(target).set(Register::Rsi, 6);
     /// let function = thunk.publish(&space, "times six")?;
@@ -57,15 +61,22 @@ mod tests {
     use crate::Thunk;
     use crate::assemble::tests::CHECKED;
     use jitfd::space::SpaceOptions;
-    use jitfd::{Fallback, Jit, Register, Window};
+    use jitfd::{Fallback, Jit, RegionOptions, Register, Window};
 
     /// Checking takes longer than all else that the program does for one.
     #[test]
     fn what_is_published_is_checked_once() {
         let target = what_is_published_is_checked_once as *const () as usize;
         let jit = Jit::open(Fallback::Any).unwrap();
-        let near = SpaceOptions::new().window(Window::reaching(target));
-        let far = SpaceOptions::new();
+        let region = RegionOptions {
+            window: Some(Window::reaching(target)),
+            ..Default::default()
+        };
+        let far = SpaceOptions::default();
+        let near = SpaceOptions {
+            region,
+            ..far.clone()
+        };
         for (space, pushes, len) in [(near, 0, 14), (far.clone(), 0, 24), (far, 20, 64)] {
             let space = jit.space(space).unwrap();
             // What no jump reaches.

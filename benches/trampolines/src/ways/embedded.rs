@@ -3,7 +3,7 @@
 //! jitfd's embedded form: constants in code, published one by one.
 
 use jitfd::space::{CodeSpace, Function, SpaceOptions};
-use jitfd::{Register, Window};
+use jitfd::{RegionOptions, Register, Window};
 use jitfd_peers::target;
 use jitfd_trampoline::Thunk;
 
@@ -29,8 +29,15 @@ impl Maker for Embedded {
 }
 
 pub fn embedded(start: &Start) -> Result<Box<dyn Way>, String> {
-    let near = Window::reaching(target as *const () as usize);
-    let space = start.jit()?.space(SpaceOptions::new().window(near));
+    let region = RegionOptions {
+        window: Some(Window::reaching(target as *const () as usize)),
+        ..Default::default()
+    };
+    let near = SpaceOptions {
+        region,
+        ..Default::default()
+    };
+    let space = start.jit()?.space(near);
     let space = space.map_err(|error| error.to_string())?;
     Ok(of("jitfd embedded", 64, true, Embedded(space)))
 }
