@@ -71,8 +71,7 @@ impl Jit {
     /// [`TooManyFiles`](crate::Kind::TooManyFiles)) is no reason to take the next
     /// backend, but an error.
     pub fn open(fallback: Fallback) -> Result<Self, Error> {
-        let (device, backend, refused) =
-            fallback.choose_with(|backend| try_out(backend, fallback))?;
+        let (device, backend, refused) = fallback.choose(|backend| try_out(backend, fallback))?;
         let jit = Self::new(backend, refused, device);
         notice::chosen(&jit);
         Ok(jit)
@@ -201,13 +200,7 @@ impl Jit {
     /// [`FileSize`](crate::Kind::FileSize) (dual mapping, if `RLIMIT_FSIZE` is below
     /// the capacity), or as [`open`](Self::open).
     pub fn region(&self, options: impl Into<RegionOptions>) -> Result<Region, Error> {
-        let options = options.into();
-        let fallback = Fallback::Only(self.0.backend);
-        let options = RegionOptions {
-            fallback,
-            ..options
-        };
-        options.create(options.capacity)
+        options.into().create(self.0.backend)
     }
 
     /// Makes a code space with its first region.
@@ -225,9 +218,8 @@ impl Jit {
     ///
     /// # Errors
     /// As [`region`](Self::region).
-    pub fn space(&self, mut options: SpaceOptions) -> Result<CodeSpace, Error> {
-        options.region.fallback = Fallback::Only(self.0.backend);
-        options.create()
+    pub fn space(&self, options: SpaceOptions) -> Result<CodeSpace, Error> {
+        CodeSpace::create(self.0.backend, options)
     }
 
     fn maker(&self) -> Maker<'_> {

@@ -165,8 +165,6 @@ pub use os::window::Window;
 pub use probe::{Finding, Probe, Subject, Trial, Verdict, probe};
 pub use region::handle::{AppendHandle, MapHandle};
 pub use region::image::jit_create_code;
-#[doc(hidden)]
-pub use region::image::{Code, CodeOptions};
 pub use region::mapping::Mapping;
 pub use region::options::RegionOptions;
 pub use region::stats::Stats;

@@ -3,7 +3,7 @@
 //! How often publishing one chunk allocates. Alone in its program: the allocator
 //! counts for all.
 
-use jitfd::{Backend, Fallback, RegionOptions, Rules, validate};
+use jitfd::{Backend, Fallback, Jit, Rules, validate};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
@@ -41,8 +41,8 @@ static COUNTING: Counting = Counting;
 fn publishing_one_chunk_allocates_three_times_or_four() {
     let chunk = validate(&[0xc3], &Rules::new()).unwrap();
     for (backend, most) in [(Backend::DualMapping, 3), (Backend::ProtectFlips, 4)] {
-        let options = RegionOptions::new().fallback(Fallback::Only(backend));
-        let region = options.create(1 << 20).unwrap();
+        let jit = Jit::open(Fallback::Only(backend)).unwrap();
+        let region = jit.region(1 << 20).unwrap();
         // The first one gets memory for the map of boundaries too.
         region.append(&chunk).unwrap();
         let before = CALLS.get();

@@ -3,10 +3,8 @@
 //! Where code comes from when there is no `/dev/jit`: in which order a program
 //! allows the backends, and the choice.
 
-use crate::backend::notice;
 use crate::backend_name::Backend;
 use crate::error::{Error, Kind};
-use crate::jit::Jit;
 
 /// Which backends a program accepts. The default is the kernel's and no other.
 ///
@@ -67,20 +65,9 @@ impl Fallback {
         }
     }
 
-    /// What `make` makes with the first backend that this system allows.
-    ///
-    /// # Errors
-    /// The error of `make`; if several backends were tried, all of their
-    /// errors.
-    #[doc(hidden)]
-    pub fn choose<T>(self, make: impl FnMut(Backend) -> Result<T, Error>) -> Result<T, Error> {
-        let (made, backend, refused) = self.choose_with(make)?;
-        notice::chosen(&Jit::new(backend, refused, None));
-        Ok(made)
-    }
-
-    /// The same without a report: with the backend, and what refused the better ones.
-    pub(crate) fn choose_with<T>(
+    /// What `make` makes with the first backend that this system allows, that backend,
+    /// and what refused the better ones; if there is none, all of their errors.
+    pub(crate) fn choose<T>(
         self,
         mut make: impl FnMut(Backend) -> Result<T, Error>,
     ) -> Result<(T, Backend, Refused), Error> {
@@ -149,8 +136,10 @@ mod tests {
             }
         };
         for (at, backend) in Backend::ALL.into_iter().enumerate() {
-            assert_eq!(Fallback::Any.choose(from(at)), Ok(backend));
-            assert_eq!(Fallback::Only(backend).choose(from(0)), Ok(backend));
+            let any = Fallback::Any.choose(from(at)).unwrap();
+            assert_eq!((any.1, any.2.len()), (backend, at));
+            let only = Fallback::Only(backend).choose(from(0)).unwrap();
+            assert_eq!((only.0, only.2.len()), (backend, 0));
         }
         assert_eq!(Fallback::Never.choose(from(1)), Err(missing));
         let none = Fallback::DualMapping.choose(from(2)).unwrap_err();

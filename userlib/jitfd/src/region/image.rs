@@ -4,12 +4,10 @@
 //! (28 July 2020, by an x86 maintainer to the kernel's list, in the thread
 //! "Implement Trampoline File Descriptor").
 
-use crate::backend::choice::Fallback;
 use crate::backend::dispatch::{self, Maker};
-use crate::backend_name::Backend;
 use crate::error::Error;
-use crate::region::mapping::{Mapping, check_page};
-use jitfd_code::{Chunk, Rules, validate};
+use crate::region::mapping::Mapping;
+use jitfd_code::{Rules, validate};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
 
@@ -56,72 +54,4 @@ fn device() -> Result<Maker<'static>, Error> {
     }
     let opened = dispatch::open_device()?;
     Ok(Maker::Kernel(DEVICE.get_or_init(|| opened).as_fd()))
-}
-
-#[doc(hidden)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct CodeOptions {
-    fallback: Fallback,
-}
-
-#[doc(hidden)]
-impl CodeOptions {
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            fallback: Fallback::Never,
-        }
-    }
-
-    #[must_use]
-    pub const fn fallback(mut self, fallback: Fallback) -> Self {
-        self.fallback = fallback;
-        self
-    }
-
-    pub fn create(&self, code: &Chunk) -> Result<Code, Error> {
-        self.fallback.choose(|backend| {
-            let mapped = maker(backend)?.create_code(code)?;
-            Ok(Code {
-                mapping: Mapping::of(mapped),
-                backend,
-            })
-        })
-    }
-
-    #[expect(unsafe_code, reason = "replaces memory of the caller's choice")]
-    pub unsafe fn create_at(&self, code: &Chunk, at: *mut u8) -> Result<(), Error> {
-        check_page(at)?;
-        self.fallback.choose(|backend| {
-            // SAFETY: as promised by the caller.
-            unsafe { maker(backend)?.create_code_at(code, at) }
-        })
-    }
-}
-
-fn maker(backend: Backend) -> Result<Maker<'static>, Error> {
-    match backend {
-        Backend::Kernel => device(),
-        process => Ok(Maker::Process(process)),
-    }
-}
-
-#[doc(hidden)]
-#[derive(Debug)]
-pub struct Code {
-    mapping: Mapping,
-    backend: Backend,
-}
-
-#[doc(hidden)]
-impl Code {
-    #[must_use]
-    pub const fn backend(&self) -> Option<Backend> {
-        Some(self.backend)
-    }
-
-    #[must_use]
-    pub fn into_raw(self) -> (*const u8, usize) {
-        self.mapping.into_raw()
-    }
 }

@@ -124,14 +124,10 @@ impl Reservation {
 }
 
 impl RegionOptions {
-    #[doc(hidden)]
-    pub fn create(self, capacity: usize) -> Result<Region, Error> {
-        let capacity = checked_capacity(capacity)?;
-        let (map, append, mapping) = self.fallback.choose(|backend| {
-            let (map, append) = create(backend, capacity, self.any_process, self.window)?;
-            let mapping = self.map(&map, capacity)?;
-            Ok((map, append, mapping))
-        })?;
+    pub(crate) fn create(self, backend: Backend) -> Result<Region, Error> {
+        let capacity = checked_capacity(self.capacity)?;
+        let (map, append) = create(backend, capacity, self.any_process, self.window)?;
+        let mapping = self.map(&map, capacity)?;
         Ok(Region {
             mapping,
             map,
@@ -142,6 +138,7 @@ impl RegionOptions {
             child: PerProcess::new(),
         })
     }
+
     fn map(self, handle: &MapHandle, capacity: usize) -> Result<Mapping, Error> {
         match self.window {
             _ if self.perf_map && handle.backend() == Backend::ProtectFlips => {

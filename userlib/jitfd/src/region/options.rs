@@ -2,7 +2,6 @@
 
 //! What a region is asked to be.
 
-use crate::backend::choice::Fallback;
 use crate::os::window::Window;
 
 /// How [`Jit::region`](crate::Jit::region) makes a region.
@@ -106,13 +105,17 @@ pub struct RegionOptions {
     /// # }
     /// ```
     pub perf_map: bool,
-    #[doc(hidden)]
-    pub fallback: Fallback,
 }
 
 impl Default for RegionOptions {
     fn default() -> Self {
-        Self::new()
+        Self {
+            capacity: 16 << 20,
+            any_process: false,
+            boundary_map: true,
+            window: None,
+            perf_map: false,
+        }
     }
 }
 
@@ -123,50 +126,5 @@ impl From<usize> for RegionOptions {
             capacity,
             ..Self::default()
         }
-    }
-}
-
-#[doc(hidden)]
-impl RegionOptions {
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            capacity: 16 << 20,
-            any_process: false,
-            boundary_map: true,
-            window: None,
-            perf_map: false,
-            fallback: Fallback::Never,
-        }
-    }
-
-    #[must_use]
-    pub const fn any_process(mut self, any: bool) -> Self {
-        self.any_process = any;
-        self
-    }
-
-    #[must_use]
-    pub const fn boundary_map(mut self, keep: bool) -> Self {
-        self.boundary_map = keep;
-        self
-    }
-
-    #[must_use]
-    pub const fn window(mut self, window: Window) -> Self {
-        self.window = Some(window);
-        self
-    }
-
-    #[must_use]
-    pub const fn perf_map(mut self, perf_map: bool) -> Self {
-        self.perf_map = perf_map;
-        self
-    }
-
-    #[must_use]
-    pub const fn fallback(mut self, fallback: Fallback) -> Self {
-        self.fallback = fallback;
-        self
     }
 }

@@ -9,6 +9,7 @@
 use super::index::{Entry, Index};
 use super::slot::{Function, Home, Slot, Symbol};
 use super::stats::{Counts, SpaceStats};
+use crate::backend_name::Backend;
 use crate::error::{Call, Error};
 use crate::os::fallible::{list, no_memory, room, text};
 use crate::region::options::RegionOptions;
@@ -56,11 +57,11 @@ fn names<'a>(
 impl Area {
     /// A region whose first `lead` bytes are never code.
     pub(super) fn create(
+        backend: Backend,
         options: RegionOptions,
-        capacity: usize,
         lead: usize,
     ) -> Result<Self, Error> {
-        let region = options.create(capacity)?;
+        let region = options.create(backend)?;
         let counts = Counts::default();
         if lead > 0 {
             region.reserve(lead, Align::NONE)?;

@@ -13,6 +13,7 @@ use super::options::SpaceOptions;
 use super::slot::{Function, Home, Request, Slot, Symbol};
 use super::stats::SpaceStats;
 use super::table::Table;
+use crate::backend_name::Backend;
 use crate::entry::{CodePointer, Entry};
 use crate::error::{Call, Error, Kind};
 use crate::os::fallible::{no_memory, room};
@@ -81,6 +82,7 @@ const TRIES: usize = 16;
 /// ```
 pub struct CodeSpace {
     areas: Table<Area>,
+    backend: Backend,
     pub(super) options: SpaceOptions,
     /// Of no other code space of this process.
     number: u64,
@@ -104,17 +106,11 @@ const MOST: usize = crate::abi::MAX_SEGMENTS as usize;
 const LARGEST: usize = 1 << 30;
 const FOREIGN: Error = Error::Argument("the address is not in this code space");
 
-impl SpaceOptions {
-    #[doc(hidden)]
-    pub fn create(self) -> Result<CodeSpace, Error> {
-        CodeSpace::with_options(self)
-    }
-}
-
 impl CodeSpace {
-    pub(super) fn with_options(options: SpaceOptions) -> Result<Self, Error> {
+    pub(crate) fn create(backend: Backend, options: SpaceOptions) -> Result<Self, Error> {
         let space = Self {
             areas: Table::new(),
+            backend,
             options,
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             growing: Mutex::new(()),
@@ -508,10 +504,11 @@ impl CodeSpace {
             if let Some(window) = window {
                 // One look for all sizes: it takes long where there are many mappings.
                 let (window, room) = near::largest(window, least, capacity)?;
-                region = region.window(window);
+                region.window = Some(window);
                 capacity = room;
             }
-            match Area::create(region, capacity, self.options.lead) {
+            region.capacity = capacity;
+            match Area::create(self.backend, region, self.options.lead) {
                 // There may be addresses for a smaller one: the process may have no more,
                 // or somebody was faster, with a view to write to perhaps.
                 Err(error) if capacity > least && is_crowded(&error) => {
@@ -610,7 +607,7 @@ mod tests {
     use super::*;
     use crate::os::fork::tests::{in_child, limit_addresses};
     use crate::os::near::tests::LOOKS;
-    use crate::{Backend, Fallback, Jit, RegionOptions, Rules, validate};
+    use crate::{Fallback, Jit, RegionOptions, Rules, validate};
 
     /// In a child that was forked while another thread held one of the locks.
     fn refused(space: &CodeSpace) -> u8 {

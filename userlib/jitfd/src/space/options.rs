@@ -3,7 +3,6 @@
 //! How a code space is made.
 
 use super::listener::Listener;
-use crate::os::window::Window;
 use crate::region::options::RegionOptions;
 use jitfd_code::Rules;
 use std::fmt;
@@ -65,77 +64,14 @@ pub struct SpaceOptions {
 
 impl Default for SpaceOptions {
     fn default() -> Self {
-        Self::new()
-    }
-}
-
-#[doc(hidden)]
-impl SpaceOptions {
-    #[must_use]
-    pub const fn new() -> Self {
         Self {
-            region: RegionOptions::new(),
+            region: RegionOptions::default(),
             max_capacity: usize::MAX,
             lead: 16,
             together: false,
             rules: Rules::new(),
             listeners: Vec::new(),
         }
-    }
-
-    #[must_use]
-    pub const fn region(mut self, options: RegionOptions) -> Self {
-        let RegionOptions {
-            capacity, window, ..
-        } = self.region;
-        self.region = options;
-        self.region.capacity = capacity;
-        if self.region.window.is_none() {
-            self.region.window = window;
-        }
-        self
-    }
-
-    #[must_use]
-    pub const fn region_capacity(mut self, bytes: usize) -> Self {
-        self.region.capacity = bytes;
-        self
-    }
-
-    #[must_use]
-    pub const fn max_capacity(mut self, bytes: usize) -> Self {
-        self.max_capacity = bytes;
-        self
-    }
-
-    #[must_use]
-    pub const fn lead(mut self, bytes: usize) -> Self {
-        self.lead = bytes;
-        self
-    }
-
-    #[must_use]
-    pub const fn together(mut self, together: bool) -> Self {
-        self.together = together;
-        self
-    }
-
-    #[must_use]
-    pub const fn window(mut self, window: Window) -> Self {
-        self.region.window = Some(window);
-        self
-    }
-
-    #[must_use]
-    pub fn validation(mut self, options: Rules) -> Self {
-        self.rules = options;
-        self
-    }
-
-    #[must_use]
-    pub fn listener(mut self, listener: Arc<dyn Listener>) -> Self {
-        self.listeners.push(listener);
-        self
     }
 }
 
