@@ -8,7 +8,7 @@ use crate::error::{Error, Kind};
 
 /// Which backends a program accepts. The default is the kernel's and no other.
 ///
-/// [`Jit::open`] takes the first one that this system allows. If that is not the
+/// [`Jit::open`](crate::Jit::open) takes the first one that this system allows. If that is not the
 /// kernel's, it is reported once per process
 /// ([`set_fallback_hook`](crate::set_fallback_hook)). A backend counts as not
 /// allowed if it is absent or refused. Lack of memory, a quota or too many open files
