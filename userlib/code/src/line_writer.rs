@@ -19,11 +19,14 @@ use crate::error::{CodeError, LONGEST, Reason};
 /// have 4 bytes on average: the NOPs are the longest that there are, and are
 /// executed if control runs into them.
 ///
+/// `LineWriter::default()` has written nothing yet, and its first byte is the first of a
+/// line. `as_ref()` is what was written, `Vec::from(writer)` the same, given away.
+///
 /// ```
 /// use jitfd::{LineWriter, Rules, validate};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
-/// let mut code = LineWriter::new();
+/// let mut code = LineWriter::default();
 /// for _ in 0..30 {
 ///     code.push(&[0xb8, 42, 0, 0, 0])?; // mov eax, 42
 /// }
@@ -31,7 +34,7 @@ use crate::error::{CodeError, LONGEST, Reason};
 /// let end = code.push(&[0xc3])?; // ret
 /// let distance = i32::try_from(end - (jump + 5)).unwrap_or_default();
 /// code.patch(jump + 1, &distance.to_le_bytes())?;
-/// let chunk = validate(code.bytes(), &Rules::new().within_lines())?;
+/// let chunk = validate(code.as_ref(), &Rules::new().within_lines())?;
 /// assert_eq!(chunk.align().bytes(), 64);
 /// # Ok(())
 /// # }
@@ -42,12 +45,6 @@ pub struct LineWriter {
 }
 
 impl LineWriter {
-    /// Nothing written yet. The first byte will be the first of a line.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self { bytes: Vec::new() }
-    }
-
     /// Where an instruction of `len` bytes will lie if it is the next to be
     /// pushed, in bytes from the start.
     ///
@@ -55,7 +52,7 @@ impl LineWriter {
     /// use jitfd::LineWriter;
     ///
     /// # fn main() -> Result<(), jitfd::Error> {
-    /// let mut code = LineWriter::new();
+    /// let mut code = LineWriter::default();
     /// code.push(&[0x0f, 0x0b])?; // ud2
     /// // lea rax, [rip + distance], which has 7 bytes: the address of the ud2.
     /// let end = code.place(7) + 7;
@@ -115,29 +112,6 @@ impl LineWriter {
         Ok(())
     }
 
-    /// What was written.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// What was written, given away.
-    ///
-    /// ```
-    /// use jitfd::{LineWriter, Rules, validate_owned};
-    ///
-    /// # fn main() -> Result<(), jitfd::Error> {
-    /// let mut code = LineWriter::new();
-    /// code.push(&[0xc3])?;
-    /// let chunk = validate_owned(code.into_bytes(), &Rules::new().within_lines())?; // no copy
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.bytes
-    }
-
     /// Gets the memory for as many bytes as there are before `end`.
     fn make_room(&mut self, end: usize) -> Result<(), CodeError> {
         let more = end.saturating_sub(self.bytes.len());
@@ -150,6 +124,18 @@ impl LineWriter {
         for nop in nops(self.bytes.len(), end) {
             self.bytes.extend_from_slice(nop);
         }
+    }
+}
+
+impl AsRef<[u8]> for LineWriter {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl From<LineWriter> for Vec<u8> {
+    fn from(writer: LineWriter) -> Self {
+        writer.bytes
     }
 }
 
@@ -217,17 +203,17 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused_and_changes_nothing() {
-        let mut code = LineWriter::new();
+        let mut code = LineWriter::default();
         assert!(code.push(&[]).is_err() && code.push(&[0x66; 16]).is_err());
         code.push(&[0xc3]).unwrap();
         assert!(code.patch(0, &[0x90, 0x90]).is_err());
         assert!(code.patch(usize::MAX, &[0x90]).is_err());
-        assert_eq!(code.bytes(), [0xc3]);
+        assert_eq!(code.as_ref(), [0xc3]);
         code.patch(0, &[0x90]).unwrap();
         assert_eq!((code.place(64), code.place(usize::MAX)), (64, 64));
         assert_eq!(code.align(Align::PAGE).unwrap(), 4096);
-        assert_eq!(code.bytes().len(), 4096);
-        assert!(validate(code.bytes(), &Rules::new().within_lines()).is_ok());
+        assert_eq!(code.as_ref().len(), 4096);
+        assert!(validate(code.as_ref(), &Rules::new().within_lines()).is_ok());
     }
 
     /// An instruction of `len` bytes that is no NOP.
@@ -251,12 +237,12 @@ mod tests {
         fn no_instruction_crosses_a_line_and_none_is_lost(
             lengths in prop::collection::vec(1_usize..=15, 1..200),
         ) {
-            let mut code = LineWriter::new();
+            let mut code = LineWriter::default();
             for &len in &lengths {
                 let place = code.place(len);
                 prop_assert_eq!(code.push(&filler(len)).unwrap(), place);
             }
-            let chunk = validate(code.bytes(), &Rules::new().within_lines()).unwrap();
+            let chunk = validate(code.as_ref(), &Rules::new().within_lines()).unwrap();
             let kept = instructions(chunk.bytes()).into_iter();
             let kept = kept.filter(|one| one.mnemonic() != Mnemonic::Nop);
             prop_assert!(kept.map(|instruction| instruction.len()).eq(lengths));

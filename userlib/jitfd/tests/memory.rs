@@ -207,14 +207,14 @@ fn what_grows_without_memory() {
         enough_or_not(20 << 20, |extra| with(extra, || (), |()| work()));
     };
     fresh(|| {
-        let mut lines = LineWriter::new();
+        let mut lines = LineWriter::default();
         (0..1_000_000).try_for_each(|_| {
             lines.push(&[0xb8, 42, 0, 0, 0])?;
             Ok(())
         })
     });
     fresh(|| {
-        let mut lines = LineWriter::new();
+        let mut lines = LineWriter::default();
         (0..2000).try_for_each(|_| {
             lines.push(&[0xc3])?;
             lines.align(Align::PAGE)?;

@@ -59,14 +59,14 @@ impl Assembly {
     fn begin() -> Result<Self, Error> {
         Ok(Self {
             encoder: Encoder::try_new(64).map_err(wrong)?,
-            lines: LineWriter::new(),
+            lines: LineWriter::default(),
             entries: Vec::new(),
             data: Vec::new(),
         })
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.lines.bytes().len()
+        self.lines.as_ref().len()
     }
 
     /// A place at which calls and jumps may land.
@@ -126,9 +126,9 @@ impl Assembly {
         let options = options.endbr64();
         if len > Align::LINE.bytes() {
             let rules = options.within_lines();
-            return Ok(validate_owned(self.lines.into_bytes(), &rules)?);
+            return Ok(validate_owned(self.lines.into(), &rules)?);
         }
-        let chunk = validate_owned(self.lines.into_bytes(), &options)?;
+        let chunk = validate_owned(self.lines.into(), &options)?;
         Ok(chunk.aligned(align))
     }
 }

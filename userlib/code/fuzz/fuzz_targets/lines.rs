@@ -8,7 +8,7 @@ use jitfd_code::{Align, LineWriter, Rules, validate};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|steps: Vec<(u8, u8)>| {
-    let mut writer = LineWriter::new();
+    let mut writer = LineWriter::default();
     let mut written = Vec::new();
     for (kind, number) in steps.into_iter().take(500) {
         if kind % 8 == 0 {
@@ -23,9 +23,9 @@ fuzz_target!(|steps: Vec<(u8, u8)>| {
         assert_eq!(writer.push(&instruction).unwrap(), place);
         written.push(place);
     }
-    if let Ok(chunk) = validate(writer.bytes(), &Rules::new().within_lines()) {
+    if let Ok(chunk) = validate(writer.as_ref(), &Rules::new().within_lines()) {
         assert!(written.iter().all(|&at| chunk.is_boundary(at)));
     } else {
-        assert!(writer.bytes().is_empty());
+        assert!(writer.as_ref().is_empty());
     }
 });
