@@ -12,9 +12,10 @@
 HERE=$TOP/tests/engines
 WORK=$TOP/target/engines
 MATRIX=$WORK/matrix
+LIBRARIES=/usr/lib/x86_64-linux-gnu
 LUACHECK_FILES=/usr/share/lua/5.1/luacheck
 LUACHECK="luajit /usr/bin/luacheck --no-cache --no-color --no-default-config $LUACHECK_FILES"
-ALL="luajit luacheck php llvmlite lli gjs neovim"
+ALL="luajit luacheck php llvmlite numba lli gjs neovim qml"
 passed=0
 failed=0
 
@@ -24,9 +25,11 @@ packages() {
     luajit | luacheck) echo luajit lua-check ;;
     php) echo php8.4-cli php8.4-opcache ;;
     llvmlite) echo python3 python3-llvmlite ;;
+    numba) echo python3 python3-numba ;;
     lli) echo llvm-19 ;;
-    gjs) echo gjs ;;
+    gjs) echo gjs node-acorn ;;
     neovim) echo neovim ;;
+    qml) echo qml-qt6 qml6-module-qtqml grep ;;
     *) die "there is no engine named $1" "ENGINES= takes: $ALL" ;;
     esac
 }
@@ -44,12 +47,21 @@ programs() {
     # Without "update protection" a file that was written just now is not compiled.
     php) echo "php --unshare php8.4 -d zend_extension=opcache -d opcache.enable_cli=1 -d opcache.file_update_protection=0 -d opcache.jit_buffer_size=4M -d opcache.jit=tracing /engines/programs.php" ;;
     llvmlite) echo "llvmlite - python3 /engines/functions.py" ;;
+    # The packages are not installed, so that the usual links to these are missing.
+    numba) echo "numba - env LD_LIBRARY_PATH=$LIBRARIES/blas:$LIBRARIES/lapack python3 /engines/arrays.py" ;;
     lli)
         echo "lli-orc - lli-19 /engines/sieve.ll"
         echo "lli-mcjit - lli-19 -jit-kind=mcjit /engines/sieve.ll"
         ;;
-    gjs) echo "gjs - gjs /engines/programs.js" ;;
-    neovim) echo "neovim - nvim --headless -u NONE -l /engines/codes.lua" ;;
+    gjs)
+        echo "gjs - gjs /engines/programs.js"
+        echo "acorn - gjs /engines/parse.js /usr/share/nodejs/acorn/dist/acorn.js"
+        ;;
+    neovim)
+        echo "neovim - nvim --headless -u NONE -l /engines/codes.lua"
+        echo "tohtml - nvim --headless -u NONE -l /engines/html.lua"
+        ;;
+    qml) echo "qml - sh /engines/qml.sh" ;;
     esac
 }
 
