@@ -107,7 +107,8 @@ check() {
     }
     say "$1 in a guest"
     FILES=$WORK/root MEM=${MEM:-2048} RUN_LIMIT=${RUN_LIMIT:-3000} KERNEL_LOG=$WORK/$1.kernel.log \
-        "$TOP/target/release/vm" "$3/jitfd-engines" 2>&1 | tee "$log" >&2 || rc=$?
+        quietly "$log" "$TOP/target/release/vm" "$3/jitfd-engines" || rc=$?
+    grep -a "^engine: \|^jitfd-run's own" "$log" >&2 || true
     grep -a '^engine: ' "$log" >>"$MATRIX" || true
     good=$(sed -n 's/^suite: \([0-9]*\) passed.*/\1/p' "$log" | tail -n 1)
     bad=$(sed -n 's/^suite: [0-9]* passed, \([0-9]*\) failed.*/\1/p' "$log" | tail -n 1)
