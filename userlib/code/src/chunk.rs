@@ -190,8 +190,9 @@ impl Chunk {
     }
 
     /// The offsets behind a `lock` prefix to which a branch goes: empty unless
-    /// [`Rules::allow_lock_skips`](crate::Rules::allow_lock_skips) was asked for, which
-    /// has an example.
+    /// [`Rules::allow_lock_skips`](crate::Rules::allow_lock_skips) was asked for.
+    ///
+    /// See the example of [`Rules::allow_lock_skips`](crate::Rules::allow_lock_skips).
     #[must_use]
     pub fn lock_skips(&self) -> &[usize] {
         &self.parts.lock_skips
