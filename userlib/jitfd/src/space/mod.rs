@@ -22,6 +22,7 @@ mod image;
 mod index;
 mod link;
 mod listener;
+#[cfg(feature = "move-code")]
 mod moved;
 mod options;
 mod slot;
@@ -34,6 +35,7 @@ pub use crate::os::window::Window;
 pub use code_space::CodeSpace;
 pub use image::{Image, Item};
 pub use listener::{Listener, NewCode};
+#[cfg(feature = "move-code")]
 pub use moved::{MovedCode, move_code};
 pub use options::SpaceOptions;
 pub use slot::{Function, Request, Slot, Symbol};

@@ -34,6 +34,7 @@ impl<'a> Request<'a> {
         }
     }
 
+    #[cfg(feature = "move-code")]
     pub(super) const fn len(mut self, len: usize) -> Self {
         self.len = len;
         self
