@@ -19,7 +19,9 @@ fn main() -> Result<(), Error> {
     let chunk = validate(&code, &Rules::new())?;
     let region = region()?;
     println!("over {}, nanoseconds for each function", region.backend());
-    timed("Region::append", COUNT, || region.append(&chunk).map(drop))?;
+    timed("Region::publish", COUNT, || {
+        region.publish(&chunk).map(drop)
+    })?;
     let region = self::region()?;
     timed("Region::reserve, fill", COUNT, || fill(&region, &chunk))?;
     let space = space()?;

@@ -56,7 +56,7 @@ impl Method for Library {
 
     fn call(&mut self) -> Result<()> {
         let chunk = validate(&self.code, &Rules::new()).map_err(jitfd::Error::from)?;
-        let published = self.jitfd.append(&chunk)?;
+        let published = self.jitfd.publish(&chunk)?;
         if published.offset != self.number * LEN {
             return Err(Error(format!("the library put it at {}", published.offset)));
         }

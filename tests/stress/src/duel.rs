@@ -103,7 +103,7 @@ pub fn fault() -> u64 {
     let len = contender(0).len();
     let append = |id: usize| {
         let code = chunk(&contender(id as u32));
-        must(append.append(&[&code], None), "append");
+        must(append.publish_all(&[&code]), "append");
     };
     append(0);
     let about_to_fault = AtomicUsize::new(0);
@@ -172,16 +172,16 @@ pub fn stale() -> u64 {
         };
         for _ in 0..ROUNDS {
             let code = chunk(&contender(3)).aligned(must(Align::new(PAGE), "align"));
-            let at = must(append.append(&[&code], None), "append")[0];
+            let at = must(append.publish_all(&[&code]), "append")[0];
             victim.store(mapping.address() + at, Ordering::Release);
             two_laps();
-            must(append.append(&[&tail], None), "append");
+            must(append.publish_all(&[&tail]), "append");
             until("pages to be freed", Duration::from_millis(1), || {
                 let stats = must(append.stats(), "stats");
                 Some(stats.retired - stats.freed).filter(|&pages| pages != 0)
             });
             for _ in 0..8 {
-                must(append.append(&[&full_page], None), "append");
+                must(append.publish_all(&[&full_page]), "append");
             }
             two_laps();
         }
@@ -212,7 +212,7 @@ struct Host<'a> {
 
 impl Host<'_> {
     fn append(&self, code: &Chunk) -> usize {
-        must(self.append.append(&[code], None), "append")[0]
+        must(self.append.publish_all(&[code]), "append")[0]
     }
 
     /// Sets up boundary `number`, waits for the other thread, publishes.

@@ -51,7 +51,7 @@ fn one(append: &AppendHandle, board: &Board, random: &mut Random) -> bool {
         return false;
     };
     let chunk = code(id, random);
-    let offsets = must(append.append(&[&chunk], None), "append");
+    let offsets = must(append.publish_all(&[&chunk]), "append");
     announce(board, id, &offsets);
     true
 }
@@ -63,7 +63,7 @@ fn batch(append: &AppendHandle, board: &Board, random: &mut Random) -> bool {
     };
     let chunks: Vec<_> = (first..first + count).map(|id| code(id, random)).collect();
     let borrowed: Vec<_> = chunks.iter().collect();
-    let offsets = must(append.append(&borrowed, None), "append a batch");
+    let offsets = must(append.publish_all(&borrowed), "append a batch");
     announce(board, first, &offsets);
     true
 }

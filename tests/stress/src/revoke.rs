@@ -33,7 +33,7 @@ pub fn fight() -> u64 {
     )
     .split();
     must(append.reserve(CAPACITY - PAGE, Align::NONE), "reserve");
-    let offset = must(append.append(&[&chunk(&contender(7))], None), "append");
+    let offset = must(append.publish_all(&[&chunk(&contender(7))]), "append");
     let target = mapping.address() + offset.first().copied().unwrap_or_default();
     let (calls, round, done) = (
         AtomicU64::new(0),
@@ -76,7 +76,7 @@ fn publish(append: &AppendHandle, round: &AtomicUsize) {
             usize::MAX => return,
             _ => {
                 for _ in 0..APPENDS {
-                    must(append.append(&[&nop], None), "append");
+                    must(append.publish_all(&[&nop]), "append");
                 }
                 round.store(0, Ordering::Release);
             }

@@ -10,6 +10,7 @@ use crate::pointer;
 use crate::rules::align;
 use crate::stats::jitfd_stats;
 use crate::versioned::{self, Versioned};
+use rust::internal::{fill_at, publish_all_at};
 use rust::{
     Align, AppendHandle, Backend, Chunk, Error, MapHandle, Mapping, Published, Region,
     RegionOptions, Reservation, Stats, Window,
@@ -212,12 +213,12 @@ impl jitfd_region {
     unsafe fn publish(&self, chunks: &[&Chunk], places: *mut jitfd_place) -> Result<(), Failure> {
         match &self.held {
             Held::Whole(region) => {
-                let published = region.append_batch(chunks)?.into_iter();
+                let published = region.publish_all(chunks)?.into_iter();
                 // SAFETY: as promised by the caller.
                 unsafe { pointer::store_all(places, published.map(jitfd_place::from)) };
             }
             Held::Parts(_) => {
-                let offsets = self.append()?.append(chunks, None)?.into_iter();
+                let offsets = self.append()?.publish_all(chunks)?.into_iter();
                 let all = offsets.zip(chunks);
                 let all = all.map(|(offset, chunk)| self.place(offset, chunk.len()));
                 // SAFETY: as above.
@@ -233,8 +234,8 @@ impl jitfd_region {
         mut make: impl FnMut(jitfd_place) -> Result<Chunk, Failure>,
     ) -> Result<jitfd_place, Failure> {
         if let Held::Whole(region) = &self.held {
-            let published = region.append_with(align, |place| {
-                make(jitfd_place::new(place.offset, 0, place.address))
+            let published = region.publish_with(align, |address| {
+                make(jitfd_place::new(address - region.address(), 0, address))
             })?;
             return Ok(published.into());
         }
@@ -249,7 +250,7 @@ impl jitfd_region {
                 return Err(FULL);
             }
             let chunk = make(self.place(offset, 0))?.aligned(align);
-            match append.append(&[&chunk], Some(offset)) {
+            match publish_all_at(append, &[&chunk], Some(offset)) {
                 Ok(_) => return Ok(self.place(offset, chunk.len())),
                 Err(error @ Error::Stale { .. }) => last = error.into(),
                 Err(error) => return Err(error.into()),
@@ -275,7 +276,7 @@ impl jitfd_region {
     ) -> Result<jitfd_place, Failure> {
         if let Held::Whole(region) = &self.held {
             let range = Reservation::from_parts(range.offset, range.address.addr(), range.len);
-            return Ok(region.fill_at(range, skip, chunk)?.into());
+            return Ok(fill_at(region, &range, skip, chunk)?.into());
         }
         let append = self.append()?;
         let fits = skip.checked_add(chunk.len());
@@ -448,7 +449,7 @@ pub unsafe extern "C" fn jitfd_region_publish(
     guard::status(|| unsafe {
         let (region, chunk) = (pointer::object(region)?, pointer::object(chunk)?);
         match &region.held {
-            Held::Whole(region) => pointer::store(place, region.append(&chunk.code)?.into()),
+            Held::Whole(region) => pointer::store(place, region.publish(&chunk.code)?.into()),
             Held::Parts(_) => region.publish(&[&chunk.code], place)?,
         }
         Ok(())

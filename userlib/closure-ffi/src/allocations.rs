@@ -3,6 +3,7 @@
 //! What was allocated: which place in which region each function has.
 
 use crate::draft::{ALIGN, Draft};
+use jitfd::internal::fill_at;
 use jitfd::{Align, Error, Jit, Region, RegionOptions, Reservation, Rules, validate};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -114,7 +115,7 @@ impl Allocation {
         }
         let data = len.saturating_sub(DATA)..len;
         let chunk = validate(&bytes, &Rules::new().data(data).threads(1))?;
-        self.region.fill_at(&self.place, skip, &chunk)?;
+        fill_at(&self.region, &self.place, skip, &chunk)?;
         self.published = Some((skip, bytes));
         Ok(())
     }

@@ -130,7 +130,7 @@ impl Chunk {
     }
 
     /// Whether some of the bytes are data. Such a chunk is published in a more
-    /// expensive way (see `Region::append`), because a
+    /// expensive way (see `Region::publish`), because a
     /// load, unlike a jump, cannot find out that it read an old page.
     #[must_use]
     pub fn holds_data(&self) -> bool {
@@ -198,14 +198,14 @@ impl Chunk {
         &self.parts.lock_skips
     }
 
-    /// The alignment at which `Region::append` puts the chunk;
+    /// The alignment at which `Region::publish` puts the chunk;
     /// 16 bytes unless set.
     #[must_use]
     pub const fn align(&self) -> Align {
         self.align
     }
 
-    /// Sets the alignment at which `Region::append` puts the
+    /// Sets the alignment at which `Region::publish` puts the
     /// chunk. It stays at least 64 bytes if
     /// [`Rules::within_lines`](crate::Rules::within_lines) was asked for.
     ///

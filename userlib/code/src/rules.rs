@@ -163,7 +163,7 @@ impl Rules {
     /// let rules = Rules::new().leaves_only_to([helper as *const () as usize]);
     /// // jmp, 1 GiB ahead: for whatever address that was meant, it is not here.
     /// let chunk = validate(&[0xe9, 0, 0, 0, 0x40], &rules)?;
-    /// match region.append(&chunk) {
+    /// match region.publish(&chunk) {
     ///     Err(Error::Code(error)) => assert!(matches!(error.reason, Reason::LeavesTo { .. })),
     ///     other => panic!("{other:?}"),
     /// }

@@ -14,7 +14,7 @@ use std::{fmt, io};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// let region = Jit::open(Fallback::Any)?.region(4096)?;
-/// match region.append(&validate(&[0x90; 5000], &Rules::new())?) {
+/// match region.publish(&validate(&[0x90; 5000], &Rules::new())?) {
 ///     Err(error) if error.kind() == Some(Kind::Full) => println!("a further region is due"),
 ///     Err(Error::Code(error)) => println!("this compiler has a bug: {error}"),
 ///     other => panic!("4096 bytes took 5000: {other:?}"),

@@ -44,8 +44,8 @@
 //! |---|---|
 //! | one finished image (ahead-of-time code, a trampoline) | [`Jit::code`], [`jit_create_code`] |
 //! | the same, at pages the engine already has | [`Jit::code_at`] |
-//! | a growing code space | [`Region::append`], [`Region::append_batch`] |
-//! | the address before the code is emitted | [`Region::reserve`] and [`Region::fill`], or [`Region::append_with`] |
+//! | a growing code space | [`Region::publish`], [`Region::publish_all`] |
+//! | the address before the code is emitted | [`Region::reserve`] and [`Region::fill`], or [`Region::publish_with`] |
 //! | a process that may run code but not add any | [`Region::split`] |
 //! | a forked child that goes on compiling on its own | [`Region::adopt`] |
 //! | a function pointer that carries a pointer | the crate `jitfd-trampoline` |
@@ -72,7 +72,7 @@
 //! // mov eax, 42; ret
 //! let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Rules::new())?;
 //! let region = jit.region(1 << 20)?;
-//! let published = region.append(&chunk)?;
+//! let published = region.publish(&chunk)?;
 //! // SAFETY: the chunk is such a function.
 //! let answer = unsafe { region.entry::<extern "C" fn() -> i32>(published.offset)? };
 //! assert_eq!(answer(), 42);
@@ -147,6 +147,7 @@ pub mod internal {
     pub use crate::os::fork::PerProcess;
     pub use crate::os::fork_lock::{First, FirstUse, ForkLock};
     pub use crate::os::sys::Span;
+    pub use crate::region::fixed::{fill_at, next_offset, publish_all_at, publish_at};
     pub use crate::region::shared_code::SharedCode;
     pub use jitfd_code::internal::check_len;
 }
@@ -168,6 +169,6 @@ pub use region::image::jit_create_code;
 pub use region::mapping::Mapping;
 pub use region::options::RegionOptions;
 pub use region::stats::Stats;
-pub use region::{Place, Published, Region, Reservation};
+pub use region::{Published, Region, Reservation};
 pub use register::Register;
 pub use space::CodeSpace;

@@ -44,9 +44,9 @@ fn publishing_one_chunk_allocates_three_times_or_four() {
         let jit = Jit::open(Fallback::Only(backend)).unwrap();
         let region = jit.region(1 << 20).unwrap();
         // The first one gets memory for the map of boundaries too.
-        region.append(&chunk).unwrap();
+        region.publish(&chunk).unwrap();
         let before = CALLS.get();
-        region.append(&chunk).unwrap();
+        region.publish(&chunk).unwrap();
         let count = CALLS.get() - before;
         assert!(count <= most, "{backend}: {count}");
     }

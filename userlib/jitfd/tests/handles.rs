@@ -3,6 +3,7 @@
 //! The real calls on hosts without `/dev/jit`: each one says what is wrong, with
 //! the errno of the system.
 
+use jitfd::internal::publish_all_at;
 use jitfd::{
     Align, AppendHandle, Chunk, Error, Fallback, Jit, Kind, MapHandle, Region, Rules,
     jit_create_code, validate,
@@ -54,8 +55,12 @@ fn without_a_module_everything_says_so() {
 fn each_call_knows_a_foreign_descriptor() {
     let append = AppendHandle::from(null());
     let chunk = chunk();
-    failed("append code", ENOTTY, append.append(&[&chunk], None));
-    failed("append code", ENOTTY, append.append(&[&chunk], Some(0)));
+    failed("append code", ENOTTY, append.publish_all(&[&chunk]));
+    failed(
+        "append code",
+        ENOTTY,
+        publish_all_at(&append, &[&chunk], Some(0)),
+    );
     failed("reserve a range", ENOTTY, append.reserve(1, Align::NONE));
     failed("fill a reserved range", ENOTTY, append.fill(0, &chunk));
     failed("seal the region", ENOTTY, append.seal());

@@ -100,7 +100,7 @@ fn a_publication_that_there_is_no_memory_to_note() {
     let create = || Jit::open(backend).unwrap().region(LEN).unwrap();
     enough_or_not(3 << 20, |extra| {
         with(extra, create, |region| {
-            let appended = region.append(&chunk).map(drop);
+            let appended = region.publish(&chunk).map(drop);
             let cursor = region.append_handle().stats()?.cursor;
             if cursor == if appended.is_ok() { LEN } else { 0 } {
                 appended

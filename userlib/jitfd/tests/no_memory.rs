@@ -8,6 +8,7 @@
 mod failing;
 
 use failing::{Failing, Fails, in_child};
+use jitfd::internal::fill_at;
 use jitfd::*;
 
 #[global_allocator]
@@ -123,7 +124,7 @@ fn a_batch_is_appended_or_not() {
     each(
         |_| (),
         |region, ()| {
-            let published = region.append_batch(&refs)?;
+            let published = region.publish_all(&refs)?;
             let right = published.iter().zip(&chunks).all(|(at, chunk)| {
                 let place = region.base().wrapping_add(at.offset);
                 // SAFETY: the chunk's code is there, readable.
@@ -141,7 +142,7 @@ fn a_batch_is_appended_or_not() {
 #[test]
 fn a_chunk_is_appended_or_not() {
     let chunk = validate(&vec![0x90; 1 << 20], &Rules::new()).unwrap();
-    each(|_| (), |region, ()| region.append(&chunk).map(drop));
+    each(|_| (), |region, ()| region.publish(&chunk).map(drop));
 }
 
 #[test]
@@ -155,6 +156,6 @@ fn a_place_is_reserved_and_filled_or_not() {
     // In the middle, so that what is open is two ranges then.
     each(many, |region, places| {
         let place = &places[places.len() / 2];
-        region.fill_at(place, 16, &chunk).map(drop)
+        fill_at(region, place, 16, &chunk).map(drop)
     });
 }

@@ -136,7 +136,7 @@ fn new_code_needs_no_right_but_those_on_the_device() -> Outcome {
     answers(page)?;
 
     let region = done(jit.region(2 * PAGE))?;
-    answers(done(region.append(&answer()?))?.address)?;
+    answers(done(region.publish(&answer()?))?.address)?;
     let place = done(region.reserve(6, Align::FUNCTION))?;
     answers(done(region.fill(place, &answer()?))?.address)
 }
@@ -159,10 +159,10 @@ fn what_is_built_on_it_needs_no_more() -> Outcome {
 fn a_child_makes_its_parents_region_its_own() -> Outcome {
     policy::enter("jit_t")?;
     let region = done(region(2 * PAGE))?;
-    done(region.append(&answer()?))?;
+    done(region.publish(&answer()?))?;
     let in_child = || {
         done(region.adopt())?;
-        answers(done(region.append(&answer()?))?.address)
+        answers(done(region.publish(&answer()?))?.address)
     };
     and_restore(in_child, || Ok(()))
 }
@@ -228,7 +228,7 @@ fn an_executor_maps_but_does_not_publish() -> Outcome {
         ..Default::default()
     };
     let region = done(Jit::open(Fallback::Never).and_then(|jit| jit.region(options)))?;
-    let published = done(region.append(&answer()?))?;
+    let published = done(region.publish(&answer()?))?;
     let at = published.address - region.address();
     let executor = || {
         policy::enter("executor_t")?;
@@ -236,7 +236,7 @@ fn an_executor_maps_but_does_not_publish() -> Outcome {
         answers(mapping.address() + at)?;
         equal(
             "publish",
-            kind(region.append(&answer()?)),
+            kind(region.publish(&answer()?)),
             Some(Kind::Denied),
         )?;
         let opened = sys::open(c"/dev/jit", libc::O_RDONLY);
@@ -245,7 +245,7 @@ fn an_executor_maps_but_does_not_publish() -> Outcome {
     and_restore(executor, || Ok(()))?;
     // The same child, without the policy's order.
     and_restore(
-        || answers(done(region.append(&answer()?))?.address),
+        || answers(done(region.publish(&answer()?))?.address),
         || Ok(()),
     )
 }

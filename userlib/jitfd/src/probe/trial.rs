@@ -64,7 +64,7 @@ fn publish_and_run(backend: Backend) -> Result<(), Error> {
     let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Rules::new())?;
     let (map, append) = create(backend, PAGE_SIZE, false, None)?;
     let mapping = map.map(PAGE_SIZE)?;
-    append.append(&[&chunk], None)?;
+    append.publish_all(&[&chunk])?;
     call(&mapping)
 }
 

@@ -38,7 +38,7 @@ pub(crate) fn create(
 /// # fn main() -> Result<(), jitfd::Error> {
 /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
 /// # let region = jit.region(1 << 20)?;
-/// let published = region.append(&validate(&[0xc3], &Rules::new())?)?;
+/// let published = region.publish(&validate(&[0xc3], &Rules::new())?)?;
 /// // `append` is for the compiler, perhaps in another process; who only runs code
 /// // has `map`.
 /// let (map, append, mapping) = region.split();
@@ -88,13 +88,13 @@ impl MapHandle {
     /// # fn main() -> Result<(), jitfd::Error> {
     /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
     /// # let region = jit.region(1 << 20)?;
-    /// region.append(&validate(&[0xc3], &Rules::new())?)?;
+    /// region.publish(&validate(&[0xc3], &Rules::new())?)?;
     /// let (map, append) = match region.map_handle().clone_region(false) {
     ///     Err(Error::Unsupported { .. }) => return Ok(()), // only /dev/jit can do it
     ///     cloned => cloned?,
     /// };
     /// // What both begin with is there once; each goes on by itself.
-    /// append.append(&[&validate(&[0x90, 0xc3], &Rules::new())?], None)?;
+    /// append.publish_all(&[&validate(&[0x90, 0xc3], &Rules::new())?])?;
     /// let mapping = map.map(region.capacity())?;
     /// assert_eq!((map.stats()?.cursor, region.stats()?.cursor), (18, 1));
     /// # Ok(())
@@ -200,7 +200,7 @@ impl MapHandle {
 /// // The compiler's side, which needs no mapping.
 /// // mov eax, 42; ret
 /// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Rules::new())?;
-/// let offsets = append.append(&[&chunk], None)?;
+/// let offsets = append.publish_all(&[&chunk])?;
 /// let later = append.reserve(16, Align::FUNCTION)?;
 /// append.fill(later, &chunk)?;
 /// append.seal()?;
@@ -223,17 +223,23 @@ impl AppendHandle {
     /// Publishes `chunks` at the cursor, one after the other, each at its
     /// alignment, all or none. Returns their offsets in the region.
     ///
-    /// With `expect`, the first chunk comes to lie at that offset, or nothing is
-    /// published.
-    ///
     /// # Errors
-    /// As [`Region::append_batch`](crate::Region::append_batch); [`Error::Code`] if a
+    /// As [`Region::publish_all`](crate::Region::publish_all); [`Error::Code`] if a
     /// chunk has branches that [may not leave to
-    /// anywhere](crate::Rules::leaves_only_to), since no address is known here;
-    /// [`Error::Stale`] if the cursor is not where `expect` needs it;
-    /// [`Error::Argument`] if `expect` is no multiple of 64 for a first chunk that
-    /// stays [within lines](crate::Rules::within_lines).
-    pub fn append(&self, chunks: &[&Chunk], expect: Option<usize>) -> Result<Vec<usize>, Error> {
+    /// anywhere](crate::Rules::leaves_only_to), since no address is known here.
+    pub fn publish_all(&self, chunks: &[&Chunk]) -> Result<Vec<usize>, Error> {
+        self.publish_all_at(chunks, None)
+    }
+
+    /// The same. With `expect`, the first chunk comes to lie at that offset, or nothing
+    /// is published: [`Error::Stale`] if the cursor is not where `expect` needs it,
+    /// [`Error::Argument`] if `expect` is no multiple of 64 for a first chunk that stays
+    /// [within lines](crate::Rules::within_lines).
+    pub(crate) fn publish_all_at(
+        &self,
+        chunks: &[&Chunk],
+        expect: Option<usize>,
+    ) -> Result<Vec<usize>, Error> {
         chunks.iter().try_for_each(|chunk| check_address(chunk))?;
         self.append_in(chunks, expect, None, Mode::for_append(chunks))
     }
@@ -345,7 +351,7 @@ impl AppendHandle {
     /// // Sent to another process this publishes only if `RegionOptions::any_process`
     /// // was asked for.
     /// let received = AppendHandle::from(descriptor.try_clone_to_owned()?);
-    /// received.append(&[&validate(&[0xc3], &Rules::new())?], None)?;
+    /// received.publish_all(&[&validate(&[0xc3], &Rules::new())?])?;
     /// # Ok(())
     /// # }
     /// ```
@@ -494,8 +500,8 @@ mod tests {
         let region: Region = region.unwrap();
         let (code, data, large) = (chunk(32, false), chunk(32, true), chunk(70_000, true));
         let append = |mode, batch: &[&Chunk]| {
-            published_as(mode, || region.append_batch(batch));
-            published_as(mode, || region.append_handle().append(batch, None));
+            published_as(mode, || region.publish_all(batch));
+            published_as(mode, || region.append_handle().publish_all(batch));
         };
         append(Mode::Lazy, &[&code, &code]);
         append(Mode::Sync, &[&data, &code]);
@@ -508,9 +514,9 @@ mod tests {
         ] {
             let place = region.reserve(chunk.len(), Align::NONE).unwrap();
             published_as(mode, || region.fill(&place, chunk));
-            let next = region.next_address(Align::FUNCTION).unwrap();
-            published_as(mode, || region.append_at(next.offset, chunk));
+            let next = region.next_offset(Align::FUNCTION).unwrap();
+            published_as(mode, || region.publish_at(next, chunk));
         }
-        published_as(Mode::Sync, || region.append(&data));
+        published_as(Mode::Sync, || region.publish(&data));
     }
 }

@@ -8,6 +8,7 @@
 //! runs under it. A forked child does not wait for it, because a thread of the
 //! parent may have held it at the `fork()`.
 
+pub(crate) mod fixed;
 pub(crate) mod handle;
 pub(crate) mod image;
 pub(crate) mod mapping;
@@ -35,27 +36,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 /// handle published in between.
 const TRIES: usize = 64;
 
-/// A place in a region.
-///
-/// ```
-/// use jitfd::{Align, Place};
-///
-/// # fn main() -> Result<(), jitfd::Error> {
-/// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
-/// # let region = jit.region(1 << 20)?;
-/// let Place { offset, address } = region.next_address(Align::FUNCTION)?;
-/// assert_eq!(address, region.address() + offset);
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// In bytes from the start of the region.
-    pub offset: usize,
-    /// The address in this process.
-    pub address: usize,
-}
-
 /// Code that was published, and is executable.
 ///
 /// ```
@@ -65,7 +45,7 @@ pub struct Place {
 /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
 /// # let region = jit.region(1 << 20)?;
 /// let nop = validate(&[0x90, 0xc3], &Rules::new())?;
-/// let Published { offset, address, len, .. } = region.append(&nop)?;
+/// let Published { offset, address, len, .. } = region.publish(&nop)?;
 /// assert_eq!((offset, len), (0, 2));
 /// println!("nop is at {address:#x}");
 /// # Ok(())
@@ -163,7 +143,7 @@ fn checked_capacity(capacity: usize) -> Result<usize, Error> {
     Ok(rounded)
 }
 
-/// A range of code of fixed capacity, to which validated code can be appended;
+/// A range of code of fixed capacity, to which validated code can be added;
 /// mapped readable and executable. All methods can be called from many threads
 /// at once.
 ///
@@ -182,7 +162,7 @@ fn checked_capacity(capacity: usize) -> Result<usize, Error> {
 /// let region = Jit::open(Fallback::Any)?.region(1 << 20)?;
 /// // mov eax, 42; ret
 /// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Rules::new())?;
-/// let published = region.append(&chunk)?;
+/// let published = region.publish(&chunk)?;
 /// // SAFETY: the chunk is such a function.
 /// let answer = unsafe { region.entry::<extern "C" fn() -> i32>(published.offset)? };
 /// assert_eq!(answer(), 42);
@@ -229,7 +209,7 @@ impl Region {
     /// # let region = jit.region(1 << 20)?;
     /// // For a profiler, or a handler of signals: is this address in generated code?
     /// let code = region.address()..region.address() + region.capacity();
-    /// let published = region.append(&validate(&[0xc3], &Rules::new())?)?;
+    /// let published = region.publish(&validate(&[0xc3], &Rules::new())?)?;
     /// assert!(code.contains(&published.address));
     /// # Ok(())
     /// # }
@@ -273,10 +253,10 @@ impl Region {
     /// pages of their own.
     ///
     /// # Errors
-    /// As [`append_batch`](Self::append_batch).
-    pub fn append(&self, chunk: &Chunk) -> Result<Published, Error> {
+    /// As [`publish_all`](Self::publish_all).
+    pub fn publish(&self, chunk: &Chunk) -> Result<Published, Error> {
         let chunks = [chunk];
-        let published = self.publish(&chunks, None, Mode::for_append(&chunks), NOWHERE)?;
+        let published = self.publish_chunks(&chunks, None, Mode::for_append(&chunks), NOWHERE)?;
         one(published)
     }
 
@@ -304,58 +284,35 @@ impl Region {
     /// # let region = jit.region(1 << 20)?;
     /// # let a = jitfd::validate(&[0xc3], &jitfd::Rules::new())?;
     /// # let b = a.clone();
-    /// for function in region.append_batch(&[a, b])? {
+    /// for function in region.publish_all(&[a, b])? {
     ///     println!("{} bytes at {:#x}", function.len, function.address);
     /// }
     /// # Ok(())
     /// # }
     /// ```
-    pub fn append_batch<V: Borrow<Chunk>>(&self, chunks: &[V]) -> Result<Vec<Published>, Error> {
+    pub fn publish_all<V: Borrow<Chunk>>(&self, chunks: &[V]) -> Result<Vec<Published>, Error> {
         let chunks = list(chunks.iter().map(Borrow::borrow)).ok_or(NO_MEMORY)?;
-        self.append_beside(&chunks, NOWHERE)
+        self.publish_beside(&chunks, NOWHERE)
     }
 
     /// The same, if branches may leave to further addresses.
-    pub(crate) fn append_beside(
+    pub(crate) fn publish_beside(
         &self,
         chunks: &[&Chunk],
         known: Known<'_>,
     ) -> Result<Vec<Published>, Error> {
-        self.publish(chunks, None, Mode::for_append(chunks), known)
+        self.publish_chunks(chunks, None, Mode::for_append(chunks), known)
     }
 
     /// Publishes one chunk that was made for `offset`, which
-    /// [`next_address`](Self::next_address) has returned for the chunk's [own
-    /// alignment](Chunk::align) or a greater one. Bytes that are skipped to get
-    /// there are `int3`.
+    /// [`next_offset`](Self::next_offset) has returned for the chunk's alignment or a
+    /// greater one. Bytes that are skipped to get there are `int3`.
     ///
-    /// # Errors
-    /// [`Error::Stale`] if the cursor has moved on; [`Error::Argument`] if `offset`
-    /// is no multiple of the chunk's alignment, so that it never gets there; else as
-    /// [`append_batch`](Self::append_batch).
-    ///
-    /// # Example
-    /// ```
-    /// use jitfd::{Align, Error, Rules, validate};
-    ///
-    /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
-    /// # let region = jit.region(1 << 20)?;
-    /// // What `append_with` does, in steps.
-    /// let place = region.next_address(Align::FUNCTION)?;
-    /// // mov rax, its own address; ret
-    /// let code = [&[0x48, 0xb8][..], &place.address.to_le_bytes(), &[0xc3]].concat();
-    /// match region.append_at(place.offset, &validate(&code, &Rules::new())?) {
-    ///     Ok(published) => assert_eq!(published.address, place.address),
-    ///     Err(Error::Stale { .. }) => println!("another thread was faster: ask for the next place"),
-    ///     Err(error) => return Err(error),
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn append_at(&self, offset: usize, chunk: &Chunk) -> Result<Published, Error> {
+    /// It is [`Error::Stale`] if the cursor has moved on, [`Error::Argument`] if `offset`
+    /// is no multiple of the chunk's alignment, so that the cursor never gets there.
+    pub(crate) fn publish_at(&self, offset: usize, chunk: &Chunk) -> Result<Published, Error> {
         check_place(offset, chunk)?;
-        one(self.publish(
+        one(self.publish_chunks(
             &[chunk],
             Some(offset),
             Mode::for_places(std::iter::once(chunk)),
@@ -363,14 +320,14 @@ impl Region {
         )?)
     }
 
-    /// Publishes what `emit` makes for the place it is given. If another thread
-    /// publishes there meanwhile, `emit` is called again with another place.
+    /// Publishes what `make` makes for the address it is given. If another thread
+    /// publishes there meanwhile, `make` is called again with another address.
     ///
     /// # Errors
-    /// What `emit` returns; [`Error::Stale`] if other threads were always
+    /// What `make` returns; [`Error::Stale`] if other threads were always
     /// faster; [`Error::Argument`] if `align` is below 64 bytes and the chunk stays
     /// [within lines](crate::Rules::within_lines); else as
-    /// [`append_batch`](Self::append_batch).
+    /// [`publish_all`](Self::publish_all).
     ///
     /// # Example
     /// ```
@@ -379,30 +336,30 @@ impl Region {
     /// # fn main() -> Result<(), Error> {
     /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
     /// # let region = jit.region(4096)?;
-    /// let published = region.append_with(Align::FUNCTION, |place| {
+    /// let published = region.publish_with(Align::FUNCTION, |address| {
     ///     // mov rax, its own address; ret
     ///     let mut code = vec![0x48, 0xb8];
-    ///     code.extend(place.address.to_le_bytes());
+    ///     code.extend(address.to_le_bytes());
     ///     code.push(0xc3);
     ///     Ok::<_, Error>(validate(&code, &Rules::new())?)
     /// })?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn append_with<E: From<Error>>(
+    pub fn publish_with<E: From<Error>>(
         &self,
         align: Align,
-        mut emit: impl FnMut(Place) -> Result<Chunk, E>,
+        mut make: impl FnMut(usize) -> Result<Chunk, E>,
     ) -> Result<Published, E> {
         let mut last = Error::Stale { expected: 0 };
         for _ in 0..TRIES {
-            let place = self.next_address(align)?;
-            let chunk = emit(place)?.aligned(align);
+            let offset = self.next_offset(align)?;
+            let chunk = make(self.address_of(offset))?.aligned(align);
             // Only lines refuse an alignment; one that fits by chance is refused too.
             if chunk.align() != align {
                 return Err(OFF_LINE.into());
             }
-            match self.append_at(place.offset, &chunk) {
+            match self.publish_at(offset, &chunk) {
                 Err(error @ Error::Stale { .. }) => last = error,
                 other => return other.map_err(E::from),
             }
@@ -410,22 +367,15 @@ impl Region {
         Err(last.into())
     }
 
-    /// The place that the next appended chunk of this alignment gets, unless
-    /// another thread publishes first: use [`append_at`](Self::append_at), which
-    /// finds that out.
-    ///
-    /// See the example of [`append_at`](Self::append_at).
-    ///
-    /// # Errors
-    /// [`Error::System`] of kind [`Full`](crate::Kind::Full) if no byte is left, or
-    /// [`NotOwner`](crate::Kind::NotOwner).
-    pub fn next_address(&self, align: Align) -> Result<Place, Error> {
+    /// The offset that the next chunk of this alignment gets, unless another thread
+    /// publishes first: [`publish_at`](Self::publish_at) finds that out.
+    pub(crate) fn next_offset(&self, align: Align) -> Result<usize, Error> {
         let mut state = self.lock(Call::Append)?;
         state.cursor = self.kernel_cursor()?;
-        let offset = align
-            .up(state.cursor)
-            .filter(|&offset| offset < self.capacity());
-        Ok(self.place_at(offset.ok_or(FULL)?))
+        let offset = align.up(state.cursor);
+        offset
+            .filter(|&offset| offset < self.capacity())
+            .ok_or(FULL)
     }
 
     /// Sets `len` bytes at the cursor aside. Their address is known before the
@@ -455,16 +405,15 @@ impl Region {
         let mut state = self.lock(Call::Reserve)?;
         let offset = self.append.reserve(len, align)?;
         state.cursor = state.cursor.max(offset.saturating_add(len));
-        let Place { offset, address } = self.place_at(offset);
         Ok(Reservation {
             offset,
-            address,
+            address: self.address_of(offset),
             len,
         })
     }
 
     /// Publishes `chunk` at the start of a reserved range. What it does not need
-    /// stays filled with `int3`; [`fill_at`](Self::fill_at) can use it.
+    /// stays filled with `int3`.
     ///
     /// The range has the alignment that it was reserved with. The chunk's
     /// [alignment](Chunk::align) is checked only if the chunk stays [within
@@ -485,39 +434,20 @@ impl Region {
         reservation: impl Borrow<Reservation>,
         chunk: &Chunk,
     ) -> Result<Published, Error> {
-        self.fill_at(reservation, 0, chunk)
+        self.fill_at(reservation.borrow(), 0, chunk)
     }
 
     /// As [`fill`](Self::fill), `skip` bytes behind the start of the range.
-    ///
-    /// # Errors
-    /// As [`fill`](Self::fill).
-    ///
-    /// # Example
-    /// ```
-    /// use jitfd::{Align, Rules, validate};
-    ///
-    /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
-    /// # let region = jit.region(1 << 20)?;
-    /// let (nop, ret) = (validate(&[0x90, 0xc3], &Rules::new())?, validate(&[0xc3], &Rules::new())?);
-    /// // Two functions that were promised one after the other.
-    /// let range = region.reserve(32, Align::FUNCTION)?;
-    /// region.fill_at(&range, 16, &ret)?;
-    /// region.fill(&range, &nop)?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn fill_at(
+    pub(crate) fn fill_at(
         &self,
-        reservation: impl Borrow<Reservation>,
+        reservation: &Reservation,
         skip: usize,
         chunk: &Chunk,
     ) -> Result<Published, Error> {
-        self.fill_beside(reservation.borrow(), skip, chunk, NOWHERE)
+        self.fill_beside(reservation, skip, chunk, NOWHERE)
     }
 
-    /// The same, if branches may leave to further addresses.
+    /// As [`fill_at`](Self::fill_at), if branches may leave to further addresses.
     pub(crate) fn fill_beside(
         &self,
         reservation: &Reservation,
@@ -563,12 +493,12 @@ impl Region {
     /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
     /// # let region = jit.region(1 << 20)?;
     /// let chunk = validate(&[0xc3], &Rules::new())?;
-    /// region.append(&chunk)?;
+    /// region.publish(&chunk)?;
     /// // SAFETY: the child uses its copy of the region and ends.
     /// match unsafe { libc::fork() } {
     ///     0 => {
     ///         // It keeps the code there is, and goes on without its parent.
-    ///         let done = region.adopt().and_then(|()| region.append(&chunk));
+    ///         let done = region.adopt().and_then(|()| region.publish(&chunk));
     ///         // SAFETY: ends the child, and nothing else.
     ///         unsafe { libc::_exit(done.is_err().into()) }
     ///     }
@@ -613,11 +543,11 @@ impl Region {
     /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
     /// # let region = jit.region(1 << 20)?;
     /// let chunk = validate(&[0xc3], &Rules::new())?;
-    /// region.append(&chunk)?;
+    /// region.publish(&chunk)?;
     /// // All is compiled: from now on nobody can add code, not even who takes over
     /// // this program.
     /// region.seal()?;
-    /// assert_eq!(region.append(&chunk).unwrap_err().kind(), Some(Kind::Sealed));
+    /// assert_eq!(region.publish(&chunk).unwrap_err().kind(), Some(Kind::Sealed));
     /// # Ok(())
     /// # }
     /// ```
@@ -654,7 +584,7 @@ impl Region {
     /// # let region = jit.region(1 << 20)?;
     /// // Code that no other chunk branches to, and that branches to none.
     /// let chunk = validate(&[0xc3], &Rules::new())?;
-    /// let offsets = region.append_handle().append(&[&chunk, &chunk], None)?;
+    /// let offsets = region.append_handle().publish_all(&[&chunk, &chunk])?;
     /// assert_eq!(offsets, [0, 16]);
     /// # Ok(())
     /// # }
@@ -673,7 +603,7 @@ impl Region {
     }
 
     /// Publishes at the cursor: places, checks, does and notes it.
-    fn publish(
+    fn publish_chunks(
         &self,
         chunks: &[&Chunk],
         made_for: Option<usize>,
@@ -774,18 +704,14 @@ impl Region {
         self.append.cursor()
     }
 
-    fn place_at(&self, offset: usize) -> Place {
-        Place {
-            offset,
-            address: self.mapping.address().wrapping_add(offset),
-        }
+    fn address_of(&self, offset: usize) -> usize {
+        self.mapping.address().wrapping_add(offset)
     }
 
     fn published(&self, offset: usize, chunk: &Chunk) -> Published {
-        let Place { offset, address } = self.place_at(offset);
         Published {
             offset,
-            address,
+            address: self.address_of(offset),
             len: chunk.len(),
         }
     }
@@ -794,7 +720,7 @@ impl Region {
     fn offset_in(&self, range: &Reservation, skip: usize, len: usize) -> Result<usize, Error> {
         let end = range.offset.checked_add(range.len);
         let inside = end.is_some_and(|end| end <= self.capacity());
-        if !inside || self.place_at(range.offset).address != range.address {
+        if !inside || self.address_of(range.offset) != range.address {
             return Err(Error::Argument("the range was reserved in another region"));
         }
         let fits = skip.checked_add(len).is_some_and(|end| end <= range.len);
@@ -893,10 +819,10 @@ mod tests {
         let held = region.lock(Call::Append).unwrap();
         let status = in_child(|| {
             let refused = [
-                region.append(&chunk).err(),
+                region.publish(&chunk).err(),
                 region.fill(&place, &chunk).err(),
                 region.reserve(8, Align::NONE).err(),
-                region.next_address(Align::NONE).err(),
+                region.next_offset(Align::NONE).err(),
             ];
             let meanwhile = region.adopt() == Err(FORKED_MEANWHILE);
             let kinds = refused.iter().flatten().filter_map(Error::kind);

@@ -43,7 +43,7 @@ pub struct RegionOptions {
     /// // SAFETY: the child publishes and ends.
     /// match unsafe { libc::fork() } {
     ///     0 => {
-    ///         let failed = region.append(&chunk).is_err();
+    ///         let failed = region.publish(&chunk).is_err();
     ///         // SAFETY: ends the child, and nothing else.
     ///         unsafe { libc::_exit(failed.into()) }
     ///     }
@@ -73,7 +73,7 @@ pub struct RegionOptions {
     /// let chunk = validate(&[0xc3], &Rules::new())?;
     /// std::thread::scope(|scope| {
     ///     for _ in 0..4 {
-    ///         scope.spawn(|| region.append(&chunk).map(|_| ()));
+    ///         scope.spawn(|| region.publish(&chunk).map(|_| ()));
     ///     }
     /// });
     /// assert_eq!(region.stats()?.segments, 4);

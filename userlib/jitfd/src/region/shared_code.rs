@@ -72,7 +72,7 @@ impl SharedCode {
 fn region_of(code: &Chunk) -> Result<MapHandle, Error> {
     let len = code.len().next_multiple_of(abi::PAGE_SIZE);
     let (map, append) = handle::create(Backend::Kernel, len, false, None)?;
-    append.append(&[code], Some(0))?;
+    append.publish_all_at(&[code], Some(0))?;
     append.seal()?;
     Ok(map)
 }

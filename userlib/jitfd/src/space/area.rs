@@ -101,7 +101,7 @@ impl Area {
         let names = names(call, batch.iter().map(|&(name, _)| name))?;
         let _order = self.order();
         self.make_room(call, batch.len())?;
-        let placed = self.region.append_beside(&chunks, known)?;
+        let placed = self.region.publish_beside(&chunks, known)?;
         for (at, name) in placed.iter().zip(names) {
             let entry = Entry::published(at.offset, at.len, name);
             self.index.add(entry).ok_or(TOO_MANY)?;

@@ -150,7 +150,7 @@ impl CodeSpace {
     /// [alignment](Chunk::align), all or none.
     ///
     /// # Errors
-    /// As [`Region::append_batch`], but [`Error::Bound`] where the code space may not
+    /// As [`Region::publish_all`], but [`Error::Bound`] where the code space may not
     /// grow as far as is needed; [`Error::NoRoom`] if it must grow at addresses where it
     /// can't; [`Error::Argument`] if it is more than a region of 1 GiB has room for.
     ///

@@ -16,7 +16,7 @@ use std::sync::Arc;
 /// Publishes and runs; how many of the steps went as they should.
 fn go_on(region: &Region, place: &Reservation, values: [i32; 2]) -> i32 {
     let filled = region.fill(place, &returns(values[0]));
-    let appended = region.append(&returns(values[1]));
+    let appended = region.publish(&returns(values[1]));
     let right = |published: Result<jitfd::Published, Error>, value| {
         published.is_ok_and(|at| run(region, at.offset) == value)
     };
@@ -29,7 +29,7 @@ fn adopted(region: &Region) -> bool {
 
 pub fn a_child_goes_on_at_the_same_addresses(backend: Backend) {
     let region = create(backend, 8 * 4096);
-    let old = region.append(&returns(1)).unwrap();
+    let old = region.publish(&returns(1)).unwrap();
     let place = region.reserve(6, Align::FUNCTION).unwrap();
     let base = region.base();
     let in_child = child(|| {
@@ -50,20 +50,20 @@ pub fn a_child_goes_on_at_the_same_addresses(backend: Backend) {
 
 pub fn what_the_parent_does_meanwhile_stays_its_own(backend: Backend) {
     let region = create(backend, 4096);
-    let old = region.append(&returns(1)).unwrap();
+    let old = region.publish(&returns(1)).unwrap();
     let in_child = child(|| {
         let grandchild = || {
-            let own = adopted(&region) && region.append(&returns(3)).is_ok();
+            let own = adopted(&region) && region.publish(&returns(3)).is_ok();
             if own { run(&region, 16) } else { 100 }
         };
         if !adopted(&region) || child(grandchild) != End::Status(3) {
             return 100;
         }
-        let at = region.append(&returns(4));
+        let at = region.publish(&returns(4));
         at.map_or(100, |at| run(&region, at.offset) + run(&region, old.offset))
     });
     assert_eq!(in_child, End::Status(5));
-    let at = region.append(&returns(2)).unwrap();
+    let at = region.publish(&returns(2)).unwrap();
     assert_eq!((at.offset, run(&region, at.offset)), (16, 2));
 }
 
@@ -78,7 +78,7 @@ pub fn a_late_copy_is_whole(backend: Backend) {
         if met.is_err() || !adopted(&region) {
             return 100;
         }
-        let Ok(at) = region.append(&returns(3)) else {
+        let Ok(at) = region.publish(&returns(3)) else {
             return 101;
         };
         let filled = region.fill(&place, &returns(5)).is_ok();
@@ -89,7 +89,7 @@ pub fn a_late_copy_is_whole(backend: Backend) {
         // The child is there.
         ready.read_exact(&mut [0]).unwrap();
         region.fill(&place, &returns(1)).unwrap();
-        region.append(&returns(2)).unwrap();
+        region.publish(&returns(2)).unwrap();
         ready.write_all(&[0]).unwrap();
         assert_eq!(waiting.join().unwrap(), End::Status(4));
     });
@@ -98,21 +98,21 @@ pub fn a_late_copy_is_whole(backend: Backend) {
 
 pub fn a_copy_is_not_sealed(backend: Backend) {
     let region = create(backend, 4096);
-    region.append(&returns(1)).unwrap();
+    region.publish(&returns(1)).unwrap();
     region.seal().unwrap();
     let in_child = child(|| {
-        let sealed = region.append(&returns(2)).is_err();
-        let own = adopted(&region) && region.append(&returns(2)).is_ok();
+        let sealed = region.publish(&returns(2)).is_err();
+        let own = adopted(&region) && region.publish(&returns(2)).is_ok();
         if sealed && own { run(&region, 16) } else { 100 }
     });
     assert_eq!(in_child, End::Status(2));
-    let refused = region.append(&returns(2)).unwrap_err();
+    let refused = region.publish(&returns(2)).unwrap_err();
     assert_eq!(refused.kind(), Some(Kind::Sealed));
 }
 
 pub fn a_region_can_be_cloned_elsewhere(backend: Backend) {
     let region = create(backend, 4096);
-    let old = region.append(&returns(1)).unwrap().offset;
+    let old = region.publish(&returns(1)).unwrap().offset;
     let cloned = region.map_handle().clone_region(false);
     let (map, append) = match cloned {
         Err(error) => {
@@ -122,8 +122,8 @@ pub fn a_region_can_be_cloned_elsewhere(backend: Backend) {
         Ok(handles) => handles,
     };
     let mapping = map.map(4096).unwrap();
-    assert_eq!(append.append(&[&returns(2)], None), Ok(vec![16]));
-    assert_eq!(region.append(&returns(3)).unwrap().offset, 16);
+    assert_eq!(append.publish_all(&[&returns(2)]), Ok(vec![16]));
+    assert_eq!(region.publish(&returns(3)).unwrap().offset, 16);
     for (offset, value) in [(old, 1), (16, 2)] {
         // SAFETY: such functions were published there.
         let function = unsafe { mapping.entry::<super::Function>(offset).unwrap() };
@@ -225,16 +225,18 @@ pub fn a_child_of_a_region_for_any_process_needs_no_copy(backend: Backend) {
         assert_ne!(backend, Backend::Kernel);
         return;
     };
-    region.append(&returns(1)).unwrap();
+    region.publish(&returns(1)).unwrap();
     let in_child = child(|| {
-        let Ok(at) = region.append(&returns(2)) else {
+        let Ok(at) = region.publish(&returns(2)) else {
             return 100;
         };
         // jmp to the second byte of that
         let jump = validate(&[0xeb, 0xef], &Rules::new()).unwrap();
-        let refused = region.append(&jump).is_err_and(|error| is_no_entry(&error));
+        let refused = region
+            .publish(&jump)
+            .is_err_and(|error| is_no_entry(&error));
         run(&region, at.offset) + 10 * i32::from(refused)
     });
     assert_eq!(in_child, End::Status(12));
-    assert_eq!(region.append(&returns(3)).unwrap().offset, 32);
+    assert_eq!(region.publish(&returns(3)).unwrap().offset, 32);
 }

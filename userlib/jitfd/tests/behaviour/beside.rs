@@ -77,7 +77,7 @@ fn race(backend: Backend, publish: impl Fn(&Region, usize)) {
 pub fn code_runs_while_more_is_appended(backend: Backend) {
     race(backend, |region, index| {
         let chunk = returns(i32::try_from(index).unwrap());
-        assert_eq!(region.append(&chunk).unwrap().offset, 16 * index);
+        assert_eq!(region.publish(&chunk).unwrap().offset, 16 * index);
     });
 }
 

@@ -54,8 +54,8 @@ pub fn a_limit_on_files_is_an_error_and_no_signal(backend: Backend) {
         let old = create(backend, 1 << 20);
         limit_files(4096);
         // What fits, works: also after what does not.
-        let refused = right(old.append(&large).err());
-        let small = old.append(&returns(5));
+        let refused = right(old.publish(&large).err());
+        let small = old.publish(&returns(5));
         all(&[
             right(jit.region(1 << 20).err()),
             right(jit.code(&large).err()),
@@ -73,11 +73,11 @@ pub fn a_limit_on_addresses_takes_no_code_away(backend: Backend) {
     let codes = [1, 2, 3, 4].map(returns);
     let in_child = child(|| {
         let region = create(backend, 1 << 20);
-        let first = region.append(&codes[0]);
+        let first = region.publish(&codes[0]);
         limit_addresses(1 << 20);
-        let bounded = [1, 2].map(|number| region.append(&codes[number]));
+        let bounded = [1, 2].map(|number| region.publish(&codes[number]));
         limit_addresses(libc::RLIM_INFINITY);
-        let last = region.append(&codes[3]);
+        let last = region.publish(&codes[3]);
         let right = |at: &Result<Published, Error>, value| match at {
             Ok(at) => run(&region, at.offset) == value,
             Err(error) => error.kind() == Some(Kind::NoMemory),
@@ -206,13 +206,13 @@ pub fn descriptors_that_the_program_closes_are_missed(backend: Backend) {
     let large = validate(&[0x90; 9000], &Rules::new()).unwrap();
     let in_child = child(|| {
         let region = create(backend, 1 << 20);
-        let old = region.append(&returns(7));
+        let old = region.publish(&returns(7));
         // SAFETY: closes what is not its own, which is what is tried here. The
         // child uses no other file.
         unsafe { libc::close_range(3, u32::MAX, 0) };
-        let closed = missed(region.append(&large).err());
+        let closed = missed(region.publish(&large).err());
         let files = open_files();
-        let reopened = missed(region.append(&large).err());
+        let reopened = missed(region.publish(&large).err());
         let len = |file: &File| file.metadata().map_or(1, |data| data.len());
         let untouched = files.iter().all(|file| len(file) == 0);
         let runs = old.is_ok_and(|at| run(&region, at.offset) == 7);

@@ -68,7 +68,7 @@ fn publish(backend: Backend, source: &[AtomicU8]) {
 /// Publishes `chunk`; what is in the region then is what was checked, and runs.
 fn run(region: &Region, chunk: &Chunk) {
     assert!(validate(chunk.bytes(), &Rules::new()).is_ok());
-    let at = region.append(chunk).unwrap();
+    let at = region.publish(chunk).unwrap();
     assert_eq!(read(region, at.offset, at.len), chunk.bytes());
     // SAFETY: it passed, so behind `mov eax, 1` there is `ret`.
     let one = unsafe { region.entry::<extern "C" fn() -> i32>(at.offset).unwrap() };

@@ -3,6 +3,7 @@
 //! Random calls, each compared with what a naive model of a region says.
 
 use super::{create, jit, read};
+use jitfd::internal::publish_all_at;
 use jitfd::{Align, Backend, Chunk, Error, Kind, Region, Rules, validate};
 
 const CAPACITY: usize = 8 * 4096;
@@ -125,7 +126,7 @@ fn step(random: &mut Random, region: &Region, model: &mut Model) {
             let chunks: Vec<_> = chunks.iter().collect();
             let expect = (random.below(3) == 0).then(|| random.below(2 * model.cursor + 1));
             same(
-                append.append(&chunks, expect),
+                publish_all_at(append, &chunks, expect),
                 model.append(&chunks, expect),
             );
         }
@@ -165,7 +166,7 @@ pub fn random_calls_do_what_a_model_does(backend: Backend) {
         }
         compare(&region, &model);
         region.seal().unwrap();
-        let refused = region.append(&random.chunk()).unwrap_err();
+        let refused = region.publish(&random.chunk()).unwrap_err();
         assert!(matches!(refused.kind(), Some(Kind::Sealed | Kind::Full)));
     }
     assert!(jit(backend).region(CAPACITY).is_ok());

@@ -3,6 +3,7 @@
 //! Regions: placing, retrying, refusing, and running the code.
 
 use super::{Function, create, is_no_entry, jit, jump_to, leaves, load, returns, run};
+use jitfd::internal::{fill_at, next_offset, publish_all_at, publish_at};
 use jitfd::*;
 
 /// A jump of five bytes from `at` to `target`.
@@ -24,7 +25,7 @@ pub fn appended_code_runs_where_it_is_said_to_be(backend: Backend) {
     let region = create(backend, 5000);
     assert_eq!(region.capacity(), 8192);
     for value in 0..100 {
-        let at = region.append(&returns(value)).unwrap();
+        let at = region.publish(&returns(value)).unwrap();
         assert_eq!((at.offset % 16, at.len), (0, 6));
         assert_eq!(at.address, region.address() + at.offset);
         assert_eq!(run(&region, at.offset), value);
@@ -35,7 +36,7 @@ pub fn appended_code_runs_where_it_is_said_to_be(backend: Backend) {
 pub fn a_batch_is_one_publication(backend: Backend) {
     let region = create(backend, 4096);
     let batch = [returns(1), returns(2).aligned(Align::NONE), returns(3)];
-    let placed = region.append_batch(&batch).unwrap();
+    let placed = region.publish_all(&batch).unwrap();
     assert!(placed.iter().map(|at| at.offset).eq([0, 6, 16]));
     assert!(
         placed
@@ -45,31 +46,31 @@ pub fn a_batch_is_one_publication(backend: Backend) {
     );
     assert_eq!(region.stats().unwrap().publications, 1);
     let none: [Chunk; 0] = [];
-    assert_eq!(region.append_batch(&none), Ok(vec![]));
+    assert_eq!(region.publish_all(&none), Ok(vec![]));
 }
 
 pub fn too_many_chunks_are_refused(backend: Backend) {
     let region = create(backend, 1 << 16);
     let batch = vec![returns(1); 1025];
     assert!(matches!(
-        region.append_batch(&batch),
+        region.publish_all(&batch),
         Err(Error::Argument(_))
     ));
-    assert_eq!(region.append_batch(&batch[..1024]).unwrap().len(), 1024);
+    assert_eq!(region.publish_all(&batch[..1024]).unwrap().len(), 1024);
 }
 
 /// Small chunks with data lie where they would without, large ones on pages of
 /// their own.
 pub fn data_can_be_read_at_once(backend: Backend) {
     let region = create(backend, 1 << 20);
-    region.append(&returns(1)).unwrap();
+    region.publish(&returns(1)).unwrap();
     // From now on a CPU has the page as it is.
     assert_eq!((run(&region, 0), load(&region, 16, 1)), (1, vec![0xcc]));
-    let small = region.append(&with_data(100)).unwrap();
+    let small = region.publish(&with_data(100)).unwrap();
     assert_eq!(small.offset, 16);
-    let large = region.append(&with_data(100_000)).unwrap();
+    let large = region.publish(&with_data(100_000)).unwrap();
     assert_eq!(large.offset, 4096);
-    let after = region.append(&returns(1)).unwrap();
+    let after = region.publish(&returns(1)).unwrap();
     assert_eq!(after.offset, 4096 + 100_000_usize.next_multiple_of(4096));
     let place = region.reserve(100, Align::NONE).unwrap();
     let filled = region.fill(&place, &with_data(100)).unwrap();
@@ -82,14 +83,14 @@ pub fn code_within_lines_starts_with_one(backend: Backend) {
     let region = create(backend, 4096);
     let options = Rules::new().within_lines();
     let chunk = validate(&[0xb8, 7, 0, 0, 0, 0xc3], &options).unwrap();
-    region.append(&returns(1)).unwrap();
-    let placed = region.append_batch(&[&chunk, &chunk]).unwrap();
+    region.publish(&returns(1)).unwrap();
+    let placed = region.publish_all(&[&chunk, &chunk]).unwrap();
     assert!(placed.iter().map(|at| at.offset).eq([64, 128]));
     let place = region.reserve(128, Align::FUNCTION).unwrap();
     assert_eq!(place.offset, 144);
     let wrong = region.fill(&place, &chunk);
     assert!(matches!(wrong, Err(Error::Argument(_))), "{wrong:?}");
-    let right = region.fill_at(&place, 192 - 144, &chunk).unwrap();
+    let right = fill_at(&region, &place, 192 - 144, &chunk).unwrap();
     assert_eq!(run(&region, right.offset), 7);
 }
 
@@ -104,26 +105,29 @@ pub fn a_place_that_no_cursor_gives_is_refused(backend: Backend) {
     };
     for _ in 0..2 {
         let mut calls = 0;
-        let emitted = region.append_with(Align::FUNCTION, |_| {
+        let emitted = region.publish_with(Align::FUNCTION, |_| {
             calls += 1;
             Ok::<_, Error>(within.clone())
         });
         refused(emitted.unwrap_err(), "multiple of 64");
         assert_eq!(calls, 1);
-        region.append(&returns(1)).unwrap();
+        region.publish(&returns(1)).unwrap();
     }
-    let next = region.next_address(Align::FUNCTION).unwrap();
-    assert_eq!(next.offset, 32);
-    refused(region.append_at(32, &within).unwrap_err(), "multiple of 64");
-    let handle = region.append_handle().append(&[&within], Some(32));
+    let next = next_offset(&region, Align::FUNCTION).unwrap();
+    assert_eq!(next, 32);
+    refused(
+        publish_at(&region, 32, &within).unwrap_err(),
+        "multiple of 64",
+    );
+    let handle = publish_all_at(region.append_handle(), &[&within], Some(32));
     refused(handle.unwrap_err(), "multiple of 64");
     let wide = returns(1).aligned(Align::new(128).unwrap());
     refused(
-        region.append_at(32, &wide).unwrap_err(),
+        publish_at(&region, 32, &wide).unwrap_err(),
         "the chunk's alignment",
     );
     let line = Align::new(64).unwrap();
-    let placed = region.append_with(line, |_| Ok::<_, Error>(within.clone()));
+    let placed = region.publish_with(line, |_| Ok::<_, Error>(within.clone()));
     assert_eq!(run(&region, placed.unwrap().offset), 7);
 }
 
@@ -132,17 +136,17 @@ pub fn only_declared_entries_are_entered(backend: Backend) {
     // nop; mov eax, 5; ret
     let code = [0x90, 0xb8, 5, 0, 0, 0, 0xc3];
     let callee = validate(&code, &Rules::new().entry(1)).unwrap();
-    assert_eq!(region.append(&callee).unwrap().offset, 0);
-    let wrong = region.append_at(16, &jump(16, 0)).unwrap_err();
+    assert_eq!(region.publish(&callee).unwrap().offset, 0);
+    let wrong = publish_at(&region, 16, &jump(16, 0)).unwrap_err();
     assert!(is_no_entry(&wrong), "{wrong:?}");
-    let caller = region.append_at(16, &jump(16, 1)).unwrap();
+    let caller = publish_at(&region, 16, &jump(16, 1)).unwrap();
     assert_eq!(run(&region, caller.offset), 5);
 }
 
 pub fn reserved_ranges_are_filled_once(backend: Backend) {
     let region = create(backend, 4096);
     let place = region.reserve(32, Align::FUNCTION).unwrap();
-    assert_eq!(region.append(&returns(2)).unwrap().offset, 32);
+    assert_eq!(region.publish(&returns(2)).unwrap().offset, 32);
     let filled = region.fill(&place, &returns(1)).unwrap();
     assert_eq!(
         (filled.address, run(&region, place.offset)),
@@ -150,14 +154,14 @@ pub fn reserved_ranges_are_filled_once(backend: Backend) {
     );
     let again = region.fill(&place, &returns(1)).unwrap_err();
     assert_eq!(again.kind(), Some(Kind::NotReserved));
-    region.fill_at(&place, 26, &returns(3)).unwrap();
+    fill_at(&region, &place, 26, &returns(3)).unwrap();
     assert_eq!(run(&region, 26), 3);
     assert!(matches!(
-        region.fill_at(&place, 27, &returns(3)),
+        fill_at(&region, &place, 27, &returns(3)),
         Err(Error::Argument(_))
     ));
     assert!(matches!(
-        region.fill_at(&place, usize::MAX, &returns(3)),
+        fill_at(&region, &place, usize::MAX, &returns(3)),
         Err(Error::Argument(_))
     ));
     let other = create(backend, 4096);
@@ -176,10 +180,10 @@ pub fn reserved_ranges_are_filled_once(backend: Backend) {
 pub fn a_region_fills_up_and_can_be_sealed(backend: Backend) {
     let region = create(backend, 4096);
     for _ in 0..256 {
-        region.append(&returns(7)).unwrap();
+        region.publish(&returns(7)).unwrap();
     }
     assert_eq!(
-        region.append(&returns(7)).unwrap_err().kind(),
+        region.publish(&returns(7)).unwrap_err().kind(),
         Some(Kind::Full)
     );
     assert_eq!(
@@ -190,7 +194,7 @@ pub fn a_region_fills_up_and_can_be_sealed(backend: Backend) {
     let place = region.reserve(16, Align::NONE).unwrap();
     region.seal().unwrap();
     assert_eq!(
-        region.append(&returns(7)).unwrap_err().kind(),
+        region.publish(&returns(7)).unwrap_err().kind(),
         Some(Kind::Sealed)
     );
     assert_eq!(
@@ -211,20 +215,15 @@ pub fn capacities_have_bounds(backend: Backend) {
 
 pub fn somebody_else_may_publish_in_between(backend: Backend) {
     let region = create(backend, 1 << 16);
-    let place = region.next_address(Align::FUNCTION).unwrap();
-    region.append_handle().append(&[&returns(1)], None).unwrap();
-    let stale = region.append_at(place.offset, &returns(2));
+    let place = next_offset(&region, Align::FUNCTION).unwrap();
+    region.append_handle().publish_all(&[&returns(1)]).unwrap();
+    let stale = publish_at(&region, place, &returns(2));
+    assert_eq!(stale, Err(Error::Stale { expected: place }));
+    assert_eq!(publish_at(&region, 16, &returns(2)).unwrap().offset, 16);
+    region.append_handle().publish_all(&[&returns(3)]).unwrap();
+    assert_eq!(region.publish(&returns(4)).unwrap().offset, 48);
     assert_eq!(
-        stale,
-        Err(Error::Stale {
-            expected: place.offset
-        })
-    );
-    assert_eq!(region.append_at(16, &returns(2)).unwrap().offset, 16);
-    region.append_handle().append(&[&returns(3)], None).unwrap();
-    assert_eq!(region.append(&returns(4)).unwrap().offset, 48);
-    assert_eq!(
-        region.append_at(4720, &returns(2)),
+        publish_at(&region, 4720, &returns(2)),
         Err(Error::Stale { expected: 4720 })
     );
 }
@@ -239,21 +238,21 @@ pub fn a_place_is_reached_whatever_it_was_asked_with(backend: Backend) {
                 ..Default::default()
             })
             .unwrap();
-        region.append(&returns(1)).unwrap();
+        region.publish(&returns(1)).unwrap();
         for (align, offset) in [(64, 64), (4096, 4096), (1024, 5120), (16, 5136)] {
-            let place = region.next_address(Align::new(align).unwrap()).unwrap();
-            assert_eq!(place.offset, offset);
-            let published = region.append_at(offset, &returns(2)).unwrap();
+            let place = next_offset(&region, Align::new(align).unwrap()).unwrap();
+            assert_eq!(place, offset);
+            let published = publish_at(&region, offset, &returns(2)).unwrap();
             assert_eq!((published.offset, run(&region, offset)), (offset, 2));
         }
         assert_eq!(load(&region, 70, 4096 - 70), [0xcc; 4096 - 70]);
         // The place is missed; at the next one, not a page's start, there is room.
         let long = with_data(4096 + 2048);
-        let missed = region.append_at(0, &long).unwrap_err();
+        let missed = publish_at(&region, 0, &long).unwrap_err();
         assert_eq!(missed, Error::Stale { expected: 0 });
-        let next = region.next_address(Align::FUNCTION).unwrap().offset;
-        assert_eq!(region.append_at(next, &long).unwrap().offset, next);
-        let full = region.append_at(next + 6144, &long).unwrap_err();
+        let next = next_offset(&region, Align::FUNCTION).unwrap();
+        assert_eq!(publish_at(&region, next, &long).unwrap().offset, next);
+        let full = publish_at(&region, next + 6144, &long).unwrap_err();
         assert_eq!(full.kind(), Some(Kind::Full));
     }
 }
@@ -261,12 +260,13 @@ pub fn a_place_is_reached_whatever_it_was_asked_with(backend: Backend) {
 pub fn emitting_is_repeated_for_another_place(backend: Backend) {
     let region = create(backend, 4096);
     let mut places = Vec::new();
-    let at = region.append_with(Align::FUNCTION, |place| {
+    let at = region.publish_with(Align::FUNCTION, |address| {
         if places.is_empty() {
-            region.append(&returns(0)).unwrap();
+            region.publish(&returns(0)).unwrap();
         }
-        places.push(place.offset);
-        Ok::<_, Error>(returns(i32::try_from(place.offset).unwrap()))
+        let offset = address - region.address();
+        places.push(offset);
+        Ok::<_, Error>(returns(i32::try_from(offset).unwrap()))
     });
     assert_eq!(places, [0, 16]);
     assert_eq!(run(&region, at.unwrap().offset), 16);
@@ -274,10 +274,10 @@ pub fn emitting_is_repeated_for_another_place(backend: Backend) {
 
 pub fn branches_between_chunks_are_checked(backend: Backend) {
     let region = create(backend, 4096);
-    let callee = region.append(&returns(5)).unwrap().offset;
-    let caller = region.append_at(16, &jump(16, callee)).unwrap();
+    let callee = region.publish(&returns(5)).unwrap().offset;
+    let caller = publish_at(&region, 16, &jump(16, callee)).unwrap();
     assert_eq!(run(&region, caller.offset), 5);
-    let wrong = region.append_at(32, &jump(32, callee + 1)).unwrap_err();
+    let wrong = publish_at(&region, 32, &jump(32, callee + 1)).unwrap_err();
     let Error::Code(error) = wrong else {
         panic!("{wrong:?}");
     };
@@ -294,8 +294,8 @@ pub fn branches_between_chunks_are_checked(backend: Backend) {
             ..Default::default()
         })
         .unwrap();
-    free.append(&returns(5)).unwrap();
-    free.append_at(16, &jump(16, 1)).unwrap();
+    free.publish(&returns(5)).unwrap();
+    publish_at(&free, 16, &jump(16, 1)).unwrap();
 }
 
 extern "C" fn helper() -> i32 {
@@ -314,25 +314,26 @@ pub fn branches_leave_only_to_what_they_may(backend: Backend) {
             ..Default::default()
         };
         let region = jit(backend).region(options).unwrap();
-        let callee = region.append(&returns(5)).unwrap().address;
+        let callee = region.publish(&returns(5)).unwrap().address;
         // Assembled for the place it gets, and for the one behind.
-        let place = region.next_address(Align::FUNCTION).unwrap();
-        let right = jump_to(place.address, helper, &rules);
-        let wrong = jump_to(place.address + 16, helper, &rules);
-        let found = (place.address, helper - 16);
-        let error = region.append(&wrong).unwrap_err();
+        let offset = next_offset(&region, Align::FUNCTION).unwrap();
+        let address = region.address() + offset;
+        let right = jump_to(address, helper, &rules);
+        let wrong = jump_to(address + 16, helper, &rules);
+        let found = (address, helper - 16);
+        let error = region.publish(&wrong).unwrap_err();
         assert_eq!(leaves(&error), Some(found), "{error}");
         for number in [found.0, found.1] {
             assert!(error.to_string().contains(&format!("{number:#x}")));
         }
-        let all = region.append_batch(&[&right, &right]).unwrap_err();
-        assert_eq!(leaves(&all), Some((place.address + 16, helper + 16)));
+        let all = region.publish_all(&[&right, &right]).unwrap_err();
+        assert_eq!(leaves(&all), Some((address + 16, helper + 16)));
         assert!(matches!(all, Error::Code(error) if error.item == Some((1, String::new()))));
-        let done = region.append_at(place.offset, &right).unwrap();
+        let done = publish_at(&region, offset, &right).unwrap();
         assert_eq!(run(&region, done.offset), 77);
         // A function of the same region need not be named.
-        let place = region.next_address(Align::FUNCTION).unwrap();
-        let done = region.append(&jump_to(place.address, callee, &rules));
+        let address = region.address() + next_offset(&region, Align::FUNCTION).unwrap();
+        let done = region.publish(&jump_to(address, callee, &rules));
         assert_eq!(run(&region, done.unwrap().offset), 5);
         let range = region.reserve(5, Align::FUNCTION).unwrap();
         let error = region.fill(&range, &wrong).unwrap_err();
@@ -343,14 +344,14 @@ pub fn branches_leave_only_to_what_they_may(backend: Backend) {
         // Without an address nothing can be said of it.
         let append = region.append_handle();
         for refused in [
-            append.append(&[&right], None).unwrap_err(),
+            append.publish_all(&[&right]).unwrap_err(),
             append.fill(0, &right).unwrap_err(),
         ] {
             let reason = |error: &CodeError| error.reason == Reason::NoAddress;
             assert!(matches!(&refused, Error::Code(error) if reason(error)));
         }
         let stays = validate(&[0xeb, 0, 0xc3], &rules).unwrap();
-        assert!(append.append(&[&stays], None).is_ok());
+        assert!(append.publish_all(&[&stays]).is_ok());
     }
 }
 
@@ -359,7 +360,7 @@ pub fn the_parts_work_alone(backend: Backend) {
     drop(mapping);
     let offset = append.reserve(6, Align::NONE).unwrap();
     append.fill(offset, &returns(9)).unwrap();
-    assert_eq!(append.append(&[], None), Ok(vec![]));
+    assert_eq!(append.publish_all(&[]), Ok(vec![]));
     let mapping = map.map(4096).unwrap();
     // SAFETY: such a function was published there.
     let nine = unsafe { mapping.entry::<Function>(offset).unwrap() };
@@ -391,13 +392,14 @@ pub fn many_threads_append_to_one_region(backend: Backend) {
 
 fn append_and_run(region: &Region, base: i32) {
     for value in base..base + 100 {
-        let at = region.append(&returns(value)).unwrap();
+        let at = region.publish(&returns(value)).unwrap();
         assert_eq!(run(region, at.offset), value);
         let place = region.reserve(6, Align::FUNCTION).unwrap();
         region.fill(&place, &returns(-value)).unwrap();
         assert_eq!(run(region, place.offset), -value);
-        let made = region.append_with(Align::FUNCTION, |place| {
-            Ok::<_, Error>(returns(i32::try_from(place.offset).unwrap()))
+        let made = region.publish_with(Align::FUNCTION, |address| {
+            let offset = address - region.address();
+            Ok::<_, Error>(returns(i32::try_from(offset).unwrap()))
         });
         let at = made.unwrap().offset;
         assert_eq!(run(region, at), i32::try_from(at).unwrap());
@@ -415,7 +417,7 @@ pub fn a_region_lies_in_its_window(backend: Backend) {
     let regions: Vec<_> = (0..8).map(|_| jit.region(near).unwrap()).collect();
     for region in &regions {
         assert!(region.address().abs_diff(here) < (1 << 31) - (1 << 20));
-        let at = region.append(&returns(9)).unwrap();
+        let at = region.publish(&returns(9)).unwrap();
         assert_eq!(run(region, at.offset), 9);
     }
     let nowhere = Window::reaching_all(0, usize::MAX);

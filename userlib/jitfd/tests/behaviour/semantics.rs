@@ -5,6 +5,7 @@
 
 use super::process::{End, accesses, child};
 use super::{create, jit, read, returns, run};
+use jitfd::internal::{fill_at, publish_all_at, publish_at};
 use jitfd::{Align, Backend, Chunk, Error, Kind, Region, RegionOptions, Rules, validate};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -21,25 +22,25 @@ fn kind<T: std::fmt::Debug>(result: Result<T, Error>) -> Option<Kind> {
 
 pub fn what_is_not_published_is_a_trap(backend: Backend) {
     let region = create(backend, 3 * 4096);
-    region.append(&nops(10)).unwrap();
+    region.publish(&nops(10)).unwrap();
     let place = region.reserve(100, Align::new(64).unwrap()).unwrap();
     let mut expected = vec![0xcc; 4096];
     expected[..10].copy_from_slice(nops(10).bytes());
     assert!(read(&region, 0, 4096) == expected);
-    region.fill_at(&place, 50, &nops(10)).unwrap();
+    fill_at(&region, &place, 50, &nops(10)).unwrap();
     expected[114..124].copy_from_slice(nops(10).bytes());
     assert!(read(&region, 0, 4096) == expected);
 }
 
 pub fn code_may_cross_pages(backend: Backend) {
     let region = create(backend, 16 * 4096);
-    region.append(&nops(4094)).unwrap();
-    let across = region.append(&returns(1).aligned(Align::NONE)).unwrap();
+    region.publish(&nops(4094)).unwrap();
+    let across = region.publish(&returns(1).aligned(Align::NONE)).unwrap();
     assert_eq!((across.offset, run(&region, across.offset)), (4094, 1));
     let place = region.reserve(3 * 4096, Align::NONE).unwrap();
-    let last = region.append(&returns(2)).unwrap();
+    let last = region.publish(&returns(2)).unwrap();
     for at in [4090_usize, 8190, 4080] {
-        region.fill_at(&place, at, &returns(3)).unwrap();
+        fill_at(&region, &place, at, &returns(3)).unwrap();
         assert_eq!(run(&region, place.offset + at), 3);
     }
     assert_eq!(
@@ -60,14 +61,14 @@ pub fn refusals_come_in_their_order(backend: Backend) {
     assert_eq!(kind(across), Some(Kind::NotReserved));
     assert_eq!(kind(append.fill(32, &nops(1))), Some(Kind::NotReserved));
     assert_eq!(kind(append.fill(1 << 30, &nops(1))), Some(Kind::Argument));
-    assert_eq!(kind(append.append(&[&nops(8192)], None)), Some(Kind::Full));
+    assert_eq!(kind(append.publish_all(&[&nops(8192)])), Some(Kind::Full));
     assert_eq!(
-        kind(append.append(&[&nops(8192)], Some(8))),
+        kind(publish_all_at(append, &[&nops(8192)], Some(8))),
         Some(Kind::Full)
     );
     // The last is the number that means anywhere to the kernel.
     for expected in [8, 1 << 30, usize::MAX] {
-        let stale = append.append(&[&nops(1)], Some(expected)).unwrap_err();
+        let stale = publish_all_at(append, &[&nops(1)], Some(expected)).unwrap_err();
         assert_eq!(stale, Error::Stale { expected });
     }
     let free = jit(backend)
@@ -78,16 +79,16 @@ pub fn refusals_come_in_their_order(backend: Backend) {
         })
         .unwrap();
     let expected = usize::MAX;
-    let stale = free.append_at(expected, &nops(1).aligned(Align::NONE));
+    let stale = publish_at(&free, expected, &nops(1).aligned(Align::NONE));
     assert_eq!(stale, Err(Error::Stale { expected }));
     region.fill(second, &nops(16)).unwrap();
     region.seal().unwrap();
     region.seal().unwrap();
     assert_eq!(
-        kind(append.append(&[&nops(8192)], Some(8))),
+        kind(publish_all_at(append, &[&nops(8192)], Some(8))),
         Some(Kind::Sealed)
     );
-    assert_eq!(kind(append.append(&[&nops(8193)], None)), Some(Kind::Full));
+    assert_eq!(kind(append.publish_all(&[&nops(8193)])), Some(Kind::Full));
     assert_eq!(kind(append.fill(4000, &nops(1))), Some(Kind::Sealed));
     assert_eq!(append.reserve(0, Align::NONE).unwrap_err(), nothing);
     assert_eq!(kind(append.reserve(9000, Align::NONE)), Some(Kind::Sealed));
@@ -95,12 +96,12 @@ pub fn refusals_come_in_their_order(backend: Backend) {
 
 pub fn a_refused_call_changes_nothing(backend: Backend) {
     let region = create(backend, 4096);
-    region.append(&returns(1)).unwrap();
+    region.publish(&returns(1)).unwrap();
     let place = region.reserve(64, Align::NONE).unwrap();
     let (bytes, stats) = (read(&region, 0, 4096), region.stats().unwrap());
     let append = region.append_handle();
-    assert!(append.append(&[&nops(8), &nops(4090)], None).is_err());
-    assert!(append.append(&[&nops(8)], Some(4000)).is_err());
+    assert!(append.publish_all(&[&nops(8), &nops(4090)]).is_err());
+    assert!(publish_all_at(append, &[&nops(8)], Some(4000)).is_err());
     assert!(append.fill(place.offset + 60, &nops(8)).is_err());
     assert!(append.reserve(4096, Align::NONE).is_err());
     assert!(read(&region, 0, 4096) == bytes);
@@ -109,9 +110,7 @@ pub fn a_refused_call_changes_nothing(backend: Backend) {
 
 pub fn counters_count(backend: Backend) {
     let region = create(backend, 4 * 4096);
-    region
-        .append_batch(&[nops(10), nops(20), nops(30)])
-        .unwrap();
+    region.publish_all(&[nops(10), nops(20), nops(30)]).unwrap();
     let place = region.reserve(50, Align::NONE).unwrap();
     region.fill(&place, &nops(50)).unwrap();
     let stats = region.stats().unwrap();
@@ -130,9 +129,9 @@ pub fn a_mapping_sees_what_comes_later(backend: Backend) {
     let (map, append, first) = create(backend, 2 * 4096).split();
     let second = map.map(4096).unwrap();
     assert_eq!((first.len(), second.len()), (8192, 4096));
-    append.append(&[&returns(5)], None).unwrap();
+    append.publish_all(&[&returns(5)]).unwrap();
     drop(first);
-    append.append(&[&returns(6)], None).unwrap();
+    append.publish_all(&[&returns(6)]).unwrap();
     for (offset, value) in [(0, 5), (16, 6)] {
         // SAFETY: such functions were published there.
         let function = unsafe { second.entry::<super::Function>(offset).unwrap() };
@@ -143,7 +142,7 @@ pub fn a_mapping_sees_what_comes_later(backend: Backend) {
 
 pub fn the_largest_region_costs_nothing_until_it_is_used(backend: Backend) {
     let region = create(backend, 1 << 30);
-    let at = region.append(&returns(1)).unwrap();
+    let at = region.publish(&returns(1)).unwrap();
     assert_eq!(run(&region, at.offset), 1);
     assert_eq!(kind(region.reserve(1 << 30, Align::NONE)), Some(Kind::Full));
 }
@@ -175,7 +174,7 @@ pub fn only_the_kernels_handles_are_descriptors(backend: Backend) {
 /// What the publishing calls of `region` are refused with, as a status.
 fn refused_as_foreign(region: &Region, chunk: &Chunk) -> i32 {
     let refused = [
-        region.append_handle().append(&[chunk], None).err(),
+        region.append_handle().publish_all(&[chunk]).err(),
         region.append_handle().reserve(8, Align::NONE).err(),
         region.append_handle().fill(0, chunk).err(),
         region.append_handle().seal().err(),
@@ -187,7 +186,7 @@ fn refused_as_foreign(region: &Region, chunk: &Chunk) -> i32 {
 
 pub fn a_forked_child_runs_code_and_publishes_none(backend: Backend) {
     let region = create(backend, 4096);
-    let at = region.append(&returns(7)).unwrap().offset;
+    let at = region.publish(&returns(7)).unwrap().offset;
     let chunk = returns(1);
     assert_eq!(child(|| run(&region, at)), End::Status(7));
     assert_eq!(
@@ -217,7 +216,7 @@ pub fn a_forked_child_runs_code_and_publishes_none(backend: Backend) {
 
 pub fn a_region_that_a_child_drops_stays(backend: Backend) {
     let region = create(backend, 4096);
-    region.append(&returns(3)).unwrap();
+    region.publish(&returns(3)).unwrap();
     let mut held = Some(region);
     let end = child(|| {
         held = None;
@@ -226,14 +225,14 @@ pub fn a_region_that_a_child_drops_stays(backend: Backend) {
     });
     assert_eq!(end, End::Status(0));
     let region = held.unwrap();
-    let at = region.append(&returns(4)).unwrap().offset;
+    let at = region.publish(&returns(4)).unwrap().offset;
     assert_eq!((run(&region, 0), run(&region, at)), (3, 4));
 }
 
 pub fn no_mapping_is_writable_and_executable(backend: Backend) {
     let region = create(backend, 64 * 4096);
     for value in 0..2000 {
-        region.append(&returns(value)).unwrap();
+        region.publish(&returns(value)).unwrap();
     }
     let used = region.stats().unwrap().cursor.next_multiple_of(4096);
     let code = accesses(region.address(), used);

@@ -8,7 +8,7 @@ use jitfd::{Align, Backend, Region};
 
 pub fn reserved_code_traps_until_it_is_filled(backend: Backend) {
     let region = create(backend, 4096);
-    region.append(&returns(1)).unwrap();
+    region.publish(&returns(1)).unwrap();
     let place = region.reserve(16, Align::FUNCTION).unwrap();
     let early = child(|| run(&region, place.offset));
     assert_eq!(early, End::Signal(libc::SIGTRAP));
@@ -31,7 +31,7 @@ pub fn a_page_without_code_is_not_there(backend: Backend) {
         _ => libc::SIGBUS,
     };
     assert_eq!(child(|| load(&region, 0)), End::Signal(signal));
-    region.append(&returns(1)).unwrap();
+    region.publish(&returns(1)).unwrap();
     assert_eq!(child(|| load(&region, 0)), End::Status(0xb8));
     for access in [load, run] {
         assert_eq!(child(|| access(&region, 4096)), End::Signal(signal));
@@ -40,7 +40,7 @@ pub fn a_page_without_code_is_not_there(backend: Backend) {
 
 pub fn a_store_to_code_is_refused(backend: Backend) {
     let region = create(backend, 4096);
-    region.append(&returns(1)).unwrap();
+    region.publish(&returns(1)).unwrap();
     let at = region.base().cast_mut();
     // SAFETY: the store does not happen: the page is not writable.
     let stored = child(|| unsafe {

@@ -63,13 +63,15 @@ impl<'a> Compiler<'a> {
     /// Code that is the same at every address.
     fn append(&self, recipe: &Recipe) -> Result<Published, BoxError> {
         let code = encode(recipe, 0, 0).map_err(too_far)?;
-        Ok(self.shared.region.append(&self.validated(&code)?)?)
+        Ok(self.shared.region.publish(&self.validated(&code)?)?)
     }
 
     /// Code with a relative call: emitted for the address that it will get.
     fn append_caller(&self, recipe: &Recipe, callee: usize) -> Result<Published, BoxError> {
-        self.shared.region.append_with(Align::FUNCTION, |place| {
-            let code = encode(recipe, place.offset, callee).map_err(too_far)?;
+        let region = &self.shared.region;
+        region.publish_with(Align::FUNCTION, |address| {
+            let offset = address - region.address();
+            let code = encode(recipe, offset, callee).map_err(too_far)?;
             Ok::<_, BoxError>(self.validated(&code)?)
         })
     }
