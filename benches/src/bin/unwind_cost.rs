@@ -10,7 +10,8 @@
 //! The first backtrace pays for what registering has put off; the later ones show
 //! what every panic or exception pays from then on.
 
-use jitfd::space::{Function, SpaceOptions};
+use jitfd::Published;
+use jitfd::space::SpaceOptions;
 use jitfd::tools::{EhFrame, Frame, UnwindTable};
 use jitfd::{Chunk, CodeSpace, Error, Fallback, Jit, Rules, validate};
 use std::time::{Duration, Instant};
@@ -40,7 +41,7 @@ fn calls_its_argument() -> Result<Chunk, Error> {
     Ok(validate(&code, &Rules::new())?)
 }
 
-fn publish(space: &CodeSpace, count: usize) -> Result<Vec<Function>, Error> {
+fn publish(space: &CodeSpace, count: usize) -> Result<Vec<Published>, Error> {
     let chunk = calls_its_argument()?;
     let mut functions = Vec::new();
     while functions.len() < count {
@@ -51,8 +52,8 @@ fn publish(space: &CodeSpace, count: usize) -> Result<Vec<Function>, Error> {
 }
 
 /// The tables for `each` functions a table.
-fn tables(functions: &[Function], each: usize) -> Vec<EhFrame> {
-    let table = |functions: &[Function]| {
+fn tables(functions: &[Published], each: usize) -> Vec<EhFrame> {
+    let table = |functions: &[Published]| {
         let mut table = EhFrame::new();
         for function in functions {
             table.add(function.address, function.len, &Frame::pointer());
@@ -62,7 +63,7 @@ fn tables(functions: &[Function], each: usize) -> Vec<EhFrame> {
     functions.chunks(each).map(table).collect()
 }
 
-fn measure(space: &CodeSpace, functions: &[Function], each: usize) -> Result<(), Error> {
+fn measure(space: &CodeSpace, functions: &[Published], each: usize) -> Result<(), Error> {
     let tables = tables(functions, each);
     let start = Instant::now();
     // SAFETY: the tables describe the functions, which outlive them.

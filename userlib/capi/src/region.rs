@@ -10,10 +10,10 @@ use crate::pointer;
 use crate::rules::align;
 use crate::stats::jitfd_stats;
 use crate::versioned::{self, Versioned};
-use rust::internal::{fill_at, publish_all_at};
+use rust::internal::{fill_at, publish_all_at, slot};
 use rust::{
     Align, AppendHandle, Backend, Chunk, Error, MapHandle, Mapping, Published, Region,
-    RegionOptions, Reservation, Stats, Window,
+    RegionOptions, Stats, Window,
 };
 use std::ffi::{c_int, c_void};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -275,7 +275,7 @@ impl jitfd_region {
         chunk: &Chunk,
     ) -> Result<jitfd_place, Failure> {
         if let Held::Whole(region) = &self.held {
-            let range = Reservation::from_parts(range.offset, range.address.addr(), range.len);
+            let range = slot(range.offset, range.address.addr(), range.len);
             return Ok(fill_at(region, &range, skip, chunk)?.into());
         }
         let append = self.append()?;

@@ -12,7 +12,8 @@ use crate::rules::{ChunkRules, align, jitfd_rules};
 use crate::text;
 use crate::versioned::{self, Versioned};
 use rust::Align;
-use rust::space::{CodeSpace, Listener, NewCode, Request, Slot, SpaceOptions, SpaceStats, Symbol};
+use rust::Slot;
+use rust::space::{CodeSpace, Listener, NewCode, Request, SpaceOptions, SpaceStats, Symbol};
 use rust::tools::{GdbJit, JitDump, PerfMap};
 use std::ffi::{c_char, c_int, c_void};
 use std::io;
@@ -401,7 +402,7 @@ pub unsafe extern "C" fn jitfd_space_reserve(
         unsafe {
             let space = pointer::object(space)?;
             let slot = space.space.reserve(&read_request(request)?)?;
-            pointer::store(address, with_exposed_provenance_mut(slot.address()));
+            pointer::store(address, with_exposed_provenance_mut(slot.address));
             Ok(jitfd_slot { slot })
         }
     })

@@ -4,7 +4,7 @@
 
 use crate::draft::{ALIGN, Draft};
 use jitfd::internal::fill_at;
-use jitfd::{Align, Error, Jit, Region, RegionOptions, Reservation, Rules, validate};
+use jitfd::{Align, Error, Jit, Region, RegionOptions, Rules, Slot, validate};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ pub struct Allocations {
 #[derive(Debug)]
 pub struct Allocation {
     region: Arc<Region>,
-    place: Reservation,
+    place: Slot,
     draft: Draft,
     /// What was published, and how far behind the start.
     published: Option<(usize, Vec<u8>)>,

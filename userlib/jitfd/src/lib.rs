@@ -147,7 +147,7 @@ pub mod internal {
     pub use crate::os::fork::PerProcess;
     pub use crate::os::fork_lock::{First, FirstUse, ForkLock};
     pub use crate::os::sys::Span;
-    pub use crate::region::fixed::{fill_at, next_offset, publish_all_at, publish_at};
+    pub use crate::region::fixed::{fill_at, next_offset, publish_all_at, publish_at, slot};
     pub use crate::region::shared_code::SharedCode;
     pub use jitfd_code::internal::check_len;
 }
@@ -164,11 +164,12 @@ pub use jitfd_code::{
 };
 pub use os::window::Window;
 pub use probe::{Finding, Probe, Subject, Trial, Verdict, probe};
+pub use region::Region;
 pub use region::handle::{AppendHandle, MapHandle};
 pub use region::image::jit_create_code;
 pub use region::mapping::Mapping;
 pub use region::options::RegionOptions;
+pub use region::slot::{Published, Slot};
 pub use region::stats::Stats;
-pub use region::{Published, Region, Reservation};
 pub use register::Register;
 pub use space::CodeSpace;

@@ -4,7 +4,8 @@
 
 use crate::thunk::Thunk;
 use jitfd::Error;
-use jitfd::space::{CodeSpace, Function, Request};
+use jitfd::Published;
+use jitfd::space::{CodeSpace, Request};
 
 impl Thunk {
     /// Publishes the code under a name, where a direct jump reaches the target if
@@ -49,7 +50,7 @@ impl Thunk {
     ///
     /// # Errors
     /// As [`code`](Self::code) and [`CodeSpace::publish_with`].
-    pub fn publish(&self, space: &CodeSpace, name: &str) -> Result<Function, Error> {
+    pub fn publish(&self, space: &CodeSpace, name: &str) -> Result<Published, Error> {
         let (len, align) = self.most()?;
         let request = Request::new(len).align(align).name(name);
         space.publish_with(&request, |address| self.code_at(address))

@@ -138,7 +138,7 @@ fn new_code_needs_no_right_but_those_on_the_device() -> Outcome {
     let region = done(jit.region(2 * PAGE))?;
     answers(done(region.publish(&answer()?))?.address)?;
     let place = done(region.reserve(6, Align::FUNCTION))?;
-    answers(done(region.fill(place, &answer()?))?.address)
+    answers(done(region.fill(&place, &answer()?))?.address)
 }
 
 fn what_is_built_on_it_needs_no_more() -> Outcome {

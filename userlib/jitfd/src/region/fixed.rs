@@ -5,9 +5,10 @@
 //! [`Region`] all of it is [`publish_with`](Region::publish_with), or room that is
 //! [reserved](Region::reserve).
 
-use super::{Published, Region, Reservation};
+use super::Region;
 use crate::error::Error;
 use crate::region::handle::AppendHandle;
+use crate::region::slot::{Published, Slot};
 use jitfd_code::{Align, Chunk};
 
 /// The offset that the next chunk of this alignment gets in `region`, unless another
@@ -43,15 +44,27 @@ pub fn publish_all_at(
     append.publish_all_at(chunks, expect)
 }
 
-/// As [`Region::fill`], `skip` bytes behind the start of the range.
+/// The slot of a region with these numbers. One that was never reserved is refused when
+/// it is filled.
+#[must_use]
+pub const fn slot(offset: usize, address: usize, len: usize) -> Slot {
+    Slot {
+        offset,
+        address,
+        len,
+        home: None,
+    }
+}
+
+/// As [`Region::fill`], `skip` bytes behind the start of the slot.
 ///
 /// # Errors
 /// As [`Region::fill`].
 pub fn fill_at(
     region: &Region,
-    range: &Reservation,
+    slot: &Slot,
     skip: usize,
     chunk: &Chunk,
 ) -> Result<Published, Error> {
-    region.fill_at(range, skip, chunk)
+    region.fill_at(slot, skip, chunk)
 }

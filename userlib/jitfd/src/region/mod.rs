@@ -14,6 +14,7 @@ pub(crate) mod image;
 pub(crate) mod mapping;
 pub(crate) mod options;
 pub(crate) mod shared_code;
+pub(crate) mod slot;
 pub(crate) mod stats;
 
 use crate::abi;
@@ -26,6 +27,7 @@ use crate::os::fork::{FORKED_MEANWHILE, Owner, PerProcess};
 use crate::region::handle::{AppendHandle, MapHandle, OFF_LINE, create};
 use crate::region::mapping::Mapping;
 use crate::region::options::RegionOptions;
+use crate::region::slot::{Published, Slot};
 use crate::region::stats::Stats;
 use jitfd_code::internal::{BranchMap, Mode, Placed, place};
 use jitfd_code::{Align, Chunk};
@@ -35,73 +37,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 /// How often a publication is tried again because another holder of the append
 /// handle published in between.
 const TRIES: usize = 64;
-
-/// Code that was published, and is executable.
-///
-/// ```
-/// use jitfd::{Rules, Published, validate};
-///
-/// # fn main() -> Result<(), jitfd::Error> {
-/// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
-/// # let region = jit.region(1 << 20)?;
-/// let nop = validate(&[0x90, 0xc3], &Rules::new())?;
-/// let Published { offset, address, len, .. } = region.publish(&nop)?;
-/// assert_eq!((offset, len), (0, 2));
-/// println!("nop is at {address:#x}");
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Published {
-    /// In bytes from the start of the region.
-    pub offset: usize,
-    /// The address in this process.
-    pub address: usize,
-    /// The number of bytes.
-    pub len: usize,
-}
-
-/// A range of a region that was set aside by [`Region::reserve`].
-///
-/// ```
-/// use jitfd::{Align, Rules, Reservation, validate};
-///
-/// # fn main() -> Result<(), jitfd::Error> {
-/// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
-/// # let region = jit.region(1 << 20)?;
-/// let range = region.reserve(64, Align::FUNCTION)?;
-/// // Through a queue of plain numbers, to the thread that makes the code.
-/// let (offset, address, len) = (range.offset, range.address, range.len);
-/// let range = Reservation::from_parts(offset, address, len);
-/// region.fill(range, &validate(&[0xc3], &Rules::new())?)?;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Reservation {
-    /// In bytes from the start of the region.
-    pub offset: usize,
-    /// The address in this process.
-    pub address: usize,
-    /// The number of bytes.
-    pub len: usize,
-}
-
-impl Reservation {
-    /// The reservation with these numbers, after they have passed through an
-    /// interface that has no such type. A range that was never reserved is
-    /// refused when it is filled.
-    #[must_use]
-    pub const fn from_parts(offset: usize, address: usize, len: usize) -> Self {
-        Self {
-            offset,
-            address,
-            len,
-        }
-    }
-}
 
 impl RegionOptions {
     pub(crate) fn create(self, backend: Backend) -> Result<Region, Error> {
@@ -395,27 +330,28 @@ impl Region {
     /// # fn main() -> Result<(), jitfd::Error> {
     /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
     /// # let region = jit.region(1 << 20)?;
-    /// let place = region.reserve(64, Align::FUNCTION)?;
-    /// // Code elsewhere can call `place.address` from now on.
-    /// region.fill(&place, &validate(&[0xc3], &Rules::new())?)?;
+    /// let slot = region.reserve(64, Align::FUNCTION)?;
+    /// // Code elsewhere can call `slot.address` from now on.
+    /// region.fill(&slot, &validate(&[0xc3], &Rules::new())?)?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn reserve(&self, len: usize, align: Align) -> Result<Reservation, Error> {
+    pub fn reserve(&self, len: usize, align: Align) -> Result<Slot, Error> {
         let mut state = self.lock(Call::Reserve)?;
         let offset = self.append.reserve(len, align)?;
         state.cursor = state.cursor.max(offset.saturating_add(len));
-        Ok(Reservation {
+        Ok(Slot {
             offset,
             address: self.address_of(offset),
             len,
+            home: None,
         })
     }
 
-    /// Publishes `chunk` at the start of a reserved range. What it does not need
-    /// stays filled with `int3`.
+    /// Publishes `chunk` at the start of a slot. What it does not need stays filled with
+    /// `int3`.
     ///
-    /// The range has the alignment that it was reserved with. The chunk's
+    /// The slot has the alignment that it was reserved with. The chunk's
     /// [alignment](Chunk::align) is checked only if the chunk stays [within
     /// lines](crate::Rules::within_lines).
     ///
@@ -423,39 +359,42 @@ impl Region {
     ///
     /// # Errors
     /// Nothing is published then.
-    /// * [`Error::Argument`] if the chunk is longer than the range, or the range
-    ///   is of another region;
+    /// * [`Error::Argument`] if the chunk is longer than the slot, or the slot is of
+    ///   another region, or of a code space;
     /// * [`Error::Code`] if a branch does not go to an instruction;
     /// * [`Error::System`] of kind [`NotReserved`](crate::Kind::NotReserved) if
     ///   it was filled before, [`Sealed`](crate::Kind::Sealed),
     ///   [`NotOwner`](crate::Kind::NotOwner) or [`NoMemory`](crate::Kind::NoMemory).
-    pub fn fill(
-        &self,
-        reservation: impl Borrow<Reservation>,
-        chunk: &Chunk,
-    ) -> Result<Published, Error> {
-        self.fill_at(reservation.borrow(), 0, chunk)
+    pub fn fill(&self, slot: &Slot, chunk: &Chunk) -> Result<Published, Error> {
+        self.fill_at(slot, 0, chunk)
     }
 
-    /// As [`fill`](Self::fill), `skip` bytes behind the start of the range.
+    /// As [`fill`](Self::fill), `skip` bytes behind the start of the slot.
     pub(crate) fn fill_at(
         &self,
-        reservation: &Reservation,
+        slot: &Slot,
         skip: usize,
         chunk: &Chunk,
     ) -> Result<Published, Error> {
-        self.fill_beside(reservation, skip, chunk, NOWHERE)
+        if slot.home.is_some() {
+            // Its code space would not know of the code.
+            return Err(Error::Argument(
+                "the slot is of a code space, which fills it",
+            ));
+        }
+        self.fill_beside(slot, skip, chunk, NOWHERE)
     }
 
-    /// As [`fill_at`](Self::fill_at), if branches may leave to further addresses.
+    /// As [`fill_at`](Self::fill_at), if branches may leave to further addresses. The slot
+    /// may be of a code space.
     pub(crate) fn fill_beside(
         &self,
-        reservation: &Reservation,
+        slot: &Slot,
         skip: usize,
         chunk: &Chunk,
         known: Known<'_>,
     ) -> Result<Published, Error> {
-        let offset = self.offset_in(reservation, skip, chunk.len())?;
+        let offset = self.offset_in(slot, skip, chunk.len())?;
         let batch = [Placed { offset, chunk }];
         self.check_leaves(&batch, known)?;
         let mut state = self.lock(Call::Fill)?;
@@ -716,18 +655,16 @@ impl Region {
         }
     }
 
-    /// The offset in the region of `len` bytes in a reserved range.
-    fn offset_in(&self, range: &Reservation, skip: usize, len: usize) -> Result<usize, Error> {
-        let end = range.offset.checked_add(range.len);
+    /// The offset in the region of `len` bytes in a slot.
+    fn offset_in(&self, slot: &Slot, skip: usize, len: usize) -> Result<usize, Error> {
+        let end = slot.offset.checked_add(slot.len);
         let inside = end.is_some_and(|end| end <= self.capacity());
-        if !inside || self.address_of(range.offset) != range.address {
-            return Err(Error::Argument("the range was reserved in another region"));
+        if !inside || self.address_of(slot.offset) != slot.address {
+            return Err(Error::Argument("the slot is of another region"));
         }
-        let fits = skip.checked_add(len).is_some_and(|end| end <= range.len);
-        let offset = range.offset.checked_add(skip).filter(|_| fits);
-        offset.ok_or(Error::Argument(
-            "the chunk is longer than the reserved range",
-        ))
+        let fits = skip.checked_add(len).is_some_and(|end| end <= slot.len);
+        let offset = slot.offset.checked_add(skip).filter(|_| fits);
+        offset.ok_or(Error::Argument("the chunk is longer than the slot"))
     }
 
     pub(crate) fn lock(&self, call: Call) -> Result<MutexGuard<'_, State>, Error> {

@@ -7,12 +7,13 @@
 //! taken inside it. Filling takes only the latter.
 
 use super::index::{Entry, Index};
-use super::slot::{Function, Home, Slot, Symbol};
+use super::slot::Symbol;
 use super::stats::{Counts, SpaceStats};
 use crate::backend_name::Backend;
 use crate::error::{Call, Error};
 use crate::os::fallible::{list, no_memory, room, text};
 use crate::region::options::RegionOptions;
+use crate::region::slot::{Home, Published, Slot};
 use crate::region::{Known, Region};
 use jitfd_code::{Align, Chunk};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
@@ -94,10 +95,9 @@ impl Area {
         &self,
         batch: &[(&str, &Chunk)],
         known: Known<'_>,
-    ) -> Result<Vec<Function>, Error> {
+    ) -> Result<Vec<Published>, Error> {
         let call = Call::Append;
         let chunks = list(batch.iter().map(|&(_, chunk)| chunk)).ok_or(no_memory(call))?;
-        let mut functions = room(batch.len()).ok_or(no_memory(call))?;
         let names = names(call, batch.iter().map(|&(name, _)| name))?;
         let _order = self.order();
         self.make_room(call, batch.len())?;
@@ -108,12 +108,7 @@ impl Area {
             self.counts.used_up_to(at.offset + at.len);
             self.counts.published(1, at.len);
         }
-        let function = |at: &crate::Published| Function {
-            address: at.address,
-            len: at.len,
-        };
-        functions.extend(placed.iter().map(function));
-        Ok(functions)
+        Ok(placed)
     }
 
     /// For entries that are added under the lock that the caller holds.
@@ -122,11 +117,11 @@ impl Area {
         enough.then_some(()).ok_or(no_memory(call))
     }
 
-    /// Sets one range aside for `parts`, which are in ascending order. `home` is
-    /// this one.
+    /// Sets one range aside for `parts`, which are in ascending order. This is
+    /// region `area` of code space `space`.
     pub(super) fn reserve(
         &self,
-        home: Home,
+        (space, area): (u64, usize),
         len: usize,
         align: Align,
         parts: &[Part<'_>],
@@ -134,18 +129,23 @@ impl Area {
         let names = names(Call::Reserve, parts.iter().map(|part| part.name))?;
         let _order = self.order();
         self.make_room(Call::Reserve, parts.len())?;
-        let range = self.region.reserve(len, align)?;
-        self.counts.used_up_to(range.offset + len);
+        let slot = self.region.reserve(len, align)?;
+        self.counts.used_up_to(slot.offset + len);
         self.counts.reserved(len);
         let mut entry = None;
         for (part, name) in parts.iter().zip(names) {
-            let new = Entry::reserved(range.offset + part.offset, part.len, name);
+            let new = Entry::reserved(slot.offset + part.offset, part.len, name);
             entry = entry.or(Some(self.index.add(new).ok_or(TOO_MANY)?));
         }
-        Ok(Slot {
-            range,
-            home,
+        let home = Home {
+            space,
+            area,
             entry: entry.unwrap_or_default(),
+            len,
+        };
+        Ok(Slot {
+            home: Some(home),
+            ..slot
         })
     }
 
@@ -157,31 +157,36 @@ impl Area {
         chunk: &Chunk,
         parts: &[Part<'_>],
         known: Known<'_>,
-    ) -> Result<(), Error> {
-        self.open_entry(slot)?;
-        self.region.fill_beside(&slot.range, 0, chunk, known)?;
-        self.counts.settled(slot.len());
+    ) -> Result<Published, Error> {
+        let (first, _) = self.open_entry(slot)?;
+        let published = self.region.fill_beside(slot, 0, chunk, known)?;
+        self.counts.settled(slot.len);
         for (number, part) in parts.iter().enumerate() {
-            let entry = self.index.get(slot.entry + number).ok_or(NOT_HERE)?;
+            let entry = self.index.get(first + number).ok_or(NOT_HERE)?;
             entry.publish(part.len);
             self.counts.published(1, part.len);
         }
-        Ok(())
+        Ok(published)
     }
 
     /// Nothing will come into the slot.
     pub(super) fn abandon(&self, slot: &Slot) {
-        if self.open_entry(slot).is_ok_and(Entry::abandon) {
-            self.counts.settled(slot.len());
+        if self
+            .open_entry(slot)
+            .is_ok_and(|(_, entry)| entry.abandon())
+        {
+            self.counts.settled(slot.len);
         }
     }
 
-    /// The slot's entry, if its code is still to come.
-    fn open_entry(&self, slot: &Slot) -> Result<&Entry, Error> {
-        let entry = self.index.get(slot.entry);
-        entry
-            .filter(|entry| entry.offset == slot.range.offset && !entry.is_given_up())
-            .ok_or(NOT_HERE)
+    /// The slot's first entry and its number, if its code is still to come.
+    fn open_entry(&self, slot: &Slot) -> Result<(usize, &Entry), Error> {
+        // The numbers of a slot can be changed by who has it.
+        let home = slot.home.filter(|home| home.len == slot.len);
+        let number = home.ok_or(NOT_HERE)?.entry;
+        let entry = self.index.get(number);
+        let open = |entry: &&Entry| entry.offset == slot.offset && !entry.is_given_up();
+        Ok((number, entry.filter(open).ok_or(NOT_HERE)?))
     }
 
     /// Makes the region this process's own, after a fork.

@@ -10,7 +10,7 @@
 use super::area::{Area, FORKED_MEANWHILE, NOT_HERE, Part};
 use super::listener::NewCode;
 use super::options::SpaceOptions;
-use super::slot::{Function, Home, Request, Slot, Symbol};
+use super::slot::{Request, Symbol};
 use super::stats::SpaceStats;
 use super::table::Table;
 use crate::backend_name::Backend;
@@ -21,6 +21,7 @@ use crate::os::fork::Owner;
 use crate::os::near;
 use crate::os::window::Window;
 use crate::region::Region;
+use crate::region::slot::{Published, Slot};
 use jitfd_code::internal::{Mode, end};
 use jitfd_code::{Align, Chunk};
 use std::fmt;
@@ -141,7 +142,7 @@ impl CodeSpace {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn publish(&self, name: &str, chunk: &Chunk) -> Result<Function, Error> {
+    pub fn publish(&self, name: &str, chunk: &Chunk) -> Result<Published, Error> {
         let published = self.publish_all(&[(name, chunk)])?;
         published.first().copied().ok_or(FOREIGN)
     }
@@ -169,7 +170,7 @@ impl CodeSpace {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn publish_all(&self, batch: &[(&str, &Chunk)]) -> Result<Vec<Function>, Error> {
+    pub fn publish_all(&self, batch: &[(&str, &Chunk)]) -> Result<Vec<Published>, Error> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
@@ -214,7 +215,7 @@ impl CodeSpace {
     /// let slot = space.reserve(&Request::new(64).name("callee"))?;
     /// // Later, on another thread: it is compiled, or that fails.
     /// match validate(&[0xc3], &Rules::new()) {
-    ///     Ok(chunk) => assert_eq!(space.fill(&slot, &chunk)?.address, slot.address()),
+    ///     Ok(chunk) => assert_eq!(space.fill(&slot, &chunk)?.address, slot.address),
     ///     Err(_) => space.abandon(slot),
     /// }
     /// # Ok(())
@@ -238,9 +239,8 @@ impl CodeSpace {
     ) -> Result<Slot, Error> {
         self.check_owner(Call::Reserve)?;
         let end = |at| align.up(at)?.checked_add(len);
-        let space = self.number;
-        self.place(end, window, |area, at| {
-            at.reserve(Home { space, area }, len, align, parts)
+        self.place(end, window, |number, area| {
+            area.reserve((self.number, number), len, align, parts)
         })
     }
 
@@ -251,8 +251,8 @@ impl CodeSpace {
 
     /// The region that a slot is in, if that is one of this code space's.
     fn area_of(&self, slot: &Slot) -> Option<&Area> {
-        let area = self.areas.get(slot.home.area);
-        area.filter(|_| slot.home.space == self.number)
+        let home = slot.home.filter(|home| home.space == self.number)?;
+        self.areas.get(home.area)
     }
 
     /// Publishes `chunk` at the start of a slot. What it does not need remains
@@ -262,7 +262,7 @@ impl CodeSpace {
     ///
     /// # Errors
     /// As [`Region::fill`]. The slot can be filled by another try then.
-    pub fn fill(&self, slot: &Slot, chunk: &Chunk) -> Result<Function, Error> {
+    pub fn fill(&self, slot: &Slot, chunk: &Chunk) -> Result<Published, Error> {
         self.check_owner(Call::Fill)?;
         let area = self.area_of(slot).ok_or(NOT_HERE)?;
         let whole = Part {
@@ -270,13 +270,10 @@ impl CodeSpace {
             offset: 0,
             len: chunk.len(),
         };
-        area.fill(slot, chunk, &[whole], &|to| self.begins_at(to))?;
-        let name = self.lookup(slot.address()).map_or("", |symbol| symbol.name);
-        self.tell(&[NewCode::new(name, slot.address(), chunk.bytes())]);
-        Ok(Function {
-            address: slot.address(),
-            len: chunk.len(),
-        })
+        let published = area.fill(slot, chunk, &[whole], &|to| self.begins_at(to))?;
+        let name = self.lookup(slot.address).map_or("", |symbol| symbol.name);
+        self.tell(&[NewCode::new(name, slot.address, chunk.bytes())]);
+        Ok(published)
     }
 
     pub(super) fn fill_parts(
@@ -291,7 +288,7 @@ impl CodeSpace {
         area.fill(slot, chunk, parts, &|to| self.begins_at(to))?;
         news.extend(parts.iter().take(news.capacity()).map(|part| {
             let bytes = chunk.bytes().get(part.offset..part.offset + part.len);
-            let address = slot.address() + part.offset;
+            let address = slot.address + part.offset;
             NewCode::new(part.name, address, bytes.unwrap_or_default())
         }));
         self.tell(&news);
@@ -318,10 +315,10 @@ impl CodeSpace {
         &self,
         request: &Request<'_>,
         make: impl FnOnce(usize) -> Result<Chunk, E>,
-    ) -> Result<Function, E> {
+    ) -> Result<Published, E> {
         let slot = self.reserve(request)?;
         let open = Open { space: self, slot };
-        let chunk = make(open.slot.address())?;
+        let chunk = make(open.slot.address)?;
         Ok(self.fill(&open.slot, &chunk)?)
     }
 
@@ -436,7 +433,7 @@ impl CodeSpace {
         each.fold(SpaceStats::default(), SpaceStats::plus)
     }
 
-    /// The function as one that can be called.
+    /// Published code as a function that can be called.
     ///
     /// # Errors
     /// [`Error::Argument`] if it is of another code space.
@@ -444,11 +441,14 @@ impl CodeSpace {
     /// # Safety
     /// As [`Mapping::entry`](crate::Mapping::entry).
     #[expect(unsafe_code, reason = "the caller vouches for the function's type")]
-    pub unsafe fn entry<F: CodePointer>(&self, function: Function) -> Result<Entry<'_, F>, Error> {
-        let inside = |area: &&Area| function.address.wrapping_sub(area.base()) < area.capacity();
+    pub unsafe fn entry<F: CodePointer>(
+        &self,
+        published: Published,
+    ) -> Result<Entry<'_, F>, Error> {
+        let inside = |area: &&Area| published.address.wrapping_sub(area.base()) < area.capacity();
         let area = self.areas.iter().find(inside).ok_or(FOREIGN)?;
         // SAFETY: as promised by the caller; the region lives as long as `self`.
-        unsafe { area.region.entry(function.address - area.base()) }
+        unsafe { area.region.entry(published.address - area.base()) }
     }
 
     /// Does `work` in the newest region that can take it, or in a new one. `end` says
@@ -633,7 +633,7 @@ mod tests {
         drop(old);
         let space = jit.space(SpaceOptions::default()).unwrap();
         let open = space.reserve(&Request::new(8)).unwrap();
-        slot.range.address = open.range.address;
+        slot.address = open.address;
         let chunk = validate(&[0xc3], &Rules::new()).unwrap();
         assert_eq!(space.fill(&slot, &chunk), Err(NOT_HERE));
         space.abandon(slot);

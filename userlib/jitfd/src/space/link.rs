@@ -5,9 +5,9 @@
 use super::CodeSpace;
 use super::area::Part;
 use super::image::{Image, Layout};
-use super::slot::{Function, Slot};
 use crate::error::{Call, Error};
 use crate::os::fallible::{no_memory, room};
+use crate::region::slot::{Published, Slot};
 use jitfd_code::{Align, validate_owned};
 
 impl CodeSpace {
@@ -53,7 +53,7 @@ impl CodeSpace {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn link(&self, image: &Image) -> Result<Vec<Function>, Error> {
+    pub fn link(&self, image: &Image) -> Result<Vec<Published>, Error> {
         let layout = image.layout(self.least_align())?;
         let parts = image.parts(&layout)?;
         let mut functions = room(parts.len()).ok_or(no_memory(Call::Reserve))?;
@@ -62,8 +62,9 @@ impl CodeSpace {
             self.abandon(slot);
             return Err(image.blame(&layout, error));
         }
-        let function = |part: &Part<'_>| Function {
-            address: slot.address() + part.offset,
+        let function = |part: &Part<'_>| Published {
+            offset: slot.offset + part.offset,
+            address: slot.address + part.offset,
             len: part.len,
         };
         functions.extend(parts.iter().map(function));
@@ -86,7 +87,7 @@ impl CodeSpace {
         layout: &Layout,
         parts: &[Part<'_>],
     ) -> Result<(), Error> {
-        let bytes = image.relocated(layout, slot.address())?;
+        let bytes = image.relocated(layout, slot.address)?;
         let options = image.options(layout, &self.options.rules)?;
         let chunk = validate_owned(bytes, &options)?;
         image.check_ends(layout, &chunk)?;

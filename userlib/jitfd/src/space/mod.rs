@@ -38,5 +38,5 @@ pub use listener::{Listener, NewCode};
 #[cfg(feature = "move-code")]
 pub use moved::{MovedCode, move_code};
 pub use options::SpaceOptions;
-pub use slot::{Function, Request, Slot, Symbol};
+pub use slot::{Request, Symbol};
 pub use stats::SpaceStats;

@@ -4,9 +4,10 @@
 //! instructions are decoded and encoded again by iced-x86.
 
 use super::CodeSpace;
-use super::slot::{Function, Request};
+use super::slot::Request;
 use crate::error::Error;
 use crate::os::fallible::{list, room};
+use crate::region::slot::Published;
 use iced_x86::{
     BlockEncoder, BlockEncoderOptions, BlockEncoderResult, Decoder, DecoderOptions, Instruction,
     InstructionBlock, Mnemonic, OpKind,
@@ -265,7 +266,7 @@ impl CodeSpace {
         request: &Request<'_>,
         code: &[u8],
         from: usize,
-    ) -> Result<Function, Error> {
+    ) -> Result<Published, Error> {
         let instructions = decode(code, from)?;
         let align = request.align.max(self.least_align());
         let request = request.len(bound(&instructions)).align(align);

@@ -3,7 +3,6 @@
 //! What a code space is asked for, and what it returns.
 
 use crate::os::window::Window;
-use crate::region::Reservation;
 use jitfd_code::Align;
 
 /// Room for one function, before its code is there.
@@ -68,7 +67,7 @@ impl<'a> Request<'a> {
     /// let near = Window::reaching(helper as *const () as usize);
     /// let request = Request::new(64).name("caller").window(near);
     /// let slot = space.reserve(&request)?;
-    /// assert!(near.contains(slot.address(), slot.len()));
+    /// assert!(near.contains(slot.address, slot.len));
     /// # Ok(())
     /// # }
     /// ```
@@ -77,77 +76,6 @@ impl<'a> Request<'a> {
         self.window = Some(window);
         self
     }
-}
-
-/// Room in a code space whose address is known and whose code is still to come.
-/// Executing it before it is filled raises a signal: `SIGTRAP`, or on a page
-/// without any code the one that [`Backend`](crate::Backend) names.
-///
-/// ```
-/// use jitfd::space::{Request, Slot};
-///
-/// # fn main() -> Result<(), jitfd::Error> {
-/// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
-/// # let space = jit.space(jitfd::space::SpaceOptions::default())?;
-/// let slot: Slot = space.reserve(&Request::new(100).name("later"))?;
-/// println!("{} bytes from {:#x} on are no code yet", slot.len(), slot.address());
-/// assert!(space.lookup(slot.address()).is_none());
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug, PartialEq, Eq)]
-pub struct Slot {
-    pub(super) range: Reservation,
-    pub(super) home: Home,
-    /// The first of the entries of the index that it has.
-    pub(super) entry: usize,
-}
-
-/// The code space that a slot is of, and its region there, by numbers. Addresses are
-/// used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Home {
-    pub(super) space: u64,
-    pub(super) area: usize,
-}
-
-impl Slot {
-    /// The address of the first byte.
-    #[must_use]
-    pub const fn address(&self) -> usize {
-        self.range.address
-    }
-
-    /// The number of bytes.
-    #[expect(clippy::len_without_is_empty, reason = "never empty")]
-    #[must_use]
-    pub const fn len(&self) -> usize {
-        self.range.len
-    }
-}
-
-/// A published function.
-///
-/// ```
-/// use jitfd::space::Function;
-/// use jitfd::{Rules, validate};
-///
-/// # fn main() -> Result<(), jitfd::Error> {
-/// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
-/// # let space = jit.space(jitfd::space::SpaceOptions::default())?;
-/// let chunk = validate(&[0x90, 0xc3], &Rules::new())?;
-/// let Function { address, len, .. } = space.publish("nop", &chunk)?;
-/// println!("nop has {len} bytes at {address:#x}");
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Function {
-    /// The address of its first byte.
-    pub address: usize,
-    /// The number of bytes.
-    pub len: usize,
 }
 
 /// A published function, found by an address.

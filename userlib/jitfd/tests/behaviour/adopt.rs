@@ -4,17 +4,15 @@
 
 use super::process::{End, child};
 use super::{Function, create, is_no_entry, jit, returns, run};
-use jitfd::space::{Request, Slot, SpaceOptions};
+use jitfd::space::{Request, SpaceOptions};
 use jitfd::tools::PerfMap;
-use jitfd::{
-    Align, Backend, CodeSpace, Error, Kind, Region, RegionOptions, Reservation, Rules, validate,
-};
+use jitfd::{Align, Backend, CodeSpace, Error, Kind, Region, RegionOptions, Rules, Slot, validate};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 /// Publishes and runs; how many of the steps went as they should.
-fn go_on(region: &Region, place: &Reservation, values: [i32; 2]) -> i32 {
+fn go_on(region: &Region, place: &Slot, values: [i32; 2]) -> i32 {
     let filled = region.fill(place, &returns(values[0]));
     let appended = region.publish(&returns(values[1]));
     let right = |published: Result<jitfd::Published, Error>, value| {
@@ -132,7 +130,7 @@ pub fn a_region_can_be_cloned_elsewhere(backend: Backend) {
     assert_eq!(run(&region, 16), 3);
 }
 
-fn call(space: &CodeSpace, function: jitfd::space::Function) -> i32 {
+fn call(space: &CodeSpace, function: jitfd::Published) -> i32 {
     // SAFETY: the tests publish such functions.
     unsafe { space.entry::<Function>(function).unwrap()() }
 }

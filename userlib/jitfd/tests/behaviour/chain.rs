@@ -3,15 +3,16 @@
 //! The code that unwinders and tools are shown. None of it keeps a frame pointer, so the
 //! way to its callers is in the unwind tables only.
 
-use jitfd::space::{Function, Image, Item, Reloc, RelocKind, Target};
+use jitfd::Published;
+use jitfd::space::{Image, Item, Reloc, RelocKind, Target};
 use jitfd::tools::{EhFrame, Frame};
 use jitfd::{CodeSpace, Register};
 
 /// A function that calls another one, by way of a third.
 pub struct Chain {
     pub space: CodeSpace,
-    pub outer: Function,
-    pub inner: Function,
+    pub outer: Published,
+    pub inner: Published,
 }
 
 /// `jitfd_outer` calls `jitfd_inner`, which does `work`, of 5 bytes.

@@ -3,7 +3,7 @@
 //! Regions: placing, retrying, refusing, and running the code.
 
 use super::{Function, create, is_no_entry, jit, jump_to, leaves, load, returns, run};
-use jitfd::internal::{fill_at, next_offset, publish_all_at, publish_at};
+use jitfd::internal::{fill_at, next_offset, publish_all_at, publish_at, slot};
 use jitfd::*;
 
 /// A jump of five bytes from `at` to `target`.
@@ -172,7 +172,7 @@ pub fn reserved_ranges_are_filled_once(backend: Backend) {
     // Of no region at all: no memory is got for its place.
     for offset in [4096 - 63, 4096, 1 << 40, usize::MAX - 1, usize::MAX] {
         let address = region.address().wrapping_add(offset);
-        let refused = region.fill(Reservation::from_parts(offset, address, 64), &returns(1));
+        let refused = region.fill(&slot(offset, address, 64), &returns(1));
         assert!(matches!(refused, Err(Error::Argument(_))), "{refused:?}");
     }
 }
@@ -198,7 +198,7 @@ pub fn a_region_fills_up_and_can_be_sealed(backend: Backend) {
         Some(Kind::Sealed)
     );
     assert_eq!(
-        region.fill(place, &returns(7)).unwrap_err().kind(),
+        region.fill(&place, &returns(7)).unwrap_err().kind(),
         Some(Kind::Sealed)
     );
     assert!(region.stats().unwrap().sealed);

@@ -81,7 +81,7 @@ pub fn refusals_come_in_their_order(backend: Backend) {
     let expected = usize::MAX;
     let stale = publish_at(&free, expected, &nops(1).aligned(Align::NONE));
     assert_eq!(stale, Err(Error::Stale { expected }));
-    region.fill(second, &nops(16)).unwrap();
+    region.fill(&second, &nops(16)).unwrap();
     region.seal().unwrap();
     region.seal().unwrap();
     assert_eq!(

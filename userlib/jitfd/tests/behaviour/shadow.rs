@@ -6,7 +6,7 @@
 
 use super::jit;
 use jitfd::space::*;
-use jitfd::{Align, Backend, Chunk, CodeSpace, RegionOptions, Rules, validate};
+use jitfd::{Align, Backend, Chunk, CodeSpace, Published, RegionOptions, Rules, Slot, validate};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::collections::BTreeMap;
@@ -78,7 +78,7 @@ impl Shadow {
         self.taken.insert(address, len);
     }
 
-    fn note(&mut self, function: Function, code: (String, Vec<u8>)) {
+    fn note(&mut self, function: Published, code: (String, Vec<u8>)) {
         assert_eq!(function.len, code.1.len());
         self.published.insert(function.address, code);
     }
@@ -124,7 +124,7 @@ impl Shadow {
         let name = format!("slot{}", self.number);
         let request = Request::new(len).align(align).name(&name);
         let slot = space.reserve(&request).unwrap();
-        self.take(slot.address(), len, align);
+        self.take(slot.address, len, align);
         self.open.push(slot);
     }
 
@@ -135,7 +135,7 @@ impl Shadow {
         let at = slot % self.open.len();
         let (_, code) = self.next(len);
         let result = space.fill(&self.open[at], &chunk(&code, Align::NONE));
-        assert_eq!(result.is_ok(), len <= self.open[at].len());
+        assert_eq!(result.is_ok(), len <= self.open[at].len);
         if let Ok(function) = result {
             self.open.swap_remove(at);
             let name = space.lookup(function.address).unwrap().name.to_owned();
@@ -209,7 +209,7 @@ impl Shadow {
         );
         assert_eq!(
             stats.reserved,
-            self.open.iter().map(Slot::len).sum::<usize>()
+            self.open.iter().map(|slot| slot.len).sum::<usize>()
         );
         let sum = stats.published + stats.reserved + stats.wasted + stats.free;
         assert_eq!(

@@ -5,7 +5,8 @@
 use super::{is_no_entry, jit, jump_to, leaves, returns};
 use jitfd::space::*;
 use jitfd::{
-    Align, Backend, CodeSpace, Error, Kind, Reason, RegionOptions, Rules, Window, validate,
+    Align, Backend, CodeSpace, Error, Kind, Published, Reason, RegionOptions, Rules, Window,
+    validate,
 };
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use std::sync::{Arc, Mutex};
 
 type Answer = extern "C" fn() -> i32;
 
-fn run(space: &CodeSpace, function: Function) -> i32 {
+fn run(space: &CodeSpace, function: Published) -> i32 {
     // SAFETY: the tests run only such functions.
     unsafe { space.entry::<Answer>(function).unwrap()() }
 }
@@ -74,16 +75,13 @@ pub fn sixteen_trap_bytes_precede_the_first_function_of_a_region(backend: Backen
 pub fn an_address_is_known_before_its_code(backend: Backend) {
     let space = jit(backend).space(small()).unwrap();
     let slot = space.reserve(&Request::new(100).name("late")).unwrap();
-    assert_eq!(space.lookup(slot.address()), None);
+    assert_eq!(space.lookup(slot.address), None);
     let before = space.stats();
     assert_eq!((before.reserved, before.published), (100, 0));
     let function = space.fill(&slot, &returns(5)).unwrap();
-    assert_eq!(
-        (function.address, run(&space, function)),
-        (slot.address(), 5)
-    );
-    assert_eq!(space.lookup(slot.address()).unwrap().name, "late");
-    assert_eq!(space.lookup(slot.address() + 6), None);
+    assert_eq!((function.address, run(&space, function)), (slot.address, 5));
+    assert_eq!(space.lookup(slot.address).unwrap().name, "late");
+    assert_eq!(space.lookup(slot.address + 6), None);
     let after = space.stats();
     assert_eq!(
         (after.reserved, after.published, after.wasted),
@@ -209,7 +207,7 @@ pub fn what_just_fits_is_taken(backend: Backend) {
             .unwrap()
     };
     let whole = Request::new(4096).align(Align::NONE);
-    assert_eq!(with(0).reserve(&whole).unwrap().len(), 4096);
+    assert_eq!(with(0).reserve(&whole).unwrap().len, 4096);
     let nops = validate(&[0x90; 4080], &Rules::new()).unwrap();
     assert_eq!(
         with(16).publish("behind the lead", &nops).unwrap().len,
@@ -302,15 +300,15 @@ pub fn branches_leave_for_the_start_of_a_function(backend: Backend) {
     }
     let rules = Rules::new().leaves_only_to([]);
     let slot = space.reserve(&Request::new(5)).unwrap();
-    assert!(slot.address().wrapping_sub(first) >= 4096);
-    let into = jump_to(slot.address(), callee + 5, &rules);
+    assert!(slot.address.wrapping_sub(first) >= 4096);
+    let into = jump_to(slot.address, callee + 5, &rules);
     let error = space.fill(&slot, &into).unwrap_err();
-    assert_eq!(leaves(&error), Some((slot.address(), callee + 5)));
-    let start = jump_to(slot.address(), callee, &rules);
+    assert_eq!(leaves(&error), Some((slot.address, callee + 5)));
+    let start = jump_to(slot.address, callee, &rules);
     let function = space.fill(&slot, &start).unwrap();
     assert_eq!(run(&space, function), 5);
     // At the cursor, for the wrong address: functions begin at multiples of 16.
-    let beside = jump_to(slot.address(), callee + 1, &rules);
+    let beside = jump_to(slot.address, callee + 1, &rules);
     let error = space.publish("", &beside).unwrap_err();
     assert!(leaves(&error).is_some(), "{error}");
 }
@@ -321,11 +319,11 @@ pub fn one_request_can_ask_for_a_place(backend: Backend) {
     // No mapping of a test is there.
     let there = Window::reaching(1 << 44);
     let slot = space.reserve(&Request::new(6).window(there)).unwrap();
-    assert!(there.contains(slot.address(), 6) && !there.contains(first.address, 6));
+    assert!(there.contains(slot.address, 6) && !there.contains(first.address, 6));
     let again = space.reserve(&Request::new(6).window(there)).unwrap();
     assert_eq!(
-        (again.address(), space.stats().regions),
-        (slot.address() + 16, 2)
+        (again.address, space.stats().regions),
+        (slot.address + 16, 2)
     );
     let nowhere = Request::new(6).window(Window::reaching_all(0, usize::MAX));
     assert_eq!(
@@ -660,7 +658,7 @@ pub fn code_stays_within_lines(backend: Backend) {
     // Behind 16 bytes of a line.
     space.publish("odd", &returns(1)).unwrap();
     let slot = space.reserve(&Request::new(64)).unwrap();
-    assert!(!aligned(slot.address()));
+    assert!(!aligned(slot.address));
     let refused = space.fill(&slot, &chunk);
     assert!(matches!(refused, Err(Error::Argument(text)) if text.contains("64 bytes")));
     space.fill(&slot, &returns(6)).unwrap();
@@ -687,7 +685,7 @@ pub fn the_largest_regions_reach_each_other(backend: Backend) {
     assert_eq!((run(&space, code), space.stats().regions), (1, 1));
     // So the second one is smaller.
     let second = space.reserve(&Request::new(1 << 20)).unwrap();
-    assert!(second.address().abs_diff(code.address) < 1 << 31);
+    assert!(second.address.abs_diff(code.address) < 1 << 31);
     let capacities: Vec<_> = space.regions().map(jitfd::Region::capacity).collect();
     // By how much depends on what else the process has mapped there.
     assert_eq!(capacities[0], 1 << 30);

@@ -3,13 +3,13 @@
 //! perf.
 
 use crate::run::{Folder, given_folder, has, jit, skip, text, tool};
-use jitfd::space::{Function, Listener, SpaceOptions};
+use jitfd::space::{Listener, SpaceOptions};
 use jitfd::tools::{JitDump, PerfMap};
 use jitfd::{CodeSpace, RegionOptions, Rules, validate};
 use std::sync::Arc;
 
 /// Counts down for a good part of a second: mov ecx, count; dec ecx; jnz; ret.
-fn spin(region: RegionOptions, listener: Arc<dyn Listener>) -> (CodeSpace, Function) {
+fn spin(region: RegionOptions, listener: Arc<dyn Listener>) -> (CodeSpace, jitfd::Published) {
     let options = SpaceOptions {
         region,
         listeners: vec![listener],
