@@ -26,7 +26,7 @@ impl Library {
         let len = ((rounds * CALLS + 1) * LEN).next_multiple_of(4096);
         let jitfd = Jit::open(Fallback::Never)?.region(len)?;
         let mut library = Library {
-            window: Window::new(jitfd.base().addr(), 0),
+            window: Window::new(jitfd.mapping().address(), 0),
             jitfd,
             number: 0,
             code: [0; LEN],

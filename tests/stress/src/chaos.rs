@@ -49,7 +49,7 @@ pub fn fork(base: usize, board: &Board, mut random: Random) {
 pub fn remap(map: &MapHandle, len: usize, board: &Board, mut random: Random) {
     const PAGE: usize = 4096;
     repeat(board, || {
-        let mapping = must(map.map(len), "a second mapping");
+        let mapping = must(map.map(len, None), "a second mapping");
         executor::some(mapping.address(), board, &mut random, 200);
         // From here on the mapping is looked after by hand.
         let address = sys::move_mapping(mapping.address(), len);

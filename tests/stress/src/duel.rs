@@ -111,7 +111,7 @@ pub fn fault() -> u64 {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for id in 1..ROUNDS {
-                let mapping = must(map.map(PAGES * PAGE), "map");
+                let mapping = must(map.map(PAGES * PAGE, None), "map");
                 about_to_fault.store(id, Ordering::Release);
                 // The publication takes a while to get to the entry.
                 for _ in 0..id * 37 % 4000 {

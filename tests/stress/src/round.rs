@@ -208,7 +208,7 @@ impl Scene<'_> {
 /// A second process, with a mapping of its own elsewhere, that publishes and
 /// executes.
 fn other_process(map: &MapHandle, append: &AppendHandle, board: &Board, plan: &Plan, len: usize) {
-    let mapping = must(map.map(len), "the other process's mapping");
+    let mapping = must(map.map(len, None), "the other process's mapping");
     std::thread::scope(|scope| {
         scope.spawn(|| publisher::run(append, board, Random::new(plan.seed, 21)));
         scope.spawn(|| executor::run(mapping.address(), board, Random::new(plan.seed, 22)));

@@ -184,7 +184,7 @@ impl jitfd_region {
     /// The address of the first byte and the number of bytes; 0 if it is not mapped.
     fn mapped(&self) -> (usize, usize) {
         match &self.held {
-            Held::Whole(region) => (region.base().addr(), region.capacity()),
+            Held::Whole(region) => (region.mapping().address(), region.mapping().len()),
             Held::Parts(parts) => {
                 let mapping = parts.mapping.as_ref();
                 mapping.map_or((0, 0), |mapping| (mapping.address(), mapping.len()))
@@ -235,7 +235,11 @@ impl jitfd_region {
     ) -> Result<jitfd_place, Failure> {
         if let Held::Whole(region) = &self.held {
             let published = region.publish_with(align, |address| {
-                make(jitfd_place::new(address - region.address(), 0, address))
+                make(jitfd_place::new(
+                    address - region.mapping().address(),
+                    0,
+                    address,
+                ))
             })?;
             return Ok(published.into());
         }
@@ -679,7 +683,7 @@ pub unsafe extern "C" fn jitfd_region_map(
         Ok(jitfd_region::parts(Parts {
             map: None,
             append: None,
-            mapping: Some(region.map()?.map(len)?),
+            mapping: Some(region.map()?.map(len, None)?),
             backend: region.backend(),
         }))
     })

@@ -81,7 +81,8 @@ impl Allocations {
                 region.reserve(len, align)?
             }
         };
-        let (code, write) = (region.base().wrapping_add(place.offset), draft.as_mut_ptr());
+        let code = std::ptr::with_exposed_provenance::<u8>(place.address);
+        let write = draft.as_mut_ptr();
         let allocation = Allocation {
             region,
             place,

@@ -39,6 +39,6 @@ fn call(address: usize, target: usize) -> Result<Chunk, Error> {
 fn run(region: &Region, function: Published, argument: i32) -> Result<i32, Error> {
     // SAFETY: both functions above have this type, and `region` outlives the
     // call.
-    let function = unsafe { region.entry::<Function>(function.offset)? };
+    let function = unsafe { region.entry::<Function>(function)? };
     Ok(function(argument))
 }

@@ -101,10 +101,10 @@ impl<F: CodePointer> fmt::Debug for Entry<'_, F> {
 /// /// What was published is an `F`.
 /// unsafe fn compiled<'a, F: CodePointer>(
 ///     region: &'a Region,
-///     published: &Published,
+///     published: Published,
 /// ) -> Result<Entry<'a, F>, Error> {
 ///     // SAFETY: as promised by the caller.
-///     unsafe { region.entry(published.offset) }
+///     unsafe { region.entry(published) }
 /// }
 /// ```
 ///

@@ -183,7 +183,7 @@ impl Jit {
     /// # fn main() -> Result<(), jitfd::Error> {
     /// let jit = Jit::open(Fallback::Any)?;
     /// let region = jit.region(1_000_000)?;
-    /// assert_eq!(region.capacity(), 1_003_520); // whole pages
+    /// assert_eq!(region.mapping().len(), 1_003_520); // whole pages
     /// // A compiler that is sure of its branches.
     /// let options = RegionOptions { capacity: 1 << 20, boundary_map: false, ..Default::default() };
     /// let region = jit.region(options)?;

@@ -74,7 +74,7 @@
 //! let region = jit.region(1 << 20)?;
 //! let published = region.publish(&chunk)?;
 //! // SAFETY: the chunk is such a function.
-//! let answer = unsafe { region.entry::<extern "C" fn() -> i32>(published.offset)? };
+//! let answer = unsafe { region.entry::<extern "C" fn() -> i32>(published)? };
 //! assert_eq!(answer(), 42);
 //! # Ok(())
 //! # }

@@ -106,7 +106,7 @@ fn what_is_no_region_is_not_mapped() {
         failed(
             "map the region (mmap)",
             ENODEV,
-            MapHandle::from(fd).map(4096),
+            MapHandle::from(fd).map(4096, None),
         );
     }
 }

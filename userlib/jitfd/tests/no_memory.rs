@@ -126,7 +126,7 @@ fn a_batch_is_appended_or_not() {
         |region, ()| {
             let published = region.publish_all(&refs)?;
             let right = published.iter().zip(&chunks).all(|(at, chunk)| {
-                let place = region.base().wrapping_add(at.offset);
+                let place = std::ptr::with_exposed_provenance::<u8>(at.address);
                 // SAFETY: the chunk's code is there, readable.
                 let code = unsafe { std::slice::from_raw_parts(place, at.len) };
                 code == chunk.bytes()

@@ -229,10 +229,10 @@ fn an_executor_maps_but_does_not_publish() -> Outcome {
     };
     let region = done(Jit::open(Fallback::Never).and_then(|jit| jit.region(options)))?;
     let published = done(region.publish(&answer()?))?;
-    let at = published.address - region.address();
+    let at = published.address - region.mapping().address();
     let executor = || {
         policy::enter("executor_t")?;
-        let mapping = done(region.map_handle().map(2 * PAGE))?;
+        let mapping = done(region.map_handle().map(2 * PAGE, None))?;
         answers(mapping.address() + at)?;
         equal(
             "publish",

@@ -63,7 +63,7 @@ fn publish_and_run(backend: Backend) -> Result<(), Error> {
     // mov eax, 42; ret
     let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Rules::new())?;
     let (map, append) = create(backend, PAGE_SIZE, false, None)?;
-    let mapping = map.map(PAGE_SIZE)?;
+    let mapping = map.map(PAGE_SIZE, None)?;
     append.publish_all(&[&chunk])?;
     call(&mapping)
 }

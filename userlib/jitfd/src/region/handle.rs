@@ -42,12 +42,11 @@ pub(crate) fn create(
 /// // `append` is for the compiler, perhaps in another process; who only runs code
 /// // has `map`.
 /// let (map, append, mapping) = region.split();
-/// let second = map.map(4096)?; // with mprotect flips that is the same place
+/// let second = map.map(4096, None)?; // with mprotect flips that is the same place
 /// // SAFETY: such a function is there, and `second` outlives the call.
 /// let nothing = unsafe { second.entry::<extern "C" fn()>(published.offset)? };
 /// nothing();
 /// assert_eq!(map.stats()?.cursor, published.len);
-/// assert_eq!(map.backend(), append.backend());
 /// # Ok(())
 /// # }
 /// ```
@@ -57,15 +56,40 @@ pub struct MapHandle {
 }
 
 impl MapHandle {
-    /// Maps the first `len` bytes of the region, readable and executable.
+    /// Maps the first `len` bytes of the region, readable and executable: with a window
+    /// inside of that, and as close as possible to the address that it prefers. Nothing
+    /// that is mapped is replaced.
     ///
     /// # Errors
     /// [`Error::System`] of kind [`NotRegion`](crate::Kind::NotRegion),
     /// [`Argument`](crate::Kind::Argument) if `len` is 0 or exceeds the region,
     /// [`Denied`](crate::Kind::Denied), [`NoExec`](crate::Kind::NoExec) or
     /// [`NoMemory`](crate::Kind::NoMemory).
-    pub fn map(&self, len: usize) -> Result<Mapping, Error> {
-        let mapped = self.access.map(None, len)?;
+    /// With a window, [`Error::NoRoom`] if it has no gap of this size;
+    /// [`Error::Unsupported`] if the backend has mapped the region elsewhere and can't
+    /// map it twice ([`Backend::ProtectFlips`](crate::Backend::ProtectFlips)).
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::{Error, Window};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+    /// # let region = jit.region(1 << 20)?;
+    /// fn helper() {}
+    /// // From there `helper` can be called directly.
+    /// let window = Window::reaching(helper as *const () as usize);
+    /// let (map, _append, _mapping) = region.split();
+    /// match map.map(1 << 20, Some(window)) {
+    ///     Ok(mapping) => assert!(window.contains(mapping.address(), mapping.len())),
+    ///     Err(error @ Error::Unsupported { .. }) => println!("{error}"), // mprotect flips
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn map(&self, len: usize, window: Option<Window>) -> Result<Mapping, Error> {
+        let mapped = self.access.map(window, len)?;
         Ok(Mapping::of(mapped))
     }
 
@@ -95,7 +119,7 @@ impl MapHandle {
     /// };
     /// // What both begin with is there once; each goes on by itself.
     /// append.publish_all(&[&validate(&[0x90, 0xc3], &Rules::new())?])?;
-    /// let mapping = map.map(region.capacity())?;
+    /// let mapping = map.map(region.mapping().len(), None)?;
     /// assert_eq!((map.stats()?.cursor, region.stats()?.cursor), (18, 1));
     /// # Ok(())
     /// # }
@@ -110,8 +134,7 @@ impl MapHandle {
     }
 
     /// What makes the region's code executable.
-    #[must_use]
-    pub fn backend(&self) -> Backend {
+    pub(crate) fn backend(&self) -> Backend {
         self.access.backend()
     }
 
@@ -134,44 +157,13 @@ impl MapHandle {
     /// };
     /// // The other process has received it, over a socket (SCM_RIGHTS) for example.
     /// let received = MapHandle::from(descriptor.try_clone_to_owned()?);
-    /// let mapping = received.map(region.capacity())?;
-    /// assert_eq!(mapping.len(), region.capacity());
+    /// let mapping = received.map(region.mapping().len(), None)?;
+    /// assert_eq!(mapping.len(), region.mapping().len());
     /// # Ok(())
     /// # }
     /// ```
     pub fn fd(&self) -> Result<BorrowedFd<'_>, Error> {
         self.access.fd()
-    }
-
-    /// As [`map`](Self::map), inside of `window` and as close as possible to
-    /// the address that it prefers. Nothing that is mapped is replaced.
-    ///
-    /// ```
-    /// use jitfd::{Error, Window};
-    ///
-    /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
-    /// # let region = jit.region(1 << 20)?;
-    /// fn helper() {}
-    /// // From there `helper` can be called directly.
-    /// let window = Window::reaching(helper as *const () as usize);
-    /// let (map, _append, _mapping) = region.split();
-    /// match map.map_in(window, 1 << 20) {
-    ///     Ok(mapping) => assert!(window.contains(mapping.address(), mapping.len())),
-    ///     Err(error @ Error::Unsupported { .. }) => println!("{error}"), // mprotect flips
-    ///     Err(error) => return Err(error),
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::NoRoom`] if there is no gap of this size; [`Error::Unsupported`]
-    /// if the backend has mapped the region elsewhere and can't map it twice
-    /// ([`Backend::ProtectFlips`]); else as [`map`](Self::map).
-    pub fn map_in(&self, window: Window, len: usize) -> Result<Mapping, Error> {
-        let mapped = self.access.map(Some(window), len)?;
-        Ok(Mapping::of(mapped))
     }
 
     /// The region's counters.
@@ -323,12 +315,6 @@ impl AppendHandle {
     /// [`Sealed`](crate::Kind::Sealed) or [`Foreign`](crate::Kind::Foreign).
     pub fn seal(&self) -> Result<(), Error> {
         self.access.seal()
-    }
-
-    /// What makes the region's code executable.
-    #[must_use]
-    pub fn backend(&self) -> Backend {
-        self.access.backend()
     }
 
     /// The descriptor, to be passed to another process.

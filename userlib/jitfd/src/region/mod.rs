@@ -62,9 +62,8 @@ impl RegionOptions {
                     what: "perf maps",
                 })
             }
-            _ if self.perf_map => handle.map(capacity)?.posing_as_memory(self.window),
-            Some(window) => handle.map_in(window, capacity),
-            None => handle.map(capacity),
+            _ if self.perf_map => handle.map(capacity, None)?.posing_as_memory(self.window),
+            window => handle.map(capacity, window),
         }
     }
 }
@@ -99,7 +98,7 @@ fn checked_capacity(capacity: usize) -> Result<usize, Error> {
 /// let chunk = validate(&[0xb8, 42, 0, 0, 0, 0xc3], &Rules::new())?;
 /// let published = region.publish(&chunk)?;
 /// // SAFETY: the chunk is such a function.
-/// let answer = unsafe { region.entry::<extern "C" fn() -> i32>(published.offset)? };
+/// let answer = unsafe { region.entry::<extern "C" fn() -> i32>(published)? };
 /// assert_eq!(answer(), 42);
 /// # Ok(())
 /// # }
@@ -134,7 +133,7 @@ impl Region {
         self.map.backend()
     }
 
-    /// The address of the region's first byte.
+    /// The region as it is mapped: where, and how many bytes, which is its capacity.
     ///
     /// ```
     /// use jitfd::{Rules, validate};
@@ -143,42 +142,39 @@ impl Region {
     /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
     /// # let region = jit.region(1 << 20)?;
     /// // For a profiler, or a handler of signals: is this address in generated code?
-    /// let code = region.address()..region.address() + region.capacity();
+    /// let mapping = region.mapping();
+    /// let code = mapping.address()..mapping.address() + mapping.len();
     /// let published = region.publish(&validate(&[0xc3], &Rules::new())?)?;
     /// assert!(code.contains(&published.address));
     /// # Ok(())
     /// # }
     /// ```
     #[must_use]
-    pub fn address(&self) -> usize {
-        self.mapping.address()
+    pub const fn mapping(&self) -> &Mapping {
+        &self.mapping
     }
 
-    #[doc(hidden)]
-    #[must_use]
-    pub fn base(&self) -> *const u8 {
-        std::ptr::without_provenance(self.address())
-    }
-
-    /// The capacity in bytes.
-    ///
-    /// See the example of [`address`](Self::address).
-    #[must_use]
-    pub const fn capacity(&self) -> usize {
+    const fn capacity(&self) -> usize {
         self.mapping.len()
     }
 
-    /// The function at `offset`, in bytes from the start of the region.
+    /// Published code as a function that can be called.
     ///
     /// # Errors
-    /// As [`Mapping::entry`].
+    /// [`Error::Argument`] if it is of another region.
     ///
     /// # Safety
     /// As [`Mapping::entry`].
     #[expect(unsafe_code, reason = "the caller vouches for the function's type")]
-    pub unsafe fn entry<F: CodePointer>(&self, offset: usize) -> Result<Entry<'_, F>, Error> {
+    pub unsafe fn entry<F: CodePointer>(
+        &self,
+        published: Published,
+    ) -> Result<Entry<'_, F>, Error> {
+        if self.address_of(published.offset) != published.address {
+            return Err(Error::Argument("the code is of another region"));
+        }
         // SAFETY: as promised by the caller.
-        unsafe { self.mapping.entry(offset) }
+        unsafe { self.mapping.entry(published.offset) }
     }
 
     /// Publishes one chunk at the cursor, at its [alignment](Chunk::align).

@@ -15,7 +15,7 @@ use crate::os::window::Window;
 /// let near = Window::reaching(helper as *const () as usize);
 /// let options = RegionOptions { capacity: 1 << 20, window: Some(near), ..Default::default() };
 /// let region = Jit::open(Fallback::Any)?.region(options)?;
-/// assert!(near.contains(region.address(), region.capacity()));
+/// assert!(near.contains(region.mapping().address(), region.mapping().len()));
 /// # Ok(())
 /// # }
 /// ```
@@ -98,7 +98,7 @@ pub struct RegionOptions {
     /// # fn main() -> Result<(), jitfd::Error> {
     /// let options = RegionOptions { perf_map: true, ..Default::default() };
     /// match Jit::open(Fallback::Any)?.region(options) {
-    ///     Ok(region) => println!("perf looks up names from {:#x} on", region.address()),
+    ///     Ok(region) => println!("perf looks up names from {:#x} on", region.mapping().address()),
     ///     Err(error) => println!("perf will know no names: {error}"),
     /// }
     /// # Ok(())

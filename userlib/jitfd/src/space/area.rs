@@ -77,11 +77,11 @@ impl Area {
     }
 
     pub(super) fn base(&self) -> usize {
-        self.region.address()
+        self.region.mapping().address()
     }
 
     pub(super) const fn capacity(&self) -> usize {
-        self.region.capacity()
+        self.region.mapping().len()
     }
 
     /// Whether something may fit that has this end if it begins at this cursor. If

@@ -414,7 +414,8 @@ impl CodeSpace {
     /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
     /// # let space = jit.space(jitfd::space::SpaceOptions::default())?;
     /// for region in space.regions() {
-    ///     println!("{} bytes at {:p}, by {}", region.capacity(), region.base(), region.backend());
+    ///     let mapping = region.mapping();
+    ///     println!("{} bytes at {:#x}", mapping.len(), mapping.address());
     /// }
     /// assert_eq!(space.regions().count(), 1);
     /// # Ok(())
@@ -448,7 +449,7 @@ impl CodeSpace {
         let inside = |area: &&Area| published.address.wrapping_sub(area.base()) < area.capacity();
         let area = self.areas.iter().find(inside).ok_or(FOREIGN)?;
         // SAFETY: as promised by the caller; the region lives as long as `self`.
-        unsafe { area.region.entry(published.address - area.base()) }
+        unsafe { area.region.entry(published) }
     }
 
     /// Does `work` in the newest region that can take it, or in a new one. `end` says

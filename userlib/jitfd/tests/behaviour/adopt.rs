@@ -29,9 +29,9 @@ pub fn a_child_goes_on_at_the_same_addresses(backend: Backend) {
     let region = create(backend, 8 * 4096);
     let old = region.publish(&returns(1)).unwrap();
     let place = region.reserve(6, Align::FUNCTION).unwrap();
-    let base = region.base();
+    let base = region.mapping().address();
     let in_child = child(|| {
-        if !adopted(&region) || region.base() != base {
+        if !adopted(&region) || region.mapping().address() != base {
             return 100;
         }
         let stats = region
@@ -119,7 +119,7 @@ pub fn a_region_can_be_cloned_elsewhere(backend: Backend) {
         }
         Ok(handles) => handles,
     };
-    let mapping = map.map(4096).unwrap();
+    let mapping = map.map(4096, None).unwrap();
     assert_eq!(append.publish_all(&[&returns(2)]), Ok(vec![16]));
     assert_eq!(region.publish(&returns(3)).unwrap().offset, 16);
     for (offset, value) in [(old, 1), (16, 2)] {

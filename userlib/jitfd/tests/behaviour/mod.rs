@@ -217,7 +217,7 @@ fn returns(value: i32) -> Chunk {
 
 fn run(region: &Region, offset: usize) -> i32 {
     // SAFETY: the tests publish such functions at the offsets they run.
-    unsafe { region.entry::<Function>(offset).unwrap()() }
+    unsafe { region.mapping().entry::<Function>(offset).unwrap()() }
 }
 
 /// The newest bytes, by a system call. A load may see older ones: 0xCC where code
@@ -225,15 +225,15 @@ fn run(region: &Region, offset: usize) -> i32 {
 fn read(region: &Region, offset: usize, len: usize) -> Vec<u8> {
     let memory = File::open("/proc/self/mem").unwrap();
     let mut bytes = vec![0; len];
-    let at = region.address() + offset;
+    let at = region.mapping().address() + offset;
     memory.read_exact_at(&mut bytes, at as u64).unwrap();
     bytes
 }
 
 /// The same by loads: for what the region says can be read at once.
 fn load(region: &Region, offset: usize, len: usize) -> Vec<u8> {
-    assert!(offset + len <= region.capacity());
-    let start = region.base().wrapping_add(offset);
+    assert!(offset + len <= region.mapping().len());
+    let start: *const u8 = std::ptr::with_exposed_provenance(region.mapping().address() + offset);
     let at = |at| start.wrapping_add(at);
     // SAFETY: inside the region; the tests load from pages that have code.
     (0..len)

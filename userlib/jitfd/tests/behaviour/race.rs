@@ -71,7 +71,7 @@ fn run(region: &Region, chunk: &Chunk) {
     let at = region.publish(chunk).unwrap();
     assert_eq!(read(region, at.offset, at.len), chunk.bytes());
     // SAFETY: it passed, so behind `mov eax, 1` there is `ret`.
-    let one = unsafe { region.entry::<extern "C" fn() -> i32>(at.offset).unwrap() };
+    let one = unsafe { region.entry::<extern "C" fn() -> i32>(at).unwrap() };
     assert_eq!(one(), 1);
 }
 

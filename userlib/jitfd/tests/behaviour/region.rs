@@ -23,11 +23,11 @@ fn with_data(len: usize) -> Chunk {
 
 pub fn appended_code_runs_where_it_is_said_to_be(backend: Backend) {
     let region = create(backend, 5000);
-    assert_eq!(region.capacity(), 8192);
+    assert_eq!(region.mapping().len(), 8192);
     for value in 0..100 {
         let at = region.publish(&returns(value)).unwrap();
         assert_eq!((at.offset % 16, at.len), (0, 6));
-        assert_eq!(at.address, region.address() + at.offset);
+        assert_eq!(at.address, region.mapping().address() + at.offset);
         assert_eq!(run(&region, at.offset), value);
     }
     assert_eq!(region.stats().unwrap().publications, 100);
@@ -171,7 +171,7 @@ pub fn reserved_ranges_are_filled_once(backend: Backend) {
     ));
     // Of no region at all: no memory is got for its place.
     for offset in [4096 - 63, 4096, 1 << 40, usize::MAX - 1, usize::MAX] {
-        let address = region.address().wrapping_add(offset);
+        let address = region.mapping().address().wrapping_add(offset);
         let refused = region.fill(&slot(offset, address, 64), &returns(1));
         assert!(matches!(refused, Err(Error::Argument(_))), "{refused:?}");
     }
@@ -264,7 +264,7 @@ pub fn emitting_is_repeated_for_another_place(backend: Backend) {
         if places.is_empty() {
             region.publish(&returns(0)).unwrap();
         }
-        let offset = address - region.address();
+        let offset = address - region.mapping().address();
         places.push(offset);
         Ok::<_, Error>(returns(i32::try_from(offset).unwrap()))
     });
@@ -317,7 +317,7 @@ pub fn branches_leave_only_to_what_they_may(backend: Backend) {
         let callee = region.publish(&returns(5)).unwrap().address;
         // Assembled for the place it gets, and for the one behind.
         let offset = next_offset(&region, Align::FUNCTION).unwrap();
-        let address = region.address() + offset;
+        let address = region.mapping().address() + offset;
         let right = jump_to(address, helper, &rules);
         let wrong = jump_to(address + 16, helper, &rules);
         let found = (address, helper - 16);
@@ -332,7 +332,7 @@ pub fn branches_leave_only_to_what_they_may(backend: Backend) {
         let done = publish_at(&region, offset, &right).unwrap();
         assert_eq!(run(&region, done.offset), 77);
         // A function of the same region need not be named.
-        let address = region.address() + next_offset(&region, Align::FUNCTION).unwrap();
+        let address = region.mapping().address() + next_offset(&region, Align::FUNCTION).unwrap();
         let done = region.publish(&jump_to(address, callee, &rules));
         assert_eq!(run(&region, done.unwrap().offset), 5);
         let range = region.reserve(5, Align::FUNCTION).unwrap();
@@ -361,14 +361,14 @@ pub fn the_parts_work_alone(backend: Backend) {
     let offset = append.reserve(6, Align::NONE).unwrap();
     append.fill(offset, &returns(9)).unwrap();
     assert_eq!(append.publish_all(&[]), Ok(vec![]));
-    let mapping = map.map(4096).unwrap();
+    let mapping = map.map(4096, None).unwrap();
     // SAFETY: such a function was published there.
     let nine = unsafe { mapping.entry::<Function>(offset).unwrap() };
     assert_eq!(nine(), 9);
     // SAFETY: no pointer is made from a bad offset.
     let bad = unsafe { mapping.entry::<Function>(4096) };
     assert!(bad.is_err());
-    assert_eq!(map.map(0).unwrap_err().kind(), Some(Kind::Argument));
+    assert_eq!(map.map(0, None).unwrap_err().kind(), Some(Kind::Argument));
 }
 
 pub fn many_threads_append_to_one_region(backend: Backend) {
@@ -398,7 +398,7 @@ fn append_and_run(region: &Region, base: i32) {
         region.fill(&place, &returns(-value)).unwrap();
         assert_eq!(run(region, place.offset), -value);
         let made = region.publish_with(Align::FUNCTION, |address| {
-            let offset = address - region.address();
+            let offset = address - region.mapping().address();
             Ok::<_, Error>(returns(i32::try_from(offset).unwrap()))
         });
         let at = made.unwrap().offset;
@@ -416,7 +416,7 @@ pub fn a_region_lies_in_its_window(backend: Backend) {
     let jit = jit(backend);
     let regions: Vec<_> = (0..8).map(|_| jit.region(near).unwrap()).collect();
     for region in &regions {
-        assert!(region.address().abs_diff(here) < (1 << 31) - (1 << 20));
+        assert!(region.mapping().address().abs_diff(here) < (1 << 31) - (1 << 20));
         let at = region.publish(&returns(9)).unwrap();
         assert_eq!(run(region, at.offset), 9);
     }

@@ -127,7 +127,7 @@ pub fn counters_count(backend: Backend) {
 
 pub fn a_mapping_sees_what_comes_later(backend: Backend) {
     let (map, append, first) = create(backend, 2 * 4096).split();
-    let second = map.map(4096).unwrap();
+    let second = map.map(4096, None).unwrap();
     assert_eq!((first.len(), second.len()), (8192, 4096));
     append.publish_all(&[&returns(5)]).unwrap();
     drop(first);
@@ -137,7 +137,7 @@ pub fn a_mapping_sees_what_comes_later(backend: Backend) {
         let function = unsafe { second.entry::<super::Function>(offset).unwrap() };
         assert_eq!(function(), value);
     }
-    assert_eq!(kind(map.map(8193)), Some(Kind::Argument));
+    assert_eq!(kind(map.map(8193, None)), Some(Kind::Argument));
 }
 
 pub fn the_largest_region_costs_nothing_until_it_is_used(backend: Backend) {
@@ -148,8 +148,9 @@ pub fn the_largest_region_costs_nothing_until_it_is_used(backend: Backend) {
 }
 
 pub fn only_the_kernels_handles_are_descriptors(backend: Backend) {
-    let (map, append, _mapping) = create(backend, 4096).split();
-    assert_eq!((map.backend(), append.backend()), (backend, backend));
+    let region = create(backend, 4096);
+    assert_eq!(region.backend(), backend);
+    let (map, append, _mapping) = region.split();
     let kernel = backend == Backend::Kernel;
     assert_eq!((map.fd().is_ok(), append.fd().is_ok()), (kernel, kernel));
     let given = [OwnedFd::try_from(map), OwnedFd::try_from(append)];
@@ -235,7 +236,7 @@ pub fn no_mapping_is_writable_and_executable(backend: Backend) {
         region.publish(&returns(value)).unwrap();
     }
     let used = region.stats().unwrap().cursor.next_multiple_of(4096);
-    let code = accesses(region.address(), used);
+    let code = accesses(region.mapping().address(), used);
     assert!(
         code.iter().all(|access| access.starts_with("r-x")),
         "{code:?}"

@@ -165,7 +165,7 @@ impl Shadow {
             .map(|(&at, (name, _))| (at, name.as_str()));
         assert_eq!(names, mine.collect());
         for region in space.regions() {
-            self.check_region(space, region.address(), region.capacity());
+            self.check_region(space, region.mapping().address(), region.mapping().len());
         }
         self.check_stats(space);
     }

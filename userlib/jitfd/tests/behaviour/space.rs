@@ -273,7 +273,10 @@ pub fn regions_reach_each_other_and_what_they_must(backend: Backend) {
         for value in 0..1000 {
             space.publish("", &returns(value)).unwrap();
         }
-        let bases: Vec<_> = space.regions().map(|region| region.address()).collect();
+        let bases: Vec<_> = space
+            .regions()
+            .map(|region| region.mapping().address())
+            .collect();
         assert!(bases.len() > 3);
         for (one, other) in bases.iter().zip(&bases[1..]) {
             assert!(one.abs_diff(*other) < 1 << 31);
@@ -282,7 +285,7 @@ pub fn regions_reach_each_other_and_what_they_must(backend: Backend) {
     assert!(
         space
             .regions()
-            .all(|region| window.contains(region.address(), 4096))
+            .all(|region| window.contains(region.mapping().address(), 4096))
     );
 }
 
@@ -294,7 +297,7 @@ pub fn branches_leave_for_the_start_of_a_function(backend: Backend) {
         })
         .unwrap();
     let callee = space.publish("callee", &returns(5)).unwrap().address;
-    let first = space.regions().next().unwrap().base().addr();
+    let first = space.regions().next().unwrap().mapping().address();
     while space.regions().count() < 2 {
         space.publish("", &returns(0)).unwrap();
     }
@@ -686,14 +689,20 @@ pub fn the_largest_regions_reach_each_other(backend: Backend) {
     // So the second one is smaller.
     let second = space.reserve(&Request::new(1 << 20)).unwrap();
     assert!(second.address.abs_diff(code.address) < 1 << 31);
-    let capacities: Vec<_> = space.regions().map(jitfd::Region::capacity).collect();
+    let capacities: Vec<_> = space
+        .regions()
+        .map(|region| region.mapping().len())
+        .collect();
     // By how much depends on what else the process has mapped there.
     assert_eq!(capacities[0], 1 << 30);
     assert!(
         (1 << 20..1 << 30).contains(&capacities[1]),
         "{capacities:?}"
     );
-    let bases: Vec<_> = space.regions().map(|region| region.address()).collect();
+    let bases: Vec<_> = space
+        .regions()
+        .map(|region| region.mapping().address())
+        .collect();
     let (low, high) = (
         bases[0].min(bases[1]),
         (bases[0] + capacities[0]).max(bases[1] + capacities[1]),

@@ -19,7 +19,7 @@ pub fn reserved_code_traps_until_it_is_filled(backend: Backend) {
 }
 
 fn load(region: &Region, offset: usize) -> i32 {
-    let at = region.base().wrapping_add(offset);
+    let at: *const u8 = std::ptr::with_exposed_provenance(region.mapping().address() + offset);
     // SAFETY: inside the region; that it ends the process is what is tested.
     i32::from(unsafe { at.read_volatile() })
 }
@@ -41,7 +41,7 @@ pub fn a_page_without_code_is_not_there(backend: Backend) {
 pub fn a_store_to_code_is_refused(backend: Backend) {
     let region = create(backend, 4096);
     region.publish(&returns(1)).unwrap();
-    let at = region.base().cast_mut();
+    let at: *mut u8 = std::ptr::with_exposed_provenance_mut(region.mapping().address());
     // SAFETY: the store does not happen: the page is not writable.
     let stored = child(|| unsafe {
         at.write_volatile(0);

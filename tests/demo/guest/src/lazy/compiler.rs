@@ -70,7 +70,7 @@ impl<'a> Compiler<'a> {
     fn append_caller(&self, recipe: &Recipe, callee: usize) -> Result<Published, BoxError> {
         let region = &self.shared.region;
         region.publish_with(Align::FUNCTION, |address| {
-            let offset = address - region.address();
+            let offset = address - region.mapping().address();
             let code = encode(recipe, offset, callee).map_err(too_far)?;
             Ok::<_, BoxError>(self.validated(&code)?)
         })

@@ -107,7 +107,7 @@ impl<'a> Executor<'a> {
         // SAFETY: the table holds only offsets at which the compiler published
         // such a function, and the region outlives all threads. The function
         // touches its argument and its own stack, no more.
-        let function = unsafe { self.shared.region.entry::<Function>(offset)? };
+        let function = unsafe { self.shared.region.mapping().entry::<Function>(offset)? };
         Ok(function(argument))
     }
 }
