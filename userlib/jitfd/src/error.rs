@@ -343,7 +343,7 @@ impl Kind {
         match self {
             Self::NoModule => (
                 "this system has no jit module loaded",
-                "load it: modprobe jit",
+                "load it (modprobe jit, after make install-module), or allow a fallback",
             ),
             Self::Denied => (
                 "permission denied",
@@ -699,8 +699,8 @@ mod tests {
     fn one_text_in_full() {
         assert_eq!(
             Error::of(Call::Open, libc::ENOENT).to_string(),
-            "cannot open /dev/jit: this system has no jit module loaded; load it: modprobe jit \
-             [No such file or directory (os error 2)]"
+            "cannot open /dev/jit: this system has no jit module loaded; load it \
+             (modprobe jit, after make install-module), or allow a fallback [No such file or directory (os error 2)]"
         );
     }
 }

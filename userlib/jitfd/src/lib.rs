@@ -44,7 +44,8 @@
 //! |---|---|
 //! | one finished image (ahead-of-time code, a trampoline) | [`Jit::code`], [`jit_create_code`] |
 //! | the same, at pages the engine already has | [`Jit::code_at`] |
-//! | a growing code space | [`Region::publish`], [`Region::publish_all`] |
+//! | names, lookup by address, linking, growth | [`Jit::space`]: [`CodeSpace`] |
+//! | a region that grows | [`Region::publish`], [`Region::publish_all`] |
 //! | the address before the code is emitted | [`Region::reserve`] and [`Region::fill`], or [`Region::publish_with`] |
 //! | a process that may run code but not add any | [`Region::split`] |
 //! | a forked child that goes on compiling on its own | [`Region::adopt`] |
