@@ -30,10 +30,8 @@ use std::sync::Arc;
 /// assert_eq!(chunk.align(), Align::FUNCTION);
 /// ```
 ///
-/// It can't be made in another way:
-/// ```compile_fail,E0451
-/// let chunk = jitfd::Chunk { code: vec![0x06], align: jitfd::Align::NONE };
-/// ```
+/// It can't be made in another way, but for [`assume_valid`](Self::assume_valid), which is
+/// `unsafe`.
 ///
 /// # Invariants
 /// The bytes are not empty and have passed validation with the data ranges
