@@ -5,7 +5,7 @@
 use crate::guard::{self, Failure};
 use crate::pointer;
 use crate::space::jitfd_symbol;
-use rust::space::NewCode;
+use rust::space::Symbol;
 use rust::tools::{GdbJit, UnwindTable};
 use std::ffi::c_void;
 
@@ -98,7 +98,7 @@ pub unsafe extern "C" fn jitfd_unregister(registration: *mut jitfd_registration)
 /// # Safety
 /// The pointers of `function` are null or valid for reads of what its lengths say,
 /// as long as the result is used.
-unsafe fn code(function: &jitfd_symbol) -> Result<NewCode<'_>, Failure> {
+unsafe fn code(function: &jitfd_symbol) -> Result<Symbol<'_>, Failure> {
     const NOTHING: Failure = Failure::Refused(libc::EINVAL, "a function has no bytes");
     const NO_TEXT: Failure = Failure::Refused(libc::EINVAL, "a name is not UTF-8");
     let name_len = if function.name.is_null() {
@@ -116,5 +116,9 @@ unsafe fn code(function: &jitfd_symbol) -> Result<NewCode<'_>, Failure> {
         return Err(NOTHING);
     }
     let name = std::str::from_utf8(name).map_err(|_| NO_TEXT)?;
-    Ok(NewCode::new(name, function.address.addr(), bytes))
+    Ok(Symbol {
+        name,
+        address: function.address.addr(),
+        bytes,
+    })
 }

@@ -13,7 +13,7 @@ use crate::text;
 use crate::versioned::{self, Versioned};
 use rust::Align;
 use rust::Slot;
-use rust::space::{CodeSpace, Listener, NewCode, Request, SpaceOptions, SpaceStats, Symbol};
+use rust::space::{CodeSpace, Listener, Request, SpaceOptions, SpaceStats, Symbol};
 use rust::tools::{GdbJit, JitDump, PerfMap};
 use std::ffi::{c_char, c_int, c_void};
 use std::io;
@@ -134,7 +134,7 @@ impl From<Symbol<'_>> for jitfd_symbol {
             name: symbol.name.as_ptr().cast(),
             name_len: symbol.name.len(),
             address: with_exposed_provenance_mut(symbol.address),
-            len: symbol.len,
+            len: symbol.bytes.len(),
         }
     }
 }
@@ -194,14 +194,9 @@ unsafe impl Send for Told {}
 unsafe impl Sync for Told {}
 
 impl Listener for Told {
-    fn published(&self, codes: &[NewCode<'_>]) {
+    fn published(&self, codes: &[Symbol<'_>]) {
         for code in codes {
-            let symbol = jitfd_symbol {
-                name: code.name.as_ptr().cast(),
-                name_len: code.name.len(),
-                address: with_exposed_provenance_mut(code.address),
-                len: code.bytes.len(),
-            };
+            let symbol = jitfd_symbol::from(*code);
             // SAFETY: the caller of `jitfd_space_create` vouches for the function.
             unsafe { (self.call)(self.data, &raw const symbol) };
         }

@@ -121,7 +121,7 @@ fn space() -> CodeSpace {
 fn consistent(space: &CodeSpace, done: Result<(), Error>) -> Result<(), Error> {
     let stats = space.stats();
     let (count, bytes) = space.symbols().fold((0, 0), |(count, bytes), symbol| {
-        (count + 1, bytes + symbol.len)
+        (count + 1, bytes + symbol.bytes.len())
     });
     let right = (stats.functions, stats.published, stats.reserved) == (count, bytes, 0);
     match done {

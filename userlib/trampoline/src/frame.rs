@@ -8,7 +8,7 @@
 //! handlers, profilers, debuggers.
 
 use jitfd::Error;
-use jitfd::space::NewCode;
+use jitfd::space::Symbol;
 use jitfd::tools::{EhFrame, Frame, GdbJit, UnwindTable};
 
 /// What is known of the code of a kind of trampolines.
@@ -63,7 +63,11 @@ impl Cover {
         table.add(address, len, &self.frame);
         let debuggers = self.debuggers.then(|| {
             let gdb = GdbJit::new();
-            let code = NewCode::new(self.name, address, code);
+            let code = Symbol {
+                name: self.name,
+                address,
+                bytes: code,
+            };
             gdb.add(&[code], &table.clone().into_bytes());
             gdb
         });

@@ -7,7 +7,7 @@
 //! taken inside it. Filling takes only the latter.
 
 use super::index::{Entry, Index};
-use super::slot::Symbol;
+use super::listener::Symbol;
 use super::stats::{Counts, SpaceStats};
 use crate::backend_name::Backend;
 use crate::error::{Call, Error};
@@ -219,11 +219,17 @@ impl Area {
         published.map(|entry| self.symbol(entry))
     }
 
-    fn symbol<'a>(&self, entry: &'a Entry) -> Symbol<'a> {
+    /// `entry` is published.
+    #[expect(unsafe_code, reason = "published code is memory that can be read")]
+    fn symbol<'a>(&'a self, entry: &'a Entry) -> Symbol<'a> {
+        let address = self.base() + entry.offset;
+        let start = std::ptr::with_exposed_provenance(address);
         Symbol {
             name: &entry.name,
-            address: self.base() + entry.offset,
-            len: entry.len(),
+            address,
+            // SAFETY: the code of a published entry is mapped readable as long as the
+            // region is, and nothing writes to it until then.
+            bytes: unsafe { std::slice::from_raw_parts(start, entry.len()) },
         }
     }
 

@@ -8,9 +8,9 @@
 //! parent's.
 
 use super::area::{Area, FORKED_MEANWHILE, NOT_HERE, Part};
-use super::listener::NewCode;
+use super::listener::Symbol;
 use super::options::SpaceOptions;
-use super::slot::{Request, Symbol};
+use super::slot::Request;
 use super::stats::SpaceStats;
 use super::table::Table;
 use crate::backend_name::Backend;
@@ -187,11 +187,11 @@ impl CodeSpace {
             area.append(batch, &|to| self.begins_at(to))
         })?;
         let pairs = batch.iter().zip(&functions).take(news.capacity());
-        news.extend(
-            pairs.map(|(&(name, chunk), function)| {
-                NewCode::new(name, function.address, chunk.bytes())
-            }),
-        );
+        news.extend(pairs.map(|(&(name, chunk), function)| Symbol {
+            name,
+            address: function.address,
+            bytes: chunk.bytes(),
+        }));
         self.tell(&news);
         Ok(functions)
     }
@@ -272,7 +272,11 @@ impl CodeSpace {
         };
         let published = area.fill(slot, chunk, &[whole], &|to| self.begins_at(to))?;
         let name = self.lookup(slot.address).map_or("", |symbol| symbol.name);
-        self.tell(&[NewCode::new(name, slot.address, chunk.bytes())]);
+        self.tell(&[Symbol {
+            name,
+            address: slot.address,
+            bytes: chunk.bytes(),
+        }]);
         Ok(published)
     }
 
@@ -289,7 +293,11 @@ impl CodeSpace {
         news.extend(parts.iter().take(news.capacity()).map(|part| {
             let bytes = chunk.bytes().get(part.offset..part.offset + part.len);
             let address = slot.address + part.offset;
-            NewCode::new(part.name, address, bytes.unwrap_or_default())
+            Symbol {
+                name: part.name,
+                address,
+                bytes: bytes.unwrap_or_default(),
+            }
         }));
         self.tell(&news);
         Ok(())
@@ -562,14 +570,14 @@ impl CodeSpace {
 
     /// A list for what listeners are told once `call` has published `len` functions:
     /// with room for all of them, or for none if nobody listens.
-    fn news<'a>(&self, len: usize, call: Call) -> Result<Vec<NewCode<'a>>, Error> {
+    fn news<'a>(&self, len: usize, call: Call) -> Result<Vec<Symbol<'a>>, Error> {
         if self.options.listeners.is_empty() {
             return Ok(Vec::new());
         }
         room(len).ok_or(no_memory(call))
     }
 
-    fn tell(&self, codes: &[NewCode<'_>]) {
+    fn tell(&self, codes: &[Symbol<'_>]) {
         for listener in &self.options.listeners {
             listener.published(codes);
         }

@@ -2,44 +2,51 @@
 
 //! Listeners, which are told of published code.
 
-/// Code that was just published.
+/// A published function: one that is found by an address, or that a listener is told
+/// of.
 ///
 /// ```
-/// use jitfd::space::NewCode;
+/// use jitfd::space::Symbol;
+/// use jitfd::{Rules, validate};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+/// # let space = jit.space(jitfd::space::SpaceOptions::default())?;
+/// let nop = space.publish("nop", &validate(&[0x90, 0xc3], &Rules::new())?)?;
+/// // A return address of some backtrace lies behind its call.
+/// let return_address = nop.address + 1;
+/// if let Some(Symbol { name, address, bytes }) = space.lookup(return_address - 1) {
+///     println!("{name}+{:#x} of {}", return_address - address, bytes.len());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Code that was published by other means than a [`CodeSpace`](super::CodeSpace) has
+/// no name. Tools are told of it by a value made for it:
+///
+/// ```
+/// use jitfd::space::Symbol;
 /// use jitfd::tools::GdbJit;
 ///
 /// # use jitfd::{Fallback, Jit, Rules, validate};
 /// # fn main() -> Result<(), jitfd::Error> {
 /// # let chunk = validate(&[0xc3], &Rules::new())?;
 /// # let code = Jit::open(Fallback::Any)?.code(&chunk)?;
-/// // `code` is of `Jit::code`, which asks for no name.
 /// let gdb = GdbJit::new();
-/// gdb.add(&[NewCode::new("trampoline", code.address(), chunk.bytes())], &[]);
+/// let (address, bytes) = (code.address(), chunk.bytes());
+/// gdb.add(&[Symbol { name: "trampoline", address, bytes }], &[]);
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct NewCode<'a> {
-    /// The name it was given, or an empty one.
+pub struct Symbol<'a> {
+    /// The name that it was published with, or an empty one.
     pub name: &'a str,
     /// The address of its first byte.
     pub address: usize,
     /// The bytes, as they were published.
     pub bytes: &'a [u8],
-}
-
-impl<'a> NewCode<'a> {
-    /// For code that was published by other means than a
-    /// [`CodeSpace`](super::CodeSpace).
-    #[must_use]
-    pub const fn new(name: &'a str, address: usize, bytes: &'a [u8]) -> Self {
-        Self {
-            name,
-            address,
-            bytes,
-        }
-    }
 }
 
 /// Is told of code after it was published and before the publishing call
@@ -51,7 +58,7 @@ impl<'a> NewCode<'a> {
 /// not told.
 ///
 /// ```
-/// use jitfd::space::{Listener, NewCode, SpaceOptions};
+/// use jitfd::space::{Listener, Symbol, SpaceOptions};
 /// use jitfd::{Fallback, Jit, Rules, validate};
 /// use std::sync::Arc;
 /// use std::sync::atomic::{AtomicUsize, Ordering};
@@ -61,7 +68,7 @@ impl<'a> NewCode<'a> {
 /// struct Bytes(AtomicUsize);
 ///
 /// impl Listener for Bytes {
-///     fn published(&self, codes: &[NewCode<'_>]) {
+///     fn published(&self, codes: &[Symbol<'_>]) {
 ///         let bytes = codes.iter().map(|code| code.bytes.len()).sum();
 ///         self.0.fetch_add(bytes, Ordering::Relaxed);
 ///     }
@@ -80,5 +87,5 @@ impl<'a> NewCode<'a> {
 pub trait Listener: Send + Sync {
     /// `codes`, at least one, were published as one and are executable now. They
     /// are in one region, by ascending address.
-    fn published(&self, codes: &[NewCode<'_>]);
+    fn published(&self, codes: &[Symbol<'_>]);
 }

@@ -77,32 +77,3 @@ impl<'a> Request<'a> {
         self
     }
 }
-
-/// A published function, found by an address.
-///
-/// ```
-/// use jitfd::space::Symbol;
-/// use jitfd::{Rules, validate};
-///
-/// # fn main() -> Result<(), jitfd::Error> {
-/// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
-/// # let space = jit.space(jitfd::space::SpaceOptions::default())?;
-/// let nop = space.publish("nop", &validate(&[0x90, 0xc3], &Rules::new())?)?;
-/// // A return address of some backtrace lies behind its call.
-/// let return_address = nop.address + 1;
-/// if let Some(Symbol { name, address, .. }) = space.lookup(return_address - 1) {
-///     println!("{name}+{:#x}", return_address - address);
-/// }
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Symbol<'a> {
-    /// The name that it was published with.
-    pub name: &'a str,
-    /// The address of its first byte.
-    pub address: usize,
-    /// The number of bytes.
-    pub len: usize,
-}

@@ -11,7 +11,7 @@
 //! debugger reads those from the program.
 
 use crate::num::to_u64;
-use crate::space::NewCode;
+use crate::space::Symbol;
 use std::ops::Range;
 
 const HEADER: usize = 64;
@@ -51,7 +51,7 @@ struct Section {
 
 /// The object for `codes`, whose bytes are not used, and an `.eh_frame` section
 /// about them, which can be empty.
-pub(super) fn object(codes: &[NewCode<'_>], eh_frame: &[u8]) -> Vec<u8> {
+pub(super) fn object(codes: &[Symbol<'_>], eh_frame: &[u8]) -> Vec<u8> {
     let text = extent(codes);
     let mut file = vec![0; HEADER];
     let (symbols, names) = symbols(codes);
@@ -98,7 +98,7 @@ pub(super) fn object(codes: &[NewCode<'_>], eh_frame: &[u8]) -> Vec<u8> {
 }
 
 /// From the first byte of all codes to the last one.
-fn extent(codes: &[NewCode<'_>]) -> Range<usize> {
+fn extent(codes: &[Symbol<'_>]) -> Range<usize> {
     let start = codes.iter().map(|code| code.address).min();
     let end = codes
         .iter()
@@ -108,7 +108,7 @@ fn extent(codes: &[NewCode<'_>]) -> Range<usize> {
 }
 
 /// The symbol table, which begins with an empty one, and its names.
-fn symbols(codes: &[NewCode<'_>]) -> (Vec<u8>, Vec<u8>) {
+fn symbols(codes: &[Symbol<'_>]) -> (Vec<u8>, Vec<u8>) {
     let (mut table, mut names) = (vec![0; 24], vec![0]);
     for code in codes {
         let name = code.name.split('\0').next().unwrap_or_default();
@@ -206,7 +206,11 @@ mod tests {
     /// No such code can be, but safe programs can name it.
     #[test]
     fn addresses_end_with_the_address_space() {
-        let codes = [NewCode::new("last", usize::MAX, &[0x90, 0xc3])];
+        let codes = [Symbol {
+            name: "last",
+            address: usize::MAX,
+            bytes: &[0x90, 0xc3],
+        }];
         assert_eq!(extent(&codes), usize::MAX..usize::MAX);
         let file = object(&codes, &[]);
         assert!(::object::File::parse(&*file).is_ok());
@@ -215,8 +219,16 @@ mod tests {
     #[test]
     fn another_reader_finds_everything() {
         let codes = [
-            NewCode::new("one", 0x7f00_0000_1000, &[0; 16]),
-            NewCode::new("two", 0x7f00_0000_1020, &[0; 5]),
+            Symbol {
+                name: "one",
+                address: 0x7f00_0000_1000,
+                bytes: &[0; 16],
+            },
+            Symbol {
+                name: "two",
+                address: 0x7f00_0000_1020,
+                bytes: &[0; 5],
+            },
         ];
         let file = object(&codes, &[1, 2, 3, 4]);
         let read = ::object::File::parse(&*file).unwrap();

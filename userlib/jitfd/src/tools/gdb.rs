@@ -7,7 +7,7 @@
 
 use super::elf;
 use super::gdb_sys::Files;
-use crate::space::{Listener, NewCode};
+use crate::space::{Listener, Symbol};
 
 /// Code that gdb knows by name, also if it attaches later. Dropping it takes the
 /// names back.
@@ -57,7 +57,7 @@ impl GdbJit {
     /// addresses in it must be absolute.
     ///
     /// ```
-    /// use jitfd::space::NewCode;
+    /// use jitfd::space::Symbol;
     /// use jitfd::tools::{EhFrame, Frame, GdbJit};
     /// use jitfd::{Rules, validate};
     ///
@@ -70,18 +70,18 @@ impl GdbJit {
     /// let mut table = EhFrame::new();
     /// table.add(function.address, function.len, &Frame::pointer());
     /// let gdb = GdbJit::new();
-    /// gdb.add(&[NewCode::new("framed", function.address, chunk.bytes())], &table.into_bytes());
+    /// gdb.add(&[Symbol { name: "framed", address: function.address, bytes: chunk.bytes() }], &table.into_bytes());
     /// # Ok(())
     /// # }
     /// ```
-    pub fn add(&self, codes: &[NewCode<'_>], eh_frame: &[u8]) {
+    pub fn add(&self, codes: &[Symbol<'_>], eh_frame: &[u8]) {
         // Without memory for a lock the code stays nameless.
         let _ = self.files.add(elf::object(codes, eh_frame));
     }
 }
 
 impl Listener for GdbJit {
-    fn published(&self, codes: &[NewCode<'_>]) {
+    fn published(&self, codes: &[Symbol<'_>]) {
         self.add(codes, &[]);
     }
 }

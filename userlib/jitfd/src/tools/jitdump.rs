@@ -13,7 +13,7 @@ use super::own_file::{self, OwnFile, OwnFiles};
 use crate::num::to_u64;
 use crate::os::fork::PerProcess;
 use crate::os::sys::{self, Mapped};
-use crate::space::{Listener, NewCode};
+use crate::space::{Listener, Symbol};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -193,19 +193,19 @@ impl JitDump {
     ///
     /// # Example
     /// ```
-    /// use jitfd::space::NewCode;
+    /// use jitfd::space::Symbol;
     /// use jitfd::tools::JitDump;
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let dump = JitDump::create_in(&std::env::temp_dir())?;
     /// // Code that no code space has published, as by `jit_create_code`.
-    /// dump.add(&[NewCode::new("trampoline", 0x7f00_0000_1000, &[0x90, 0xc3])])?;
+    /// dump.add(&[Symbol { name: "trampoline", address: 0x7f00_0000_1000, bytes: &[0x90, 0xc3] }])?;
     /// println!("perf inject --jit will read {}", dump.path().display());
     /// # std::fs::remove_file(dump.path())?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn add(&self, codes: &[NewCode<'_>]) -> io::Result<()> {
+    pub fn add(&self, codes: &[Symbol<'_>]) -> io::Result<()> {
         // A panic can't leave half a record: the batch is one write.
         let mut out = self.file()?.lock();
         let (time, thread) = (now(), sys::thread_id());
@@ -225,7 +225,7 @@ impl JitDump {
 }
 
 impl Listener for JitDump {
-    fn published(&self, codes: &[NewCode<'_>]) {
+    fn published(&self, codes: &[Symbol<'_>]) {
         if self.add(codes).is_err() {
             self.lost.fetch_add(codes.len(), Ordering::Relaxed);
         }
@@ -255,7 +255,7 @@ fn prefix(bytes: &mut Vec<u8>, id: u32, len: usize, time: u64) {
 }
 
 /// Adds a `JIT_CODE_LOAD`.
-fn load(bytes: &mut Vec<u8>, code: &NewCode<'_>, number: u64, time: u64, thread: u32) {
+fn load(bytes: &mut Vec<u8>, code: &Symbol<'_>, number: u64, time: u64, thread: u32) {
     let name = code.name.split('\0').next().unwrap_or_default();
     let len = PREFIX + LOAD + name.len() + 1 + code.bytes.len();
     prefix(bytes, CODE_LOAD, len, time);
@@ -290,8 +290,16 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         let dump = JitDump::create_in(&folder).unwrap();
         let path = dump.path().to_owned();
-        dump.published(&[NewCode::new("one", 0x1000, &[1, 2, 3])]);
-        dump.published(&[NewCode::new("two\0x", 0x2000, &[4])]);
+        dump.published(&[Symbol {
+            name: "one",
+            address: 0x1000,
+            bytes: &[1, 2, 3],
+        }]);
+        dump.published(&[Symbol {
+            name: "two\0x",
+            address: 0x2000,
+            bytes: &[4],
+        }]);
         drop(dump);
         let bytes = fs::read(path).unwrap();
         fs::remove_dir_all(folder).unwrap();
@@ -350,7 +358,11 @@ mod tests {
             limit_files(170);
             let dump = JitDump::create_in(&folder).unwrap();
             for name in ["a", "b", "c", "d"] {
-                dump.published(&[NewCode::new(name, 0x1000, &[0, 1])]);
+                dump.published(&[Symbol {
+                    name,
+                    address: 0x1000,
+                    bytes: &[0, 1],
+                }]);
             }
             let (lost, path) = (dump.lost(), dump.path().to_owned());
             drop(dump);
@@ -367,10 +379,22 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         let first = JitDump::create_in(&folder).unwrap();
         let path = first.path().to_owned();
-        first.published(&[NewCode::new("a", 0x1000, &[0])]);
+        first.published(&[Symbol {
+            name: "a",
+            address: 0x1000,
+            bytes: &[0],
+        }]);
         let second = JitDump::create_in(&folder).unwrap();
-        second.published(&[NewCode::new("b", 0x2000, &[0])]);
-        first.published(&[NewCode::new("c", 0x3000, &[0])]);
+        second.published(&[Symbol {
+            name: "b",
+            address: 0x2000,
+            bytes: &[0],
+        }]);
+        first.published(&[Symbol {
+            name: "c",
+            address: 0x3000,
+            bytes: &[0],
+        }]);
         drop(first);
         let mut all = loads(&[('a', 0), ('b', 1), ('c', 2)]);
         assert_eq!(records(&path), all);
@@ -378,7 +402,11 @@ mod tests {
         assert_eq!(records(&path)[3..], [(CODE_CLOSE, None)]);
         let third = JitDump::create_in(&folder).unwrap();
         assert_eq!(records(&path), all);
-        third.published(&[NewCode::new("d", 0x4000, &[0])]);
+        third.published(&[Symbol {
+            name: "d",
+            address: 0x4000,
+            bytes: &[0],
+        }]);
         all.push((CODE_LOAD, Some(('d', 3))));
         assert_eq!(records(&path), all);
         drop(third);
@@ -397,21 +425,33 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         let dump = JitDump::create_in(&folder).unwrap();
         let path = dump.path().to_owned();
-        dump.published(&[NewCode::new("a", 0x1000, &[0])]);
+        dump.published(&[Symbol {
+            name: "a",
+            address: 0x1000,
+            bytes: &[0],
+        }]);
         let mut held = Some(dump);
         assert_eq!(in_child(|| u8::from(held.take().is_some())), 1);
         let dump = held.unwrap();
         // Another thread may be writing at the fork.
         let writing = dump.file().unwrap().lock();
         let status = in_child(|| {
-            dump.published(&[NewCode::new("b", 0x2000, &[0])]);
+            dump.published(&[Symbol {
+                name: "b",
+                address: 0x2000,
+                bytes: &[0],
+            }]);
             let name = format!("jit-{}.dump", std::process::id());
             let own = dump.path() == folder.join(name);
             u8::from(own && records(dump.path()) == loads(&[('b', 0)]))
         });
         drop(writing);
         assert_eq!(status, 1);
-        dump.published(&[NewCode::new("c", 0x3000, &[0])]);
+        dump.published(&[Symbol {
+            name: "c",
+            address: 0x3000,
+            bytes: &[0],
+        }]);
         assert_eq!(records(&path), loads(&[('a', 0), ('c', 1)]));
         fs::remove_dir_all(folder).unwrap();
     }

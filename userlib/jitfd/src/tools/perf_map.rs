@@ -6,7 +6,7 @@
 
 use super::own_file::{self, OwnFile, OwnFiles};
 use crate::os::fork::PerProcess;
-use crate::space::{Listener, NewCode};
+use crate::space::{Listener, Symbol};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io;
@@ -77,13 +77,13 @@ impl PerfMap {
     ///
     /// # Example
     /// ```
-    /// use jitfd::space::NewCode;
+    /// use jitfd::space::Symbol;
     /// use jitfd::tools::PerfMap;
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// // For a tool that looks elsewhere, in a container for example.
     /// let map = PerfMap::create_in(&std::env::temp_dir())?;
-    /// map.add(&[NewCode::new("trampoline", 0x7f00_0000_1000, &[0x90, 0xc3])])?;
+    /// map.add(&[Symbol { name: "trampoline", address: 0x7f00_0000_1000, bytes: &[0x90, 0xc3] }])?;
     /// let text = std::fs::read_to_string(map.path())?;
     /// assert!(text.ends_with("7f0000001000 2 trampoline\n"));
     /// # std::fs::remove_file(map.path())?;
@@ -124,7 +124,7 @@ impl PerfMap {
     /// If they can't be written; the file is as it was then: also if it would become
     /// longer than the process may have files (`RLIMIT_FSIZE`). Or if a forked child
     /// can't create its file.
-    pub fn add(&self, codes: &[NewCode<'_>]) -> io::Result<()> {
+    pub fn add(&self, codes: &[Symbol<'_>]) -> io::Result<()> {
         let mut lines = String::new();
         for code in codes {
             let name = printable(code.name);
@@ -145,7 +145,7 @@ impl PerfMap {
 }
 
 impl Listener for PerfMap {
-    fn published(&self, codes: &[NewCode<'_>]) {
+    fn published(&self, codes: &[Symbol<'_>]) {
         if self.add(codes).is_err() {
             self.lost.fetch_add(codes.len(), Ordering::Relaxed);
         }
@@ -177,10 +177,22 @@ mod tests {
         for _ in 0..2 {
             fs::write(&path, "of an earlier process").unwrap();
             let map = PerfMap::create_in(&folder).unwrap();
-            map.published(&[NewCode::new("a b", 0x1000, &[0; 20])]);
+            map.published(&[Symbol {
+                name: "a b",
+                address: 0x1000,
+                bytes: &[0; 20],
+            }]);
             map.published(&[
-                NewCode::new("c\nd", 0x2000, &[0; 1]),
-                NewCode::new("", 0x3000, &[0; 1]),
+                Symbol {
+                    name: "c\nd",
+                    address: 0x2000,
+                    bytes: &[0; 1],
+                },
+                Symbol {
+                    name: "",
+                    address: 0x3000,
+                    bytes: &[0; 1],
+                },
             ]);
             let text = fs::read_to_string(map.path()).unwrap();
             assert_eq!(text, "1000 14 a b\n2000 1 c_d\n3000 1 [jit]\n");
@@ -195,10 +207,22 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("jitfd-perf-maps-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let first = PerfMap::create_in(&folder).unwrap();
-        first.published(&[NewCode::new("a", 0x1000, &[0])]);
+        first.published(&[Symbol {
+            name: "a",
+            address: 0x1000,
+            bytes: &[0],
+        }]);
         let second = PerfMap::create_in(&folder).unwrap();
-        second.published(&[NewCode::new("b", 0x2000, &[0])]);
-        first.published(&[NewCode::new("c", 0x3000, &[0])]);
+        second.published(&[Symbol {
+            name: "b",
+            address: 0x2000,
+            bytes: &[0],
+        }]);
+        first.published(&[Symbol {
+            name: "c",
+            address: 0x3000,
+            bytes: &[0],
+        }]);
         drop((first, second));
         let third = PerfMap::create_in(&folder).unwrap();
         let text = fs::read_to_string(third.path()).unwrap();
@@ -211,13 +235,21 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("jitfd-perf-fork-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let map = PerfMap::create_in(&folder).unwrap();
-        map.published(&[NewCode::new("a", 0x1000, &[0])]);
+        map.published(&[Symbol {
+            name: "a",
+            address: 0x1000,
+            bytes: &[0],
+        }]);
         let path = map.path().to_owned();
         // Another thread may be writing at the fork.
         let writing = map.file().unwrap().lock();
         let status = in_child(|| {
             let before = map.path() == path;
-            map.published(&[NewCode::new("b", 0x2000, &[0])]);
+            map.published(&[Symbol {
+                name: "b",
+                address: 0x2000,
+                bytes: &[0],
+            }]);
             let name = format!("perf-{}.map", std::process::id());
             let own = map.path() == folder.join(name);
             let text = fs::read_to_string(map.path());
@@ -225,7 +257,11 @@ mod tests {
         });
         drop(writing);
         assert_eq!(status, 1);
-        map.published(&[NewCode::new("c", 0x3000, &[0])]);
+        map.published(&[Symbol {
+            name: "c",
+            address: 0x3000,
+            bytes: &[0],
+        }]);
         let text = fs::read_to_string(map.path()).unwrap();
         assert_eq!((text.as_str(), map.lost()), ("1000 1 a\n3000 1 c\n", 0));
         fs::remove_dir_all(folder).unwrap();
@@ -266,7 +302,11 @@ mod tests {
         let file = std::mem::replace(&mut *map.file().unwrap().lock(), full);
         // Its inode must not become another test's file, which would be taken for it.
         std::mem::forget(file);
-        map.published(&[NewCode::new("f", 0x1000, &[0])]);
+        map.published(&[Symbol {
+            name: "f",
+            address: 0x1000,
+            bytes: &[0],
+        }]);
         assert_eq!(map.lost(), 1);
         fs::remove_dir_all(folder).unwrap();
     }

@@ -446,9 +446,12 @@ pub fn no_item_decides_what_another_is(backend: Backend) {
 #[derive(Default)]
 struct Log(Mutex<Vec<(String, usize, Vec<u8>)>>);
 
+fn line(code: &Symbol<'_>) -> (String, usize, Vec<u8>) {
+    (code.name.to_owned(), code.address, code.bytes.to_vec())
+}
+
 impl Listener for Log {
-    fn published(&self, codes: &[NewCode<'_>]) {
-        let line = |code: &NewCode<'_>| (code.name.to_owned(), code.address, code.bytes.to_vec());
+    fn published(&self, codes: &[Symbol<'_>]) {
         self.0.lock().unwrap().extend(codes.iter().map(line));
     }
 }
@@ -475,6 +478,12 @@ pub fn listeners_hear_of_all_code(backend: Backend) {
         let code = returns(value).bytes().to_vec();
         assert_eq!(*line, ((*name).to_owned(), function.address, code));
     }
+    assert!(
+        space
+            .symbols()
+            .map(|symbol| line(&symbol))
+            .eq(heard.iter().cloned())
+    );
 }
 
 pub fn many_threads_compile_at_once(backend: Backend) {

@@ -4,8 +4,8 @@
 
 use crate::chain::chain;
 use crate::run::{Folder, has, jit, text, tool};
-use jitfd::space::NewCode;
 use jitfd::space::SpaceOptions;
+use jitfd::space::Symbol;
 use jitfd::tools::GdbJit;
 
 #[test]
@@ -20,8 +20,16 @@ fn child_stops_in_generated_code() {
     let gdb = GdbJit::new();
     let (inner, outer) = ([0; 14], [0; 14]);
     let codes = [
-        NewCode::new("jitfd_inner", chain.inner.address, &inner),
-        NewCode::new("jitfd_outer", chain.outer.address, &outer),
+        Symbol {
+            name: "jitfd_inner",
+            address: chain.inner.address,
+            bytes: &inner,
+        },
+        Symbol {
+            name: "jitfd_outer",
+            address: chain.outer.address,
+            bytes: &outer,
+        },
     ];
     gdb.add(&codes, &chain.eh_frame().into_bytes());
     chain.call();
@@ -40,13 +48,21 @@ fn child_forks_and_stops_in_generated_code() {
     );
     let (inherited, own) = (GdbJit::new(), GdbJit::new());
     let code = [0; 14];
-    let outer = NewCode::new("jitfd_outer", chain.outer.address, &code);
+    let outer = Symbol {
+        name: "jitfd_outer",
+        address: chain.outer.address,
+        bytes: &code,
+    };
     inherited.add(&[outer], &chain.eh_frame().into_bytes());
     // SAFETY: the child allocates, calls generated code, and ends.
     unsafe {
         let pid = libc::fork();
         if pid == 0 {
-            let inner = NewCode::new("jitfd_inner", chain.inner.address, &code);
+            let inner = Symbol {
+                name: "jitfd_inner",
+                address: chain.inner.address,
+                bytes: &code,
+            };
             own.add(&[inner], &[]);
             chain.call();
             libc::_exit(0);
