@@ -2,7 +2,8 @@
 
 //! jitfd's embedded form: constants in code, published one by one.
 
-use jitfd::space::{CodeSpace, Function, SpaceOptions};
+use jitfd::Published;
+use jitfd::space::{CodeSpace, SpaceOptions};
 use jitfd::{RegionOptions, Register, Window};
 use jitfd_peers::target;
 use jitfd_trampoline::Thunk;
@@ -16,7 +17,7 @@ struct Embedded(CodeSpace);
 impl Maker for Embedded {
     type Made = Function;
 
-    fn make(&self, number: &'static u64) -> Result<Function, String> {
+    fn make(&self, number: &'static u64) -> Result<Published, String> {
         let thunk = Thunk::to(target as *const () as usize);
         let thunk = thunk.set(Register::Rsi, context(number).addr() as u64);
         let function = thunk.publish(&self.0, "add");
