@@ -2,9 +2,8 @@
 
 //! jitfd's embedded form: constants in code, published one by one.
 
-use jitfd::Published;
 use jitfd::space::{CodeSpace, SpaceOptions};
-use jitfd::{RegionOptions, Register, Window};
+use jitfd::{Published, RegionOptions, Register, Window};
 use jitfd_peers::target;
 use jitfd_trampoline::Thunk;
 
@@ -15,7 +14,7 @@ use crate::calls::Callee;
 struct Embedded(CodeSpace);
 
 impl Maker for Embedded {
-    type Made = Function;
+    type Made = Published;
 
     fn make(&self, number: &'static u64) -> Result<Published, String> {
         let thunk = Thunk::to(target as *const () as usize);
@@ -24,7 +23,7 @@ impl Maker for Embedded {
         function.map_err(|error| error.to_string())
     }
 
-    fn callee(made: &Function) -> Callee {
+    fn callee(made: &Published) -> Callee {
         Callee::At(made.address)
     }
 }
