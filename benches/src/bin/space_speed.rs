@@ -28,7 +28,10 @@ fn main() -> Result<(), Error> {
     timed("publish", COUNT, || space.publish("f", &chunk).map(drop))?;
     timed("lookup", COUNT, lookups(&space))?;
     let space = self::space()?;
-    let request = Request::new(code.len()).name("f");
+    let request = Request {
+        name: "f",
+        ..Request::new(code.len())
+    };
     let emit = || {
         space
             .publish_with(&request, |_| Ok::<_, Error>(chunk.clone()))

@@ -119,7 +119,7 @@ fn reloc(record: &jitfd_reloc) -> Result<Reloc, Failure> {
             return Err(Failure::Refused(libc::EINVAL, text));
         }
     };
-    Ok(Reloc::new(record.at, kind, target).addend(record.addend))
+    Ok(Reloc::new(record.at, kind, target, record.addend))
 }
 
 /// Publishes items that refer to each other as one, relocated for the addresses

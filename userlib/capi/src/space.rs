@@ -291,9 +291,13 @@ unsafe fn read_request<'a>(request: *const jitfd_request) -> Result<Request<'a>,
         0 => Align::FUNCTION,
         bytes => align(bytes)?,
     };
-    let wanted = Request::new(request.len).align(align).name(name);
+    let wanted = Request {
+        align,
+        name,
+        ..Request::new(request.len)
+    };
     let window = window(request.near_first.addr(), request.near_last.addr())?;
-    Ok(window.map_or(wanted, |window| wanted.window(window)))
+    Ok(Request { window, ..wanted })
 }
 
 /// Makes a code space with one region. options may be null. Give it back with

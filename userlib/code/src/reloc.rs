@@ -99,11 +99,11 @@ impl RelocKind {
 /// static TABLE: [u8; 256] = [0; 256];
 /// let mut image = Image::new();
 /// // A variable of the program, and an item of the same image.
-/// let table = Reloc::new(2, RelocKind::Abs64, Target::Address(TABLE.as_ptr().addr()));
+/// let table = Reloc::new(2, RelocKind::Abs64, Target::Address(TABLE.as_ptr().addr()), 0);
 /// // mov rax, the address of the table; ret
 /// let code = vec![0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0xc3];
 /// let lookup = image.add(Item::new("lookup", code).reloc(table));
-/// let jump = Reloc::new(1, RelocKind::Rel32, Target::Item(lookup)).addend(-4);
+/// let jump = Reloc::new(1, RelocKind::Rel32, Target::Item(lookup), -4);
 /// image.add(Item::new("entry", vec![0xe9, 0, 0, 0, 0]).reloc(jump));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,38 +137,31 @@ impl Target {
 /// use jitfd::space::{Reloc, RelocKind, Target};
 ///
 /// // The operand of a `call` at the start of the code.
-/// let call = Reloc::new(1, RelocKind::Call32, Target::Item(0)).addend(-4);
+/// let call = Reloc::new(1, RelocKind::Call32, Target::Item(0), -4);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reloc {
-    // For the images of the crate `jitfd`.
-    #[doc(hidden)]
+    /// Where the field is, in bytes from the start of the item.
     pub at: usize,
-    #[doc(hidden)]
+    /// What goes into it.
     pub kind: RelocKind,
-    #[doc(hidden)]
+    /// What it refers to.
     pub target: Target,
-    #[doc(hidden)]
+    /// What is added to the target's address.
     pub addend: i64,
 }
 
 impl Reloc {
-    /// The field at `at`, in bytes from the start of the item, without an addend.
+    /// The record with these fields. For a branch the addend is -4, or -1 for
+    /// [`Rel8`](RelocKind::Rel8).
     #[must_use]
-    pub const fn new(at: usize, kind: RelocKind, target: Target) -> Self {
+    pub const fn new(at: usize, kind: RelocKind, target: Target, addend: i64) -> Self {
         Self {
             at,
             kind,
             target,
-            addend: 0,
+            addend,
         }
-    }
-
-    /// Sets the number that is added to the target's address.
-    #[must_use]
-    pub const fn addend(mut self, addend: i64) -> Self {
-        self.addend = addend;
-        self
     }
 }
 

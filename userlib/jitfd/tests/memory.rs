@@ -143,9 +143,13 @@ fn functions_that_there_is_no_memory_to_name() {
             let done = (0..300).try_for_each(one).and_then(|()| {
                 let slots: Result<Vec<_>, _> = (0..300)
                     .map(|_| {
-                        space.publish_with(&Request::new(8).name(&name), |_| {
-                            Ok::<_, Error>(chunk.clone())
-                        })
+                        space.publish_with(
+                            &Request {
+                                name: &name,
+                                ..Request::new(8)
+                            },
+                            |_| Ok::<_, Error>(chunk.clone()),
+                        )
                     })
                     .collect();
                 slots.map(drop)
@@ -160,7 +164,7 @@ fn an_image_that_there_is_no_memory_to_link() {
     let mut image = Image::new();
     image.add(Item::new("large", vec![0x90; LEN]));
     for _ in 0..20_000 {
-        let call = Reloc::new(1, RelocKind::Call32, Target::Address(1 << 46)).addend(-4);
+        let call = Reloc::new(1, RelocKind::Call32, Target::Address(1 << 46), -4);
         image.add(Item::new("small", vec![0xe8, 0, 0, 0, 0]).reloc(call));
     }
     enough_or_not(24 << 20, |extra| {
@@ -194,7 +198,14 @@ fn code_that_there_is_no_memory_to_move() {
     let code = vec![0x90; 1 << 15];
     enough_or_not(24 << 20, |extra| {
         with(extra, space, |space| {
-            let done = space.publish_moved(&Request::new(0).name("moved"), &code, 1 << 20);
+            let done = space.publish_moved(
+                &Request {
+                    name: "moved",
+                    ..Request::new(0)
+                },
+                &code,
+                1 << 20,
+            );
             consistent(&space, done.map(drop))
         })
     });

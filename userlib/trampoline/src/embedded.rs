@@ -52,7 +52,11 @@ impl Thunk {
     /// As [`code`](Self::code) and [`CodeSpace::publish_with`].
     pub fn publish(&self, space: &CodeSpace, name: &str) -> Result<Published, Error> {
         let (len, align) = self.most()?;
-        let request = Request::new(len).align(align).name(name);
+        let request = Request {
+            align,
+            name,
+            ..Request::new(len)
+        };
         space.publish_with(&request, |address| self.code_at(address))
     }
 }

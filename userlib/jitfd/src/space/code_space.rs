@@ -66,7 +66,7 @@ const TRIES: usize = 16;
 ///
 /// # fn main() -> Result<(), Error> {
 /// let space = Jit::open(Fallback::Any)?.space(SpaceOptions::default())?;
-/// let answer = space.publish_with(&Request::new(11).name("where am I"), |address| {
+/// let answer = space.publish_with(&Request { name: "where am I", ..Request::new(11) }, |address| {
 ///     // mov rax, its own address; ret
 ///     let mut code = vec![0x48, 0xb8];
 ///     code.extend(address.to_le_bytes());
@@ -212,7 +212,7 @@ impl CodeSpace {
     /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
     /// # let space = jit.space(jitfd::space::SpaceOptions::default())?;
     /// // Code that calls it can be made from now on.
-    /// let slot = space.reserve(&Request::new(64).name("callee"))?;
+    /// let slot = space.reserve(&Request { name: "callee", ..Request::new(64) })?;
     /// // Later, on another thread: it is compiled, or that fails.
     /// match validate(&[0xc3], &Rules::new()) {
     ///     Ok(chunk) => assert_eq!(space.fill(&slot, &chunk)?.address, slot.address),

@@ -28,7 +28,7 @@ use std::ops::Range;
 /// let item = Item::new("load", code)
 ///     .align(Align::LINE)
 ///     .data(8..16)
-///     .reloc(Reloc::new(8, RelocKind::Abs64, Target::Address(0x1234)));
+///     .reloc(Reloc::new(8, RelocKind::Abs64, Target::Address(0x1234), 0));
 /// ```
 #[derive(Clone, Debug)]
 pub struct Item {
@@ -147,10 +147,10 @@ impl Item {
 /// let mut image = Image::new().window(Window::reaching(helper));
 /// assert!(image.is_empty());
 /// // jmp helper
-/// let to_helper = Reloc::new(1, RelocKind::Rel32, Target::Address(helper)).addend(-4);
+/// let to_helper = Reloc::new(1, RelocKind::Rel32, Target::Address(helper), -4);
 /// let callee = image.add(Item::new("callee", vec![0xe9, 0, 0, 0, 0]).reloc(to_helper));
 /// // jmp callee
-/// let jump = Reloc::new(1, RelocKind::Rel32, Target::Item(callee)).addend(-4);
+/// let jump = Reloc::new(1, RelocKind::Rel32, Target::Item(callee), -4);
 /// image.add(Item::new("caller", vec![0xe9, 0, 0, 0, 0]).reloc(jump));
 /// assert_eq!(image.len(), 2);
 /// ```
@@ -474,8 +474,8 @@ mod tests {
     #[test]
     fn records_refer_to_items_and_addresses() {
         let mut image = image();
-        let far = Reloc::new(0, RelocKind::Abs64, Target::Item(1)).addend(2);
-        let near = Reloc::new(8, RelocKind::Rel32, Target::Item(0)).addend(-4);
+        let far = Reloc::new(0, RelocKind::Abs64, Target::Item(1), 2);
+        let near = Reloc::new(8, RelocKind::Rel32, Target::Item(0), -4);
         image.add(
             Item::new("d", vec![0; 12])
                 .reloc(far)
@@ -491,8 +491,8 @@ mod tests {
     #[test]
     fn calls_too_far_go_by_a_stub() {
         let call = |target, addend| {
-            let reloc = Reloc::new(1, RelocKind::Call32, Target::Address(target));
-            Item::new("caller", vec![0xe8, 0, 0, 0, 0, RET]).reloc(reloc.addend(addend))
+            let reloc = Reloc::new(1, RelocKind::Call32, Target::Address(target), 0);
+            Item::new("caller", vec![0xe8, 0, 0, 0, 0, RET]).reloc(Reloc { addend, ..reloc })
         };
         let near = relocated(call(0x1000, -4), 0x2000).unwrap();
         assert_eq!(near[1..5], (0x1000 - 0x2005_i32).to_le_bytes());
@@ -519,14 +519,19 @@ mod tests {
         let here = Target::Item(0);
         for at in [5, 8, 9, usize::MAX - 3, usize::MAX] {
             assert_eq!(
-                bad(Reloc::new(at, RelocKind::Abs32Signed, Target::Address(0))),
+                bad(Reloc::new(
+                    at,
+                    RelocKind::Abs32Signed,
+                    Target::Address(0),
+                    0
+                )),
                 Reason::FieldOutside {
                     kind: RelocKind::Abs32Signed,
                     len: 8
                 }
             );
         }
-        let none = bad(Reloc::new(0, RelocKind::Rel32, Target::Item(1)));
+        let none = bad(Reloc::new(0, RelocKind::Rel32, Target::Item(1), 0));
         let (kind, number, items) = (RelocKind::Rel32, 1, 1);
         assert_eq!(
             none,
@@ -537,7 +542,7 @@ mod tests {
             }
         );
         let (kind, address, addend) = (RelocKind::Rel8, 1 << 40, 128);
-        let far = bad(Reloc::new(0, RelocKind::Rel8, here).addend(128));
+        let far = bad(Reloc::new(0, RelocKind::Rel8, here, 128));
         let field = address;
         assert_eq!(
             far,
@@ -553,7 +558,7 @@ mod tests {
     #[test]
     fn records_of_one_item_must_not_overlap() {
         let two = |first, next| {
-            let record = |at, kind| Reloc::new(at, kind, Target::Address(0));
+            let record = |at, kind| Reloc::new(at, kind, Target::Address(0), 0);
             let item = Item::new("two", vec![0; 16]).reloc(record(first, RelocKind::Abs64));
             relocated(item.reloc(record(next, RelocKind::Abs32)), 0)
         };

@@ -44,7 +44,7 @@ impl CodeSpace {
     /// // mov eax, 42; ret
     /// let callee = image.add(Item::new("callee", vec![0xb8, 42, 0, 0, 0, 0xc3]));
     /// // jmp callee
-    /// let jump = Reloc::new(1, RelocKind::Rel32, Target::Item(callee)).addend(-4);
+    /// let jump = Reloc::new(1, RelocKind::Rel32, Target::Item(callee), -4);
     /// let caller = image.add(Item::new("caller", vec![0xe9, 0, 0, 0, 0]).reloc(jump));
     /// let functions = space.link(&image)?;
     /// // SAFETY: the code is such a function, and `space` outlives the call.

@@ -256,7 +256,7 @@ impl CodeSpace {
     /// # let space = jit.space(jitfd::space::SpaceOptions::default())?;
     /// // mov eax, 1; jmp 0x2000, made for the address 0x1000
     /// let code = [0xb8, 1, 0, 0, 0, 0xe9, 0xf6, 0x0f, 0, 0];
-    /// let function = space.publish_moved(&Request::new(0).name("jump"), &code, 0x1000)?;
+    /// let function = space.publish_moved(&Request { name: "jump", ..Request::new(0) }, &code, 0x1000)?;
     /// assert!(function.len >= code.len());
     /// # Ok(())
     /// # }
@@ -269,7 +269,11 @@ impl CodeSpace {
     ) -> Result<Published, Error> {
         let instructions = decode(code, from)?;
         let align = request.align.max(self.least_align());
-        let request = request.len(bound(&instructions)).align(align);
+        let request = Request {
+            len: bound(&instructions),
+            align,
+            ..*request
+        };
         self.publish_with(&request, |address| {
             let moved = encode(&instructions, address)?;
             let mut options = Rules::clone(&self.options.rules);

@@ -11,17 +11,39 @@ use jitfd_code::Align;
 /// use jitfd::Align;
 /// use jitfd::space::Request;
 ///
-/// let request = Request::new(200).align(Align::FUNCTION).name("fibonacci");
+/// let request = Request { align: Align::FUNCTION, name: "fibonacci", ..Request::new(200) };
+/// ```
+///
+/// In a window:
+/// ```
+/// use jitfd::Window;
+/// use jitfd::space::{Request, SpaceOptions};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+/// # let space = jit.space(SpaceOptions::default())?;
+/// fn helper() {}
+/// // This function calls `helper` directly; others need not.
+/// let near = Window::reaching(helper as *const () as usize);
+/// let request = Request { name: "caller", window: Some(near), ..Request::new(64) };
+/// let slot = space.reserve(&request)?;
+/// assert!(near.contains(slot.address, slot.len));
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    pub(super) len: usize,
-    pub(super) align: Align,
-    pub(super) name: &'a str,
-    pub(super) window: Option<Window>,
+    /// The number of bytes.
+    pub len: usize,
+    /// The alignment.
+    pub align: Align,
+    /// The name under which the code is found by its address.
+    pub name: &'a str,
+    /// Where the code must lie. If no region is there, one is added.
+    pub window: Option<Window>,
 }
 
-impl<'a> Request<'a> {
+impl Request<'_> {
     /// `len` bytes, aligned to 16, without a name, in any region.
     #[must_use]
     pub const fn new(len: usize) -> Self {
@@ -31,49 +53,5 @@ impl<'a> Request<'a> {
             name: "",
             window: None,
         }
-    }
-
-    #[cfg(feature = "move-code")]
-    pub(super) const fn len(mut self, len: usize) -> Self {
-        self.len = len;
-        self
-    }
-
-    /// Sets the alignment.
-    #[must_use]
-    pub const fn align(mut self, align: Align) -> Self {
-        self.align = align;
-        self
-    }
-
-    /// Sets the name under which the code is found by its address.
-    #[must_use]
-    pub const fn name(mut self, name: &'a str) -> Self {
-        self.name = name;
-        self
-    }
-
-    /// Sets where the code must lie. If no region is there, one is added.
-    ///
-    /// ```
-    /// use jitfd::space::Request;
-    /// use jitfd::{Rules, Window, validate};
-    ///
-    /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
-    /// # let space = jit.space(jitfd::space::SpaceOptions::default())?;
-    /// fn helper() {}
-    /// // This function calls `helper` directly; others need not.
-    /// let near = Window::reaching(helper as *const () as usize);
-    /// let request = Request::new(64).name("caller").window(near);
-    /// let slot = space.reserve(&request)?;
-    /// assert!(near.contains(slot.address, slot.len));
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub const fn window(mut self, window: Window) -> Self {
-        self.window = Some(window);
-        self
     }
 }

@@ -184,7 +184,12 @@ pub fn a_child_goes_on_with_a_code_space(backend: Backend) {
     };
     let space = jit(backend).space(space).unwrap();
     let old = space.publish("old", &returns(1)).unwrap();
-    let slot = space.reserve(&Request::new(6).name("slot")).unwrap();
+    let slot = space
+        .reserve(&Request {
+            name: "slot",
+            ..Request::new(6)
+        })
+        .unwrap();
     let names = |map: &PerfMap| {
         let text = std::fs::read_to_string(map.path()).unwrap();
         let names = text.lines().map(|line| line.rsplit(' ').next().unwrap());

@@ -28,7 +28,7 @@ pub fn chain(space: CodeSpace, work: [u8; 5], relocs: &[Reloc]) -> Chain {
     let code = vec![
         0x48, 0x83, 0xec, 24, 0xe8, 0, 0, 0, 0, 0x48, 0x83, 0xc4, 24, 0xc3,
     ];
-    let call = Reloc::new(5, RelocKind::Call32, Target::Item(inner)).addend(-4);
+    let call = Reloc::new(5, RelocKind::Call32, Target::Item(inner), -4);
     let outer = image.add(Item::new("jitfd_outer", code).reloc(call));
     let functions = space.link(&image).unwrap();
     Chain {

@@ -122,7 +122,11 @@ impl Shadow {
     fn reserve(&mut self, space: &CodeSpace, len: usize, align: Align) {
         self.number += 1;
         let name = format!("slot{}", self.number);
-        let request = Request::new(len).align(align).name(&name);
+        let request = Request {
+            align,
+            name: &name,
+            ..Request::new(len)
+        };
         let slot = space.reserve(&request).unwrap();
         self.take(slot.address, len, align);
         self.open.push(slot);

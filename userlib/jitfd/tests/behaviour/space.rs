@@ -74,7 +74,12 @@ pub fn sixteen_trap_bytes_precede_the_first_function_of_a_region(backend: Backen
 
 pub fn an_address_is_known_before_its_code(backend: Backend) {
     let space = jit(backend).space(small()).unwrap();
-    let slot = space.reserve(&Request::new(100).name("late")).unwrap();
+    let slot = space
+        .reserve(&Request {
+            name: "late",
+            ..Request::new(100)
+        })
+        .unwrap();
     assert_eq!(space.lookup(slot.address), None);
     let before = space.stats();
     assert_eq!((before.reserved, before.published), (100, 0));
@@ -206,7 +211,10 @@ pub fn what_just_fits_is_taken(backend: Backend) {
             })
             .unwrap()
     };
-    let whole = Request::new(4096).align(Align::NONE);
+    let whole = Request {
+        align: Align::NONE,
+        ..Request::new(4096)
+    };
     assert_eq!(with(0).reserve(&whole).unwrap().len, 4096);
     let nops = validate(&[0x90; 4080], &Rules::new()).unwrap();
     assert_eq!(
@@ -321,14 +329,27 @@ pub fn one_request_can_ask_for_a_place(backend: Backend) {
     let first = space.publish("far", &returns(1)).unwrap();
     // No mapping of a test is there.
     let there = Window::reaching(1 << 44);
-    let slot = space.reserve(&Request::new(6).window(there)).unwrap();
+    let slot = space
+        .reserve(&Request {
+            window: Some(there),
+            ..Request::new(6)
+        })
+        .unwrap();
     assert!(there.contains(slot.address, 6) && !there.contains(first.address, 6));
-    let again = space.reserve(&Request::new(6).window(there)).unwrap();
+    let again = space
+        .reserve(&Request {
+            window: Some(there),
+            ..Request::new(6)
+        })
+        .unwrap();
     assert_eq!(
         (again.address, space.stats().regions),
         (slot.address + 16, 2)
     );
-    let nowhere = Request::new(6).window(Window::reaching_all(0, usize::MAX));
+    let nowhere = Request {
+        window: Some(Window::reaching_all(0, usize::MAX)),
+        ..Request::new(6)
+    };
     assert_eq!(
         space.reserve(&nowhere).map(drop),
         Err(Error::NoRoom { len: 4096 })
@@ -349,7 +370,7 @@ pub fn linked_items_call_each_other_and_what_is_far(backend: Backend) {
         })
         .unwrap();
     let mut image = Image::new();
-    let call = |target| Reloc::new(5, RelocKind::Call32, target).addend(-4);
+    let call = |target| Reloc::new(5, RelocKind::Call32, target, -4);
     // sub rsp, 8; call far; add eax, 2; add rsp, 8; ret
     let code = vec![
         0x48, 0x83, 0xec, 8, 0xe8, 0, 0, 0, 0, 0x83, 0xc0, 2, 0x48, 0x83, 0xc4, 8, 0xc3,
@@ -359,7 +380,7 @@ pub fn linked_items_call_each_other_and_what_is_far(backend: Backend) {
     let outer = image.add(Item::new("outer", code).reloc(call(Target::Item(inner))));
     // mov rax, [rip + 1]; ret; and an address as data
     let load = vec![0x48, 0x8b, 0x05, 1, 0, 0, 0, 0xc3, 0, 0, 0, 0, 0, 0, 0, 0];
-    let pointer = Reloc::new(8, RelocKind::Abs64, Target::Item(outer));
+    let pointer = Reloc::new(8, RelocKind::Abs64, Target::Item(outer), 0);
     let load = image.add(Item::new("load", load).data(8..16).reloc(pointer));
     let functions = space.link(&image).unwrap();
     assert_eq!(run(&space, functions[inner]), 42);
@@ -380,7 +401,7 @@ pub fn what_cannot_be_linked_leaves_no_function(backend: Backend) {
     let mut image = Image::new();
     image.add(Item::new("good", vec![0xc3]));
     // The field is 256, which makes the code an unfinished instruction.
-    let reloc = Reloc::new(1, RelocKind::Rel8, Target::Item(0)).addend(-1);
+    let reloc = Reloc::new(1, RelocKind::Rel8, Target::Item(0), -1);
     image.add(Item::new("bad", vec![0xeb, 0, 0x06]).reloc(reloc));
     let Err(Error::Code(error)) = space.link(&image) else {
         panic!("must be refused");
@@ -394,13 +415,13 @@ pub fn what_cannot_be_linked_leaves_no_function(backend: Backend) {
     );
     // What no place would make right costs no room.
     for (at, item) in [(0, 1), (1, 0)] {
-        let reloc = Reloc::new(at, RelocKind::Rel8, Target::Item(item));
+        let reloc = Reloc::new(at, RelocKind::Rel8, Target::Item(item), 0);
         let mut image = Image::new();
         image.add(Item::new("wrong", vec![0xc3]).reloc(reloc));
         assert!(matches!(space.link(&image), Err(Error::Code(_))));
     }
     assert_eq!(space.stats(), stats);
-    let far = Reloc::new(0, RelocKind::Rel8, Target::Address(1 << 44));
+    let far = Reloc::new(0, RelocKind::Rel8, Target::Address(1 << 44), 0);
     let mut image = Image::new();
     image.add(Item::new("far", vec![0xc3]).reloc(far));
     assert!(matches!(space.link(&image), Err(Error::Code(_))));
@@ -465,7 +486,12 @@ pub fn listeners_hear_of_all_code(backend: Backend) {
         })
         .unwrap();
     let a = space.publish("a", &returns(1)).unwrap();
-    let slot = space.reserve(&Request::new(9).name("b")).unwrap();
+    let slot = space
+        .reserve(&Request {
+            name: "b",
+            ..Request::new(9)
+        })
+        .unwrap();
     let b = space.fill(&slot, &returns(2)).unwrap();
     let mut image = Image::new();
     image.add(Item::new("c", returns(3).bytes().to_vec()));
@@ -509,7 +535,10 @@ pub fn many_threads_compile_at_once(backend: Backend) {
                     let function = if number % 2 == 0 {
                         space.publish(&name, &returns(value)).unwrap()
                     } else {
-                        let request = Request::new(6).name(&name);
+                        let request = Request {
+                            name: &name,
+                            ..Request::new(6)
+                        };
                         space
                             .publish_with(&request, |_| Ok::<_, Error>(returns(value)))
                             .unwrap()
@@ -580,12 +609,16 @@ pub fn code_for_another_address_is_moved(backend: Backend) {
     let code = [
         0x48, 0x83, 0xec, 8, 0xe8, 0, 1, 0, 0, 0x83, 0xc0, 1, 0x48, 0x83, 0xc4, 8, 0xc3,
     ];
-    let far = Request::new(0)
-        .name("far")
-        .window(Window::reaching(1 << 44));
-    let near = Request::new(0)
-        .name("near")
-        .window(Window::reaching(helper));
+    let far = Request {
+        name: "far",
+        window: Some(Window::reaching(1 << 44)),
+        ..Request::new(0)
+    };
+    let near = Request {
+        name: "near",
+        window: Some(Window::reaching(helper)),
+        ..Request::new(0)
+    };
     for request in [far, near] {
         let function = space.publish_moved(&request, &code, from).unwrap();
         assert_eq!(run(&space, function), 42);
@@ -633,7 +666,7 @@ pub fn linked_code_enters_moved_code(backend: Backend) {
         .unwrap();
     let moved = space.publish_moved(&Request::new(0), returns(8).bytes(), 0);
     let enter = |address| {
-        let call = Reloc::new(5, RelocKind::Call32, Target::Address(address)).addend(-4);
+        let call = Reloc::new(5, RelocKind::Call32, Target::Address(address), -4);
         let mut image = Image::new();
         // sub rsp, 8; call; add rsp, 8; ret
         let code = vec![
@@ -664,7 +697,10 @@ pub fn code_stays_within_lines(backend: Backend) {
     let batch = [("a", &returns(2)), ("b", &chunk), ("c", &chunk)];
     let all = space.publish_all(&batch).unwrap();
     assert!(aligned(all[1].address) && aligned(all[2].address));
-    let request = Request::new(64).align(Align::LINE);
+    let request = Request {
+        align: Align::LINE,
+        ..Request::new(64)
+    };
     let emitted = space.publish_with(&request, |_| Ok::<_, Error>(chunk.clone()));
     assert!(aligned(emitted.unwrap().address));
     // Behind 16 bytes of a line.

@@ -30,7 +30,7 @@ extern "C-unwind" fn throw() {
 /// A chain whose end calls `target`.
 fn calling(backend: Backend, target: extern "C-unwind" fn()) -> Chain {
     let target = Target::Address(target as *const () as usize);
-    let call = Reloc::new(5, RelocKind::Call32, target).addend(-4);
+    let call = Reloc::new(5, RelocKind::Call32, target, -4);
     let space = jit(backend).space(SpaceOptions::default()).unwrap();
     chain(space, [0xe8, 0, 0, 0, 0], &[call])
 }
