@@ -5,8 +5,10 @@
 
 use std::ffi::{c_int, c_void};
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Output};
 use std::ptr::{null, null_mut};
+use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const PAGE: usize = 4096;
@@ -19,10 +21,31 @@ const SHARED: c_int = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
 /// Set in the program that `jitfd-run` has started.
 const INSIDE: &str = "JITFD_EXEC_TEST";
 
-/// `jitfd-run`: in a guest it is elsewhere.
+/// `jitfd-run`: in a guest it is elsewhere, with its library beside it.
 fn jitfd_run() -> Command {
-    let built = env!("CARGO_BIN_EXE_jitfd-run").into();
-    Command::new(std::env::var_os("JITFD_RUN").unwrap_or(built))
+    match std::env::var_os("JITFD_RUN") {
+        Some(there) => Command::new(there),
+        None => {
+            static BUILT: Once = Once::new();
+            BUILT.call_once(build_library);
+            Command::new(env!("CARGO_BIN_EXE_jitfd-run"))
+        }
+    }
+}
+
+/// Builds the library beside `jitfd-run`. Cargo builds no library for a test that does
+/// not link it.
+fn build_library() {
+    let folder = Path::new(env!("CARGO_BIN_EXE_jitfd-run")).parent().unwrap();
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--lib", "--manifest-path"]);
+    cargo.arg(manifest).arg("--target-dir");
+    cargo.arg(folder.parent().unwrap());
+    if folder.ends_with("release") {
+        cargo.arg("--release");
+    }
+    assert!(cargo.status().unwrap().success());
 }
 
 /// Runs the test of this name by `jitfd-run`.
