@@ -30,11 +30,11 @@ use suite::harness::{self, Test};
 
 /// The behaviours that are of trampolines.
 const FILES: [&str; 7] = [
-    "setting::",
+    "thunk::",
     "table::",
     "closure::",
     "registers::",
-    "return_page::",
+    "save_all::",
     "callers::",
     "stepping::",
 ];
@@ -51,6 +51,10 @@ macro_rules! list {
 
 fn behaviours() -> Vec<Test> {
     let all = each_behaviour!(list);
+    for file in FILES {
+        let known = all.iter().any(|(name, _)| name.starts_with(file));
+        assert!(known, "no behaviour is in a file {file}: was it renamed?");
+    }
     let ours = |name: &str| FILES.iter().any(|file| name.starts_with(file));
     let ours = all.iter().filter(|(name, _)| ours(name));
     let on_each = ours.flat_map(|&(name, run)| {
