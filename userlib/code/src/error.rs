@@ -4,7 +4,6 @@
 //! text that a compiler author reads.
 
 use crate::forbid::Class;
-use crate::foreign::machine_name;
 use crate::num::to_u64;
 use crate::reloc::RelocKind;
 use iced_x86::{Decoder, DecoderOptions};
@@ -570,6 +569,19 @@ impl fmt::Debug for CodeError {
 }
 
 impl std::error::Error for CodeError {}
+
+/// The name of the processor with this number in an ELF file, of those that JIT
+/// compilers know.
+const fn machine_name(machine: u16) -> Option<&'static str> {
+    Some(match machine {
+        3 => "i386",
+        40 => "arm",
+        62 => "x86-64",
+        183 => "aarch64",
+        243 => "riscv",
+        _ => return None,
+    })
+}
 
 #[cfg(test)]
 mod tests {

@@ -32,19 +32,6 @@ fn elf_machine(file: &[u8]) -> Option<u16> {
     is_elf.then_some(u16::from_le_bytes(machine))
 }
 
-/// The name of the processor with this number in an ELF file, of those that JIT
-/// compilers know.
-pub(crate) const fn machine_name(machine: u16) -> Option<&'static str> {
-    Some(match machine {
-        3 => "i386",
-        40 => "arm",
-        62 => "x86-64",
-        183 => "aarch64",
-        243 => "riscv",
-        _ => return None,
-    })
-}
-
 /// How many words are looked at.
 const LOOK: usize = 4096;
 

@@ -128,7 +128,7 @@ pub fn publish(held: &Held, pages: Range<usize>, access: Access) -> Result<()> {
         Err(error) => {
             table::set(pages, before);
             shared::add(&shared::counts().failures, 1);
-            options::say_why(error);
+            options::say_why(error, cause);
             Err(match error {
                 libc::ENOMEM | libc::EDQUOT => libc::ENOMEM,
                 _ => libc::EACCES,

@@ -8,9 +8,9 @@ use core::fmt;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicBool, AtomicU8};
 
+use crate::shared;
 use crate::sys::{self, Errno};
 use crate::text::Line;
-use crate::{code, shared};
 
 /// The options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,11 +60,11 @@ fn say(text: fmt::Arguments<'_>) {
     let _ = sys::write(libc::STDERR_FILENO, Line::new(text).bytes());
 }
 
-/// Says once why a publication has failed.
-pub fn say_why(error: Errno) {
+/// Says once why a publication has failed; `cause` tells it in words.
+pub fn say_why(error: Errno, cause: impl FnOnce(Errno) -> &'static str) {
     static SAID: AtomicBool = AtomicBool::new(false);
     if !SAID.swap(true, Relaxed) {
-        let cause = code::cause(error);
+        let cause = cause(error);
         say(format_args!(
             "jitfd-run: code could not be published (errno {error}): {cause}"
         ));

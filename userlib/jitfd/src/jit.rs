@@ -5,10 +5,10 @@
 use crate::abi::PAGE_SIZE;
 use crate::backend::choice::{Fallback, Refused};
 use crate::backend::dispatch::{self, Maker};
-use crate::backend::notice;
 use crate::backend::segment::Segment;
 use crate::backend_name::Backend;
 use crate::error::Error;
+use crate::os::sys;
 use crate::region::Region;
 use crate::region::mapping::{Mapping, check_page};
 use crate::region::options::RegionOptions;
@@ -17,7 +17,8 @@ use jitfd_code::internal::Mode;
 use jitfd_code::{Align, Chunk, Rules, validate};
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// What makes code executable in this process: `/dev/jit`, or a fallback that the
 /// program accepts. Everything else of this crate is made by it. Clones share what
@@ -73,7 +74,7 @@ impl Jit {
     pub fn open(fallback: Fallback) -> Result<Self, Error> {
         let (device, backend, refused) = fallback.choose(|backend| try_out(backend, fallback))?;
         let jit = Self::new(backend, refused, device);
-        notice::chosen(&jit);
+        report(&jit);
         Ok(jit)
     }
 
@@ -270,6 +271,43 @@ impl fmt::Display for Jit {
                 .iter()
                 .try_for_each(|(better, error)| write!(f, "; not by {better}: {error}")),
         }
+    }
+}
+
+static HOOK: OnceLock<fn(&Jit)> = OnceLock::new();
+static DONE: AtomicBool = AtomicBool::new(false);
+
+/// Has `hook` called when [`Jit::open`] takes a fallback for the first time in the
+/// life of the process. Without a hook its line is written to standard error.
+///
+/// The hook runs in the thread that opens, inside that call, and no lock of this
+/// library is held. A forked child of a process that has reported
+/// it does not do so again.
+///
+/// Returns `false`, and changes nothing, if there is a hook already.
+///
+/// ```
+/// jitfd::set_fallback_hook(|jit| {
+///     println!("warning: code is made by {}", jit.backend());
+///     for (better, error) in jit.refused() {
+///         println!("  {better} is not there: {error}");
+///     }
+/// });
+/// ```
+pub fn set_fallback_hook(hook: fn(&Jit)) -> bool {
+    HOOK.set(hook).is_ok()
+}
+
+/// Code is made by this from now on.
+fn report(jit: &Jit) {
+    if jit.backend() == Backend::Kernel || DONE.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    match HOOK.get() {
+        Some(hook) => hook(jit),
+        // A standard error that is full or closed is no reason to fail (or to panic, as
+        // `eprintln` would).
+        None => sys::write_error(&format!("{jit}\n")),
     }
 }
 

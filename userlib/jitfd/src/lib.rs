@@ -154,11 +154,10 @@ pub mod internal {
 }
 
 pub use backend::choice::Fallback;
-pub use backend::notice::set_fallback_hook;
 pub use backend_name::Backend;
 pub use entry::{CodePointer, Entry};
 pub use error::{Error, Kind};
-pub use jit::Jit;
+pub use jit::{Jit, set_fallback_hook};
 pub use jitfd_code::{
     Align, Chunk, Class, CodeError, LineWriter, Reason, Rules, validate, validate_owned,
     validate_shared,

@@ -5,7 +5,6 @@
 //! | file | has |
 //! |---|---|
 //! | `choice.rs` | which backends a program accepts, and which is taken |
-//! | `notice.rs` | reports, once, that a fallback is in use |
 //! | `dispatch.rs` | what a handle can be asked to do, and who does it |
 //! | `segment.rs` | bytes, and where they go |
 //! | `kernel/` | the ioctls |
@@ -14,6 +13,5 @@
 pub(crate) mod choice;
 pub(crate) mod dispatch;
 mod kernel;
-pub(crate) mod notice;
 pub(crate) mod process;
 pub(crate) mod segment;
