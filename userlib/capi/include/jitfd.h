@@ -1420,6 +1420,11 @@ extern "C" {
 const char *jitfd_error(void);
 
 /**
+ * The version of the library, as text: "0.1.0".
+ */
+const char *jitfd_version(void);
+
+/**
  * Where and why code was refused, if that is what the last call of this thread that
  * failed has failed for (errno EILSEQ, EOVERFLOW, or EINVAL for the chunk as a whole);
  * else null.
@@ -1427,11 +1432,6 @@ const char *jitfd_error(void);
  * It is valid until the next failing call of this thread.
  */
 const struct jitfd_code_error *jitfd_get_code_error(void);
-
-/**
- * The version of the library, as text: "0.1.0".
- */
-const char *jitfd_version(void);
 
 /**
  * Says once for the whole process what is done where there is no /dev/jit: one of

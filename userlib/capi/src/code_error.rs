@@ -3,10 +3,13 @@
 //! Why code was refused, as a struct: the second half of what a thread's last
 //! failure is.
 
+use crate::guard::last_code_error;
 use crate::rules::flag_of;
 use crate::text::fixed;
 use rust::{CodeError, Reason};
+use std::cell::RefCell;
 use std::ffi::c_char;
+use std::ptr::{from_ref, null};
 
 /// The chunk has no bytes.
 pub const JITFD_REASON_EMPTY: u32 = 1;
@@ -148,6 +151,26 @@ fn number(reason: &Reason) -> (u32, usize) {
         Reason::Aarch64 => (JITFD_REASON_AARCH64, 0),
         _ => (JITFD_REASON_OTHER, 0),
     }
+}
+
+thread_local! {
+    /// What [`jitfd_get_code_error`] has returned.
+    static TOLD: RefCell<Option<jitfd_code_error>> = const { RefCell::new(None) };
+}
+
+/// Where and why code was refused, if that is what the last call of this thread that
+/// failed has failed for (errno EILSEQ, EOVERFLOW, or EINVAL for the chunk as a whole);
+/// else null.
+///
+/// It is valid until the next failing call of this thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn jitfd_get_code_error() -> *const jitfd_code_error {
+    let error = last_code_error(jitfd_code_error::of);
+    let told = TOLD.try_with(|told| {
+        told.replace(error);
+        told.borrow().as_ref().map_or(null(), from_ref)
+    });
+    told.unwrap_or(null())
 }
 
 #[cfg(test)]

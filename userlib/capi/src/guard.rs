@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! The way out of every exported function: errors become `errno`, a text and perhaps
-//! a `jitfd_code_error` of this thread, and a panic becomes an error.
+//! a reason why code was refused, of this thread; and a panic becomes an error.
 
-use crate::code_error::jitfd_code_error;
-use rust::{Error, Reason};
+use rust::{CodeError, Error, Reason};
 use std::cell::RefCell;
 use std::ffi::{c_char, c_int};
 use std::fmt::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr::{from_ref, null, null_mut};
+use std::ptr::null_mut;
 
 /// Why an exported function fails.
 #[derive(Debug)]
@@ -45,9 +44,9 @@ impl Failure {
         }
     }
 
-    fn code_error(&self) -> Option<jitfd_code_error> {
+    fn into_code_error(self) -> Option<CodeError> {
         match self {
-            Self::Library(Error::Code(error)) => jitfd_code_error::of(error),
+            Self::Library(Error::Code(error)) => Some(error),
             _ => None,
         }
     }
@@ -106,8 +105,8 @@ const PANIC: Failure = Failure::Refused(
 thread_local! {
     /// What `jitfd_error` returns.
     static TEXT: RefCell<Text> = const { RefCell::new(Text(Vec::new())) };
-    /// What `jitfd_get_code_error` returns.
-    static CODE_ERROR: RefCell<Option<jitfd_code_error>> = const { RefCell::new(None) };
+    /// Why code was refused, if the last failure was that.
+    static CODE_ERROR: RefCell<Option<CodeError>> = const { RefCell::new(None) };
 }
 
 /// Sets `errno`.
@@ -154,20 +153,27 @@ fn run<T>(work: impl FnOnce() -> Result<T, Failure>) -> Option<T> {
     // What C can still see after a panic are objects whose locks survive it
     // (region.rs of the library), so no broken invariant is seen.
     let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(PANIC));
-    result.map_err(|failure| report(&failure)).ok()
+    result.map_err(report).ok()
 }
 
-fn report(failure: &Failure) {
+fn report(failure: Failure) {
     if let Failure::Callers(errno) = failure {
-        return set_errno(*errno);
+        return set_errno(errno);
     }
     let mut text = Text(Vec::new());
     // Without memory it is shorter; errno says that there is none.
     let _ = failure.write(&mut text);
     // A thread that is ending has no text any more; it still has errno.
     let _ = TEXT.try_with(|last| last.replace(text));
-    let _ = CODE_ERROR.try_with(|last| last.replace(failure.code_error()));
-    set_errno(failure.errno());
+    let errno = failure.errno();
+    let _ = CODE_ERROR.try_with(|last| last.replace(failure.into_code_error()));
+    set_errno(errno);
+}
+
+/// Why code was refused, if the last failure of this thread was that.
+pub(crate) fn last_code_error<T>(read: impl FnOnce(&CodeError) -> Option<T>) -> Option<T> {
+    let last = CODE_ERROR.try_with(|last| last.borrow().as_ref().and_then(read));
+    last.ok().flatten()
 }
 
 /// What went wrong in the last call of this thread that failed, in words: which
@@ -178,17 +184,6 @@ fn report(failure: &Failure) {
 pub extern "C" fn jitfd_error() -> *const c_char {
     TEXT.try_with(|last| last.borrow().as_ptr())
         .unwrap_or(c"".as_ptr())
-}
-
-/// Where and why code was refused, if that is what the last call of this thread that
-/// failed has failed for (errno EILSEQ, EOVERFLOW, or EINVAL for the chunk as a whole);
-/// else null.
-///
-/// It is valid until the next failing call of this thread.
-#[unsafe(no_mangle)]
-pub extern "C" fn jitfd_get_code_error() -> *const jitfd_code_error {
-    let last = CODE_ERROR.try_with(|last| last.borrow().as_ref().map_or(null(), from_ref));
-    last.unwrap_or(null())
 }
 
 #[cfg(test)]
