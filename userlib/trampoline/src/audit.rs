@@ -6,7 +6,7 @@
 //! With shadow stacks a return must go where the last call came from; with indirect
 //! branch tracking an indirect call or jump must land on `endbr64`.
 
-use crate::common::Kind;
+use crate::kind::Kind;
 use crate::register::{ContextRegister, encoded};
 use crate::stub::{STUB, TRAP};
 use crate::{marshal, return_body};

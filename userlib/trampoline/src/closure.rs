@@ -5,7 +5,7 @@
 
 use crate::bound::{Bound, Unwinding};
 use crate::callable::{Exclusive, Once};
-use crate::common::Kind;
+use crate::kind::Kind;
 use crate::marshal::{self, Marshalled};
 use crate::place::Place;
 use crate::register::ContextRegister;

@@ -6,19 +6,11 @@
 //! Locks: none. Two threads that both need a table first may both create it; one of
 //! the two is dropped again.
 
+use crate::kind::{Kind, Stubs};
 use crate::register::ContextRegister;
-use crate::table::{Stubs, Table, TableOptions};
+use crate::table::{Table, TableOptions};
 use jitfd::internal::First;
 use jitfd::{Backend, Error};
-
-/// What the tables of a kind have in common.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// They carry the context in this register.
-    Carrying(ContextRegister),
-    /// They are those of [`SaveAllTrampoline`](crate::SaveAllTrampoline)s.
-    SaveAll,
-}
 
 impl Kind {
     const fn number(self) -> usize {

@@ -54,6 +54,8 @@ mod register;
 mod embedded;
 mod thunk;
 
+mod kind;
+mod save_stubs;
 mod stub;
 mod table;
 

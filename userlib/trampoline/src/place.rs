@@ -4,7 +4,7 @@
 //! or one that the program has made.
 
 use crate::bound::Held;
-use crate::common::Kind;
+use crate::kind::Kind;
 use crate::table::Table;
 use jitfd::{Error, Jit};
 use std::sync::Arc;

@@ -4,17 +4,16 @@
 //! that says where it goes.
 
 use crate::cache::{self, ROOM};
-use crate::common::Kind;
 use crate::copy::Stub;
 use crate::frame::Cover;
+use crate::kind::{Kind, Stubs};
 use crate::pool::Pool;
 use crate::register::ContextRegister;
-use crate::save_all;
+use crate::save_stubs;
 use crate::stub::{self, SLOT, Shape};
 use jitfd::internal::SharedCode;
 use jitfd::tools::Frame;
 use jitfd::{Backend, CodePointer, Entry, Error, Jit, Register};
-use jitfd_code::Chunk;
 use std::ffi::c_void;
 use std::sync::Arc;
 
@@ -94,7 +93,7 @@ impl From<Register> for TableOptions {
 impl TableOptions {
     pub(crate) fn stubs(self) -> Result<Stubs, Error> {
         if self.save_all {
-            return save_all::stubs(self.debuggers);
+            return save_stubs::stubs(self.debuggers);
         }
         let context_register = ContextRegister::try_from(self.context_register)?;
         let shape = Shape::new(self.copy_capacity);
@@ -110,15 +109,6 @@ impl TableOptions {
             },
         })
     }
-}
-
-/// The stubs of a table.
-#[derive(Debug)]
-pub(crate) struct Stubs {
-    pub(crate) code: Chunk,
-    pub(crate) shape: Shape,
-    pub(crate) kind: Kind,
-    pub(crate) cover: Cover,
 }
 
 impl Stubs {
