@@ -336,7 +336,7 @@ impl Pages {
             };
             from = last.end();
             for span in some.drain_all() {
-                // Where there are more than there were, it is of no use anyway.
+                // A list without it is not taken: see `share_rest`.
                 if let Some(room) = rooms.take() {
                     listed.holes.add(span, room);
                 }
@@ -357,7 +357,12 @@ impl Pages {
         let book = self.book.lock();
         let changed = book.changed.iter().filter(|&&at| at > since).count();
         let can_copy = match &reserved {
-            Ranges::Listed(listed) => book.holes.changes() == listed.changes,
+            // The list is short if ranges came before it was begun: memory was set
+            // aside for those that there were.
+            Ranges::Listed(listed) => {
+                let of_now = book.holes.changes() == listed.changes;
+                of_now && book.holes.len() == listed.holes.len()
+            }
             Ranges::AtMost(most, rooms) => book.holes.len() <= rooms.len().min(*most),
         };
         if self.is_half_done.load(Relaxed) || changed > Shared::GROUPS || !can_copy {

@@ -71,7 +71,7 @@ void jit_parameters_init(void)
 				      LEAST_PAGES * (USER_PART / TOTAL_PART));
 }
 
-/* In parameters.rs. */
+/* In debugfs.rs. */
 void jit_show_users(struct seq_file *m);
 
 static int users_show(struct seq_file *m, void *unused)

@@ -347,11 +347,14 @@ impl Region {
                 false if ranges <= reserved::A_FEW => Ranges::AtMost(reserved::A_FEW, &mut rooms),
                 false => Ranges::Listed(self.pages.list_reserved(&mut rooms)?),
             };
+            let is_list = matches!(reserved, Ranges::Listed(_));
             let to = copy.as_mut().project().pages;
             match self.pages.share_rest(since, to, &mut shared, reserved) {
                 Rest::Copied => break,
-                Rest::HalfDone => ffi::pause()?,
+                // Making a list takes the lock that publications take.
+                Rest::TooMuch if is_list => ffi::pause()?,
                 Rest::TooMuch => (),
+                Rest::HalfDone => ffi::pause()?,
             }
         }
         copy.pay_for_shared()?;

@@ -220,9 +220,13 @@ mod tests {
         let early = Ranges::Listed(from.list_reserved(&mut rooms)?);
         from.reserve(span(2 * MANY, 1), Room::new()?);
         let late = Ranges::Listed(from.list_reserved(&mut rooms)?);
+        let mut few = Spare::new();
+        few.reserve(reserved::A_FEW)?;
+        let short = Ranges::Listed(from.list_reserved(&mut few)?);
         let mut shared = Shared::with_room(Shared::GROUPS)?;
         let mut rest = |ranges: Ranges<'_>| from.share_rest(0, to.as_mut(), &mut shared, ranges);
         assert!(rest(early) == Rest::TooMuch);
+        assert!(rest(short) == Rest::TooMuch);
         assert!(rest(late) == Rest::Copied);
         assert_eq!(to.holes() as u64, MANY + 1);
         let fills = [span(0, 1), span(2 * MANY, 1)];
