@@ -6,7 +6,8 @@
 //! Lock order: the lock of the book (a spinlock; "slot lock" elsewhere) is
 //! innermost but for page table locks: the fault path installs an entry under
 //! it, so that it can't install a version which a publication has just
-//! replaced. It is taken in process context and by the #BP handler, which
+//! replaced; and for the lock of an account's home, where a charge is counted. It is
+//! taken in process context and by the #BP handler, which
 //! interrupts user mode only and so never code that holds it. Held for a time
 //! that its holder's scheduling does not decide: nothing is allocated, freed or
 //! waited for under it.
@@ -30,7 +31,7 @@ use crate::{
         span::Span,
     },
     reserved::{self, Reserved, Room, Spare},
-    user::Account,
+    user::{Account, Charge},
 };
 
 type Slot = Option<Arc<Version>>;
@@ -61,6 +62,12 @@ impl Book {
         let old = slot.replace(version);
         self.published += usize::from(old.is_none());
         old
+    }
+
+    /// How many pages of `group` have a version.
+    fn published_in(&self, group: usize) -> usize {
+        let slots = self.slots.iter().skip(group * GROUP).take(GROUP);
+        slots.flatten().count()
     }
 
     fn write_unseen(&self, page: usize, write: impl FnOnce(&mut Unseen<'_>)) -> bool {
@@ -233,11 +240,6 @@ impl Pages {
         self.book.lock().cursor = cursor;
     }
 
-    /// Pages that have a version.
-    pub(crate) fn published(&self) -> usize {
-        self.book.lock().published
-    }
-
     /// The region with `account` gives all its pages up. Nobody else uses it.
     pub(crate) fn give_up(&self, account: &Arc<Account>) {
         let count = self.book.lock().slots.len();
@@ -301,9 +303,15 @@ impl Pages {
         true
     }
 
-    /// Copies all that changed after `since` to `copy`.
+    /// Copies all that changed after `since` to `copy`, which pays for a page before it
+    /// shares it: with `paid` for all that it has.
     /// Returns up to which change. What changes meanwhile may be missing.
-    pub(crate) fn share(&self, since: u64, mut copy: Pin<&mut Pages>) -> Result<u64> {
+    pub(crate) fn share(
+        &self,
+        since: u64,
+        mut copy: Pin<&mut Pages>,
+        paid: &mut Charge,
+    ) -> Result<u64> {
         let mut shared = Shared::with_room(1)?;
         let (now, groups) = {
             let book = self.book.lock();
@@ -311,7 +319,13 @@ impl Pages {
         };
         for group in 0..groups {
             ffi::check_alive()?;
+            // Nobody else changes the copy.
+            let elsewhere = {
+                let book = copy.book.lock();
+                book.published - book.published_in(group)
+            };
             let book = self.book.lock();
+            paid.grow_to(elsewhere + book.published_in(group))?;
             self.share_group(&book, group, since, &mut shared);
             drop(book);
             shared.give_to(copy.as_mut());
@@ -346,14 +360,15 @@ impl Pages {
 
     /// Copies the last changes after `since`, the cursor and what is reserved, if
     /// they belong to one state, and are so few that nobody waits for it long: at most
-    /// `most` reserved ranges, or those that were `listed`.
+    /// `most` reserved ranges, or those that were `listed`. Fails with `EDQUOT`.
     pub(crate) fn share_rest(
         &self,
         since: u64,
         mut copy: Pin<&mut Pages>,
         shared: &mut Shared,
         reserved: Ranges<'_>,
-    ) -> Rest {
+        paid: &mut Charge,
+    ) -> Result<Rest> {
         let book = self.book.lock();
         let changed = book.changed.iter().filter(|&&at| at > since).count();
         let can_copy = match &reserved {
@@ -366,11 +381,12 @@ impl Pages {
             Ranges::AtMost(most, rooms) => book.holes.len() <= rooms.len().min(*most),
         };
         if self.is_half_done.load(Relaxed) || changed > Shared::GROUPS || !can_copy {
-            return match self.is_half_done.load(Relaxed) {
+            return Ok(match self.is_half_done.load(Relaxed) {
                 true => Rest::HalfDone,
                 false => Rest::TooMuch,
-            };
+            });
         }
+        paid.grow_to(book.published)?;
         for group in 0..book.changed.len() {
             self.share_group(&book, group, since, shared);
         }
@@ -387,7 +403,7 @@ impl Pages {
         book.cursor = cursor;
         drop(book);
         drop(old);
-        Rest::Copied
+        Ok(Rest::Copied)
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! Lock order: [`Region::turn`] (one publication at a time; a mutex whose waiters
 //! can be killed) → `i_mmap_rwsem` → page table lock; and turn → the lock of the
-//! pages, spinlocks of `retire.rs` and `pool.rs`. Under the turn no memory is
+//! pages, spinlocks of `retire.rs`, `pool.rs` and `user.rs`. Under the turn no memory is
 //! allocated and no user memory is touched, and nothing that holds an mmap_lock
 //! takes a turn: so only who publishes into the same region waits for it. A clone
 //! and statistics take none.
@@ -333,13 +333,16 @@ impl Region {
         let is_own = copy.supply.account.user().id() == self.supply.account.user().id();
         let mut shared = Shared::with_room(Shared::GROUPS)?;
         let mut rooms = Spare::new();
+        // A clone pays for every page that it shares, as long as it lives: so it can keep
+        // nothing on the account of its source.
+        let mut paid = Charge::new(&copy.supply.account, What::Page, 0)?;
         let mut since = 0;
         loop {
-            since = self.pages.share(since, copy.as_mut().project().pages)?;
+            let to = copy.as_mut().project().pages;
+            since = self.pages.share(since, to, &mut paid)?;
             let ranges = self.pages.holes();
-            copy.turn.lock()?.charge_holes(ranges)?;
-            copy.pay_for_shared()?;
             // A few more than there are: others may come.
+            copy.turn.lock()?.charge_holes(ranges + 8)?;
             rooms.reserve(ranges + 8)?;
             // Who publishes must not wait for another user's copy of many.
             let reserved = match is_own {
@@ -349,7 +352,10 @@ impl Region {
             };
             let is_list = matches!(reserved, Ranges::Listed(_));
             let to = copy.as_mut().project().pages;
-            match self.pages.share_rest(since, to, &mut shared, reserved) {
+            match self
+                .pages
+                .share_rest(since, to, &mut shared, reserved, &mut paid)?
+            {
                 Rest::Copied => break,
                 // Making a list takes the lock that publications take.
                 Rest::TooMuch if is_list => ffi::pause()?,
@@ -357,22 +363,17 @@ impl Region {
                 Rest::HalfDone => ffi::pause()?,
             }
         }
-        copy.pay_for_shared()?;
         let waiting = copy.as_mut().project().supply.project().waiting;
         waiting.start_after(&self.supply.waiting);
-        copy.turn.lock()?.cursor = copy.pages.cursor();
+        let mut state = copy.turn.lock()?;
+        state.cursor = copy.pages.cursor();
+        state.shared_charge = paid;
+        drop(state);
         Ok(copy.into())
     }
 
-    /// A clone pays for every page that it shares, as long as it lives: so it can
-    /// keep nothing on the account of its source.
-    fn pay_for_shared(&self) -> Result {
-        let pages = self.pages.published();
-        self.turn.lock()?.shared_charge.grow_to(pages)
-    }
-
     /// Makes room for `count` replaced pages more to wait. Fails with `ENOMEM`,
-    /// `EDQUOT` or `EINTR`.
+    /// `EDQUOT` or `EINTR`; then what was charged stays so for the next try.
     pub(crate) fn make_room(&self, count: usize) -> Result {
         let wanted = self.supply.waiting.wanted(count);
         let memory = Waiting::memory(wanted);

@@ -185,22 +185,28 @@ mod tests {
         let from = pages(1024)?;
         let mut to = UniqueArc::pin_init(Pages::new(1024)?, GFP_KERNEL)?;
         assert!(from.put_first(1, seen(0, &[1])?));
-        let since = from.share(0, to.as_mut())?;
+        let account = Account::new()?;
+        let mut paid = Charge::new(&account, What::Page, 0)?;
+        let (before, ..) = account.user().holds();
+        let since = from.share(0, to.as_mut(), &mut paid)?;
         assert_eq!(to.byte(0x1000), Some(1));
+        assert_eq!(account.user().holds().0, before + 1);
         assert!(from.put_first(600, seen(0, &[2])?));
         from.set_cursor(77);
         from.reserve(span(100, 28), Room::new()?);
         let mut shared = Shared::with_room(Shared::GROUPS)?;
         let mut rooms = Spare::new();
-        let mut rest =
-            |ranges: Ranges<'_>| from.share_rest(since, to.as_mut(), &mut shared, ranges);
-        assert!(rest(Ranges::AtMost(9, &mut rooms)) == Rest::TooMuch);
+        let mut rest = |ranges: Ranges<'_>| {
+            from.share_rest(since, to.as_mut(), &mut shared, ranges, &mut paid)
+        };
+        assert!(rest(Ranges::AtMost(9, &mut rooms))? == Rest::TooMuch);
         rooms.reserve(1)?;
-        assert!(rest(Ranges::AtMost(0, &mut rooms)) == Rest::TooMuch);
+        assert!(rest(Ranges::AtMost(0, &mut rooms))? == Rest::TooMuch);
         from.begin();
-        assert!(rest(Ranges::AtMost(9, &mut rooms)) == Rest::HalfDone);
+        assert!(rest(Ranges::AtMost(9, &mut rooms))? == Rest::HalfDone);
         from.end(128, &[], &mut Spare::new());
-        assert!(rest(Ranges::AtMost(9, &mut rooms)) == Rest::Copied);
+        assert!(rest(Ranges::AtMost(9, &mut rooms))? == Rest::Copied);
+        assert_eq!(account.user().holds().0, before + 2);
         assert_eq!(to.byte(600 * PAGE_SIZE as u64), Some(2));
         assert_eq!(to.cursor(), 128);
         assert_eq!(to.holes(), 1);
@@ -224,10 +230,12 @@ mod tests {
         few.reserve(reserved::A_FEW)?;
         let short = Ranges::Listed(from.list_reserved(&mut few)?);
         let mut shared = Shared::with_room(Shared::GROUPS)?;
-        let mut rest = |ranges: Ranges<'_>| from.share_rest(0, to.as_mut(), &mut shared, ranges);
-        assert!(rest(early) == Rest::TooMuch);
-        assert!(rest(short) == Rest::TooMuch);
-        assert!(rest(late) == Rest::Copied);
+        let mut paid = Charge::new(&Account::new()?, What::Page, 0)?;
+        let mut rest =
+            |ranges: Ranges<'_>| from.share_rest(0, to.as_mut(), &mut shared, ranges, &mut paid);
+        assert!(rest(early)? == Rest::TooMuch);
+        assert!(rest(short)? == Rest::TooMuch);
+        assert!(rest(late)? == Rest::Copied);
         assert_eq!(to.holes() as u64, MANY + 1);
         let fills = [span(0, 1), span(2 * MANY, 1)];
         to.check_reserved(&fills)?;

@@ -26,6 +26,7 @@ pub fn tests() -> Vec<Test> {
     tests![
         regions_are_bounded,
         clones_count_as_regions,
+        clones_pay_before_they_share,
         created_codes_count_as_regions,
         pages_of_a_region_are_bounded,
         pages_of_created_code_are_bounded,
@@ -70,6 +71,31 @@ fn clones_count_as_regions() -> Outcome {
             let result = calls::clone_region(device.as_raw_fd(), &argument);
             refused("JIT_CLONE", result, libc::EDQUOT)
         })
+    })
+}
+
+/// A page that a clone has shared is never written in place again. One that nobody can
+/// pay for is not shared.
+fn clones_pay_before_they_share() -> Outcome {
+    with_parameters("user_pages=1300", || {
+        let region = Region::new(1300)?;
+        region.append(&asm::long_answer(1, 1200 * PAGE - 64))?;
+        in_child(|| {
+            become_user(1000)?;
+            let other = Region::new(1000)?;
+            other.append(&asm::long_answer(2, 1000 * PAGE))?;
+            let device = calls::open_device()?;
+            let argument = CloneFrom {
+                source_fd: region.device.as_raw_fd(),
+                ..Default::default()
+            };
+            let result = calls::clone_region(device.as_raw_fd(), &argument);
+            refused("JIT_CLONE", result, libc::EDQUOT)
+        })?;
+        let before = region.stats()?.in_place;
+        let offset = region.append(&asm::answer(3))?;
+        equal("changes in place", region.stats()?.in_place, before + 1)?;
+        region.answers(offset, 3)
     })
 }
 
