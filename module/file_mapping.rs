@@ -16,10 +16,7 @@
 //! does under `i_mmap_rwsem` of this private mapping is short and never waits
 //! for userspace, so no process can hold up another's publication.
 
-use core::{
-    marker::PhantomData,
-    ptr::{addr_of, addr_of_mut},
-};
+use core::ptr::{addr_of, addr_of_mut};
 
 use kernel::{
     bindings,
@@ -129,12 +126,12 @@ impl Locked<'_> {
         first: usize,
         last: usize,
         is_wanted: impl Fn(usize) -> bool,
-    ) -> MmsInTree<'_> {
-        let mut found = MmsInTree::none();
+    ) -> SomeMms {
+        let mut found = SomeMms::none();
         let mut next = self.root().and_then(|root| root.first_of(first, last));
         for _ in 0..LOOKS {
             let Some(vma) = next else { break };
-            if is_wanted(vma.mm().addr()) {
+            if is_wanted(vma.mm().as_raw().addr()) {
                 found.add(vma.mm());
             }
             next = vma.next_of(first, last);
@@ -152,13 +149,10 @@ impl Locked<'_> {
     ) -> Option<ARef<Mm>> {
         let mut next = self.root().and_then(|root| root.first_of(first, last));
         while let Some(vma) = next {
-            // SAFETY: The address space is valid while its VMA is in the tree,
-            // and `Mm` asks no more of it than that.
-            let mm = unsafe { Mm::from_raw(vma.mm()) };
-            // SAFETY: As above.
-            let is_dead = unsafe { ffi::jit_mm_is_dead(vma.mm()) };
+            // SAFETY: It is valid.
+            let is_dead = unsafe { ffi::jit_mm_is_dead(vma.mm().as_raw()) };
             if !is_dead && is_wanted(&vma) {
-                return Some(mm.into());
+                return Some(vma.mm().into());
             }
             next = vma.next_of(first, last);
         }
@@ -177,44 +171,37 @@ impl Locked<'_> {
 /// How many VMAs [`Locked::some_mms`] looks at.
 const LOOKS: usize = 256;
 
-/// A few address spaces.
-///
-/// # Invariants
-///
-/// All of `mms` are valid as long as the tree is locked.
-pub(crate) struct MmsInTree<'a> {
-    mms: [*mut bindings::mm_struct; MmsInTree::MOST],
+/// A few address spaces, kept as long as this lives.
+pub(crate) struct SomeMms {
+    mms: [Option<ARef<Mm>>; SomeMms::MOST],
     count: usize,
-    _locked: PhantomData<&'a Locked<'a>>,
 }
 
-impl MmsInTree<'_> {
+impl SomeMms {
     const MOST: usize = 16;
 
     /// None.
     pub(crate) const fn none() -> Self {
-        MmsInTree {
-            mms: [core::ptr::null_mut(); MmsInTree::MOST],
+        SomeMms {
+            mms: [const { None }; SomeMms::MOST],
             count: 0,
-            _locked: PhantomData,
         }
     }
 
-    /// Adds one of a VMA in the tree, if there is room.
-    fn add(&mut self, mm: *mut bindings::mm_struct) {
-        if self.as_slice().contains(&mm) {
+    /// Adds one, if there is room.
+    fn add(&mut self, mm: &Mm) {
+        if self.iter().any(|known| core::ptr::eq(known, mm)) {
             return;
         }
         if let Some(free) = self.mms.get_mut(self.count) {
-            // INVARIANT: It is valid while its VMA is in the tree.
-            *free = mm;
+            *free = Some(mm.into());
             self.count += 1;
         }
     }
 
     /// They.
-    pub(crate) fn as_slice(&self) -> &[*mut bindings::mm_struct] {
-        self.mms.get(..self.count).unwrap_or(&[])
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Mm> {
+        self.mms.iter().flatten().map(|mm| &**mm)
     }
 }
 
@@ -323,9 +310,10 @@ impl<'a> VmaInTree<'a> {
     }
 
     /// Its address space, which lives as long as the VMA is in the tree.
-    pub(crate) fn mm(&self) -> *mut bindings::mm_struct {
-        // SAFETY: The VMA is valid while it is in the tree.
-        unsafe { (*self.vma).vm_mm }
+    pub(crate) fn mm(&self) -> &Mm {
+        // SAFETY: The VMA is valid while it is in the tree, and so is its address space,
+        // of which `Mm` asks no more.
+        unsafe { Mm::from_raw((*self.vma).vm_mm) }
     }
 
     /// The address of page `pgoff` of the file, if it is mapped here.

@@ -110,7 +110,7 @@ pub(crate) unsafe fn swap_everywhere(
             let accessed = swap_one(vma, addr, version, &mut swapped);
             if accessed {
                 // SAFETY: The address space lives while its VMA is in the tree.
-                swapped.accessed |= unsafe { cpus.add_mm(vma.mm()) };
+                swapped.accessed |= unsafe { cpus.add_mm(vma.mm().as_raw()) };
             }
         }
     });
@@ -130,7 +130,7 @@ fn swap_one(vma: &VmaInTree<'_>, addr: usize, version: &Version, swapped: &mut S
             // After the exchange, under the lock: who has read the old entry
             // to mirror it has registered before.
             // SAFETY: The VMA is in the tree, so its mm is valid.
-            let mirrored = unsafe { ffi::jit_mm_has_notifiers(vma.mm()) };
+            let mirrored = unsafe { ffi::jit_mm_has_notifiers(vma.mm().as_raw()) };
             drop(entry);
             if mirrored {
                 zap_one(vma, addr);
@@ -145,7 +145,7 @@ fn swap_one(vma: &VmaInTree<'_>, addr: usize, version: &Version, swapped: &mut S
 /// flushed yet.
 fn may_be_unflushed(vma: &VmaInTree<'_>, _locked: Option<Entry>) -> bool {
     // SAFETY: The address space lives while its VMA is in the tree.
-    unsafe { ffi::jit_mm_flush_pending(vma.mm()) }
+    unsafe { ffi::jit_mm_flush_pending(vma.mm().as_raw()) }
 }
 
 /// A secondary MMU (KVM) mirrors this address space and must be told before the

@@ -13,7 +13,7 @@ use kernel::{bindings, prelude::*, time::msecs_to_jiffies};
 
 use crate::{
     ffi,
-    file_mapping::MmsInTree,
+    file_mapping::SomeMms,
     page::Blank,
     percpu::Tickers,
     plan::ledger::{patience, Patience},
@@ -27,7 +27,7 @@ use crate::{
 /// How long a CPU may take to tick before it is interrupted.
 const PATIENCE_MS: u32 = 40;
 
-/// Pages that are given back at once, before others have their turn.
+/// Pages that are given back before other threads may have the CPU.
 const AT_ONCE: usize = 32;
 
 /// The running reclaim thread.
@@ -197,7 +197,7 @@ impl Thread {
     fn finish(&mut self) {
         loop {
             if let Some(epoch) = self.epoch.take() {
-                self.cpus.interrupt(&MmsInTree::none());
+                self.cpus.interrupt(&SomeMms::none());
                 // SAFETY: All have flushed.
                 unsafe { complete_epoch(epoch.number) };
             }
@@ -223,7 +223,7 @@ impl Epoch {
         match patience(age as u64, msecs_to_jiffies(PATIENCE_MS) as u64) {
             Patience::Wait => false,
             Patience::Interrupt => {
-                self.ipis = cpus.interrupt(&MmsInTree::none());
+                self.ipis = cpus.interrupt(&SomeMms::none());
                 true
             }
         }

@@ -17,7 +17,7 @@
 //! Whoever finds first that a page is over gives it back: the reclaim thread, or the
 //! next publication of the region.
 //!
-//! Lock order: a region's turn → its queue's lock, `OPEN`; `BUSY` → a queue's
+//! Lock order: a region's turn → its queue's lock, `OPEN`, `BUSY`; `BUSY` → a queue's
 //! lock (all spinlocks). Nothing is allocated, freed or waited for under them.
 //! Context: process.
 
@@ -32,7 +32,7 @@ use kernel::{
 };
 
 use crate::{
-    file_mapping::MmsInTree,
+    file_mapping::SomeMms,
     page::{Blank, Replaced, Version},
     plan::ledger::Wait,
     region::{Region, Turn},
@@ -102,16 +102,16 @@ pub(crate) fn flush(turn: &mut Turn<'_>) {
     // SAFETY: Who is taken out is interrupted.
     let Stale { now, before } = unsafe { turn.stale() };
     before.absorb(now);
-    let ipis = match &region.space {
+    let mms = before.mms();
+    let leaves = match &region.space {
         Some(space) => {
-            // Held while they are interrupted, so that the address spaces stay.
-            let space = space.lock();
             let (first, last) = (region.first_pgoff(), region.last_pgoff());
-            let mms = before.mms();
-            before.interrupt(&space.some_mms(first, last, |mm| mms.may_hold(mm)))
+            // Who maps, unmaps or forks must not wait until all have answered.
+            space.lock().some_mms(first, last, |mm| mms.may_hold(mm))
         }
-        None => before.interrupt(&MmsInTree::none()),
+        None => SomeMms::none(),
     };
+    let ipis = before.interrupt(&leaves);
     // SAFETY: All have flushed that were noted with a page which waits.
     unsafe { region.supply.waiting.end_all() };
     region.counters.flushes.add(1);
@@ -203,7 +203,8 @@ pub(crate) fn start_epoch(cpus: &mut Cpus) -> Option<i64> {
 
 /// Whether anything waits, for an epoch or for its region to be given back.
 pub(crate) fn is_anything_left() -> bool {
-    OPEN.lock().is_wanted || busy() != 0
+    let is_wanted = OPEN.lock().is_wanted;
+    is_wanted || busy() != 0
 }
 
 /// How many regions have pages that wait.

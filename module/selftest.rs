@@ -11,7 +11,7 @@ use kernel::{
 };
 
 use crate::{
-    file_mapping::MmsInTree,
+    file_mapping::SomeMms,
     page::{Blank, Effort, Still, Version},
     pages::{Pages, Ranges, Rest, Shared},
     plan::{
@@ -402,7 +402,7 @@ mod tests {
 
     #[test]
     fn flush_of_no_cpu_sends_nothing() {
-        assert_eq!(Cpus::none().interrupt(&MmsInTree::none()), 0);
+        assert_eq!(Cpus::none().interrupt(&SomeMms::none()), 0);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use pin_init::{init_zeroed, Zeroable};
 
 use crate::{
     ffi,
-    file_mapping::MmsInTree,
+    file_mapping::SomeMms,
     plan::{
         ledger::{is_clean, CpuSet, CpuView},
         mms::Mms,
@@ -124,7 +124,7 @@ impl Cpus {
     /// Takes out the CPUs that are known to hold nothing stale any more: offline or
     /// lazy.
     pub(crate) fn drop_idle(&mut self) {
-        // SAFETY: Nothing is said of any.
+        // SAFETY: None is said to have flushed.
         unsafe { self.drop_clean(|_| false) };
     }
 
@@ -150,7 +150,7 @@ impl Cpus {
     /// interrupts were sent. A CPU that runs something else by then is left
     /// alone: it flushes before it comes back. It leaves the masks of `mms`, so that it
     /// is not interrupted again for these before it does.
-    pub(crate) fn interrupt(&mut self, mms: &MmsInTree<'_>) -> u64 {
+    pub(crate) fn interrupt(&mut self, mms: &SomeMms) -> u64 {
         self.drop_idle();
         if self.is_empty() {
             // SAFETY: There is none.
@@ -171,7 +171,7 @@ impl Cpus {
         };
         let mut errand = Errand {
             mms: self.mms,
-            leaves: mms.as_slice(),
+            leaves: mms,
         };
         let errand = core::ptr::from_mut(&mut errand).cast();
         // SAFETY: The functions run in any context and take the errand, which outlives
@@ -208,15 +208,11 @@ fn is_online(cpu: usize) -> bool {
 }
 
 /// What a CPU that is interrupted does.
-///
-/// # Invariants
-///
-/// All of `leaves` are valid.
 struct Errand<'a> {
     /// It flushes if it runs one of these.
     mms: Mms,
     /// It leaves the masks of these unless it has them loaded.
-    leaves: &'a [*mut bindings::mm_struct],
+    leaves: &'a SomeMms,
 }
 
 /// # Safety
@@ -228,9 +224,9 @@ unsafe extern "C" fn flush_here(errand: *mut c_void) {
     if errand.mms.may_hold(ffi::active_mm()) {
         ffi::flush_local();
     }
-    for &mm in errand.leaves {
-        // SAFETY: It is valid, by the type invariants, and interrupts are off.
-        unsafe { ffi::jit_mm_leave(mm) };
+    for mm in errand.leaves.iter() {
+        // SAFETY: It is valid, and interrupts are off.
+        unsafe { ffi::jit_mm_leave(mm.as_raw()) };
     }
 }
 
