@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What may happen to a process at any time while others publish: forks, new
+//! What may happen to a process at any time while others publish: forks, protections, new
 //! mappings that move and go, signals, migration, CPUs that go off line.
 
 use crate::board::Board;
@@ -40,6 +40,19 @@ pub fn fork(base: usize, board: &Board, mut random: Random) {
         });
         board.shared().forks.fetch_add(2, Ordering::Relaxed);
         sys::join(pid);
+        pause(&mut random);
+    });
+}
+
+/// Changes whether the region may be read, which nobody does, time after time. The VMA
+/// is locked for writing meanwhile, so that a trap there can't be judged at once. In
+/// bursts: traps that can are to come, too.
+pub fn protect(base: usize, len: usize, board: &Board, mut random: Random) {
+    repeat(board, || {
+        for _ in 0..random.below(200) {
+            sys::forbid_reading(base, len);
+            sys::restore(base, len);
+        }
         pause(&mut random);
     });
 }

@@ -176,6 +176,7 @@ impl Scene<'_> {
                 scope.spawn(move || self.execute(2 + who));
             }
             scope.spawn(|| chaos::fork(self.base, self.board, self.random(11)));
+            scope.spawn(|| chaos::protect(self.base, self.len, self.board, self.random(16)));
             scope.spawn(|| chaos::remap(self.map, self.len, self.board, self.random(12)));
             scope.spawn(|| chaos::migrate(self.base, self.board, self.random(13)));
             scope.spawn(|| self.signal());

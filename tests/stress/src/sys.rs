@@ -257,3 +257,8 @@ pub fn revoke(address: usize, len: usize) {
 pub fn restore(address: usize, len: usize) {
     protect(address, len, libc::PROT_READ | libc::PROT_EXEC);
 }
+
+/// Lets a range of a mapping be executed, and nothing else.
+pub fn forbid_reading(address: usize, len: usize) {
+    protect(address, len, libc::PROT_EXEC);
+}
