@@ -14,6 +14,7 @@
 use kernel::{
     alloc::KVec,
     bindings, current,
+    mm::virt::{flags, vm_flags_t},
     prelude::*,
     sync::{
         atomic::{Atomic, Relaxed},
@@ -31,6 +32,7 @@ use crate::{
     },
     publish,
     region::{Publishers, Region},
+    vma,
 };
 
 /// The first page of a file that codes use: beyond any region.
@@ -169,8 +171,8 @@ impl Codes {
     }
 }
 
-/// Only the caller's own private anonymous pages may be replaced. Fails with
-/// `EINVAL`.
+/// Only what is the caller's alone may be replaced: private memory, of a file or of none,
+/// and earlier codes. Fails with `EINVAL`.
 fn check_replaceable(addr: usize, len: usize) -> Result {
     let current = current!();
     let mm = current.mm().ok_or(EINVAL)?;
@@ -178,16 +180,22 @@ fn check_replaceable(addr: usize, len: usize) -> Result {
     let mut at = addr;
     while at < addr + len {
         let vma = locked.vma_lookup(at).ok_or(EINVAL)?;
-        let shared = vma.flags() & kernel::mm::virt::flags::SHARED != 0;
-        // SAFETY: The VMA is valid while mmap_lock is held.
-        let is_anonymous = unsafe { (*vma.as_ptr()).vm_ops.is_null() };
-        if shared || !is_anonymous {
+        let is_code = vma::lookup(vma, at).is_some_and(|(region, _)| region.is_one_code());
+        if !is_code && vma.flags() & SHARED_OR_SPECIAL != 0 {
             return Err(EINVAL);
         }
         at = vma.end();
     }
     Ok(())
 }
+
+/// Memory that others may use, too, or that belongs to a driver or to the kernel.
+const SHARED_OR_SPECIAL: vm_flags_t = flags::MAYSHARE
+    | flags::HUGETLB
+    | flags::IO
+    | flags::PFNMAP
+    | flags::MIXEDMAP
+    | flags::DONTEXPAND;
 
 /// Removes the mapping of a code that userspace could not be told of.
 pub(crate) fn undo(addr: usize, len: u64) {

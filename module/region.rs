@@ -277,6 +277,11 @@ impl Region {
         request::may_publish(sealed, any, self.publishers.includes_current()).map_err(errno)
     }
 
+    /// Whether it is the result of one `JIT_CREATE_CODE`.
+    pub(crate) fn is_one_code(&self) -> bool {
+        matches!(self.publishers, Publishers::Nobody)
+    }
+
     /// Whether nothing will ever be published into it again.
     pub(crate) fn is_sealed(&self) -> bool {
         self.sealed.load(Relaxed)

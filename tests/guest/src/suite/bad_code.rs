@@ -30,7 +30,8 @@ pub fn tests() -> Vec<Test> {
         refuses_unmapped_ranges,
         refuses_partly_unmapped_ranges,
         refuses_shared_memory,
-        refuses_file_mappings,
+        refuses_shared_file_mappings,
+        refuses_the_vdso,
         refuses_mappings_of_code,
         refuses_a_range_that_ends_in_another_kind,
         refuses_a_bad_source_for_a_fixed_address,
@@ -214,16 +215,28 @@ fn refuses_shared_memory() -> Outcome {
     equal("the memory", load(pages.addr(), 4), b"left".to_vec())
 }
 
-fn refuses_file_mappings() -> Outcome {
+fn refuses_shared_file_mappings() -> Outcome {
     let file = sys::memfd(PAGE).or_fail("memfd")?;
-    for flags in [libc::MAP_SHARED, libc::MAP_PRIVATE] {
-        let addr = sys::mmap(0, PAGE, sys::RW, flags, file.as_raw_fd(), 0).or_fail("mmap")?;
+    // The kernel forgets that a mapping is shared where it can't be made writable.
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let read_only = std::fs::File::open(path).or_fail("open")?;
+    for (fd, prot) in [(&file, sys::RW), (&read_only, libc::PROT_READ)] {
+        let addr = sys::mmap(0, PAGE, prot, libc::MAP_SHARED, fd.as_raw_fd(), 0).or_fail("mmap")?;
         let map = Mapping::adopt(addr, PAGE);
-        map.write(0, b"left");
+        let before = load(map.addr(), 4);
         refuse_at("a file's page", addr as u64, PAGE)?;
-        equal("the memory", load(addr, 4), b"left".to_vec())?;
+        equal("the memory", load(addr, 4), before)?;
     }
     Ok(())
+}
+
+/// The kernel's own page, of which it knows where it is.
+fn refuses_the_vdso() -> Outcome {
+    let maps = std::fs::read_to_string("/proc/self/maps").or_fail("maps")?;
+    let line = maps.lines().find(|line| line.ends_with("[vdso]"));
+    let (start, _) = line.and_then(|line| line.split_once('-')).or_fail("no vdso")?;
+    let addr = u64::from_str_radix(start, 16).ok().or_fail("an address")?;
+    refuse_at("the vdso", addr, PAGE)
 }
 
 fn refuses_mappings_of_code() -> Outcome {

@@ -3,6 +3,7 @@
 //! replaces.
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
@@ -42,6 +43,9 @@ pub fn tests() -> Vec<Test> {
         fixed_takes_its_source_from_half_the_range,
         fixed_over_pages_of_any_protection,
         fixed_over_several_mappings,
+        fixed_over_a_private_file_mapping,
+        fixed_over_earlier_code,
+        fixed_over_the_parents_code,
         fixed_over_sealed_memory_is_refused,
     ]
 }
@@ -350,6 +354,45 @@ fn fixed_over_several_mappings() -> Outcome {
     replace(pages.addr(), &code)?;
     equal("mappings of code", memory::jit_mappings()?.len(), 1)?;
     answers("the code", pages.addr(), 8)
+}
+
+/// What an engine maps from a file and relocates in place. The file stays as it is.
+fn fixed_over_a_private_file_mapping() -> Outcome {
+    let file = sys::memfd(2 * PAGE).or_fail("memfd")?;
+    let flags = libc::MAP_PRIVATE;
+    let addr = sys::mmap(0, 2 * PAGE, sys::RW, flags, file.as_raw_fd(), 0).or_fail("mmap")?;
+    let map = Mapping::adopt(addr, 2 * PAGE);
+    let code = asm::long_answer(4, 2 * PAGE);
+    map.write(0, &code);
+    create_at(addr, addr, code.len()).or_fail("JIT_CREATE_CODE in place")?;
+    equal("the bytes", load(addr, 2 * PAGE), code)?;
+    answers("the code", addr, 4)?;
+    let mut left = [0xff; 8];
+    file.read_exact_at(&mut left, 0).or_fail("pread")?;
+    equal("the file", left, [0; 8])
+}
+
+/// An engine that makes its memory executable time after time.
+fn fixed_over_earlier_code() -> Outcome {
+    let pages = Mapping::anonymous(3)?;
+    replace(pages.addr() + PAGE, &asm::answer(1))?;
+    let code = asm::long_answer(2, 3 * PAGE);
+    replace(pages.addr(), &code)?;
+    answers("the code", pages.addr(), 2)?;
+    create_at(pages.addr(), pages.addr(), code.len()).or_fail("the same once more")?;
+    answers("the code", pages.addr(), 2)?;
+    equal("mappings of code", memory::jit_mappings()?.len(), 1)
+}
+
+/// A child has a copy of its parent's code, which it may replace: the parent's stays.
+fn fixed_over_the_parents_code() -> Outcome {
+    let pages = Mapping::anonymous(1)?;
+    replace(pages.addr(), &asm::answer(1))?;
+    in_child(|| {
+        replace(pages.addr(), &asm::answer(2))?;
+        answers("the child's", pages.addr(), 2)
+    })?;
+    answers("the parent's", pages.addr(), 1)
 }
 
 const SYS_MSEAL: i64 = 462;
