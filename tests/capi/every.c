@@ -604,6 +604,27 @@ static void own_pages_are_replaced(void)
 	jitfd_chunk_destroy(chunk);
 }
 
+static void own_pages_are_code_and_back(void)
+{
+	static const unsigned char code[] = { 0xb8, 9, 0, 0, 0, 0xc3 };
+	uint32_t only = only_backend();
+	unsigned char *page = own_page(MAP_PRIVATE);
+
+	REFUSED(jitfd_make_executable(page + 16, sizeof(code), only), EINVAL);
+	REFUSED(jitfd_make_executable(NULL, sizeof(code), only), EINVAL);
+	REFUSED(jitfd_make_writable(NULL, sizeof(code), only), EINVAL);
+	memcpy(page, code, sizeof(code));
+	page[PAGE - 1] = 0xff;
+	CHECK(jitfd_make_executable(page, 0, only) == 0);
+	CHECK(jitfd_make_executable(page, sizeof(code), only) == 0);
+	CHECK(call(page) == 9 && page[PAGE - 1] == 0xff);
+	CHECK(jitfd_make_writable(page, sizeof(code), only) == 0);
+	page[1] = 10;
+	CHECK(jitfd_make_executable(page, PAGE, only) == 0);
+	CHECK(call(page) == 10);
+	CHECK(munmap(page, PAGE) == 0);
+}
+
 static void the_kernel_looks_after_pages(void)
 {
 	jitfd_chunk *chunk = answer_chunk(9);
@@ -2253,6 +2274,7 @@ static const struct test tests[] = {
 	PUBLISHES(the_mail_s_call_makes_code),
 	PUBLISHES(munmap_is_enough),
 	PUBLISHES(own_pages_are_replaced),
+	PUBLISHES(own_pages_are_code_and_back),
 	KERNEL_S(the_kernel_looks_after_pages),
 	PUBLISHES(data_can_be_loaded_at_once),
 	PUBLISHES(code_is_appended),

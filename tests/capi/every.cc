@@ -161,6 +161,9 @@ void finished_code()
 	void *own = mmap(nullptr, page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	CHECK(own != MAP_FAILED);
 	CHECK(jitfd_create_code_at(chunk.get(), own, JITFD_FALLBACK_DEFAULT) == 0 && call(own) == 43);
+	CHECK(jitfd_make_writable(own, page, JITFD_FALLBACK_DEFAULT) == 0);
+	static_cast<unsigned char *>(own)[1] = 44;
+	CHECK(jitfd_make_executable(own, page, JITFD_FALLBACK_DEFAULT) == 0 && call(own) == 44);
 	CHECK(munmap(own, page) == 0);
 }
 

@@ -1513,16 +1513,38 @@ void *jitfd_create_code(const struct jitfd_chunk *chunk, uint32_t fallback);
 /**
  * Replaces the pages at address by a chunk, in one step: for engines that write
  * code at the address at which they will execute it. The pages are the caller's
- * private anonymous memory, and no thread uses them meanwhile; the rest of the
- * last one becomes 0xCC. They stay the caller's to unmap.
+ * private memory, and no thread uses them meanwhile; the rest of the last one
+ * becomes 0xCC. They stay the caller's to unmap.
  *
  * Returns 0, or -1 with errno as jitfd_create_code, and EINVAL also if address
- * is not the start of a page or some page is not private anonymous memory (only
- * the kernel checks that). The pages are unchanged then.
+ * is not the start of a page or some page is neither private memory nor earlier
+ * code (only the kernel checks that). The pages are unchanged then.
  */
 int jitfd_create_code_at(const struct jitfd_chunk *chunk,
                          void *address,
                          uint32_t fallback);
+
+/**
+ * Makes the pages from address on code, as they are: for engines with a hook that is
+ * told where its code lies, but not what of it is data. It is mprotect to PROT_READ |
+ * PROT_EXEC where that is refused. All pages with one of the len bytes keep all their
+ * bytes; nothing is validated. The pages are the caller's private memory, readable, and
+ * no thread uses them meanwhile. A len of 0 does nothing.
+ *
+ * Returns 0, or -1 with errno as jitfd_create_code_at. The pages are unchanged then.
+ */
+int jitfd_make_executable(void *address, size_t len, uint32_t fallback);
+
+/**
+ * The way back: makes the pages from address on ordinary memory with the same bytes,
+ * which can be written and not executed, in one step. The pages are of
+ * jitfd_make_executable, jitfd_create_code_at or private memory, and no thread uses them
+ * meanwhile. A len of 0 does nothing.
+ *
+ * Returns 0, or -1 with errno EINVAL if address is not the start of a page, or ENOMEM.
+ * The pages are unchanged then.
+ */
+int jitfd_make_writable(void *address, size_t len, uint32_t fallback);
 
 /**
  * Checks a copy of the code and keeps that copy: what was checked is what is

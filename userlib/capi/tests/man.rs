@@ -53,6 +53,14 @@ const PAGES: &[Page] = &[
         also: &["jit_create_code"],
     },
     Page {
+        name: "jitfd_make_executable",
+        what: "an engine's own pages as code, and back",
+        functions: &["jitfd_make_"],
+        types: &[],
+        constants: &[],
+        also: &["jit_create_code", "jitfd_allow_fallback"],
+    },
+    Page {
         name: "jitfd_validate",
         what: "check machine code",
         functions: &[
@@ -313,7 +321,9 @@ fn written(page: &Page, all: &[Declared]) -> (String, Vec<String>) {
         writeln!(text, ".SS {}()", one.function().unwrap()).unwrap();
         say(&mut text, &one.text);
     }
-    text.push_str(".SH TYPES\n");
+    if !page.types.is_empty() {
+        text.push_str(".SH TYPES\n");
+    }
     for wanted in page.types {
         let found = all.iter().find(|one| one.named_type() == Some(wanted));
         let one = found.unwrap_or_else(|| panic!("there is no type {wanted}"));
@@ -326,7 +336,9 @@ fn written(page: &Page, all: &[Declared]) -> (String, Vec<String>) {
             say(&mut text, &said);
         }
     }
-    text.push_str(".SH CONSTANTS\n");
+    if !page.constants.is_empty() {
+        text.push_str(".SH CONSTANTS\n");
+    }
     let mine = |name: &str| page.constants.iter().any(|word| name.starts_with(word));
     for one in all.iter().filter(|one| one.constant().is_some_and(mine)) {
         writeln!(text, ".TP\n.B {}", one.constant().unwrap()).unwrap();

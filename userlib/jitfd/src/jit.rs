@@ -130,21 +130,19 @@ impl Jit {
     /// Replaces the pages at `at` by `code`, in one step: for engines that have a
     /// place for their code already.
     ///
-    /// `at` is the start of a page, in the caller's own private anonymous memory;
-    /// all pages that `code` needs are replaced, the rest of the last one by
+    /// `at` is the start of a page, in the caller's own private memory; all pages that `code` needs are replaced, the rest of the last one by
     /// `int3`. They stay the caller's to unmap ([`Mapping::from_raw`] takes them
     /// over).
     ///
     /// # Errors
     /// [`Error::Argument`] if `at` is null or not the start of a page;
     /// [`Error::System`] as [`code`](Self::code), and by the kernel of kind
-    /// [`Argument`](crate::Kind::Argument) if the pages are not private anonymous
-    /// memory of the caller. The pages are unchanged then.
+    /// [`Argument`](crate::Kind::Argument) if the pages are not private memory of the
+    /// caller, or earlier code. The pages are unchanged then.
     ///
     /// # Safety
-    /// The pages are private anonymous memory of the caller. Nothing refers to them
-    /// as Rust memory any more, and no thread executes or accesses them during the
-    /// call.
+    /// The pages are private memory of the caller. Nothing refers to them as Rust
+    /// memory any more, and no thread executes or accesses them during the call.
     ///
     /// # Example
     /// ```
@@ -173,6 +171,101 @@ impl Jit {
         check_page(at)?;
         // SAFETY: as promised by the caller.
         unsafe { self.maker().create_code_at(code, at) }
+    }
+
+    /// Makes the pages from `at` on code, as they are: for an engine with a hook that is
+    /// told where its code lies, but not what of it is data, so that nothing can be
+    /// validated. It is `mprotect(at, len, PROT_READ | PROT_EXEC)` where that is refused.
+    /// All pages with one of the `len` bytes keep all their bytes.
+    ///
+    /// Memory of a file becomes memory of its own; the file is not changed.
+    ///
+    /// # Errors
+    /// As [`code_at`](Self::code_at).
+    ///
+    /// # Safety
+    /// As [`code_at`](Self::code_at); the pages can be read, and what is executed of
+    /// them is code.
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::{Entry, Fallback, Jit};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    /// # // SAFETY: a new mapping, of which nobody knows.
+    /// # let at: *mut u8 = unsafe { libc::mmap(std::ptr::null_mut(), 4096, access, kind, -1, 0) }.cast();
+    /// let jit = Jit::open(Fallback::Any)?;
+    /// // mov eax, 42; ret
+    /// let code = [0xb8, 42, 0, 0, 0, 0xc3];
+    /// // SAFETY: `at` is a page of ours, to which nothing else refers.
+    /// unsafe {
+    ///     at.copy_from_nonoverlapping(code.as_ptr(), code.len());
+    ///     jit.make_executable(at, code.len())?;
+    ///     assert_eq!(Entry::<extern "C" fn() -> i32>::at(at)(), 42);
+    /// #   libc::munmap(at.cast(), 4096);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[expect(unsafe_code, reason = "replaces memory of the caller's choice")]
+    pub unsafe fn make_executable(&self, at: *mut u8, len: usize) -> Result<(), Error> {
+        // SAFETY: as promised by the caller.
+        match unsafe { pages_of(at, len) }? {
+            [] => Ok(()),
+            // SAFETY: as promised by the caller.
+            bytes => unsafe { self.maker().replace(bytes, at) },
+        }
+    }
+
+    /// The way back: makes the pages from `at` on ordinary memory with the same bytes,
+    /// which can be written and not executed, in one step. Who executes them meanwhile
+    /// gets `SIGSEGV`. It is `mprotect(at, len, PROT_READ | PROT_WRITE)` for code.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if `at` is null or not the start of a page;
+    /// [`Error::System`] of kind [`NoMemory`](crate::Kind::NoMemory). The pages are
+    /// unchanged then.
+    ///
+    /// # Safety
+    /// The pages are [`code_at`](Self::code_at) or
+    /// [`make_executable`](Self::make_executable) made, or private memory of the caller
+    /// that can be read. Nothing refers to them as Rust memory, and no thread executes or
+    /// writes to them during the call.
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::{Entry, Fallback, Jit};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    /// # // SAFETY: a new mapping, of which nobody knows.
+    /// # let at: *mut u8 = unsafe { libc::mmap(std::ptr::null_mut(), 4096, access, kind, -1, 0) }.cast();
+    /// let jit = Jit::open(Fallback::Any)?;
+    /// // mov eax, 42; ret
+    /// let code = [0xb8, 42, 0, 0, 0, 0xc3];
+    /// // SAFETY: `at` is a page of ours, to which nothing else refers.
+    /// unsafe {
+    ///     at.copy_from_nonoverlapping(code.as_ptr(), code.len());
+    ///     jit.make_executable(at, code.len())?;
+    ///     // The engine links it to something else.
+    ///     jit.make_writable(at, code.len())?;
+    ///     at.add(1).write(43);
+    ///     jit.make_executable(at, code.len())?;
+    ///     assert_eq!(Entry::<extern "C" fn() -> i32>::at(at)(), 43);
+    /// #   libc::munmap(at.cast(), 4096);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[expect(unsafe_code, reason = "replaces memory of the caller's choice")]
+    pub unsafe fn make_writable(&self, at: *mut u8, len: usize) -> Result<(), Error> {
+        // SAFETY: as promised by the caller.
+        match unsafe { pages_of(at, len) }? {
+            [] => Ok(()),
+            // SAFETY: as promised by the caller.
+            bytes => unsafe { dispatch::make_writable(bytes, at) },
+        }
     }
 
     /// Creates a region and maps it: one of that capacity in bytes, or by
@@ -309,6 +402,21 @@ fn report(jit: &Jit) {
         // `eprintln` would).
         None => sys::write_error(&format!("{jit}\n")),
     }
+}
+
+/// The whole pages that hold one of the `len` bytes at `at`, the start of a page.
+///
+/// # Safety
+/// They can be read, and are not written to as long as the result is used.
+#[expect(unsafe_code, reason = "reads memory of the caller's choice")]
+unsafe fn pages_of<'a>(at: *mut u8, len: usize) -> Result<&'a [u8], Error> {
+    check_page(at)?;
+    let len = len
+        .checked_next_multiple_of(PAGE_SIZE)
+        .filter(|&len| len <= isize::MAX.unsigned_abs())
+        .ok_or(Error::Argument("memory has no end"))?;
+    // SAFETY: as promised by the caller.
+    Ok(unsafe { std::slice::from_raw_parts(at, len) })
 }
 
 #[cfg(test)]

@@ -234,7 +234,9 @@ fn refuses_shared_file_mappings() -> Outcome {
 fn refuses_the_vdso() -> Outcome {
     let maps = std::fs::read_to_string("/proc/self/maps").or_fail("maps")?;
     let line = maps.lines().find(|line| line.ends_with("[vdso]"));
-    let (start, _) = line.and_then(|line| line.split_once('-')).or_fail("no vdso")?;
+    let (start, _) = line
+        .and_then(|line| line.split_once('-'))
+        .or_fail("no vdso")?;
     let addr = u64::from_str_radix(start, 16).ok().or_fail("an address")?;
     refuse_at("the vdso", addr, PAGE)
 }

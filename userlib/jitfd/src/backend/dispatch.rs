@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 pub(crate) use crate::backend::kernel::ioctl::open_device;
-pub(crate) use crate::backend::process::{MemoryFile, finished, membarrier_works};
+pub(crate) use crate::backend::process::{MemoryFile, finished, make_writable, membarrier_works};
 
 /// Who makes finished code.
 #[derive(Clone, Copy, Debug)]
@@ -45,12 +45,22 @@ impl Maker<'_> {
     /// Puts `code` in the place of the pages at `at`, in one step.
     ///
     /// # Safety
-    /// The pages are the caller's own private anonymous memory, and nothing that
-    /// Rust knows about is in them.
+    /// The pages are the caller's own private memory, and nothing that Rust knows
+    /// about is in them.
     #[expect(unsafe_code, reason = "replaces memory of the caller's choice")]
     pub(crate) unsafe fn create_code_at(self, code: &Chunk, at: *mut u8) -> Result<(), Error> {
         code.check_leaves(at.addr(), |_| false)?;
-        let bytes = code.bytes();
+        // SAFETY: as promised by the caller.
+        unsafe { self.replace(code.bytes(), at) }
+    }
+
+    /// Puts code with `bytes`, which may be those of the pages, in the place of the
+    /// pages at `at`, in one step.
+    ///
+    /// # Safety
+    /// As [`create_code_at`](Self::create_code_at).
+    #[expect(unsafe_code, reason = "replaces memory of the caller's choice")]
+    pub(crate) unsafe fn replace(self, bytes: &[u8], at: *mut u8) -> Result<(), Error> {
         // SAFETY: as promised by the caller.
         unsafe {
             match self {

@@ -4,7 +4,7 @@
 
 use super::process::{End, accesses, child};
 use super::{Function, jit, jump_to, leaves, returns};
-use jitfd::{Backend, Chunk, Error, Mapping, Rules};
+use jitfd::{Backend, Chunk, Entry, Error, Mapping, Rules};
 
 fn call(code: &Mapping, offset: usize) -> i32 {
     // SAFETY: the tests put such functions there.
@@ -97,5 +97,45 @@ pub fn code_takes_the_place_of_pages(backend: Backend) {
         drop(Mapping::from_raw(raw, len).unwrap());
         libc::munmap(at.cast(), 4096);
         libc::munmap(at.wrapping_add(8192).cast(), 4096);
+    }
+}
+
+/// An engine's own pages, with data between the code, as often as it likes.
+pub fn pages_become_code_and_memory_again(backend: Backend) {
+    let jit = jit(backend);
+    let at = own_pages(3 * 4096);
+    let at_second = at.wrapping_add(4096);
+    // SAFETY: the pages are ours; nothing of Rust's is in them, and no other thread
+    // knows them.
+    unsafe {
+        at.write_bytes(0xff, 3 * 4096);
+        for value in 5..8 {
+            let code = returns(value);
+            at_second.copy_from_nonoverlapping(code.bytes().as_ptr(), 6);
+            jit.make_executable(at_second, 6).unwrap();
+            jit.make_executable(at_second, 4096).unwrap();
+            assert_eq!(Entry::<Function>::at(at_second)(), value);
+            assert_eq!(at_second.wrapping_add(6).read(), 0xff);
+            let access = accesses(at_second.addr(), 4096);
+            assert!(access[0].starts_with("r-x"), "{access:?}");
+            jit.make_writable(at_second, 1).unwrap();
+            assert_eq!(at_second.read(), 0xb8);
+            let access = accesses(at_second.addr(), 4096);
+            assert!(access[0].starts_with("rw-"), "{access:?}");
+        }
+        jit.make_executable(at, 3 * 4096).unwrap();
+        jit.make_executable(at, 0).unwrap();
+        jit.make_writable(at, 0).unwrap();
+        assert_eq!(Entry::<Function>::at(at_second)(), 7);
+        for odd in [std::ptr::null_mut(), at.wrapping_add(8)] {
+            assert!(matches!(
+                jit.make_executable(odd, 1),
+                Err(Error::Argument(_))
+            ));
+            assert!(matches!(jit.make_writable(odd, 1), Err(Error::Argument(_))));
+        }
+        assert!(jit.make_executable(at, usize::MAX).is_err());
+        assert!(jit.make_writable(at, usize::MAX).is_err());
+        libc::munmap(at.cast(), 3 * 4096);
     }
 }

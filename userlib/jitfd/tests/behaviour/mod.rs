@@ -100,6 +100,7 @@ macro_rules! each_behaviour {
             code::finished_code_may_be_large,
             code::branches_of_finished_code_are_checked,
             code::code_takes_the_place_of_pages,
+            code::pages_become_code_and_memory_again,
             adopt::a_child_goes_on_at_the_same_addresses,
             adopt::what_the_parent_does_meanwhile_stays_its_own,
             adopt::a_late_copy_is_whole,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Finished code in the process's own memory. The pages are new to all CPUs, so
-//! none has to be told.
+//! Finished code in the process's own memory, and the way back to memory. The pages
+//! are new to all CPUs, so none has to be told.
 
 use super::dual_mapping;
 use super::sys::Pages;
@@ -23,8 +23,8 @@ pub(crate) fn create_code(backend: Backend, bytes: &[u8]) -> Result<Mapped, Erro
 /// Puts `bytes` in the place of the pages at `at`, in one step.
 ///
 /// # Safety
-/// The pages are the caller's own private anonymous memory, and nothing that
-/// Rust knows about is in them.
+/// The pages are the caller's own private memory, and nothing that Rust knows
+/// about is in them.
 #[expect(unsafe_code, reason = "replaces memory of the caller's choice")]
 pub(crate) unsafe fn create_code_at(
     backend: Backend,
@@ -40,6 +40,17 @@ pub(crate) unsafe fn create_code_at(
     let fd = file.as_fd().map_err(failed(Call::OwnMap))?;
     // SAFETY: as promised by the caller.
     unsafe { sys::map_code_over(fd, at, bytes.len()) }.map_err(failed(Call::OwnMap))
+}
+
+/// Puts writable memory with `bytes` in the place of the pages at `at`, in one step.
+///
+/// # Safety
+/// As [`create_code_at`].
+#[expect(unsafe_code, reason = "replaces memory of the caller's choice")]
+pub(crate) unsafe fn make_writable(bytes: &[u8], at: *mut u8) -> Result<(), Error> {
+    let pages = Pages::new(bytes).map_err(failed(Call::OwnMap))?;
+    // SAFETY: as promised by the caller.
+    unsafe { pages.move_to(at) }.map_err(failed(Call::Move))
 }
 
 fn turned(bytes: &[u8]) -> Result<Pages, Error> {

@@ -22,7 +22,7 @@ mod mprotect;
 mod sys;
 
 pub(crate) use dual_mapping::finished;
-pub(crate) use image::{create_code, create_code_at};
+pub(crate) use image::{create_code, create_code_at, make_writable};
 pub(crate) use sys::{MemoryFile, membarrier_works};
 
 use crate::abi;

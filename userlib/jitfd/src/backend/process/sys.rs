@@ -232,11 +232,14 @@ pub(crate) fn barrier() -> io::Result<()> {
     membarrier(PRIVATE_EXPEDITED_SYNC_CORE).map(drop)
 }
 
-/// Pages with finished code, which become executable and may be moved.
+/// Pages that are prepared in one place and put in that of others.
 ///
 /// # Invariants
-/// The span is whole pages of private anonymous memory.
-pub(crate) struct Pages(Span);
+/// The span is whole pages of private anonymous memory, readable, with this access.
+pub(crate) struct Pages {
+    span: Span,
+    access: c_int,
+}
 
 impl Pages {
     /// Writable pages with `bytes` and 0xCC behind them.
@@ -249,16 +252,21 @@ impl Pages {
             let rest = span.base().wrapping_add(bytes.len());
             std::ptr::write_bytes(rest, FILL, len - bytes.len());
         }
-        Ok(Self(span))
+        Ok(Self {
+            span,
+            access: READ_WRITE,
+        })
     }
 
     /// Executable and no longer writable.
     pub(crate) fn turn(&mut self) -> io::Result<()> {
-        protect(&self.0, 0..self.0.len(), READ_EXECUTE)
+        protect(&self.span, 0..self.span.len(), READ_EXECUTE)?;
+        self.access = READ_EXECUTE;
+        Ok(())
     }
 
     pub(crate) fn into_mapped(self, len: usize) -> Mapped {
-        Mapped::part(&Arc::new(self.0), len)
+        Mapped::part(&Arc::new(self.span), len)
     }
 
     /// Puts them in the place of the pages at `at`. If it fails these are as they
@@ -268,9 +276,9 @@ impl Pages {
     /// The pages there are the caller's own, and nothing that Rust knows about
     /// is in them.
     pub(crate) unsafe fn move_to(self, at: *mut u8) -> io::Result<()> {
-        // SAFETY: the source is ours and was turned; the caller answers for what is
+        // SAFETY: the source is ours, and readable; the caller answers for what is
         // replaced.
-        match unsafe { move_pages(self.0.base(), at, self.0.len()) } {
+        match unsafe { move_pages(self.span.base(), at, self.span.len(), self.access) } {
             Moved::Whole => {
                 // The addresses are no longer ours.
                 std::mem::forget(self);
@@ -295,7 +303,7 @@ enum Moved {
     Lost(io::Error),
 }
 
-/// Puts executable pages in the place of others.
+/// Puts pages with this access in the place of others.
 ///
 /// `mremap` unmaps what is in the place before it has all the memory that it needs
 /// for the rest. (With `MREMAP_DONTUNMAP` also before it looks at `RLIMIT_AS` and the
@@ -304,7 +312,7 @@ enum Moved {
 /// # Safety
 /// Both ranges, whole pages, are the caller's own, and nothing that Rust knows about
 /// is in them. Those at `from` are readable.
-unsafe fn move_pages(from: *mut u8, to: *mut u8, len: usize) -> Moved {
+unsafe fn move_pages(from: *mut u8, to: *mut u8, len: usize, access: c_int) -> Moved {
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
     // SAFETY: as promised by the caller.
     if unsafe { libc::mremap(from.cast(), len, len, flags, to) } != libc::MAP_FAILED {
@@ -312,7 +320,7 @@ unsafe fn move_pages(from: *mut u8, to: *mut u8, len: usize) -> Moved {
     }
     let error = io::Error::last_os_error();
     // SAFETY: the source is as it was.
-    unsafe { copy_to_gap(from, to, len, error) }
+    unsafe { copy_to_gap(from, to, len, access, error) }
 }
 
 /// After a move that failed with `error`: copies the pages, if those in whose place
@@ -320,7 +328,13 @@ unsafe fn move_pages(from: *mut u8, to: *mut u8, len: usize) -> Moved {
 ///
 /// # Safety
 /// The `len` bytes at `from` are readable.
-unsafe fn copy_to_gap(from: *const u8, to: *mut u8, len: usize, error: io::Error) -> Moved {
+unsafe fn copy_to_gap(
+    from: *const u8,
+    to: *mut u8,
+    len: usize,
+    access: c_int,
+    error: io::Error,
+) -> Moved {
     let gap = match Span::map(Some(to.addr()), len, READ_WRITE, OWN_MEMORY, None) {
         Ok(gap) => gap,
         // There was no gap. Another thread could only have mapped something there
@@ -332,7 +346,7 @@ unsafe fn copy_to_gap(from: *const u8, to: *mut u8, len: usize, error: io::Error
     };
     // SAFETY: as promised by the caller; the pages of `gap` are new and writable.
     unsafe { std::ptr::copy_nonoverlapping(from, gap.base(), len) };
-    if protect(&gap, 0..len, READ_EXECUTE).is_err() {
+    if protect(&gap, 0..len, access).is_err() {
         return Moved::Lost(error);
     }
     // The place is the caller's.
@@ -427,7 +441,7 @@ impl Staging {
         let to = self.code.base().wrapping_add(bytes.start);
         // SAFETY: both ranges are ours, by the type invariant as long as `live`; who
         // has turned the pages has found nothing lost (`prepare`).
-        match unsafe { move_pages(from, to, bytes.len()) } {
+        match unsafe { move_pages(from, to, bytes.len(), READ_EXECUTE) } {
             Moved::Whole => self.close_gap(bytes),
             Moved::Copied => {}
             Moved::Refused(error) => return Err(error),
@@ -528,7 +542,7 @@ mod tests {
 
     fn copy_to_gap(from: *mut u8, to: *mut u8) -> Moved {
         // SAFETY: a page of the stage is readable.
-        unsafe { super::copy_to_gap(from, to, PAGE_SIZE, no_memory()) }
+        unsafe { super::copy_to_gap(from, to, PAGE_SIZE, READ_EXECUTE, no_memory()) }
     }
 
     fn first_byte(at: *mut u8) -> u8 {
