@@ -11,7 +11,7 @@
 #                    how fast validation is, next to other decoders
 #   make stress      the protocol under load: 4 and 8 CPUs, both kernels; then under
 #                    page table isolation with PCID, in Bochs
-#   make engines     engines of Debian (LuaJIT, PHP, SpiderMonkey, LLVM) by jitfd-run, in a
+#   make engines     engines of Debian (LuaJIT, PHP, V8, the JVM ...) by jitfd-run, in a
 #                    guest; half an hour (ENGINES= for some)
 #   make mutants     plants a bug for each rule; the stress must catch it
 #   make interrupt   ends the set-up and guests at random moments (KILLS= SEED=)

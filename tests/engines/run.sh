@@ -15,7 +15,9 @@ MATRIX=$WORK/matrix
 LIBRARIES=/usr/lib/x86_64-linux-gnu
 LUACHECK_FILES=/usr/share/lua/5.1/luacheck
 LUACHECK="luajit /usr/bin/luacheck --no-cache --no-color --no-default-config $LUACHECK_FILES"
-ALL="luajit luacheck php llvmlite numba lli gjs neovim qml"
+JAVA=/usr/lib/jvm/java-21-openjdk-amd64/bin/java
+ACORN=/usr/share/nodejs/acorn
+ALL="luajit luacheck php llvmlite numba lli gjs neovim qml pcre2 node jsc pypy guile tcc java racket"
 passed=0
 failed=0
 
@@ -30,6 +32,14 @@ packages() {
     gjs) echo gjs node-acorn ;;
     neovim) echo neovim ;;
     qml) echo qml-qt6 qml6-module-qtqml grep ;;
+    pcre2) echo pcre2-utils php8.4-cli ;;
+    node) echo nodejs node-acorn ;;
+    jsc) echo libjavascriptcoregtk-bin ;;
+    pypy) echo pypy3 ;;
+    guile) echo guile-3.0 ;;
+    tcc) echo tcc libc6-dev ;;
+    java) echo openjdk-21-jdk-headless ;;
+    racket) echo racket ;;
     *) die "there is no engine named $1" "ENGINES= takes: $ALL" ;;
     esac
 }
@@ -62,6 +72,38 @@ programs() {
         echo "tohtml - nvim --headless -u NONE -l /engines/html.lua"
         ;;
     qml) echo "qml - sh /engines/qml.sh" ;;
+    pcre2)
+        echo "pcre2test --faults pcre2test -q -jit /engines/regexes.txt"
+        echo "php-preg --faults php8.4 /engines/preg.php"
+        ;;
+    node)
+        echo "node --faults node /engines/workers.js"
+        echo "node-acorn --faults node $ACORN/bin/acorn --ecma2022 --compact $ACORN/dist/acorn.js"
+        ;;
+    jsc) echo "jsc --faults jsc /engines/programs.js" ;;
+    pypy) echo "pypy --faults env LC_ALL=C PYTHONCOERCECLOCALE=0 pypy3 /engines/objects.py" ;;
+    guile) echo "guile --faults guile-3.0 --no-auto-compile /engines/programs.scm" ;;
+    tcc)
+        echo "tcc --faults tcc -run -lm /engines/programs.c"
+        echo "tcc-statics --faults tcc -run /engines/statics.c"
+        ;;
+    java) echo "java --faults $JAVA /engines/Programs.java" ;;
+    racket) echo "racket --faults racket /engines/programs.rkt" ;;
+    esac
+}
+
+# refusal PROGRAM: what it says on standard error where it is known not to run.
+refusal() {
+    case $1 in
+    tcc-statics) echo "writes to its own page" ;;
+    esac
+}
+
+# memory ENGINE: MiB of the guest, which holds the packages.
+memory() {
+    case $1 in
+    java | racket) echo 4096 ;;
+    *) echo 2048 ;;
     esac
 }
 
@@ -76,6 +118,7 @@ stage() {
         folder=$2/engines/$name
         mkdir "$folder"
         echo "$command" | tr ' ' '\n' >"$folder/command"
+        refusal "$name" >"$folder/refusal"
         if [ "$options" = - ]; then : >"$folder/options"; else echo "$options" >"$folder/options"; fi
         status=0
         # shellcheck disable=SC2086 # words
@@ -106,7 +149,7 @@ check() {
         return
     }
     say "$1 in a guest"
-    FILES=$WORK/root MEM=${MEM:-2048} RUN_LIMIT=${RUN_LIMIT:-3000} KERNEL_LOG=$WORK/$1.kernel.log \
+    FILES=$WORK/root MEM=${MEM:-$(memory "$1")} RUN_LIMIT=${RUN_LIMIT:-3000} KERNEL_LOG=$WORK/$1.kernel.log \
         quietly "$log" "$TOP/target/release/vm" "$3/jitfd-engines" || rc=$?
     grep -a "^engine: \|^jitfd-run's own" "$log" >&2 || true
     grep -a '^engine: ' "$log" >>"$MATRIX" || true

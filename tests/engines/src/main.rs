@@ -7,7 +7,7 @@
 //!
 //! The folder is `root` in the working directory. In its `engines` are `jitfd-run` with
 //! its library and, for each program, a folder with `command` and `options` (one word a
-//! line), `expected` and `status`.
+//! line), `expected` and `status`, and `refusal`.
 
 mod run;
 
@@ -26,6 +26,8 @@ struct Program {
     options: Vec<String>,
     expected: Vec<u8>,
     status: i32,
+    /// What it says where it is known not to run; else empty.
+    refusal: String,
 }
 
 fn words(path: &Path) -> io::Result<Vec<String>> {
@@ -53,6 +55,7 @@ fn programs(folder: &Path) -> io::Result<Vec<Program>> {
                     .first()
                     .and_then(|word| word.parse().ok())
                     .ok_or(io::ErrorKind::InvalidData)?,
+                refusal: words(&path.join("refusal"))?.concat(),
             });
         }
     }
@@ -93,6 +96,25 @@ fn fault(program: &Program, ended: &Ended) -> Option<String> {
     }
 }
 
+/// The verdict on the program's run by `jitfd-run`, in words, and whether it is the
+/// expected one.
+fn verdict(program: &Program, ended: &Ended) -> (String, bool) {
+    let fault = fault(program, ended);
+    if program.refusal.is_empty() {
+        let is_right = fault.is_none();
+        return (fault.unwrap_or_else(|| "ok".into()), is_right);
+    }
+    let said = ended
+        .errors
+        .lines()
+        .find(|line| line.contains(&program.refusal));
+    match (fault, said) {
+        (Some(_), Some(said)) => (format!("no, {}: {said}", ended.status), true),
+        (Some(fault), None) => (format!("{fault}, and not: {}", program.refusal), false),
+        (None, _) => ("ok, which was not expected".into(), false),
+    }
+}
+
 /// One word on a run that nothing depends on.
 fn word(program: &Program, ended: &Ended) -> String {
     match ended.code == Some(program.status) {
@@ -107,7 +129,7 @@ fn check(root: &Path, program: &Program) -> io::Result<bool> {
     let stock = go(Way::Stock)?;
     let denied = go(Way::Denied)?;
     let ended = go(Way::JitfdRun)?;
-    let fault = fault(program, &ended);
+    let (verdict, is_right) = verdict(program, &ended);
     let count = |name| counted(&ended.errors, name);
     println!(
         "engine: {} | stock {} {:.2} s | under MDWE: {} | jitfd-run {} {:.2} s, \
@@ -116,7 +138,7 @@ fn check(root: &Path, program: &Program) -> io::Result<bool> {
         word(program, &stock),
         stock.processor.as_secs_f64(),
         word(program, &denied),
-        fault.as_deref().unwrap_or("ok"),
+        verdict,
         ended.processor.as_secs_f64(),
         count("publications"),
         count("bytes") / 1024,
@@ -124,7 +146,7 @@ fn check(root: &Path, program: &Program) -> io::Result<bool> {
         count("faults"),
         count("refusals"),
     );
-    if fault.is_some() {
+    if !is_right {
         let lines: Vec<_> = ended.errors.lines().collect();
         let first = lines.len().saturating_sub(20);
         lines
@@ -132,7 +154,7 @@ fn check(root: &Path, program: &Program) -> io::Result<bool> {
             .skip(first)
             .for_each(|line| println!("  {line}"));
     }
-    Ok(fault.is_none())
+    Ok(is_right)
 }
 
 /// A number of the line with which the tests of a Rust crate end.
@@ -195,6 +217,33 @@ mod tests {
         assert_eq!(counted(errors, "publications"), 7);
         assert_eq!(counted(errors, "bytes"), 4097);
         assert_eq!(counted(errors, "by"), 0);
+    }
+
+    #[test]
+    fn a_refusal_is_right_where_it_is_expected() {
+        let mut program = Program {
+            name: String::new(),
+            command: Vec::new(),
+            options: Vec::new(),
+            expected: b"7".to_vec(),
+            status: 0,
+            refusal: "own page".into(),
+        };
+        let mut ended = Ended {
+            code: None,
+            status: "signal 11".into(),
+            output: Vec::new(),
+            errors: "it writes to its own page".into(),
+            processor: Duration::ZERO,
+        };
+        let (words, is_right) = verdict(&program, &ended);
+        assert!(is_right && words.starts_with("no, signal 11: it writes"));
+        ended.errors = "jitfd-run: pid=7 publications=1 failures=0".into();
+        assert!(!verdict(&program, &ended).1);
+        (ended.code, ended.output) = (Some(0), b"7".to_vec());
+        assert!(!verdict(&program, &ended).1);
+        program.refusal.clear();
+        assert_eq!(verdict(&program, &ended), ("ok".into(), true));
     }
 
     #[test]

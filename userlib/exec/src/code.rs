@@ -98,6 +98,13 @@ fn stand_in(pages: &Range<usize>) -> Result<()> {
     result
 }
 
+/// The kernel's `mprotect()`. No page is ever made executable by it.
+fn protect(pages: &Range<usize>, protection: libc::c_int) -> Result<()> {
+    let (address, len) = bytes(pages);
+    // SAFETY: the caller has a reason for it, and notes it.
+    unsafe { sys::mprotect(address, len, protection).map(drop) }
+}
+
 /// The pages become code; `access` is what is noted that the program asked for. They
 /// can be read.
 ///
@@ -106,13 +113,17 @@ fn stand_in(pages: &Range<usize>) -> Result<()> {
 pub fn publish(held: &Held, pages: Range<usize>, access: Access) -> Result<()> {
     table::prepare(pages.clone())?;
     let before = table::get(pages.start);
-    table::set(pages.clone(), Page::Unsure);
-    let mut result = create(&pages);
+    table::set(pages.clone(), Page::Code(access).changing());
+    // What another thread writes after the kernel has read a page would be lost. So it
+    // faults, and waits for the lock.
+    let may_be_written = options::get().faults;
+    let mut result = match may_be_written {
+        true => protect(&pages, libc::PROT_READ).and_then(|()| create(&pages)),
+        false => create(&pages),
+    };
     if result == Err(libc::EFAULT) {
-        let (address, len) = bytes(&pages);
-        // SAFETY: code can be read, whatever these pages allow; and not be written to.
-        let readable = unsafe { sys::mprotect(address, len, libc::PROT_READ) };
-        result = readable.and_then(|_| create(&pages));
+        // Code can be read, whatever these pages allow; and not be written to.
+        result = protect(&pages, libc::PROT_READ).and_then(|()| create(&pages));
     }
     if result == Err(libc::EINVAL) {
         result = piecewise(held, &pages);
@@ -126,6 +137,9 @@ pub fn publish(held: &Held, pages: Range<usize>, access: Access) -> Result<()> {
             Ok(())
         }
         Err(error) => {
+            if may_be_written && before.withdrawn() == Page::Both {
+                let _ = protect(&pages, WRITABLE);
+            }
             table::set(pages, before);
             shared::add(&shared::counts().failures, 1);
             options::say_why(error, cause);
@@ -187,12 +201,12 @@ fn copy(_held: &Held, pages: &Range<usize>) -> Result<()> {
 /// Those of `mmap()` and `mremap()`.
 pub fn withdraw(held: &Held, pages: Range<usize>) -> Result<()> {
     let before = table::get(pages.start);
-    table::set(pages.clone(), Page::Unsure);
+    table::set(pages.clone(), before.changing());
     let result = copy(held, &pages);
     table::set(
         pages.clone(),
         if result.is_ok() {
-            Page::Writable
+            before.withdrawn()
         } else {
             before
         },
@@ -211,6 +225,7 @@ pub fn forget(_held: &Held, pages: Range<usize>, access: Access) -> Result<()> {
     let (address, len) = bytes(&pages);
     let (protection, note) = match access {
         Access::Execute => (libc::PROT_READ, Page::Idle),
+        Access::Both => (WRITABLE, Page::Both),
         Access::Write => (WRITABLE, Page::Ordinary),
         Access::Read => (libc::PROT_READ, Page::Ordinary),
         Access::Nothing => (libc::PROT_NONE, Page::Ordinary),

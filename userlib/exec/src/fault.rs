@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! The handler of `SIGSEGV`: the program writes to code after it has asked that it be
-//! writable, or executes what it had never touched. Everything else is the program's own
+//! writable, or executes what it had never touched, or (`--faults`) what it has asked for
+//! both writable and executable. Everything else is the program's own
 //! business, and its own handler's.
 
 use core::ffi::{c_int, c_void};
 
-use crate::page::{Access, Cure, Fault};
+use crate::page::{Cure, Fault};
 use crate::shared::{self, Held};
 use crate::signals;
 use crate::sys::{self, Mask, PAGE};
-use crate::{code, table};
+use crate::{code, options, table};
 
 /// `si_code`: the mapping does not permit it.
 const NOT_PERMITTED: c_int = 2;
@@ -60,9 +61,16 @@ extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
 fn cured(fault: Fault, address: usize, instruction: usize) -> bool {
     let page = address / PAGE;
     let held = shared::lock();
-    let result = match table::get(page).fault(fault) {
+    let cure = table::get(page).fault(fault);
+    if shared::writes_to_itself(page, instruction, fault) && cure == Some(Cure::Withdraw) {
+        options::say_self_writing(instruction, address);
+        // The instruction is tried again, and ends the process.
+        signals::give_up(&held);
+        return true;
+    }
+    let result = match cure {
         None => return false,
-        Some(Cure::Publish) => code::publish(&held, page..page + 1, Access::Execute),
+        Some(Cure::Publish(access)) => code::publish(&held, page..page + 1, access),
         Some(Cure::Withdraw) => code::withdraw(&held, page..page + 1),
         Some(Cure::Retry) => return !shared::is_repeated(address, instruction),
     };

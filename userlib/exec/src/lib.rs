@@ -9,7 +9,8 @@
 //!
 //! `mprotect()` of private memory to executable is a `JIT_CREATE_CODE` over the same
 //! pages; back to writable, the pages that are then written to become ordinary memory
-//! with the same bytes. Memory that is writable and executable at once is refused.
+//! with the same bytes. Memory that is writable and executable at once is refused, or
+//! (`--faults`) each page of it is one of both, as it is used.
 //! `Documentation/engines.rst` says what that is worth and for which engines it does.
 //!
 //! # What these functions may do
@@ -41,6 +42,7 @@ mod memory;
 mod options;
 #[forbid(unsafe_code)]
 mod page;
+mod read;
 mod shared;
 mod signals;
 mod sys;
@@ -53,8 +55,7 @@ use core::ffi::{c_int, c_void};
 /// What a function of the C library returns.
 fn answer(result: sys::Result) -> usize {
     result.unwrap_or_else(|error| {
-        // SAFETY: it is valid for this thread.
-        unsafe { *libc::__errno_location() = error };
+        sys::set_errno(error);
         usize::MAX
     })
 }
@@ -194,6 +195,7 @@ pub extern "C" fn _Exit(status: c_int) -> ! {
 extern "C" fn begin() {
     options::get();
     signals::find_all();
+    read::find_all();
     // Who started the program may have blocked it.
     sys::block(libc::SIG_UNBLOCK, sys::bit(libc::SIGSEGV));
 }

@@ -7,10 +7,10 @@ use core::ops::Range;
 use libc::c_int;
 
 use crate::code;
-use crate::page::{Access, Page, Step, parts};
+use crate::page::{Access, Cure, Fault, Page, Step, parts};
 use crate::shared::{self, Held};
 use crate::sys::{self, PAGE, Result};
-use crate::{fault, table};
+use crate::{fault, options, table};
 
 const WRITE_AND_EXECUTE: c_int = libc::PROT_WRITE | libc::PROT_EXEC;
 const USUAL: c_int = libc::PROT_READ | WRITE_AND_EXECUTE;
@@ -26,7 +26,9 @@ fn is_ordinary(address: usize, len: usize) -> bool {
 }
 
 const fn access(protection: c_int) -> Access {
-    if protection & libc::PROT_EXEC != 0 {
+    if protection & WRITE_AND_EXECUTE == WRITE_AND_EXECUTE {
+        Access::Both
+    } else if protection & libc::PROT_EXEC != 0 {
         Access::Execute
     } else if protection & libc::PROT_WRITE != 0 {
         Access::Write
@@ -37,9 +39,27 @@ const fn access(protection: c_int) -> Access {
     }
 }
 
-/// Writable and executable memory is refused as `PR_SET_MDWE` does it.
-fn check(protection: c_int) -> Result<()> {
-    if protection & WRITE_AND_EXECUTE == WRITE_AND_EXECUTE {
+/// What the kernel is asked for: never for writing and executing at once.
+const fn kernels(protection: c_int) -> c_int {
+    match access(protection) {
+        Access::Both => protection & !libc::PROT_EXEC,
+        _ => protection,
+    }
+}
+
+/// What is noted about pages that the kernel has given this protection.
+const fn note(access: Access) -> Page {
+    match access {
+        Access::Both => Page::Both,
+        _ => Page::Ordinary,
+    }
+}
+
+/// Writable and executable memory is refused as `PR_SET_MDWE` does it, unless it was
+/// asked for (`--faults`), and `is_own`: it is this process's alone.
+fn check(protection: c_int, is_own: bool) -> Result<()> {
+    let options = options::get();
+    if access(protection) == Access::Both && !(options.faults && (is_own || options.unshare)) {
         shared::add(&shared::counts().refusals, 1);
         return Err(libc::EACCES);
     }
@@ -56,9 +76,13 @@ pub unsafe fn mmap(
     file: c_int,
     offset: usize,
 ) -> Result {
-    check(protection)?;
+    check(protection, flags & libc::MAP_TYPE == libc::MAP_PRIVATE)?;
     // SAFETY: as promised by the caller.
-    let map = || unsafe { sys::mmap(address, len, protection, flags, file, offset) };
+    let map = || unsafe { sys::mmap(address, len, kernels(protection), flags, file, offset) };
+    if access(protection) == Access::Both {
+        let held = shared::lock();
+        return note_both(&held, map()?, len);
+    }
     if flags & libc::MAP_FIXED == 0 || is_ordinary(address, len) {
         let mapped = map()?;
         // Where something was unmapped without this library's knowledge.
@@ -71,6 +95,19 @@ pub unsafe fn mmap(
     let _held = shared::lock();
     let mapped = map()?;
     table::set(pages(mapped, len), Page::Ordinary);
+    Ok(mapped)
+}
+
+/// New memory that is to be written to and executed. If that can't be noted, there is
+/// none.
+fn note_both(held: &Held, mapped: usize, len: usize) -> Result {
+    fault::handle(held);
+    if let Err(error) = table::prepare(pages(mapped, len)) {
+        // SAFETY: nobody uses it yet.
+        let _ = unsafe { sys::munmap(mapped, len) };
+        return Err(error);
+    }
+    table::set(pages(mapped, len), Page::Both);
     Ok(mapped)
 }
 
@@ -100,18 +137,24 @@ pub unsafe fn mremap(old: usize, old_len: usize, len: usize, flags: c_int, new: 
     let _held = shared::lock();
     let mapped = remap()?;
     let (from, to) = (pages(old, old_len), pages(mapped, len));
+    let last = table::get(from.end.saturating_sub(1));
     if mapped == old {
         table::set(from.start.max(to.end)..from.end, Page::Ordinary);
-        return Ok(mapped);
-    }
-    // They do not overlap: the kernel refuses that.
-    table::set(to.clone(), Page::Ordinary);
-    if table::prepare(to.clone()).is_ok() {
-        for (from, to) in from.clone().zip(to) {
-            table::set(to..to + 1, table::get(from));
+    } else {
+        // They do not overlap: the kernel refuses that.
+        table::set(to.clone(), Page::Ordinary);
+        if table::prepare(to.clone()).is_ok() {
+            for (from, to) in from.clone().zip(to.clone()) {
+                table::set(to..to + 1, table::get(from));
+            }
         }
+        table::set(from.clone(), Page::Ordinary);
     }
-    table::set(from, Page::Ordinary);
+    // What was added is as the page before it.
+    let added = to.start.saturating_add(from.len()).min(to.end)..to.end;
+    if last == Page::Both && table::prepare(added.clone()).is_ok() {
+        table::set(added, Page::Both);
+    }
     Ok(mapped)
 }
 
@@ -140,18 +183,23 @@ pub unsafe fn madvise(address: usize, len: usize, advice: c_int) -> Result {
 /// # Safety
 /// As `mprotect()`.
 pub unsafe fn mprotect(address: usize, len: usize, protection: c_int) -> Result {
-    check(protection)?;
+    check(protection, true)?;
     // SAFETY: as promised by the caller.
     let protect = |address, len, protection| unsafe { sys::mprotect(address, len, protection) };
     let is_plain = protection & !USUAL == 0 && sys::is_aligned(address, len);
     let wanted = access(protection);
-    if !is_plain || is_ordinary(address, len) {
+    let is_both = is_plain && wanted == Access::Both;
+    if !is_both && (!is_plain || is_ordinary(address, len)) {
         match protect(address, len, protection) {
             Err(libc::EACCES | libc::EPERM) if is_plain && wanted == Access::Execute => {}
             result => return result,
         }
     }
     let held = shared::lock();
+    if is_both {
+        fault::handle(&held);
+        table::prepare(pages(address, len))?;
+    }
     for (part, step) in parts(pages(address, len), |page| table::get(page).request(wanted)) {
         if step == Step::WithdrawAndProtect {
             code::withdraw(&held, part.clone())?;
@@ -160,12 +208,30 @@ pub unsafe fn mprotect(address: usize, len: usize, protection: c_int) -> Result 
             Step::Note(page) => table::set(part, page),
             Step::Publish => publish_touched(&held, part)?,
             Step::Protect | Step::WithdrawAndProtect => {
-                protect(part.start * PAGE, part.len() * PAGE, protection)?;
-                table::set(part, Page::Ordinary);
+                protect(part.start * PAGE, part.len() * PAGE, kernels(protection))?;
+                table::set(part, note(wanted));
             }
         }
     }
     Ok(0)
+}
+
+/// Code that the program may write to becomes writable, where these bytes lie. Whether
+/// there was any.
+pub fn make_writable(address: usize, len: usize) -> bool {
+    let last = address.saturating_add(len).div_ceil(PAGE);
+    let all = address / PAGE..last;
+    if len == 0 || !table::any(all.clone()) {
+        return false;
+    }
+    let held = shared::lock();
+    let mut any = false;
+    for (part, page) in parts(all, table::get) {
+        if page.fault(Fault::Write) == Some(Cure::Withdraw) {
+            any |= code::withdraw(&held, part).is_ok();
+        }
+    }
+    any
 }
 
 /// Ordinary memory becomes code; what is not in memory, and so was hardly ever touched,

@@ -19,6 +19,8 @@ pub struct Options {
     pub report: bool,
     /// `JITFD_EXEC_UNSHARE`: shared anonymous memory may become code of this process.
     pub unshare: bool,
+    /// `JITFD_EXEC_FAULTS`: memory may be asked for writable and executable at once.
+    pub faults: bool,
     /// `JITFD_EXEC_STAND_IN`: a file in memory instead of `/dev/jit`.
     pub stand_in: bool,
 }
@@ -42,9 +44,10 @@ pub fn get() -> Options {
             c"JITFD_EXEC_REPORT",
             c"JITFD_EXEC_UNSHARE",
             c"JITFD_EXEC_STAND_IN",
+            c"JITFD_EXEC_FAULTS",
         ];
         bits = KNOWN;
-        for (name, bit) in names.into_iter().zip([2, 4, 8]) {
+        for (name, bit) in names.into_iter().zip([2, 4, 8, 16]) {
             bits |= if is_set(name) { bit } else { 0 };
         }
         BITS.store(bits, Relaxed);
@@ -52,6 +55,7 @@ pub fn get() -> Options {
     Options {
         report: bits & 2 != 0,
         unshare: bits & 4 != 0,
+        faults: bits & 16 != 0,
         stand_in: bits & 8 != 0,
     }
 }
@@ -69,6 +73,14 @@ pub fn say_why(error: Errno, cause: impl FnOnce(Errno) -> &'static str) {
             "jitfd-run: code could not be published (errno {error}): {cause}"
         ));
     }
+}
+
+/// Says why the program is ended: code that writes to its own page.
+pub fn say_self_writing(instruction: usize, address: usize) {
+    say(format_args!(
+        "jitfd-run: the instruction at {instruction:#x} writes to its own page ({address:#x}): \
+         no memory is writable and executable at once, so the program ends"
+    ));
 }
 
 /// Says what was counted, if that was asked for and there is something.

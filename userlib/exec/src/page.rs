@@ -13,6 +13,9 @@
 //!         +-- or writable, readable, none ---- Writable
 //! ```
 //!
+//! Memory that is asked for writable *and* executable (`--faults`) is `Both`: ordinary,
+//! and writable, until it is executed; then it is `Code(Both)` until it is written to.
+//!
 //! A code page always stays readable and executable: the kernel would not make it
 //! executable again under `PR_SET_MDWE`. What the program has asked for since is noted,
 //! and only a page that it does write to becomes another one.
@@ -22,6 +25,8 @@
 pub enum Access {
     /// Execute and read.
     Execute,
+    /// Write, execute and read.
+    Both,
     /// Write and read.
     Write,
     /// Read.
@@ -42,8 +47,13 @@ pub enum Page {
     Code(Access),
     /// Ordinary memory that can be written to, and was code.
     Writable,
+    /// Ordinary memory that can be written to; the program has asked for executing, too.
+    /// It is published when it is executed.
+    Both,
     /// It was changing when the process was forked: code or ordinary memory.
     Unsure,
+    /// The same, where the program has asked for writing and executing.
+    UnsureBoth,
 }
 
 /// What a request does to a page.
@@ -73,8 +83,8 @@ pub enum Fault {
 /// What is done about a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cure {
-    /// The page becomes code.
-    Publish,
+    /// The page becomes code, of which this is noted.
+    Publish(Access),
     /// The page becomes ordinary memory that can be written to.
     Withdraw,
     /// Nothing: another thread has just done it.
@@ -93,6 +103,9 @@ impl Page {
             Page::Code(Access::Write) => 5,
             Page::Code(Access::Read) => 6,
             Page::Code(Access::Nothing) => 7,
+            Page::Code(Access::Both) => 8,
+            Page::Both => 9,
+            Page::UnsureBoth => 10,
         }
     }
 
@@ -106,6 +119,9 @@ impl Page {
             5 => Page::Code(Access::Write),
             6 => Page::Code(Access::Read),
             7 => Page::Code(Access::Nothing),
+            8 => Page::Code(Access::Both),
+            9 => Page::Both,
+            10 => Page::UnsureBoth,
             _ => Page::Ordinary,
         }
     }
@@ -116,9 +132,26 @@ impl Page {
             (Page::Code(_), Access::Nothing) => Step::WithdrawAndProtect,
             (Page::Code(_), _) => Step::Note(Page::Code(access)),
             (Page::Idle, Access::Execute) => Step::Note(Page::Idle),
-            (Page::Ordinary | Page::Writable | Page::Unsure, Access::Execute) => Step::Publish,
-            (Page::Unsure, _) => Step::WithdrawAndProtect,
-            (Page::Ordinary | Page::Writable | Page::Idle, _) => Step::Protect,
+            (_, Access::Execute) => Step::Publish,
+            (Page::Writable | Page::Both, Access::Both) => Step::Note(Page::Both),
+            (Page::Unsure | Page::UnsureBoth, _) => Step::WithdrawAndProtect,
+            (Page::Ordinary | Page::Writable | Page::Both | Page::Idle, _) => Step::Protect,
+        }
+    }
+
+    /// What is noted while code becomes ordinary memory.
+    pub const fn changing(self) -> Page {
+        match self {
+            Page::Code(Access::Both) | Page::Both | Page::UnsureBoth => Page::UnsureBoth,
+            _ => Page::Unsure,
+        }
+    }
+
+    /// What the page is once it is ordinary memory that can be written to.
+    pub const fn withdrawn(self) -> Page {
+        match self.changing() {
+            Page::UnsureBoth => Page::Both,
+            _ => Page::Writable,
         }
     }
 
@@ -126,9 +159,15 @@ impl Page {
     /// did.
     pub const fn fault(self, fault: Fault) -> Option<Cure> {
         match (self, fault) {
-            (Page::Unsure | Page::Code(Access::Write), Fault::Write) => Some(Cure::Withdraw),
-            (Page::Unsure | Page::Idle, Fault::Execute) => Some(Cure::Publish),
-            (Page::Code(_), Fault::Execute) | (Page::Writable, Fault::Write) => Some(Cure::Retry),
+            (
+                Page::Unsure | Page::UnsureBoth | Page::Code(Access::Write | Access::Both),
+                Fault::Write,
+            ) => Some(Cure::Withdraw),
+            (Page::Unsure | Page::Idle, Fault::Execute) => Some(Cure::Publish(Access::Execute)),
+            (Page::UnsureBoth | Page::Both, Fault::Execute) => Some(Cure::Publish(Access::Both)),
+            (Page::Code(_), Fault::Execute) | (Page::Writable | Page::Both, Fault::Write) => {
+                Some(Cure::Retry)
+            }
             _ => None,
         }
     }
@@ -165,15 +204,17 @@ pub fn parts<T: Copy + PartialEq>(
 mod tests {
     use super::*;
 
-    const ACCESSES: [Access; 4] = [
+    const ACCESSES: [Access; 5] = [
         Access::Execute,
+        Access::Both,
         Access::Write,
         Access::Read,
         Access::Nothing,
     ];
 
     fn all() -> Vec<Page> {
-        let mut pages = vec![Page::Ordinary, Page::Idle, Page::Writable, Page::Unsure];
+        let mut pages = vec![Page::Ordinary, Page::Idle, Page::Writable, Page::Both];
+        pages.extend([Page::Unsure, Page::UnsureBoth]);
         pages.extend(ACCESSES.map(Page::Code));
         pages
     }
@@ -183,6 +224,14 @@ mod tests {
     enum Real {
         Memory(Access),
         Code,
+    }
+
+    /// The page and its memory after the kernel's `mprotect()`.
+    fn protected(access: Access) -> (Page, Real) {
+        match access {
+            Access::Both => (Page::Both, Real::Memory(Access::Write)),
+            _ => (Page::Ordinary, Real::Memory(access)),
+        }
     }
 
     /// The page and its memory after a request that succeeds.
@@ -197,9 +246,9 @@ mod tests {
                     Real::Code,
                     "the kernel's mprotect() on code: {page:?}"
                 );
-                (Page::Ordinary, Real::Memory(access))
+                protected(access)
             }
-            Step::WithdrawAndProtect => (Page::Ordinary, Real::Memory(access)),
+            Step::WithdrawAndProtect => protected(access),
         }
     }
 
@@ -215,8 +264,8 @@ mod tests {
             return (page, real, true);
         }
         match page.fault(fault) {
-            Some(Cure::Publish) => (Page::Code(Access::Execute), Real::Code, true),
-            Some(Cure::Withdraw) => (Page::Writable, Real::Memory(Access::Write), true),
+            Some(Cure::Publish(access)) => (Page::Code(access), Real::Code, true),
+            Some(Cure::Withdraw) => (page.withdrawn(), Real::Memory(Access::Write), true),
             Some(Cure::Retry) => {
                 panic!("{page:?} is {real:?}: {fault:?} would be retried for ever")
             }
@@ -242,11 +291,13 @@ mod tests {
             let can = |fault| used(page, real, fault).2;
             assert_eq!(
                 can(Fault::Write),
-                wanted == Access::Write,
+                matches!(wanted, Access::Write | Access::Both),
                 "{page:?} {real:?}"
             );
-            if wanted == Access::Execute {
+            if matches!(wanted, Access::Execute | Access::Both) {
                 assert!(can(Fault::Execute), "{page:?} {real:?}");
+            }
+            if wanted == Access::Execute {
                 assert_ne!(real, Real::Memory(Access::Write), "{page:?}");
             }
             if wanted != Access::Nothing {
@@ -281,13 +332,22 @@ mod tests {
     fn a_page_that_was_changing_is_right_either_way() {
         for real in [Real::Code, Real::Memory(Access::Write)] {
             for access in ACCESSES {
-                let (page, real) = after(Page::Unsure, real, access, true);
-                let can = |fault| used(page, real, fault).2;
-                assert_eq!(can(Fault::Write), access == Access::Write);
-                assert_eq!(can(Fault::Execute), access == Access::Execute);
+                for unsure in [Page::Unsure, Page::UnsureBoth] {
+                    let (page, real) = after(unsure, real, access, true);
+                    let can = |fault| used(page, real, fault).2;
+                    let both = access == Access::Both;
+                    assert_eq!(can(Fault::Write), both || access == Access::Write);
+                    assert_eq!(can(Fault::Execute), both || access == Access::Execute);
+                }
             }
-            assert!(used(Page::Unsure, real, Fault::Write).2);
-            assert!(used(Page::Unsure, real, Fault::Execute).2);
+            for unsure in [Page::Unsure, Page::UnsureBoth] {
+                let (page, real, can) = used(unsure, real, Fault::Write);
+                assert!(can && used(unsure, real, Fault::Execute).2);
+                if page != unsure {
+                    let again = used(page, real, Fault::Execute).2;
+                    assert_eq!(again, unsure == Page::UnsureBoth);
+                }
+            }
         }
     }
 

@@ -10,8 +10,9 @@
 
 use core::ptr::null_mut;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
 
+use crate::page::Fault;
 use crate::sys::{self, Mask, PAGE};
 
 /// What is counted.
@@ -38,6 +39,8 @@ struct Shared {
     /// The same fault of the same thread, again and again.
     repeated: AtomicU64,
     repetitions: AtomicU64,
+    /// The page and the instruction of the last fault by executing.
+    executed: [AtomicUsize; 2],
     counts: Counts,
 }
 
@@ -46,6 +49,7 @@ static SPARE: Shared = Shared {
     lock: AtomicU32::new(0),
     repeated: AtomicU64::new(0),
     repetitions: AtomicU64::new(0),
+    executed: [const { AtomicUsize::new(0) }; 2],
     counts: Counts {
         publications: AtomicU64::new(0),
         bytes: AtomicU64::new(0),
@@ -109,6 +113,27 @@ pub fn is_repeated(address: usize, instruction: usize) -> bool {
         shared.repetitions.store(0, Relaxed);
     }
     shared.repetitions.fetch_add(1, Relaxed) > BOUND
+}
+
+/// Whether an instruction writes to the page on which it is, in full or in part: it could
+/// be tried for ever, for no page is writable and executable. For who holds the lock.
+pub fn writes_to_itself(page: usize, instruction: usize, fault: Fault) -> bool {
+    let executed = &shared().executed;
+    let this = [page, instruction];
+    match fault {
+        Fault::Execute => {
+            for (last, this) in executed.iter().zip(this) {
+                last.store(this, Relaxed);
+            }
+            false
+        }
+        // It begins on this page, or on the one before and could not be executed before
+        // this one was code.
+        Fault::Write => {
+            instruction / PAGE == page || executed.each_ref().map(|last| last.load(Relaxed)) == this
+        }
+        Fault::Read => false,
+    }
 }
 
 /// The lock, held.

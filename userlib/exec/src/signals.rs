@@ -23,7 +23,8 @@ pub struct Next {
 }
 
 impl Next {
-    const fn new(name: &'static CStr) -> Next {
+    /// Of this name; looked up later.
+    pub const fn new(name: &'static CStr) -> Next {
         Next {
             name,
             place: AtomicPtr::new(null_mut()),

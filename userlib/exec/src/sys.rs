@@ -16,6 +16,18 @@ pub type Errno = c_int;
 /// What a system call returns.
 pub type Result<T = usize> = core::result::Result<T, Errno>;
 
+/// The calling thread's `errno`.
+pub fn errno() -> Errno {
+    // SAFETY: it is valid for this thread.
+    unsafe { *libc::__errno_location() }
+}
+
+/// Sets the calling thread's `errno`.
+pub fn set_errno(error: Errno) {
+    // SAFETY: it is valid for this thread.
+    unsafe { *libc::__errno_location() = error };
+}
+
 /// A number as a register holds it.
 const fn word(number: c_int) -> usize {
     // Sign extension, as the C library does it.

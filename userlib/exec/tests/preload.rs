@@ -5,11 +5,13 @@
 
 use std::ffi::{c_int, c_void};
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::ptr::{null, null_mut};
 use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 const PAGE: usize = 4096;
 const RW: c_int = libc::PROT_READ | libc::PROT_WRITE;
@@ -50,6 +52,11 @@ fn build_library() {
 
 /// Runs the test of this name by `jitfd-run`.
 fn again(name: &str, options: &[&str]) -> Output {
+    again_as(name, options, "1")
+}
+
+/// The same, and tells it which of its kinds to do.
+fn again_as(name: &str, options: &[&str], kind: &str) -> Output {
     let mut command = jitfd_run();
     command.args(options);
     if !fs::exists("/dev/jit").unwrap_or(false) {
@@ -58,7 +65,7 @@ fn again(name: &str, options: &[&str]) -> Output {
     command.arg(std::env::current_exe().unwrap());
     command
         .args(["--exact", name, "--nocapture"])
-        .env(INSIDE, "1");
+        .env(INSIDE, kind);
     command.output().unwrap()
 }
 
@@ -243,12 +250,205 @@ fn writable_and_executable_memory_is_refused() {
     });
 }
 
+/// Memory that is writable and executable, as far as the program can see.
+fn both(pages: usize) -> *mut u8 {
+    let memory = map_as(RWX, PRIVATE, -1, pages);
+    assert_ne!(memory.cast(), libc::MAP_FAILED);
+    memory
+}
+
+#[test]
+fn faults_make_pages_code_and_writable_again() {
+    inside(
+        "faults_make_pages_code_and_writable_again",
+        &["--faults"],
+        || {
+            let memory = both(4);
+            let page = |index: usize| memory.wrapping_add(index * PAGE);
+            for value in 0..20 {
+                write_code(page(1), value);
+                assert!(mapping(page(1)).contains(" rw-"));
+                assert_eq!(call(page(1)), value);
+                assert!(is_code(page(1)) && mapping(page(2)).contains(" rw-"));
+            }
+            // By mprotect(), of memory that was never executable, and back.
+            let memory = map(4);
+            write_code(memory, 5);
+            assert_eq!(protect(memory, 4, RWX), 0);
+            assert_eq!(call(memory), 5);
+            write_code(memory, 6);
+            assert_eq!(call(memory), 6);
+            assert_eq!(protect(memory, 4, RX), 0);
+            assert_eq!(call(memory), 6);
+            assert_eq!(protect(memory, 4, RWX), 0);
+            write_code(memory, 7);
+            assert_eq!(call(memory), 7);
+        },
+    );
+}
+
+#[test]
+fn memory_of_both_kinds_grows_and_is_forgotten() {
+    inside(
+        "memory_of_both_kinds_grows_and_is_forgotten",
+        &["--faults"],
+        || {
+            let memory = both(2);
+            write_code(memory, 1);
+            assert_eq!(call(memory), 1);
+            // SAFETY: all of it is this test's own memory.
+            unsafe {
+                let all = 2 * PAGE;
+                assert_eq!(libc::madvise(memory.cast(), all, libc::MADV_DONTNEED), 0);
+                assert_eq!(*memory, 0);
+                write_code(memory, 2);
+                let moved = libc::mremap(memory.cast(), all, 64 * PAGE, libc::MREMAP_MAYMOVE);
+                let moved = moved.cast::<u8>();
+                assert_eq!(call(moved), 2);
+                write_code(moved.wrapping_add(63 * PAGE), 3);
+                assert_eq!(call(moved.wrapping_add(63 * PAGE)), 3);
+                write_code(moved, 4);
+                assert_eq!(call(moved), 4);
+            }
+        },
+    );
+}
+
+#[test]
+fn threads_and_children_with_memory_of_both_kinds() {
+    inside(
+        "threads_and_children_with_memory_of_both_kinds",
+        &["--faults"],
+        || {
+            let memory = both(4).expose_provenance();
+            let churn = |own: usize| {
+                for value in 0..200 {
+                    let own = std::ptr::with_exposed_provenance_mut::<u8>(own);
+                    write_code(own, value);
+                    assert_eq!(call(own), value);
+                }
+            };
+            std::thread::scope(|scope| {
+                (0..4).for_each(|thread| drop(scope.spawn(move || churn(memory + thread * PAGE))));
+                for _ in 0..20 {
+                    let child = || (0..4).for_each(|page| churn(memory + page * PAGE));
+                    assert_eq!(in_child(child), 0);
+                }
+            });
+        },
+    );
+}
+
+/// One thread executes a page all the time, another writes to it.
+#[test]
+fn no_write_to_a_page_that_another_thread_executes_is_lost() {
+    let name = "no_write_to_a_page_that_another_thread_executes_is_lost";
+    inside(name, &["--faults"], || {
+        let memory = both(1);
+        write_code(memory, 7);
+        let (stop, address) = (AtomicUsize::new(0), memory.expose_provenance());
+        std::thread::scope(|scope| {
+            let stop = &stop;
+            scope.spawn(move || {
+                while stop.load(Ordering::Relaxed) == 0 {
+                    assert_eq!(call(std::ptr::with_exposed_provenance_mut(address)), 7);
+                }
+            });
+            let end = Instant::now() + Duration::from_secs(1);
+            let word = |round: usize| {
+                let at = 64 + round % 64 * size_of::<usize>();
+                memory.wrapping_add(at).cast::<usize>()
+            };
+            let mut round = 1;
+            // SAFETY: this test's own memory, of which nobody else uses this part.
+            while unsafe { word(round - 1).read_volatile() } == round - 1 && Instant::now() < end {
+                // SAFETY: as above.
+                unsafe { word(round).write_volatile(round) };
+                round += 1;
+            }
+            stop.store(1, Ordering::Relaxed);
+            // SAFETY: as above.
+            assert_eq!(unsafe { word(round - 1).read_volatile() }, round - 1);
+        });
+    });
+}
+
+#[test]
+fn the_kernel_reads_into_code() {
+    inside("the_kernel_reads_into_code", &["--faults"], || {
+        let memory = both(2);
+        write_code(memory, 1);
+        assert_eq!(call(memory), 1);
+        let code = [0xb8_u8, 9, 0, 0, 0, 0xc3];
+        // SAFETY: a file with this code, and this test's own memory.
+        unsafe {
+            let file = libc::memfd_create(c"test".as_ptr(), 0);
+            assert_eq!(libc::write(file, code.as_ptr().cast(), code.len()), 6);
+            assert_eq!(libc::pread(file, memory.cast(), 6, 0), 6);
+            assert_eq!(call(memory), 9);
+            assert_eq!(libc::lseek(file, 0, libc::SEEK_SET), 0);
+            let across = memory.wrapping_add(PAGE - 3);
+            write_code(memory.wrapping_add(PAGE), 1);
+            assert_eq!(call(memory.wrapping_add(PAGE)), 1);
+            assert_eq!(libc::read(file, across.cast(), 6), 6);
+            assert_eq!(call(across), 9);
+        }
+    });
+}
+
+/// `mov byte [rip + x], 0; ret`: the byte is behind it, `x` bytes away.
+fn write_self_writing(to: *mut u8, x: i32) {
+    let mut code = [0xc6, 0x05, 0, 0, 0, 0, 0, 0xc3];
+    code[2..6].copy_from_slice(&x.to_le_bytes());
+    // SAFETY: the tests pass memory that they may write to.
+    unsafe { to.copy_from_nonoverlapping(code.as_ptr(), code.len()) };
+}
+
+#[test]
+fn code_that_writes_to_its_own_page_is_ended_and_said() {
+    let name = "code_that_writes_to_its_own_page_is_ended_and_said";
+    if let Ok(kind) = std::env::var(INSIDE) {
+        let memory = both(3);
+        // To another page; to its own; to its own, of which only its end is.
+        write_self_writing(memory, 2 * PAGE as i32);
+        call(memory);
+        println!("to another page");
+        match kind.as_str() {
+            "own" => write_self_writing(memory, 64),
+            _ => write_self_writing(memory.wrapping_add(PAGE - 3), 64),
+        }
+        // SAFETY: the process ends by itself, whatever happens.
+        unsafe { libc::alarm(60) };
+        call(memory.wrapping_add(if kind == "own" { 0 } else { PAGE - 3 }));
+        return;
+    }
+    if !can_deny() {
+        return;
+    }
+    for kind in ["own", "across"] {
+        let output = again_as(name, &["--faults"], kind);
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            output.status.signal(),
+            Some(libc::SIGSEGV),
+            "{kind} {words}"
+        );
+        assert!(String::from_utf8_lossy(&output.stdout).contains("to another page"));
+        assert_eq!(
+            words.matches("writes to its own page").count(),
+            1,
+            "{words}"
+        );
+    }
+}
+
 #[test]
 fn shared_memory_is_refused_unless_asked_for() {
     inside("shared_memory_is_refused_unless_asked_for", &[], || {
         let memory = map_as(RW, SHARED, -1, 2);
         write_code(memory, 3);
         assert_eq!(protect(memory, 2, RX), libc::EACCES);
+        assert_eq!(map_as(RWX, SHARED, -1, 2).cast(), libc::MAP_FAILED);
     });
 }
 

@@ -27,8 +27,8 @@ const NO_EXEC_GAIN: libc::c_ulong = 1;
 /// ever writable and executable, under PR_SET_MDWE.
 ///
 /// For programs that make memory executable after they have written to it (LuaJIT, PHP,
-/// SpiderMonkey, LLVM). Memory that is writable and executable at once is refused. What
-/// this protects against and what not: jitfd-run(1).
+/// SpiderMonkey, LLVM). Memory that is writable and executable at once is refused, unless
+/// --faults is given. What this protects against and what not: jitfd-run(1).
 #[derive(Debug, Parser)]
 #[command(name = "jitfd-run", version)]
 struct Options {
@@ -41,6 +41,12 @@ struct Options {
     /// its FPM).
     #[arg(long)]
     unshare: bool,
+
+    /// Experimental: grant memory that is writable and executable at once (Node.js,
+    /// OpenJDK, PCRE2). A page of it is writable until it is executed, and executable
+    /// until it is written to.
+    #[arg(long)]
+    faults: bool,
 
     /// Without the module: a file in memory for each publication. To try it.
     #[arg(long)]
@@ -101,20 +107,17 @@ fn prepare(options: &Options) -> Result<Command, Failure> {
     let mut command = Command::new(path);
     command.arg0(name).args(arguments);
     command.env("LD_PRELOAD", preload(&library()?)?);
+    let flag = |is_set: bool| is_set.then(|| "1".to_owned());
     let own = [
         (
             "JITFD_EXEC_REPORT",
             options.report.then(|| std::process::id().to_string()),
         ),
-        (
-            "JITFD_EXEC_UNSHARE",
-            options.unshare.then(|| "1".to_owned()),
-        ),
-        (
-            "JITFD_EXEC_STAND_IN",
-            options.stand_in.then(|| "1".to_owned()),
-        ),
+        ("JITFD_EXEC_UNSHARE", flag(options.unshare)),
+        ("JITFD_EXEC_FAULTS", flag(options.faults)),
+        ("JITFD_EXEC_STAND_IN", flag(options.stand_in)),
     ];
+
     for (variable, value) in own {
         match value {
             Some(value) => command.env(variable, value),
