@@ -130,6 +130,15 @@ stage() {
             echo "engine: $name | it did not run on this host (status $status), see $WORK/$name.here" >>"$MATRIX"
             return 1
         }
+        # What --check says, here and without the module, is what the guest gets.
+        if [ "$options" = - ]; then options=; fi
+        # shellcheck disable=SC2086 # words
+        waited box "$HERE/here.sh" "$2" /engines/jitfd-run --check $command >/dev/null 2>"$WORK/$name.check" &&
+            grep -aqF "jitfd-run: run it by: jitfd-run ${options:+$options }$command" "$WORK/$name.check" || {
+            grep -a '^jitfd-run: ' "$WORK/$name.check" >&2
+            echo "engine: $name | jitfd-run --check does not advise these options, see $WORK/$name.check" >>"$MATRIX"
+            return 1
+        }
     done < <(programs "$1")
 }
 

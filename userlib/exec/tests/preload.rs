@@ -681,6 +681,81 @@ fn what_was_done_is_reported() {
     assert!(!String::from_utf8_lossy(&output.stderr).contains("publications"));
 }
 
+/// Each kind of engine, as it is.
+fn be_an_engine(kind: &str) {
+    let memory = map(4);
+    match kind {
+        "flips" => (0..3).for_each(|value| flip(memory, 4, 0, value)),
+        "both" => drop(both(2)),
+        "shared" => assert_eq!(protect(map_as(RW, SHARED, -1, 2), 2, RX), 0),
+        // By a child, in another thread.
+        "one-way" => {
+            let address = memory.expose_provenance();
+            let own = move || std::ptr::with_exposed_provenance_mut(address);
+            let child = move || assert_eq!(protect(own(), 1, RX), 0);
+            let thread = std::thread::spawn(move || in_child(child));
+            assert_eq!(thread.join().unwrap(), 0);
+        }
+        // SAFETY: the tests' own memory; no descriptor is used otherwise.
+        "views" => unsafe {
+            let file = libc::memfd_create(c"test".as_ptr(), 0);
+            libc::ftruncate(file, PAGE.try_into().unwrap());
+            assert_ne!(
+                map_as(RW, libc::MAP_SHARED, file, 1).cast(),
+                libc::MAP_FAILED
+            );
+            assert_ne!(
+                map_as(RX, libc::MAP_SHARED, file, 1).cast(),
+                libc::MAP_FAILED
+            );
+        },
+        // SAFETY: the tests' own memory.
+        "own" => unsafe {
+            assert_eq!(libc::syscall(libc::SYS_mprotect, memory, PAGE, RX), 0);
+        },
+        _ => {}
+    }
+}
+
+#[test]
+fn engines_are_told_apart() {
+    const NAME: &str = "engines_are_told_apart";
+    if let Ok(kind) = std::env::var(INSIDE) {
+        return be_an_engine(&kind);
+    }
+    for (kind, counts, outcome, status) in [
+        (
+            "none",
+            "executable=0 writable-again=0 both=0",
+            "does not hinder",
+            0,
+        ),
+        ("flips", "executable=3 writable-again=2", "jitfd-run /", 0),
+        ("both", "both=1", "jitfd-run --faults /", 0),
+        ("shared", "shared=1", "jitfd-run --unshare /", 0),
+        ("one-way", "executable=1 writable-again=0", "jitfd-run /", 0),
+        ("views", "views=1", "permits it as it is", 0),
+        ("own", "own-system-calls=1", "can't help", 1),
+    ] {
+        let mut command = jitfd_run();
+        command.arg("--check").arg(std::env::current_exe().unwrap());
+        command.args(["--exact", NAME]).env(INSIDE, kind);
+        let output = command.output().unwrap();
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{kind}: {words}");
+        assert!(
+            words.contains(counts) && words.contains(outcome),
+            "{kind}: {words}"
+        );
+        assert!(!words.contains("ended with"), "{kind}: {words}");
+    }
+    let output = jitfd_run()
+        .args(["--check", "sh", "-c", "kill -9 $$"])
+        .output();
+    let words = String::from_utf8(output.unwrap().stderr).unwrap();
+    assert!(words.contains("ended with status 137"), "{words}");
+}
+
 #[test]
 fn what_cant_be_run_is_said() {
     let run = |words: &[&str]| {

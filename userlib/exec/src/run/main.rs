@@ -6,7 +6,11 @@
 #![deny(missing_docs)]
 #![deny(clippy::undocumented_unsafe_blocks)]
 
+#[forbid(unsafe_code)]
+mod class;
+#[forbid(unsafe_code)]
 mod program;
+mod trace;
 
 use std::env;
 use std::ffi::OsString;
@@ -48,6 +52,11 @@ struct Options {
     #[arg(long)]
     faults: bool,
 
+    /// Instead: run PROGRAM as it is, without the module, and say which kind of engine it
+    /// is, and how it would run. The exit status is 1 if it would not.
+    #[arg(long)]
+    check: bool,
+
     /// Without the module: a file in memory for each publication. To try it.
     #[arg(long)]
     stand_in: bool,
@@ -72,12 +81,40 @@ impl From<String> for Failure {
 }
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
-        Failure(text, status) => {
-            eprintln!("jitfd-run: {text}");
-            ExitCode::from(status)
-        }
+    let options = Options::parse();
+    let failure = match options.check {
+        true => match check(&options) {
+            Ok(status) => return status,
+            Err(failure) => failure,
+        },
+        false => run(&options),
+    };
+    let Failure(text, status) = failure;
+    eprintln!("jitfd-run: {text}");
+    ExitCode::from(status)
+}
+
+/// Runs the program as it is, and says what it has asked for.
+fn check(options: &Options) -> Result<ExitCode, Failure> {
+    let command = plain(options)?;
+    let name = command.get_program().to_string_lossy().into_owned();
+    let checked = trace::check(command)
+        .map_err(|error| Failure(format!("{name} can't be run and traced: {error}"), 126))?;
+    let words: Vec<_> = options
+        .program
+        .iter()
+        .map(|word| word.to_string_lossy())
+        .collect();
+    for line in checked.tally.report(&words.join(" ")).lines() {
+        eprintln!("jitfd-run: {line}");
     }
+    if checked.status != 0 {
+        eprintln!(
+            "jitfd-run: the program ended with status {}",
+            checked.status
+        );
+    }
+    Ok(ExitCode::from(u8::from(!checked.tally.is_helped())))
 }
 
 /// Becomes the program; returns only if that fails.
@@ -92,20 +129,26 @@ fn run(options: &Options) -> Failure {
     }
 }
 
-fn prepare(options: &Options) -> Result<Command, Failure> {
+/// The program and its arguments.
+fn plain(options: &Options) -> Result<Command, Failure> {
     let (name, arguments) = options
         .program
         .split_first()
         .ok_or_else(|| "no program is named".to_owned())?;
-    if !options.stand_in {
-        device()?;
-    }
     let path = program::find(name).map_err(|problem| match problem {
         Problem::Missing(text) => Failure(text, 127),
         Problem::Unfit(text) => Failure(text, 126),
     })?;
     let mut command = Command::new(path);
     command.arg0(name).args(arguments);
+    Ok(command)
+}
+
+fn prepare(options: &Options) -> Result<Command, Failure> {
+    if !options.stand_in {
+        device()?;
+    }
+    let mut command = plain(options)?;
     command.env("LD_PRELOAD", preload(&library()?)?);
     let flag = |is_set: bool| is_set.then(|| "1".to_owned());
     let own = [
