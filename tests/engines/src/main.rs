@@ -124,6 +124,17 @@ fn word(program: &Program, ended: &Ended) -> String {
     }
 }
 
+/// What it took.
+fn times(ended: &Ended) -> String {
+    let seconds = |time: Duration| format!("{:.2}", time.as_secs_f64());
+    format!(
+        "{} s ({} + {})",
+        seconds(ended.elapsed),
+        seconds(ended.used.user),
+        seconds(ended.used.system)
+    )
+}
+
 fn check(root: &Path, program: &Program) -> io::Result<bool> {
     let go = |way| run::run(root, way, &program.options, &program.command, PATIENCE);
     let stock = go(Way::Stock)?;
@@ -132,19 +143,20 @@ fn check(root: &Path, program: &Program) -> io::Result<bool> {
     let (verdict, is_right) = verdict(program, &ended);
     let count = |name| counted(&ended.errors, name);
     println!(
-        "engine: {} | stock {} {:.2} s | under MDWE: {} | jitfd-run {} {:.2} s, \
-         {} publications, {} KiB, {} pages withdrawn, {} faults, {} refusals",
+        "engine: {} | stock {}, {} | under MDWE: {} | jitfd-run {}, {}, \
+         {} publications, {} KiB, {} pages withdrawn, {} faults, {} refusals, {} mappings",
         program.name,
         word(program, &stock),
-        stock.processor.as_secs_f64(),
+        times(&stock),
         word(program, &denied),
         verdict,
-        ended.processor.as_secs_f64(),
+        times(&ended),
         count("publications"),
         count("bytes") / 1024,
         count("withdrawn"),
         count("faults"),
         count("refusals"),
+        count("mappings"),
     );
     if !is_right {
         let lines: Vec<_> = ended.errors.lines().collect();
@@ -234,7 +246,8 @@ mod tests {
             status: "signal 11".into(),
             output: Vec::new(),
             errors: "it writes to its own page".into(),
-            processor: Duration::ZERO,
+            elapsed: Duration::ZERO,
+            used: run::Used::default(),
         };
         let (words, is_right) = verdict(&program, &ended);
         assert!(is_right && words.starts_with("no, signal 11: it writes"));

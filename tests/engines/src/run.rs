@@ -32,8 +32,19 @@ pub struct Ended {
     pub output: Vec<u8>,
     /// What it said on standard error.
     pub errors: String,
-    /// Processor time of it and its children, the kernel's included.
-    pub processor: Duration,
+    /// From its start to its end.
+    pub elapsed: Duration,
+    /// Processor time of it and its children.
+    pub used: Used,
+}
+
+/// Processor time.
+#[derive(Clone, Copy, Default)]
+pub struct Used {
+    /// The programs' own.
+    pub user: Duration,
+    /// The kernel's for them.
+    pub system: Duration,
 }
 
 /// Mounts what programs expect.
@@ -102,9 +113,10 @@ pub fn run(
     command.env("JITFD_RUN", "/engines/jitfd-run");
     // SAFETY: it makes system calls only.
     unsafe { command.pre_exec(move || enter(&folder, way == Way::Denied)) };
-    let before = processor();
+    let before = used();
+    let start = Instant::now();
     let mut child = command.spawn()?;
-    let end = Instant::now() + patience;
+    let end = start + patience;
     let status = loop {
         match child.try_wait()? {
             Some(status) => break Some(status),
@@ -118,6 +130,7 @@ pub fn run(
             None => std::thread::sleep(Duration::from_millis(5)),
         }
     };
+    let (elapsed, after) = (start.elapsed(), used());
     Ok(Ended {
         code: status.and_then(|status| status.code()),
         status: match status {
@@ -130,23 +143,28 @@ pub fn run(
         },
         output: fs::read(output)?,
         errors: String::from_utf8_lossy(&fs::read(errors)?).into_owned(),
-        processor: processor().saturating_sub(before),
+        elapsed,
+        used: Used {
+            user: after.user.saturating_sub(before.user),
+            system: after.system.saturating_sub(before.system),
+        },
     })
 }
 
 /// Processor time of all children that were waited for.
-fn processor() -> Duration {
+fn used() -> Used {
     // SAFETY: zeros are a valid one, and the call fills it.
     let used = unsafe {
         let mut used: libc::rusage = std::mem::zeroed();
         libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut used);
         used
     };
-    [used.ru_utime, used.ru_stime]
-        .iter()
-        .map(|time| {
-            Duration::from_secs(time.tv_sec.unsigned_abs())
-                + Duration::from_micros(time.tv_usec.unsigned_abs())
-        })
-        .sum()
+    let duration = |time: libc::timeval| {
+        Duration::from_secs(time.tv_sec.unsigned_abs())
+            + Duration::from_micros(time.tv_usec.unsigned_abs())
+    };
+    Used {
+        user: duration(used.ru_utime),
+        system: duration(used.ru_stime),
+    }
 }

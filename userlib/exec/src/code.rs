@@ -238,13 +238,34 @@ pub fn forget(_held: &Held, pages: Range<usize>, access: Access) -> Result<()> {
 
 /// What is mapped at an address.
 fn mapping_at(address: usize) -> Option<Mapping> {
-    let file = sys::open(c"/proc/self/maps").ok()?;
-    let found = find(file, address);
-    sys::close(file);
+    let mut found = None;
+    each_mapping(|mapping| {
+        let is_there = (mapping.start..mapping.end).contains(&address);
+        found = is_there.then_some(mapping);
+        !is_there
+    });
     found
 }
 
-fn find(file: libc::c_int, address: usize) -> Option<Mapping> {
+/// How many mappings of code this process has.
+pub fn mappings() -> usize {
+    let mut count = 0;
+    each_mapping(|mapping| {
+        count += usize::from(mapping.kind == Kind::Code);
+        true
+    });
+    count
+}
+
+/// Shows this process's mappings, in order, as long as that is wanted.
+fn each_mapping(wanted: impl FnMut(Mapping) -> bool) {
+    if let Ok(file) = sys::open(c"/proc/self/maps") {
+        let _ = each_line(file, wanted);
+        sys::close(file);
+    }
+}
+
+fn each_line(file: libc::c_int, mut wanted: impl FnMut(Mapping) -> bool) -> Option<()> {
     // Longer than a line without its path, of which the beginning is enough.
     let mut room = [0; 1024];
     let mut filled = 0;
@@ -258,19 +279,14 @@ fn find(file: libc::c_int, address: usize) -> Option<Mapping> {
         }
         let mut rest = all;
         while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
-            let line = rest.get(..end)?;
-            if let Some(mapping) = maps::mapping(line) {
-                if (mapping.start..mapping.end).contains(&address) {
-                    return Some(mapping);
-                }
+            let mapping = maps::mapping(rest.get(..end)?);
+            if mapping.is_some_and(|mapping| !wanted(mapping)) {
+                return None;
             }
             rest = rest.get(end + 1..)?;
         }
-        if rest.len() == filled {
+        if rest.len() == filled || read == 0 {
             // A path that is too long, or the end.
-            return None;
-        }
-        if read == 0 {
             return None;
         }
         let kept = rest.len();

@@ -181,7 +181,7 @@ pub unsafe extern "C" fn pkey_mprotect(
 /// As the C library's.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub extern "C" fn _exit(status: c_int) -> ! {
-    options::report();
+    end();
     sys::exit(status)
 }
 
@@ -201,7 +201,9 @@ extern "C" fn begin() {
 }
 
 extern "C" fn end() {
-    options::report();
+    if options::get().report {
+        options::report(code::mappings());
+    }
 }
 
 /// The loader calls it before `main()`.

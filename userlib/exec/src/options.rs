@@ -83,11 +83,8 @@ pub fn say_self_writing(instruction: usize, address: usize) {
     ));
 }
 
-/// Says what was counted, if that was asked for and there is something.
-pub fn report() {
-    if !get().report {
-        return;
-    }
+/// Says what was counted, if there is something; and how many mappings are code.
+pub fn report(mappings: usize) {
     let counts = shared::counts();
     let [publications, bytes, withdrawn, faults, refusals, failures] = [
         &counts.publications,
@@ -102,7 +99,8 @@ pub fn report() {
         let pid = sys::getpid();
         say(format_args!(
             "jitfd-run: pid={pid} publications={publications} bytes={bytes} \
-             withdrawn={withdrawn} faults={faults} refusals={refusals} failures={failures}"
+             withdrawn={withdrawn} faults={faults} refusals={refusals} failures={failures} \
+             mappings={mappings}"
         ));
     }
 }

@@ -675,7 +675,7 @@ fn what_was_done_is_reported() {
     }
     let output = again("what_was_done_is_reported", &["--report"]);
     let words = String::from_utf8_lossy(&output.stderr);
-    let wanted = "publications=3 bytes=12288 withdrawn=2 faults=2 refusals=1 failures=0";
+    let wanted = "publications=3 bytes=12288 withdrawn=2 faults=2 refusals=1 failures=0 mappings=1";
     assert!(words.contains(wanted), "{words}");
     let output = again("what_was_done_is_reported", &[]);
     assert!(!String::from_utf8_lossy(&output.stderr).contains("publications"));
