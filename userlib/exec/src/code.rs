@@ -239,10 +239,10 @@ pub fn forget(_held: &Held, pages: Range<usize>, access: Access) -> Result<()> {
 /// What is mapped at an address.
 fn mapping_at(address: usize) -> Option<Mapping> {
     let mut found = None;
-    each_mapping(|mapping| {
-        let is_there = (mapping.start..mapping.end).contains(&address);
-        found = is_there.then_some(mapping);
-        !is_there
+    each_mapping(|line| {
+        found =
+            maps::mapping(line).filter(|mapping| (mapping.start..mapping.end).contains(&address));
+        found.is_none()
     });
     found
 }
@@ -250,22 +250,23 @@ fn mapping_at(address: usize) -> Option<Mapping> {
 /// How many mappings of code this process has.
 pub fn mappings() -> usize {
     let mut count = 0;
-    each_mapping(|mapping| {
-        count += usize::from(mapping.kind == Kind::Code);
+    each_mapping(|line| {
+        let is_code = maps::mapping(line).is_some_and(|mapping| mapping.kind == Kind::Code);
+        count += usize::from(is_code);
         true
     });
     count
 }
 
-/// Shows this process's mappings, in order, as long as that is wanted.
-fn each_mapping(wanted: impl FnMut(Mapping) -> bool) {
+/// Shows the lines of `/proc/self/maps`, in order, as long as that is wanted.
+pub fn each_mapping(wanted: impl FnMut(&[u8]) -> bool) {
     if let Ok(file) = sys::open(c"/proc/self/maps") {
         let _ = each_line(file, wanted);
         sys::close(file);
     }
 }
 
-fn each_line(file: libc::c_int, mut wanted: impl FnMut(Mapping) -> bool) -> Option<()> {
+fn each_line(file: libc::c_int, mut wanted: impl FnMut(&[u8]) -> bool) -> Option<()> {
     // Longer than a line without its path, of which the beginning is enough.
     let mut room = [0; 1024];
     let mut filled = 0;
@@ -279,8 +280,7 @@ fn each_line(file: libc::c_int, mut wanted: impl FnMut(Mapping) -> bool) -> Opti
         }
         let mut rest = all;
         while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
-            let mapping = maps::mapping(rest.get(..end)?);
-            if mapping.is_some_and(|mapping| !wanted(mapping)) {
+            if !wanted(rest.get(..end)?) {
                 return None;
             }
             rest = rest.get(end + 1..)?;

@@ -34,6 +34,7 @@
 #[expect(dead_code, reason = "one call of it is needed")]
 #[path = "../../../module/uapi/abi.rs"]
 mod abi;
+mod caller;
 mod code;
 mod fault;
 #[forbid(unsafe_code)]
@@ -83,10 +84,11 @@ pub unsafe extern "C" fn mmap(
     flags: c_int,
     file: c_int,
     offset: usize,
+    behind: caller::Behind,
 ) -> *mut c_void {
-    let address = address.expose_provenance();
+    let (asker, address) = (behind.return_address(), address.expose_provenance());
     // SAFETY: as promised by the caller.
-    pointer(unsafe { memory::mmap(address, len, protection, flags, file, offset) })
+    pointer(unsafe { memory::mmap(asker, address, len, protection, flags, file, offset) })
 }
 
 /// As the C library's.
@@ -101,9 +103,11 @@ pub unsafe extern "C" fn mmap64(
     flags: c_int,
     file: c_int,
     offset: usize,
+    behind: caller::Behind,
 ) -> *mut c_void {
+    let (asker, address) = (behind.return_address(), address.expose_provenance());
     // SAFETY: as promised by the caller.
-    unsafe { mmap(address, len, protection, flags, file, offset) }
+    pointer(unsafe { memory::mmap(asker, address, len, protection, flags, file, offset) })
 }
 
 /// As the C library's.
@@ -139,9 +143,15 @@ pub unsafe extern "C" fn mremap(
 /// # Safety
 /// As the C library's.
 #[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C" fn mprotect(address: *mut c_void, len: usize, protection: c_int) -> c_int {
+pub unsafe extern "C" fn mprotect(
+    address: *mut c_void,
+    len: usize,
+    protection: c_int,
+    behind: caller::Behind,
+) -> c_int {
+    let asker = behind.return_address();
     // SAFETY: as promised by the caller.
-    number(unsafe { memory::mprotect(address.expose_provenance(), len, protection) })
+    number(unsafe { memory::mprotect(asker, address.expose_provenance(), len, protection) })
 }
 
 /// As the C library's.
@@ -170,10 +180,12 @@ pub unsafe extern "C" fn pkey_mprotect(
     len: usize,
     protection: c_int,
     key: c_int,
+    behind: caller::Behind,
 ) -> c_int {
+    let (asker, address) = (behind.return_address(), address.expose_provenance());
     match key {
         // SAFETY: as promised by the caller.
-        -1 => unsafe { mprotect(address, len, protection) },
+        -1 => number(unsafe { memory::mprotect(asker, address, len, protection) }),
         _ => number(Err(libc::EINVAL)),
     }
 }

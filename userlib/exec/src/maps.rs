@@ -63,6 +63,28 @@ pub fn mapping(line: &[u8]) -> Option<Mapping> {
     Some(Mapping { start, end, kind })
 }
 
+/// The path of a line; empty if there is none.
+pub fn path(line: &[u8]) -> &[u8] {
+    let mut rest = line;
+    for _ in 0..5 {
+        let end = rest.iter().position(|&byte| byte == b' ');
+        rest = end.and_then(|end| rest.get(end..)).unwrap_or_default();
+        rest = rest.trim_ascii_start();
+    }
+    rest
+}
+
+/// Whether a file of this path is meant by a name: a path, or the file's name with or
+/// without what follows a dot.
+pub fn is_named(path: &[u8], name: &[u8]) -> bool {
+    if name.contains(&b'/') || name.is_empty() {
+        return path == name && !name.is_empty();
+    }
+    let file = path.rsplit(|&byte| byte == b'/').next();
+    let rest = file.and_then(|file| file.strip_prefix(name));
+    path.starts_with(b"/") && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"."))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,6 +113,27 @@ mod tests {
         );
         let stand_in = "1000-2000 r-xs 00000000 00:01 95 /memfd:jitfd-run (deleted)";
         assert_eq!(kind(stand_in), Kind::Code);
+    }
+
+    #[test]
+    fn files_are_named_by_their_path_or_name() {
+        let line = b"1000-2000 r-xp 00000000 00:01 95                 /usr/lib/a b.so.1.2";
+        let found = path(line);
+        assert_eq!(found, b"/usr/lib/a b.so.1.2");
+        for name in [
+            "/usr/lib/a b.so.1.2",
+            "a b.so.1.2",
+            "a b.so.1",
+            "a b.so",
+            "a b",
+        ] {
+            assert!(is_named(found, name.as_bytes()), "{name}");
+        }
+        for name in ["", "a", "b.so", "/usr/lib/a b.so", "a b.so.1.", "lib"] {
+            assert!(!is_named(found, name.as_bytes()), "{name}");
+        }
+        assert_eq!(path(b"1000-2000 rw-p 00000000 00:00 0 "), b"");
+        assert!(!is_named(b"", b"") && !is_named(b"[heap]", b"[heap]"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::code;
 use crate::page::{Access, Cure, Fault, Page, Step, parts};
 use crate::shared::{self, Held};
 use crate::sys::{self, PAGE, Result};
-use crate::{fault, options, table};
+use crate::{caller, fault, options, table};
 
 const WRITE_AND_EXECUTE: c_int = libc::PROT_WRITE | libc::PROT_EXEC;
 const USUAL: c_int = libc::PROT_READ | WRITE_AND_EXECUTE;
@@ -56,19 +56,36 @@ const fn note(access: Access) -> Page {
 }
 
 /// Writable and executable memory is refused as `PR_SET_MDWE` does it, unless it was
-/// asked for (`--faults`), and `is_own`: it is this process's alone.
-fn check(protection: c_int, is_own: bool) -> Result<()> {
+/// asked for (`--faults`), and `is_own`: it is this process's alone. All that could become
+/// code is refused to who may not ask (`--only`).
+fn check(protection: c_int, is_own: bool, asker: usize) -> Result<()> {
     let options = options::get();
-    if access(protection) == Access::Both && !(options.faults && (is_own || options.unshare)) {
+    let is_granted = match access(protection) {
+        Access::Both if !(options.faults && (is_own || options.unshare)) => false,
+        Access::Both | Access::Execute => is_allowed(asker),
+        _ => true,
+    };
+    if !is_granted {
         shared::add(&shared::counts().refusals, 1);
         return Err(libc::EACCES);
     }
     Ok(())
 }
 
+fn is_allowed(asker: usize) -> bool {
+    let may_ask = caller::may_ask(asker);
+    if !may_ask {
+        options::say_not_named(asker);
+    }
+    may_ask
+}
+
+/// `asker` is where the call comes from.
+///
 /// # Safety
 /// As `mmap()`.
 pub unsafe fn mmap(
+    asker: usize,
     address: usize,
     len: usize,
     protection: c_int,
@@ -76,7 +93,15 @@ pub unsafe fn mmap(
     file: c_int,
     offset: usize,
 ) -> Result {
-    check(protection, flags & libc::MAP_TYPE == libc::MAP_PRIVATE)?;
+    let is_file = flags & libc::MAP_ANONYMOUS == 0;
+    // Libraries are mapped so.
+    if !is_file || access(protection) != Access::Execute {
+        check(
+            protection,
+            flags & libc::MAP_TYPE == libc::MAP_PRIVATE,
+            asker,
+        )?;
+    }
     // SAFETY: as promised by the caller.
     let map = || unsafe { sys::mmap(address, len, kernels(protection), flags, file, offset) };
     if access(protection) == Access::Both {
@@ -180,10 +205,12 @@ pub unsafe fn madvise(address: usize, len: usize, advice: c_int) -> Result {
     Ok(0)
 }
 
+/// `asker` is where the call comes from.
+///
 /// # Safety
 /// As `mprotect()`.
-pub unsafe fn mprotect(address: usize, len: usize, protection: c_int) -> Result {
-    check(protection, true)?;
+pub unsafe fn mprotect(asker: usize, address: usize, len: usize, protection: c_int) -> Result {
+    check(protection, true, asker)?;
     // SAFETY: as promised by the caller.
     let protect = |address, len, protection| unsafe { sys::mprotect(address, len, protection) };
     let is_plain = protection & !USUAL == 0 && sys::is_aligned(address, len);

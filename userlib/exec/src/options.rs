@@ -5,7 +5,7 @@
 
 use core::ffi::CStr;
 use core::fmt;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicBool, AtomicU8};
 
 use crate::shared;
@@ -21,6 +21,8 @@ pub struct Options {
     pub unshare: bool,
     /// `JITFD_EXEC_FAULTS`: memory may be asked for writable and executable at once.
     pub faults: bool,
+    /// `JITFD_EXEC_ONLY`: only some libraries may ask.
+    pub only: bool,
     /// `JITFD_EXEC_STAND_IN`: a file in memory instead of `/dev/jit`.
     pub stand_in: bool,
 }
@@ -38,7 +40,7 @@ fn is_set(name: &CStr) -> bool {
 
 /// What was asked for. A program that changes its environment later changes nothing here.
 pub fn get() -> Options {
-    let mut bits = BITS.load(Relaxed);
+    let mut bits = BITS.load(Acquire);
     if bits & KNOWN == 0 {
         let names = [
             c"JITFD_EXEC_REPORT",
@@ -50,13 +52,58 @@ pub fn get() -> Options {
         for (name, bit) in names.into_iter().zip([2, 4, 8, 16]) {
             bits |= if is_set(name) { bit } else { 0 };
         }
-        BITS.store(bits, Relaxed);
+        bits |= if keep_only() { 32 } else { 0 };
+        BITS.store(bits, Release);
     }
     Options {
         report: bits & 2 != 0,
         unshare: bits & 4 != 0,
         faults: bits & 16 != 0,
+        only: bits & 32 != 0,
         stand_in: bits & 8 != 0,
+    }
+}
+
+/// Bytes that the names of libraries may have, with the one that ends them.
+pub const ONLY: usize = 1024;
+
+/// `JITFD_EXEC_ONLY`: a copy, for programs write over their environment.
+static ONLY_NAMES: [AtomicU8; ONLY] = [const { AtomicU8::new(0) }; ONLY];
+
+fn keep_only() -> bool {
+    // SAFETY: as in `is_set`.
+    let value = unsafe { libc::getenv(c"JITFD_EXEC_ONLY".as_ptr()) };
+    if value.is_null() {
+        return false;
+    }
+    // SAFETY: a value ends with a NUL.
+    let value = unsafe { CStr::from_ptr(value) }.to_bytes();
+    for (to, from) in ONLY_NAMES.iter().zip(value.iter().take(ONLY - 1)) {
+        to.store(*from, Relaxed);
+    }
+    !value.is_empty()
+}
+
+/// The names of the libraries that may ask, with colons between them; none if all may.
+pub fn only(room: &mut [u8; ONLY]) -> Option<&[u8]> {
+    if !get().only {
+        return None;
+    }
+    for (to, from) in room.iter_mut().zip(&ONLY_NAMES) {
+        *to = from.load(Relaxed);
+    }
+    let end = room.iter().position(|&byte| byte == 0)?;
+    room.get(..end)
+}
+
+/// Says once that a request was refused by `--only`.
+pub fn say_not_named(address: usize) {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if !SAID.swap(true, Relaxed) {
+        say(format_args!(
+            "jitfd-run: executable memory was asked for from {address:#x}, which is in none \
+             of the libraries of --only: refused"
+        ));
     }
 }
 

@@ -681,6 +681,54 @@ fn what_was_done_is_reported() {
     assert!(!String::from_utf8_lossy(&output.stderr).contains("publications"));
 }
 
+#[test]
+fn only_some_may_ask() {
+    const NAME: &str = "only_some_may_ask";
+    if let Ok(kind) = std::env::var(INSIDE) {
+        let memory = map(2);
+        match kind.as_str() {
+            "named" => {
+                flip(memory, 2, 0, 1);
+                write_code(both(1), 1);
+            }
+            _ => {
+                assert_eq!(protect(memory, 2, RX), libc::EACCES);
+                assert_eq!(protect(memory, 2, RWX), libc::EACCES);
+                assert_eq!(map_as(RWX, PRIVATE, -1, 1).cast(), libc::MAP_FAILED);
+                assert_eq!(map_as(RX, PRIVATE, -1, 1).cast(), libc::MAP_FAILED);
+                // SAFETY: this test's own memory.
+                unsafe { libc::dlopen(c"libdl.so.2".as_ptr(), libc::RTLD_NOW) };
+                assert_eq!(protect(memory, 2, libc::PROT_READ), 0);
+            }
+        }
+        return;
+    }
+    if !can_deny() {
+        return;
+    }
+    let own = std::env::current_exe().unwrap();
+    let (path, name) = (
+        own.to_str().unwrap(),
+        own.file_name().unwrap().to_str().unwrap(),
+    );
+    for (options, kind) in [
+        (vec!["--only", path], "named"),
+        (vec!["--only", "libother.so", "--only", name], "named"),
+        (vec!["--only", "libc.so"], "other"),
+    ] {
+        let options = [vec!["--faults"], options].concat();
+        let output = again_as(NAME, &options, kind);
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{options:?} {words}");
+        let said = words.matches("in none of the libraries of --only").count();
+        assert_eq!(said, usize::from(kind == "other"), "{words}");
+    }
+    let output = jitfd_run()
+        .args(["--stand-in", "--only", "/no/such", "true"])
+        .output();
+    assert_eq!(output.unwrap().status.code(), Some(125));
+}
+
 /// Each kind of engine, as it is.
 fn be_an_engine(kind: &str) {
     let memory = map(4);

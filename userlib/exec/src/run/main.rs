@@ -52,6 +52,11 @@ struct Options {
     #[arg(long)]
     faults: bool,
 
+    /// Only code of this file (a path, or a name such as libluajit-5.1.so) may ask for
+    /// executable memory. Can be given more than once.
+    #[arg(long, value_name = "LIBRARY")]
+    only: Vec<String>,
+
     /// Instead: run PROGRAM as it is, without the module, and say which kind of engine it
     /// is, and how it would run. The exit status is 1 if it would not.
     #[arg(long)]
@@ -158,6 +163,7 @@ fn prepare(options: &Options) -> Result<Command, Failure> {
         ),
         ("JITFD_EXEC_UNSHARE", flag(options.unshare)),
         ("JITFD_EXEC_FAULTS", flag(options.faults)),
+        ("JITFD_EXEC_ONLY", only(&options.only)?),
         ("JITFD_EXEC_STAND_IN", flag(options.stand_in)),
     ];
 
@@ -169,6 +175,33 @@ fn prepare(options: &Options) -> Result<Command, Failure> {
     }
     deny_write_execute()?;
     Ok(command)
+}
+
+/// The libraries that may ask, as the preloaded library takes them.
+fn only(names: &[String]) -> Result<Option<String>, String> {
+    const LONGEST: usize = 1023;
+    let mut all = Vec::new();
+    for name in names {
+        // As the kernel names a mapped file.
+        let path = match name.contains('/') {
+            true => Path::new(name)
+                .canonicalize()
+                .map_err(|error| format!("--only {name}: {error}"))?,
+            false => PathBuf::from(name),
+        };
+        let text = path.to_string_lossy().into_owned();
+        if text.is_empty() || text.contains(':') {
+            return Err(format!(
+                "--only {name}: a name may have no colon, and not be empty"
+            ));
+        }
+        all.push(text);
+    }
+    let all = all.join(":");
+    if all.len() > LONGEST {
+        return Err(format!("--only: the names have more than {LONGEST} bytes"));
+    }
+    Ok((!all.is_empty()).then_some(all))
 }
 
 /// That `/dev/jit` can be opened.
