@@ -109,7 +109,8 @@ impl Tally {
     /// The options of `jitfd-run` that it takes.
     pub fn options(&self) -> String {
         let mut options = String::new();
-        for (is_needed, option) in [(self.both > 0, "--faults"), (self.shared > 0, "--unshare")] {
+        let faults = self.both > 0 && self.executable == 0;
+        for (is_needed, option) in [(faults, "--faults"), (self.shared > 0, "--unshare")] {
             if is_needed {
                 options.push_str(option);
                 options.push(' ');
@@ -119,7 +120,9 @@ impl Tally {
     }
 
     fn class(&self) -> &'static str {
-        if self.both > 0 {
+        if self.both > 0 && self.executable > 0 {
+            "mixed: memory is made executable, and some is asked for both at once"
+        } else if self.both > 0 {
             "memory that is writable and executable at once"
         } else if self.writable_again > 0 {
             "flips: memory is made executable, and writable again"
@@ -140,9 +143,13 @@ impl Tally {
                 .into();
         }
         if self.both + self.executable > 0 {
-            let doubt = match self.both {
-                0 => "",
-                _ => " (experimental; without --faults the requests are refused)",
+            let doubt = match (self.both, self.executable) {
+                (0, _) => "",
+                (_, 0) => " (experimental; without --faults the requests are refused)",
+                _ => {
+                    " (requests for both at once are refused; if it does not run without them: \
+                      --faults, experimental)"
+                }
             };
             return format!("run it by: jitfd-run {options}{program}{doubt}");
         }
@@ -212,8 +219,11 @@ mod tests {
         assert!(line.contains("one-way") && outcome.ends_with("jitfd-run x"));
         let (line, _) = class(&[execute.clone(), write.clone()]);
         assert!(line.contains("flips"));
-        let (line, outcome) = class(&[execute.clone(), request(true, true)]);
+        let (line, outcome) = class(&[request(true, true)]);
         assert!(line.contains("at once") && outcome.contains("--faults x"));
+        // As libffi, which does without.
+        let (line, outcome) = class(&[execute.clone(), request(true, true)]);
+        assert!(line.contains("mixed") && outcome.contains("jitfd-run x (requests"));
         let view = Request {
             memory: Memory::View,
             ..execute.clone()
