@@ -113,10 +113,10 @@ fn protect(pages: &Range<usize>, protection: libc::c_int) -> Result<()> {
 pub fn publish(held: &Held, pages: Range<usize>, access: Access) -> Result<()> {
     table::prepare(pages.clone())?;
     let before = table::get(pages.start);
-    table::set(pages.clone(), Page::Code(access).changing());
     // What another thread writes after the kernel has read a page would be lost. So it
     // faults, and waits for the lock.
-    let may_be_written = options::get().faults;
+    let may_be_written = pages.clone().any(|page| table::get(page) == Page::Both);
+    table::set(pages.clone(), Page::Code(access).changing());
     let mut result = match may_be_written {
         true => protect(&pages, libc::PROT_READ).and_then(|()| create(&pages)),
         false => create(&pages),
@@ -137,7 +137,7 @@ pub fn publish(held: &Held, pages: Range<usize>, access: Access) -> Result<()> {
             Ok(())
         }
         Err(error) => {
-            if may_be_written && before.withdrawn() == Page::Both {
+            if may_be_written {
                 let _ = protect(&pages, WRITABLE);
             }
             table::set(pages, before);

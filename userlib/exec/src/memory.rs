@@ -246,6 +246,9 @@ pub unsafe fn mprotect(asker: usize, address: usize, len: usize, protection: c_i
 /// Code that the program may write to becomes writable, where these bytes lie. Whether
 /// there was any.
 pub fn make_writable(address: usize, len: usize) -> bool {
+    // No call transfers more.
+    const MOST: usize = 0x7fff_f000;
+    let len = len.min(MOST);
     let last = address.saturating_add(len).div_ceil(PAGE);
     let all = address / PAGE..last;
     if len == 0 || !table::any(all.clone()) {
