@@ -381,13 +381,13 @@ fn code(world: &World, random: &mut Random) -> Call {
 }
 
 fn code_place(world: &World, pages: usize, random: &mut Random) -> CodeAt {
-    let memory = world.pages_where(|cell| matches!(cell, Cell::Memory { .. }));
+    let replaceable = world.pages_where(|cell| world.is_replaceable(cell));
     let last = ARENA - pages;
     match random.below(30) {
         0 => CodeAt::Hint(0x1000),
         1 => CodeAt::FixedNowhere(random.pick(&[0, 1, 0x1001, 0x7000, u64::MAX - 4095])),
         2 => CodeAt::Fixed(random.below(last + 1)),
-        3..18 if !memory.is_empty() => CodeAt::Fixed(random.pick(&memory).min(last)),
+        3..18 if !replaceable.is_empty() => CodeAt::Fixed(random.pick(&replaceable).min(last)),
         _ => CodeAt::Anywhere(random.below(last + 1)),
     }
 }

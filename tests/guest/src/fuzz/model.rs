@@ -292,8 +292,8 @@ impl World {
     }
 
     fn check_replaceable(&self, page: usize, pages: usize) -> Result<(), i32> {
-        let memory = |cell: &Cell| matches!(cell, Cell::Memory { .. });
-        require(self.arena.range(page, pages).iter().all(memory))
+        let cells = self.arena.range(page, pages);
+        require(cells.iter().all(|cell| self.is_replaceable(cell)))
     }
 
     fn map(&mut self, map: Map) -> Predicted {

@@ -120,6 +120,15 @@ impl World {
             .collect()
     }
 
+    /// Whether `CREATE_CODE_FIXED` may take its place: memory, or an earlier code.
+    pub fn is_replaceable(&self, cell: &Cell) -> bool {
+        match cell {
+            Cell::Hole => false,
+            Cell::Memory { .. } => true,
+            Cell::Code(mapped) => self.regions[mapped.region].created,
+        }
+    }
+
     /// Whether something still keeps the region.
     pub fn is_alive(&self, region: usize) -> bool {
         let by_file = |file: usize| match self.files[file].role {
