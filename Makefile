@@ -2,6 +2,7 @@
 # The commands of the project. Each sets up what it needs, says what it does, can
 # be interrupted and run again. Everything is in the scripts that are called.
 #
+#   make help        this list
 #   make demo        real programs run out of jitfd in a guest
 #   make test        all tests; the last line counts them (SUITES= for some)
 #   make bench       what publishing and trampolines cost, measured in a guest
@@ -37,7 +38,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 $(foreach v,CACHE KDIR EMULATOR ACCEL SMP MEM MIRROR FILES OUT PARAMS APPEND BOOT_LIMIT \
   RUN_LIMIT KERNEL_LOG LEAKS NOMODULE MODULE SUITES ENGINES KSRC LLVM SECONDS_EACH SEED KILLS PREFIX LIBDIR DESTDIR,$(if $(filter-out undefined,$(origin $v)),$(eval export $v)))
 
-.PHONY: demo test stress engines mutants interrupt bench bench-trampolines bench-validate check vm vm-help kernel module init prerequisites \
+.PHONY: help demo test stress engines mutants interrupt bench bench-trampolines bench-validate check vm vm-help kernel module init prerequisites \
   install uninstall install-module uninstall-module
 .DEFAULT_GOAL := demo
 
@@ -75,6 +76,9 @@ check: prerequisites
 vm: init
 	$(if $(RUN),,$(error usage: make vm RUN="path/to/static-binary args..."))
 	@exec target/release/vm $(RUN)
+
+help:
+	@sed -n '/^# The commands/,/^$$/s/^#\( \|$$\)//p' Makefile
 
 vm-help: prerequisites
 	@$(CARGO) run --quiet --release -p jitfd-vm -- --help
