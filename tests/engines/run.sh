@@ -17,7 +17,7 @@ LUACHECK_FILES=/usr/share/lua/5.1/luacheck
 LUACHECK="luajit /usr/bin/luacheck --no-cache --no-color --no-default-config $LUACHECK_FILES"
 JAVA=/usr/lib/jvm/java-21-openjdk-amd64/bin/java
 ACORN=/usr/share/nodejs/acorn
-ALL="luajit luacheck php llvmlite numba lli gjs neovim qml pcre2 node jsc pypy guile tcc java racket"
+ALL="luajit luacheck php llvmlite numba lli gjs neovim qml pcre2 node jsc pypy guile tcc java racket erlang sbcl qemu"
 passed=0
 failed=0
 
@@ -40,6 +40,9 @@ packages() {
     tcc) echo tcc libc6-dev ;;
     java) echo openjdk-21-jdk-headless ;;
     racket) echo racket ;;
+    erlang) echo erlang-base ;;
+    sbcl) echo sbcl ;;
+    qemu) echo qemu-user ;;
     *) die "there is no engine named $1" "ENGINES= takes: $ALL" ;;
     esac
 }
@@ -89,13 +92,19 @@ programs() {
         ;;
     java) echo "java --faults $JAVA /engines/Programs.java" ;;
     racket) echo "racket --faults racket /engines/programs.rkt" ;;
+    erlang) echo "erlang - escript /engines/programs.escript" ;;
+    sbcl) echo "sbcl --faults sbcl --script /engines/programs.lisp" ;;
+    qemu) echo "qemu - qemu-x86_64 /bin/ls /engines/programs.js" ;;
     esac
 }
 
-# refusal PROGRAM: what it says on standard error where it is known not to run.
+# refusal PROGRAM: what is said where it is known not to run, or to make no code so.
 refusal() {
     case $1 in
     tcc-statics) echo "writes to its own page" ;;
+    erlang) echo "it has published nothing" ;;
+    sbcl) echo "mmap: Permission denied" ;;
+    qemu) echo "is linked statically" ;;
     esac
 }
 
@@ -133,8 +142,10 @@ stage() {
         # What --check says, here and without the module, is what the guest gets.
         if [ "$options" = - ]; then options=; fi
         # shellcheck disable=SC2086 # words
-        waited box "$HERE/here.sh" "$2" /engines/jitfd-run --check $command >/dev/null 2>"$WORK/$name.check" &&
-            grep -aqF "jitfd-run: run it by: jitfd-run ${options:+$options }$command" "$WORK/$name.check" || {
+        [ -s "$folder/refusal" ] || {
+            waited box "$HERE/here.sh" "$2" /engines/jitfd-run --check $command >/dev/null 2>"$WORK/$name.check" &&
+                grep -aqF "jitfd-run: run it by: jitfd-run ${options:+$options }$command" "$WORK/$name.check"
+        } || {
             grep -a '^jitfd-run: ' "$WORK/$name.check" >&2
             echo "engine: $name | jitfd-run --check does not advise these options, see $WORK/$name.check" >>"$MATRIX"
             return 1

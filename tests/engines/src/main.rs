@@ -111,6 +111,9 @@ fn verdict(program: &Program, ended: &Ended) -> (String, bool) {
         .find(|line| line.contains(&program.refusal));
     match (fault, said) {
         (Some(_), Some(said)) => (format!("no, {}: {said}", ended.status), true),
+        (Some(fault), None) if fault == program.refusal => {
+            (format!("no, {}: {fault}", ended.status), true)
+        }
         (Some(fault), None) => (format!("{fault}, and not: {}", program.refusal), false),
         (None, _) => ("ok, which was not expected".into(), false),
     }
@@ -257,6 +260,11 @@ mod tests {
         ended.errors = "jitfd-run: pid=7 publications=1 failures=0".into();
         assert!(!verdict(&program, &ended).1);
         (ended.code, ended.output) = (Some(0), b"7".to_vec());
+        program.refusal = "it has published nothing".into();
+        assert!(!verdict(&program, &ended).1);
+        ended.errors.clear();
+        assert!(verdict(&program, &ended).1);
+        ended.errors = "jitfd-run: pid=7 publications=1 failures=0".into();
         assert!(!verdict(&program, &ended).1);
         program.refusal.clear();
         assert_eq!(verdict(&program, &ended), ("ok".into(), true));

@@ -120,7 +120,9 @@ impl Tally {
     }
 
     fn class(&self) -> &'static str {
-        if self.both > 0 && self.executable > 0 {
+        if self.views > 0 && self.executable == 0 {
+            "two views: a memory file is mapped twice, to write and to execute"
+        } else if self.both > 0 && self.executable > 0 {
             "mixed: memory is made executable, and some is asked for both at once"
         } else if self.both > 0 {
             "memory that is writable and executable at once"
@@ -128,8 +130,6 @@ impl Tally {
             "flips: memory is made executable, and writable again"
         } else if self.executable > 0 {
             "one-way: memory is made executable once it is written"
-        } else if self.views > 0 {
-            "two views: a memory file is mapped twice, to write and to execute"
         } else {
             "no code: no memory is made executable"
         }
@@ -140,6 +140,11 @@ impl Tally {
         if !self.is_helped() {
             return "jitfd-run can't help: system calls that don't go through the C library \
                     are not seen by its library, and fail under PR_SET_MDWE"
+                .into();
+        }
+        if self.views > 0 && self.executable == 0 {
+            return "PR_SET_MDWE permits it as it is, if it takes a refusal of memory for both at \
+                    once; its code stays writable by the other view, also under jitfd-run"
                 .into();
         }
         if self.both + self.executable > 0 {
@@ -153,12 +158,7 @@ impl Tally {
             };
             return format!("run it by: jitfd-run {options}{program}{doubt}");
         }
-        match self.views {
-            0 => "PR_SET_MDWE (systemd: MemoryDenyWriteExecute=) does not hinder it".into(),
-            _ => "PR_SET_MDWE permits it as it is; its code stays writable by the other view, \
-                  also under jitfd-run"
-                .into(),
-        }
+        "PR_SET_MDWE (systemd: MemoryDenyWriteExecute=) does not hinder it".into()
     }
 
     /// The report on a program of this name.
@@ -228,7 +228,8 @@ mod tests {
             memory: Memory::View,
             ..execute.clone()
         };
-        let (line, outcome) = class(&[view]);
+        // As Erlang, which tries the other way first.
+        let (line, outcome) = class(&[request(true, true), view]);
         assert!(line.contains("two views") && outcome.contains("as it is"));
         let shared = Request {
             memory: Memory::SharedAnonymous,
