@@ -182,7 +182,7 @@ mod tests {
             let name = jitfd_backend_name(number(backend));
             // SAFETY: the name of a backend is a C string.
             let name = unsafe { std::ffi::CStr::from_ptr(name) };
-            assert_eq!(name.to_str(), Ok(backend.name()));
+            assert_eq!(name.to_str(), Ok(&*backend.to_string()));
         }
         assert!(jitfd_backend_name(0).is_null());
     }

@@ -5,7 +5,7 @@
 use crate::backend::number;
 use crate::guard;
 use crate::pointer;
-use rust::{Backend, Finding, Verdict};
+use rust::{Backend, Finding};
 use std::ffi::{CString, c_char, c_int};
 
 /// The rule does not stand in the way.
@@ -75,12 +75,12 @@ fn keep(texts: &mut Vec<CString>, text: &str) -> *const c_char {
 fn told(finding: &Finding, texts: &mut Vec<CString>) -> jitfd_finding {
     let bit = |&backend: &Backend| 1 << number(backend);
     jitfd_finding {
-        subject: keep(texts, finding.subject.name()),
+        subject: keep(texts, finding.subject),
         text: keep(texts, &finding.text),
-        verdict: match finding.verdict {
-            Verdict::Allows => JITFD_VERDICT_ALLOWS,
-            Verdict::MayRefuse => JITFD_VERDICT_MAY_REFUSE,
-            Verdict::Refuses => JITFD_VERDICT_REFUSES,
+        verdict: match (finding.backends.is_empty(), finding.certain) {
+            (true, _) => JITFD_VERDICT_ALLOWS,
+            (false, false) => JITFD_VERDICT_MAY_REFUSE,
+            (false, true) => JITFD_VERDICT_REFUSES,
         },
         backends: finding
             .backends
@@ -101,9 +101,9 @@ pub extern "C" fn jitfd_probe_create() -> *mut jitfd_probe {
     let owned = guard::object(|| {
         let probe = rust::probe();
         let mut texts = Vec::new();
-        let findings = probe.findings().iter();
+        let findings = probe.findings.iter();
         let findings: Vec<_> = findings.map(|one| told(one, &mut texts)).collect();
-        let trials = probe.trials().iter().map(|(backend, trial)| jitfd_trial {
+        let trials = probe.trials.iter().map(|(backend, trial)| jitfd_trial {
             backend: number(*backend),
             works: probe.works(*backend).into(),
             text: keep(&mut texts, &trial.to_string()),

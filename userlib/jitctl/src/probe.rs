@@ -29,25 +29,27 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> io::Result<Status> {
 }
 
 fn print(probe: &Probe, out: &mut dyn Write) -> io::Result<()> {
-    for Finding {
-        subject,
-        verdict,
-        text,
-        ..
-    } in probe.findings()
-    {
-        let (subject, verdict) = (subject.name(), verdict.name());
+    for finding in &probe.findings {
+        let (subject, verdict, text) = (finding.subject, verdict(finding), &finding.text);
         writeln!(out, "{subject:<13} {verdict:<11} {text}")?;
     }
     writeln!(out)?;
-    for (backend, trial) in probe.trials() {
-        writeln!(out, "{:<16} {trial}", backend.name())?;
+    for (backend, trial) in &probe.trials {
+        writeln!(out, "{backend:<16} {trial}")?;
         for reason in probe.reasons(*backend) {
-            let (subject, verdict) = (reason.subject.name(), reason.verdict.name());
+            let (subject, verdict) = (reason.subject, verdict(reason));
             writeln!(out, "{:<16}   {subject} {verdict} it: {}", "", reason.text)?;
         }
     }
     writeln!(out, "\n{}", conclusion(probe))
+}
+
+fn verdict(finding: &Finding) -> &'static str {
+    match (finding.backends.is_empty(), finding.certain) {
+        (true, _) => "allows",
+        (false, true) => "refuses",
+        (false, false) => "may refuse",
+    }
 }
 
 fn conclusion(probe: &Probe) -> String {
@@ -63,28 +65,28 @@ fn conclusion(probe: &Probe) -> String {
 
 fn was_tried(probe: &Probe) -> bool {
     let untried = |(_, trial): &(Backend, Trial)| matches!(trial, Trial::Untried(_));
-    !probe.trials().iter().any(untried)
+    !probe.trials.iter().any(untried)
 }
 
 fn as_json(probe: &Probe) -> Value {
     let finding = |finding: &Finding| {
         json!({
-            "subject": finding.subject.name(),
-            "verdict": finding.verdict.name(),
-            "backends": finding.backends.iter().map(|one| one.name()).collect::<Vec<_>>(),
+            "subject": finding.subject,
+            "verdict": verdict(finding),
+            "backends": finding.backends.iter().map(Backend::to_string).collect::<Vec<_>>(),
             "text": finding.text,
         })
     };
     let trial = |(backend, trial): &(Backend, Trial)| {
         json!({
-            "backend": backend.name(),
+            "backend": backend.to_string(),
             "works": *trial == Trial::Works,
             "text": trial.to_string(),
         })
     };
     json!({
-        "findings": probe.findings().iter().map(finding).collect::<Vec<_>>(),
-        "backends": probe.trials().iter().map(trial).collect::<Vec<_>>(),
-        "choice": probe.choice(Fallback::Any).map(Backend::name),
+        "findings": probe.findings.iter().map(finding).collect::<Vec<_>>(),
+        "backends": probe.trials.iter().map(trial).collect::<Vec<_>>(),
+        "choice": probe.choice(Fallback::Any).map(|one| one.to_string()),
     })
 }

@@ -43,27 +43,20 @@ impl Backend {
     /// for backend in Backend::ALL {
     ///     match Jit::open(Fallback::Only(backend)) {
     ///         Ok(jit) => assert_eq!(jit.backend(), backend),
-    ///         Err(error) => println!("without {}: {error}", backend.name()),
+    ///         Err(error) => println!("without {backend}: {error}"),
     ///     }
     /// }
     /// ```
     pub const ALL: [Self; 3] = [Self::Kernel, Self::DualMapping, Self::ProtectFlips];
+}
 
-    /// A name for messages.
-    ///
-    /// See the example of [`ALL`](Self::ALL).
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
+/// A name for messages.
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
             Self::Kernel => "/dev/jit",
             Self::DualMapping => "dual mapping",
             Self::ProtectFlips => "mprotect flips",
-        }
-    }
-}
-
-impl fmt::Display for Backend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        })
     }
 }

@@ -163,7 +163,7 @@ pub use jitfd_code::{
     validate_shared,
 };
 pub use os::window::Window;
-pub use probe::{Finding, Probe, Subject, Trial, Verdict, probe};
+pub use probe::{Finding, Probe, Trial, probe};
 pub use region::Region;
 pub use region::handle::{AppendHandle, MapHandle};
 pub use region::image::jit_create_code;

@@ -4,7 +4,7 @@
 use crate::suite::outcome::{OrFail, Outcome, equal, failed};
 use crate::suite::sys;
 use jitctl::Status;
-use jitfd::{Backend, Error, Fallback, Jit, Probe, Subject};
+use jitfd::{Backend, Error, Fallback, Jit, Probe};
 
 /// What the command says, and its status.
 pub fn jitctl(arguments: &[&str]) -> (Status, String) {
@@ -22,13 +22,13 @@ pub fn working(probe: &Probe, wanted: [bool; 3]) -> Outcome {
     if works(probe) == wanted {
         return Ok(());
     }
-    failed(format!("wanted {wanted:?}, but: {:?}", probe.trials()))
+    failed(format!("wanted {wanted:?}, but: {:?}", probe.trials))
 }
 
 /// That the reasons why `backend` does not work are about these.
-pub fn blamed(probe: &Probe, backend: Backend, wanted: &[Subject]) -> Outcome {
+pub fn blamed(probe: &Probe, backend: Backend, wanted: &[&'static str]) -> Outcome {
     let reasons = probe.reasons(backend).into_iter();
-    let subjects: Vec<Subject> = reasons.map(|finding| finding.subject).collect();
+    let subjects: Vec<&str> = reasons.map(|finding| finding.subject).collect();
     equal("what is blamed", subjects, wanted.to_vec())
 }
 

@@ -8,89 +8,37 @@ use crate::error::Error;
 use std::fmt;
 
 /// What a [`Finding`] is about.
-///
-/// See the example of [`Finding`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Subject {
+pub(super) mod subject {
     /// The processor.
-    Cpu,
+    pub const CPU: &str = "cpu";
     /// The kernel's version and kind.
-    Kernel,
+    pub const KERNEL: &str = "kernel";
     /// The jit module.
-    Module,
+    pub const MODULE: &str = "module";
     /// `/dev/jit`: its presence, owner and mode.
-    Device,
+    pub const DEVICE: &str = "/dev/jit";
     /// How the file system of `/dev/jit` is mounted.
-    Mount,
+    pub const MOUNT: &str = "mount";
     /// `PR_SET_MDWE`: this process has given up some ways to get new code.
-    Mdwe,
+    pub const MDWE: &str = "MDWE";
     /// A filter of system calls.
-    Seccomp,
+    pub const SECCOMP: &str = "seccomp";
     /// The SELinux policy.
-    Selinux,
+    pub const SELINUX: &str = "SELinux";
     /// The setting `vm.memfd_noexec`.
-    MemfdNoexec,
+    pub const MEMFD_NOEXEC: &str = "memfd_noexec";
     /// The system call `membarrier`.
-    Membarrier,
-}
-
-impl Subject {
-    /// A name for messages.
-    ///
-    /// See the example of [`Finding`].
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Cpu => "cpu",
-            Self::Kernel => "kernel",
-            Self::Module => "module",
-            Self::Device => "/dev/jit",
-            Self::Mount => "mount",
-            Self::Mdwe => "MDWE",
-            Self::Seccomp => "seccomp",
-            Self::Selinux => "SELinux",
-            Self::MemfdNoexec => "memfd_noexec",
-            Self::Membarrier => "membarrier",
-        }
-    }
-}
-
-/// What a rule does.
-///
-/// See the example of [`Finding`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verdict {
-    /// It does not stand in the way.
-    Allows,
-    /// It is not known whether it stands in the way.
-    MayRefuse,
-    /// It refuses the backends that the finding names.
-    Refuses,
-}
-
-impl Verdict {
-    /// A word for messages.
-    ///
-    /// See the example of [`Finding`].
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Allows => "allows",
-            Self::MayRefuse => "may refuse",
-            Self::Refuses => "refuses",
-        }
-    }
+    pub const MEMBARRIER: &str = "membarrier";
 }
 
 /// One rule of the system, in words.
 ///
 /// ```
-/// use jitfd::{Subject, Verdict, probe};
+/// use jitfd::probe;
 ///
-/// for finding in probe().findings() {
-///     println!("{} {}: {}", finding.subject.name(), finding.verdict.name(), finding.text);
-///     if finding.subject == Subject::Seccomp && finding.verdict == Verdict::MayRefuse {
+/// for finding in probe().findings {
+///     println!("{}: {}", finding.subject, finding.text);
+///     if finding.subject == "seccomp" && !finding.backends.is_empty() && !finding.certain {
 ///         println!("ask who has made the filter");
 ///     }
 /// }
@@ -98,12 +46,14 @@ impl Verdict {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {
-    /// What it is about.
-    pub subject: Subject,
-    /// What it does.
-    pub verdict: Verdict,
+    /// What it is about: `"cpu"`, `"kernel"`, `"module"`, `"/dev/jit"`, `"mount"` (of the
+    /// file system with `/dev/jit`), `"MDWE"`, `"seccomp"`, `"SELinux"`, `"memfd_noexec"`
+    /// or `"membarrier"`.
+    pub subject: &'static str,
     /// The backends that it refuses, or may refuse; empty if it allows all.
     pub backends: Vec<Backend>,
+    /// Whether it is known that it refuses (or allows) these.
+    pub certain: bool,
     /// One line, without a full stop.
     pub text: String,
 }
@@ -113,7 +63,7 @@ pub struct Finding {
 /// ```
 /// use jitfd::{Trial, probe};
 ///
-/// for (backend, trial) in probe().trials() {
+/// for (backend, trial) in probe().trials {
 ///     match trial {
 ///         Trial::Works => println!("{backend} is there"),
 ///         Trial::Killed(signal) => println!("{backend} would kill this program ({signal})"),

@@ -16,7 +16,7 @@ mod trial;
 
 use crate::backend::choice::Fallback;
 use crate::backend_name::Backend;
-pub use finding::{Finding, Subject, Trial, Verdict};
+pub use finding::{Finding, Trial};
 use system::System;
 
 /// What [`probe`] has found out.
@@ -27,31 +27,22 @@ use system::System;
 /// let probe = probe();
 /// if !probe.works(Backend::Kernel) {
 ///     for finding in probe.reasons(Backend::Kernel) {
-///         println!("no /dev/jit, because of {}: {}", finding.subject.name(), finding.text);
+///         println!("no /dev/jit, because of {}: {}", finding.subject, finding.text);
 ///     }
 /// }
-/// println!("{} rules were looked at", probe.findings().len());
-/// println!("{} backends were tried", probe.trials().len());
+/// println!("{} rules were looked at", probe.findings.len());
+/// println!("{} backends were tried", probe.trials.len());
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Probe {
-    findings: Vec<Finding>,
-    trials: Vec<(Backend, Trial)>,
+    /// The system's rules.
+    pub findings: Vec<Finding>,
+    /// How the attempt to use each backend ended, the best backend first.
+    pub trials: Vec<(Backend, Trial)>,
 }
 
 impl Probe {
-    /// The system's rules.
-    #[must_use]
-    pub fn findings(&self) -> &[Finding] {
-        &self.findings
-    }
-
-    /// How the attempt to use each backend ended, the best backend first.
-    #[must_use]
-    pub fn trials(&self) -> &[(Backend, Trial)] {
-        &self.trials
-    }
-
     /// Whether `backend` works.
     #[must_use]
     pub fn works(&self, backend: Backend) -> bool {
@@ -82,17 +73,18 @@ impl Probe {
         if self.works(backend) {
             return Vec::new();
         }
-        let certain = self.found(backend, Verdict::Refuses);
+        let certain = self.found(backend, true);
         if certain.is_empty() {
-            self.found(backend, Verdict::MayRefuse)
+            self.found(backend, false)
         } else {
             certain
         }
     }
 
-    fn found(&self, backend: Backend, verdict: Verdict) -> Vec<&Finding> {
+    /// What refuses `backend`, or may.
+    fn found(&self, backend: Backend, certain: bool) -> Vec<&Finding> {
         let concerned =
-            |finding: &&Finding| finding.verdict == verdict && finding.backends.contains(&backend);
+            |finding: &&Finding| finding.certain == certain && finding.backends.contains(&backend);
         self.findings.iter().filter(concerned).collect()
     }
 }
@@ -112,10 +104,10 @@ impl Probe {
 ///
 /// ```
 /// let probe = jitfd::probe();
-/// for (backend, trial) in probe.trials() {
+/// for (backend, trial) in &probe.trials {
 ///     println!("{backend}: {trial}");
 ///     for finding in probe.reasons(*backend) {
-///         println!("  {}: {}", finding.subject.name(), finding.text);
+///         println!("  {}: {}", finding.subject, finding.text);
 ///     }
 /// }
 /// ```
@@ -127,7 +119,7 @@ pub fn probe() -> Probe {
         findings: system.findings(),
         trials: trials.into(),
     };
-    if probe.found(Backend::Kernel, Verdict::Refuses).is_empty() {
+    if probe.found(Backend::Kernel, true).is_empty() {
         let suspicion = |(backend, trial): &(Backend, Trial)| match backend {
             Backend::Kernel => selinux::suspicion(&system.files, trial),
             _ => None,
@@ -143,10 +135,10 @@ pub fn probe() -> Probe {
 mod tests {
     use super::*;
 
-    fn finding(verdict: Verdict, backend: Backend) -> Finding {
+    fn finding(certain: bool, backend: Backend) -> Finding {
         Finding {
-            subject: Subject::Seccomp,
-            verdict,
+            subject: finding::subject::SECCOMP,
+            certain,
             backends: vec![backend],
             text: String::new(),
         }
@@ -157,10 +149,10 @@ mod tests {
         let (dual, flips) = (Backend::DualMapping, Backend::ProtectFlips);
         let probe = Probe {
             findings: vec![
-                finding(Verdict::MayRefuse, dual),
-                finding(Verdict::Refuses, dual),
-                finding(Verdict::MayRefuse, flips),
-                finding(Verdict::Refuses, Backend::Kernel),
+                finding(false, dual),
+                finding(true, dual),
+                finding(false, flips),
+                finding(true, Backend::Kernel),
             ],
             trials: vec![
                 (Backend::Kernel, Trial::Works),
@@ -168,13 +160,13 @@ mod tests {
                 (flips, Trial::Killed(9)),
             ],
         };
-        let verdicts = |backend| {
+        let certain = |backend| {
             let reasons = probe.reasons(backend).into_iter();
-            reasons.map(|finding| finding.verdict).collect::<Vec<_>>()
+            reasons.map(|finding| finding.certain).collect::<Vec<_>>()
         };
-        assert_eq!(verdicts(dual), [Verdict::Refuses]);
-        assert_eq!(verdicts(flips), [Verdict::MayRefuse]);
-        assert_eq!(verdicts(Backend::Kernel), []);
+        assert_eq!(certain(dual), [true]);
+        assert_eq!(certain(flips), [false]);
+        assert_eq!(certain(Backend::Kernel), [false; 0]);
         assert_eq!(probe.choice(Fallback::Any), Some(Backend::Kernel));
         assert_eq!(probe.choice(Fallback::Only(dual)), None);
     }
@@ -182,8 +174,8 @@ mod tests {
     #[test]
     fn this_host_is_probed() {
         let probe = probe();
-        assert!(probe.works(Backend::DualMapping), "{:?}", probe.trials());
-        assert!(probe.works(Backend::ProtectFlips), "{:?}", probe.trials());
+        assert!(probe.works(Backend::DualMapping), "{:?}", probe.trials);
+        assert!(probe.works(Backend::ProtectFlips), "{:?}", probe.trials);
         if !probe.works(Backend::Kernel) {
             assert!(!probe.reasons(Backend::Kernel).is_empty());
         }

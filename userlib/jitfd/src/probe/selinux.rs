@@ -5,7 +5,7 @@
 //! whether it allows one `ioctl` and not another (`allowxperm`): a trial shows that.
 
 use super::files::Files;
-use super::finding::{Finding, Subject, Trial, Verdict};
+use super::finding::{Finding, Trial, subject};
 use super::sys;
 use crate::backend::dispatch::MemoryFile;
 use crate::backend_name::Backend;
@@ -55,8 +55,8 @@ pub(super) fn suspicion(files: &Files, trial: &Trial) -> Option<Finding> {
     let is_ioctl = ioctls.iter().any(|one| one.name() == *call);
     let denied = is_ioctl && *errno == libc::EACCES && enforcing(files) == Some(true);
     denied.then(|| Finding {
-        subject: Subject::Selinux,
-        verdict: Verdict::MayRefuse,
+        subject: subject::SELINUX,
+        certain: false,
         backends: vec![Backend::Kernel],
         text: format!(
             "the policy may allow {} some ioctls of /dev/jit and not this one (allowxperm)",
@@ -79,8 +79,8 @@ fn source(files: &Files) -> String {
 
 fn allows(text: String) -> Finding {
     Finding {
-        subject: Subject::Selinux,
-        verdict: Verdict::Allows,
+        subject: subject::SELINUX,
+        certain: true,
         backends: Vec::new(),
         text,
     }
@@ -160,8 +160,8 @@ fn judge(files: &Files, source: &str, need: &Need) -> Option<Finding> {
     };
     let denied: Vec<&str> = need.permissions.iter().filter(is_denied).copied().collect();
     (!denied.is_empty()).then(|| Finding {
-        subject: Subject::Selinux,
-        verdict: Verdict::Refuses,
+        subject: subject::SELINUX,
+        certain: true,
         backends: vec![need.backend],
         text: format!(
             "the policy does not allow {source} {target}:{} {{ {} }}",

@@ -4,7 +4,7 @@
 //! the root.
 
 use super::files::{Files, field};
-use super::finding::{Finding, Subject, Verdict};
+use super::finding::{Finding, subject};
 use super::{selinux, sys};
 use crate::backend::dispatch::membarrier_works;
 use crate::backend_name::Backend::{self, DualMapping, Kernel, ProtectFlips};
@@ -30,33 +30,33 @@ pub(super) struct System {
 type Answer = Option<io::Result<bool>>;
 
 fn finding(
-    subject: Subject,
-    verdict: Verdict,
+    subject: &'static str,
+    certain: bool,
     backends: &[Backend],
     text: impl Into<String>,
 ) -> Finding {
     Finding {
         subject,
-        verdict,
         backends: backends.to_vec(),
+        certain,
         text: text.into(),
     }
 }
 
-fn allows(subject: Subject, text: impl Into<String>) -> Finding {
-    finding(subject, Verdict::Allows, &[], text)
+fn allows(subject: &'static str, text: impl Into<String>) -> Finding {
+    finding(subject, true, &[], text)
 }
 
-fn refuses(subject: Subject, backends: &[Backend], text: impl Into<String>) -> Finding {
-    finding(subject, Verdict::Refuses, backends, text)
+fn refuses(subject: &'static str, backends: &[Backend], text: impl Into<String>) -> Finding {
+    finding(subject, true, backends, text)
 }
 
-fn may_refuse(subject: Subject, backends: &[Backend], text: impl Into<String>) -> Finding {
-    finding(subject, Verdict::MayRefuse, backends, text)
+fn may_refuse(subject: &'static str, backends: &[Backend], text: impl Into<String>) -> Finding {
+    finding(subject, false, backends, text)
 }
 
 /// The file that would tell is not there or can't be opened.
-fn unknown(subject: Subject, backends: &[Backend], path: &str, error: &io::Error) -> Finding {
+fn unknown(subject: &'static str, backends: &[Backend], path: &str, error: &io::Error) -> Finding {
     let text = format!("not known, as {path} can't be read: {error}");
     may_refuse(subject, backends, text)
 }
@@ -127,25 +127,25 @@ impl System {
         let path = "/proc/cpuinfo";
         let flags = match self.files.text(path) {
             Ok(flags) => flags,
-            Err(error) => return unknown(Subject::Cpu, &[Kernel], path, &error),
+            Err(error) => return unknown(subject::CPU, &[Kernel], path, &error),
         };
         let nx = flags.split_whitespace().any(|flag| flag == "nx");
         if nx {
-            return allows(Subject::Cpu, "x86-64 with NX");
+            return allows(subject::CPU, "x86-64 with NX");
         }
         let text = "no NX: the module does not load, and data is executable anyway";
-        refuses(Subject::Cpu, &[Kernel], text)
+        refuses(subject::CPU, &[Kernel], text)
     }
 
     fn kernel(&self) -> Finding {
         let path = "/proc/sys/kernel/osrelease";
         let release = match self.files.text(path) {
             Ok(release) => release,
-            Err(error) => return unknown(Subject::Kernel, &[Kernel], path, &error),
+            Err(error) => return unknown(subject::KERNEL, &[Kernel], path, &error),
         };
         let refused = |why: &str| {
             let text = format!("Linux {release}: {why}");
-            refuses(Subject::Kernel, &[Kernel], text)
+            refuses(subject::KERNEL, &[Kernel], text)
         };
         let is = |path, wanted: &str| self.files.read(path).as_deref() == Some(wanted);
         if version(&release).is_none_or(|version| version < OLDEST) {
@@ -157,19 +157,19 @@ impl System {
         if is("/sys/hypervisor/type", "xen") && is("/sys/hypervisor/guest_type", "PV") {
             return refused("the module does not load under Xen PV");
         }
-        allows(Subject::Kernel, format!("Linux {release}"))
+        allows(subject::KERNEL, format!("Linux {release}"))
     }
 
     fn module(&self) -> Finding {
         if self.files.path("/sys/module/jit").exists() {
-            return allows(Subject::Module, "the jit module is loaded");
+            return allows(subject::MODULE, "the jit module is loaded");
         }
         let all = "/sys/module";
         if let Err(error) = fs::metadata(self.files.path(all)) {
-            return unknown(Subject::Module, &[Kernel], all, &error);
+            return unknown(subject::MODULE, &[Kernel], all, &error);
         }
         let text = "the jit module is not loaded (modprobe jit)";
-        refuses(Subject::Module, &[Kernel], text)
+        refuses(subject::MODULE, &[Kernel], text)
     }
 
     fn device(&self) -> Finding {
@@ -178,23 +178,23 @@ impl System {
             Ok(metadata) => metadata,
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 let text = format!("/dev/jit can't be reached: {error}");
-                return refuses(Subject::Device, &[Kernel], text);
+                return refuses(subject::DEVICE, &[Kernel], text);
             }
             Err(error) => {
                 let text = format!("there is no /dev/jit ({error})");
-                return refuses(Subject::Device, &[Kernel], text);
+                return refuses(subject::DEVICE, &[Kernel], text);
             }
         };
         let whose = whose(&metadata);
         if !metadata.file_type().is_char_device() {
             let text = format!("/dev/jit is no character device ({whose})");
-            return refuses(Subject::Device, &[Kernel], text);
+            return refuses(subject::DEVICE, &[Kernel], text);
         }
         match open(&path) {
-            Ok(_) => allows(Subject::Device, format!("it can be opened ({whose})")),
+            Ok(_) => allows(subject::DEVICE, format!("it can be opened ({whose})")),
             Err(error) => {
                 let text = format!("it can't be opened ({whose}): {error}");
-                refuses(Subject::Device, &[Kernel], text)
+                refuses(subject::DEVICE, &[Kernel], text)
             }
         }
     }
@@ -203,35 +203,35 @@ impl System {
         let path = "/proc/self/mountinfo";
         let mounts = match self.files.text(path) {
             Ok(mounts) => mounts,
-            Err(error) => return unknown(Subject::Mount, &[Kernel], path, &error),
+            Err(error) => return unknown(subject::MOUNT, &[Kernel], path, &error),
         };
         let (point, options) = mount_of(&mounts, "/dev/jit").unwrap_or(("/", ""));
         if options.split(',').any(|option| option == "noexec") {
             let text = format!("{point} is mounted noexec (mount -o remount,exec {point})");
-            return refuses(Subject::Mount, &[Kernel], text);
+            return refuses(subject::MOUNT, &[Kernel], text);
         }
-        allows(Subject::Mount, format!("{point} is not mounted noexec"))
+        allows(subject::MOUNT, format!("{point} is not mounted noexec"))
     }
 
     fn mdwe(&self) -> Finding {
         match &self.mdwe {
             Some(Ok(true)) => refuses(
-                Subject::Mdwe,
+                subject::MDWE,
                 &[ProtectFlips],
                 "PR_SET_MDWE is set: no page becomes executable later; /dev/jit and dual mapping \
                  need none that does",
             ),
-            Some(Ok(false)) => allows(Subject::Mdwe, "PR_SET_MDWE is not set"),
+            Some(Ok(false)) => allows(subject::MDWE, "PR_SET_MDWE is not set"),
             Some(Err(error)) if error.raw_os_error() == Some(libc::EINVAL) => {
-                allows(Subject::Mdwe, "this kernel has no PR_SET_MDWE")
+                allows(subject::MDWE, "this kernel has no PR_SET_MDWE")
             }
             Some(Err(error)) => {
                 let text = format!("not known, as prctl can't be called: {error}");
-                may_refuse(Subject::Mdwe, &[ProtectFlips], text)
+                may_refuse(subject::MDWE, &[ProtectFlips], text)
             }
             None => {
                 let text = "not known: a child that called prctl did not survive it";
-                may_refuse(Subject::Mdwe, &[ProtectFlips], text)
+                may_refuse(subject::MDWE, &[ProtectFlips], text)
             }
         }
     }
@@ -240,10 +240,10 @@ impl System {
         let path = "/proc/self/status";
         let status = match self.files.text(path) {
             Ok(status) => status,
-            Err(error) => return unknown(Subject::Seccomp, &Backend::ALL, path, &error),
+            Err(error) => return unknown(subject::SECCOMP, &Backend::ALL, path, &error),
         };
         if !self.files.is_filtered() {
-            return allows(Subject::Seccomp, "no filter");
+            return allows(subject::SECCOMP, "no filter");
         }
         let filters = field(&status, "Seccomp_filters").unwrap_or("some");
         let text = format!(
@@ -252,7 +252,7 @@ impl System {
                      membarrier (dual mapping), \
                      mmap, madvise, mprotect and mremap (mprotect flips)"
         );
-        may_refuse(Subject::Seccomp, &Backend::ALL, text)
+        may_refuse(subject::SECCOMP, &Backend::ALL, text)
     }
 
     fn memfd_noexec(&self) -> Finding {
@@ -266,22 +266,22 @@ impl System {
             Err(error) if missing(error) => "this kernel has no vm.memfd_noexec",
             Err(_) => "vm.memfd_noexec can't be read; it stops programs, as jitfd's files are not",
         };
-        allows(Subject::MemfdNoexec, text)
+        allows(subject::MEMFD_NOEXEC, text)
     }
 
     fn membarrier(&self) -> Finding {
         match &self.membarrier {
             Some(Ok(_)) => {
                 let text = "it can make other threads see new code";
-                allows(Subject::Membarrier, text)
+                allows(subject::MEMBARRIER, text)
             }
             Some(Err(error)) => {
                 let text = format!("other threads can't be made to see new code: {error}");
-                refuses(Subject::Membarrier, &[DualMapping], text)
+                refuses(subject::MEMBARRIER, &[DualMapping], text)
             }
             None => {
                 let text = "not known: a child that called membarrier did not survive it";
-                may_refuse(Subject::Membarrier, &[DualMapping], text)
+                may_refuse(subject::MEMBARRIER, &[DualMapping], text)
             }
         }
     }
@@ -359,7 +359,7 @@ mod tests {
         ),
     ];
 
-    fn of(system: &System, subject: Subject) -> Finding {
+    fn of(system: &System, subject: &'static str) -> Finding {
         let mut findings = system.findings().into_iter();
         findings.find(|finding| finding.subject == subject).unwrap()
     }
@@ -370,10 +370,14 @@ mod tests {
         for finding in fake.0.findings() {
             // A device can't be made without rights.
             let expected = match finding.subject {
-                Subject::Device => Verdict::Refuses,
-                _ => Verdict::Allows,
+                subject::DEVICE => (true, false),
+                _ => (true, true),
             };
-            assert_eq!(finding.verdict, expected, "{finding:?}");
+            assert_eq!(
+                (finding.certain, finding.backends.is_empty()),
+                expected,
+                "{finding:?}"
+            );
             assert_eq!(finding.text.lines().count(), 1, "{finding:?}");
         }
     }
@@ -381,24 +385,24 @@ mod tests {
     #[test]
     fn each_obstacle_is_seen() {
         let bad = [
-            (Subject::Cpu, "/proc/cpuinfo", "flags : fpu lm"),
-            (Subject::Kernel, "/proc/sys/kernel/osrelease", "7.1.9"),
-            (Subject::Kernel, "/proc/sys/kernel/osrelease", "6.18.44-x"),
-            (Subject::Kernel, "/proc/sys/kernel/osrelease", ""),
-            (Subject::Kernel, "/sys/kernel/realtime", "1\n"),
+            (subject::CPU, "/proc/cpuinfo", "flags : fpu lm"),
+            (subject::KERNEL, "/proc/sys/kernel/osrelease", "7.1.9"),
+            (subject::KERNEL, "/proc/sys/kernel/osrelease", "6.18.44-x"),
+            (subject::KERNEL, "/proc/sys/kernel/osrelease", ""),
+            (subject::KERNEL, "/sys/kernel/realtime", "1\n"),
             (
-                Subject::Mount,
+                subject::MOUNT,
                 "/proc/self/mountinfo",
                 "2 1 0:5 / /dev rw,noexec - d u rw",
             ),
-            (Subject::Device, "/dev/jit", "a file"),
+            (subject::DEVICE, "/dev/jit", "a file"),
         ];
         for (index, (subject, path, text)) in bad.into_iter().enumerate() {
             let mut files = GOOD.to_vec();
             files.push((path, text));
             let fake = fake(&format!("bad-{index}"), &files);
             let finding = of(&fake.0, subject);
-            assert_eq!(finding.verdict, Verdict::Refuses, "{finding:?}");
+            assert!(finding.certain, "{finding:?}");
             assert_eq!(finding.backends, [Kernel], "{finding:?}");
         }
     }
@@ -415,16 +419,16 @@ mod tests {
         fake.0.mdwe = Some(Ok(true));
         fake.0.membarrier = Some(Err(io::Error::from_raw_os_error(libc::ENOSYS)));
         let expected = [
-            (Subject::Module, Verdict::Refuses, vec![Kernel]),
-            (Subject::Mdwe, Verdict::Refuses, vec![ProtectFlips]),
-            (Subject::Seccomp, Verdict::MayRefuse, Backend::ALL.to_vec()),
-            (Subject::Membarrier, Verdict::Refuses, vec![DualMapping]),
+            (subject::MODULE, true, vec![Kernel]),
+            (subject::MDWE, true, vec![ProtectFlips]),
+            (subject::SECCOMP, false, Backend::ALL.to_vec()),
+            (subject::MEMBARRIER, true, vec![DualMapping]),
         ];
-        for (subject, verdict, backends) in expected {
+        for (subject, certain, backends) in expected {
             let finding = of(&fake.0, subject);
-            assert_eq!((finding.verdict, finding.backends), (verdict, backends));
+            assert_eq!((finding.certain, finding.backends), (certain, backends));
         }
-        assert!(of(&fake.0, Subject::Seccomp).text.starts_with("3 filter"));
+        assert!(of(&fake.0, subject::SECCOMP).text.starts_with("3 filter"));
     }
 
     /// A process may have no descriptor left, or another file system at /proc.
@@ -436,11 +440,15 @@ mod tests {
         assert!(fake.0.files.is_filtered());
         for finding in fake.0.findings() {
             let expected = match finding.subject {
-                Subject::Device => Verdict::Refuses,
-                Subject::MemfdNoexec => Verdict::Allows,
-                _ => Verdict::MayRefuse,
+                subject::DEVICE => (true, false),
+                subject::MEMFD_NOEXEC => (true, true),
+                _ => (false, false),
             };
-            assert_eq!(finding.verdict, expected, "{finding:?}");
+            assert_eq!(
+                (finding.certain, finding.backends.is_empty()),
+                expected,
+                "{finding:?}"
+            );
             assert!(!finding.text.contains("this kernel"), "{finding:?}");
         }
     }

@@ -120,7 +120,7 @@ pub fn a_probe_that_cannot_fork_says_so(_: Backend) {
             libc::setrlimit(libc::RLIMIT_NPROC, &raw const none);
         }
         let probe = probe();
-        let mut trials = probe.trials().iter();
+        let mut trials = probe.trials.iter();
         i32::from(trials.all(|(_, trial)| {
             let text = trial.to_string();
             matches!(trial, Trial::Untried(error) if error.kind() == Some(Kind::Processes))
