@@ -52,7 +52,7 @@ use std::marker::PhantomData;
 /// | [`new`](Self::new) | `Fn + Send + Sync` | by any thread, by many at once, by itself |
 /// | [`new_mut`](Self::new_mut) | `FnMut + Send` | by any thread, by one at a time |
 /// | [`new_once`](Self::new_once) | `FnOnce + Send` | by any thread, once |
-/// | [`LocalClosure::new`] | `Fn` | by the thread that has made it |
+/// | [`new_local`](Self::new_local) | `Fn` | by the thread that has made it |
 /// | [`with_registers`](Self::with_registers) | `Fn(&mut Registers) + Send + Sync` | as by `new` |
 ///
 /// Two mistakes are found: a closure of `new_mut` that is called while it runs, by
@@ -95,15 +95,18 @@ use std::marker::PhantomData;
 /// needs no system call, and a call costs the trampoline's three instructions. Only with
 /// six or more integer arguments all registers are saved and the arguments read from
 /// there.
-pub struct Closure<'f, P: CodePointer> {
+/// The type `T` says whether it may go to other threads: `()` may, `*const ()`, what
+/// [`new_local`](Self::new_local) makes, may not.
+pub struct Closure<'f, P: CodePointer, T = ()> {
     bound: Bound<'f>,
-    of: PhantomData<P>,
+    of: PhantomData<(P, T)>,
 }
 
-// SAFETY: what was bound is `Send`, or is only reached by who calls the pointer.
-unsafe impl<P: CodePointer> Send for Closure<'_, P> {}
-// SAFETY: what was bound is `Sync`; nothing here changes.
-unsafe impl<P: CodePointer> Sync for Closure<'_, P> {}
+// SAFETY: what was bound is `Send`, or is only reached by who calls the pointer. If it
+// must stay in its thread, `T` is not `Send`.
+unsafe impl<P: CodePointer, T: Send> Send for Closure<'_, P, T> {}
+// SAFETY: what was bound is `Sync`, or `T` is not; nothing here changes.
+unsafe impl<P: CodePointer, T: Sync> Sync for Closure<'_, P, T> {}
 
 impl<'f, P: CodePointer> Closure<'f, P> {
     /// A closure that can be called by all threads at once.
@@ -132,6 +135,34 @@ impl<'f, P: CodePointer> Closure<'f, P> {
         F: Callback<P> + Send + Sync + 'f,
     {
         bind(place, function).map(Self::of)
+    }
+
+    /// A closure that this thread alone can call, also while it runs: what it captures
+    /// need be neither `Send` nor `Sync`.
+    ///
+    /// ```
+    /// use jitfd::{Fallback, Jit};
+    /// use jitfd_trampoline::Closure;
+    /// use std::cell::RefCell;
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// let seen = RefCell::new(Vec::new());
+    /// let see = |number: u8| seen.borrow_mut().push(number);
+    /// let see = Closure::new_local(&Jit::open(Fallback::Any)?, see)?;
+    /// // SAFETY: every number is right, and this is its thread.
+    /// unsafe { see.entry()(42) };
+    /// assert_eq!(*seen.borrow(), [42]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn new_local<F>(place: &impl Place, function: F) -> Result<Closure<'f, P, *const ()>, Error>
+    where
+        F: Callback<P> + 'f,
+    {
+        bind(place, function).map(Closure::of)
     }
 
     /// A closure that changes what it has captured.
@@ -240,7 +271,9 @@ impl<'f, P: CodePointer> Closure<'f, P> {
         let bound = unsafe { Bound::new(held, marshal::body(), unwinding, value) }?;
         Ok(Self::of(bound))
     }
+}
 
+impl<'f, P: CodePointer, T> Closure<'f, P, T> {
     /// Has panics and exceptions go on in the caller, which calls it as
     /// `extern "C-unwind"` from now on.
     ///
@@ -262,7 +295,7 @@ impl<'f, P: CodePointer> Closure<'f, P> {
     /// # }
     /// ```
     #[must_use]
-    pub fn unwinding(self) -> Closure<'f, P::Unwinding>
+    pub fn unwinding(self) -> Closure<'f, P::Unwinding, T>
     where
         P: Aborting,
     {
@@ -295,6 +328,7 @@ impl<'f, P: CodePointer> Closure<'f, P> {
     /// ```
     ///
     /// # Safety
+    /// * A closure of [`new_local`](Closure::new_local) is called by its thread only.
     /// * Copies of the pointer are not called after the closure was dropped or given to
     ///   [`unwinding`](Self::unwinding), nor is it dropped during a call. (A call after its
     ///   drop usually ends with `SIGTRAP`, until its trampoline is used for another
@@ -332,93 +366,9 @@ impl<P: CodePointer> Closure<'static, P> {
     }
 }
 
-impl<P: CodePointer> fmt::Debug for Closure<'_, P> {
+impl<P: CodePointer, T> fmt::Debug for Closure<'_, P, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Closure({:#x})", self.bound.address())
-    }
-}
-
-/// A [`Closure`] that only the thread which has made it may call: what it captures
-/// need not be `Send` nor `Sync`.
-///
-/// ```
-/// use jitfd::{Fallback, Jit};
-/// use jitfd_trampoline::LocalClosure;
-/// use std::cell::RefCell;
-///
-/// # fn main() -> Result<(), jitfd::Error> {
-/// let seen = RefCell::new(Vec::new());
-/// let see = |number: u8| seen.borrow_mut().push(number);
-/// let see = LocalClosure::new(&Jit::open(Fallback::Any)?, see)?;
-/// // SAFETY: every number is right, and this is its thread.
-/// unsafe { see.entry()(42) };
-/// assert_eq!(*seen.borrow(), [42]);
-/// # Ok(())
-/// # }
-/// ```
-pub struct LocalClosure<'f, P: CodePointer> {
-    bound: Bound<'f>,
-    /// Stays in its thread.
-    of: PhantomData<(P, *const ())>,
-}
-
-impl<'f, P: CodePointer> LocalClosure<'f, P> {
-    /// A closure that this thread can call, also while it runs.
-    ///
-    /// # Errors
-    /// As [`Closure::new`].
-    pub fn new<F>(place: &impl Place, function: F) -> Result<Self, Error>
-    where
-        F: Callback<P> + 'f,
-    {
-        bind(place, function).map(Self::of)
-    }
-
-    /// As [`Closure::unwinding`].
-    ///
-    /// ```
-    /// use jitfd::{Fallback, Jit};
-    /// use jitfd_trampoline::LocalClosure;
-    /// use std::panic::{catch_unwind, resume_unwind};
-    ///
-    /// # fn main() -> Result<(), jitfd::Error> {
-    /// let fails = || resume_unwind(Box::new(42));
-    /// let fails = LocalClosure::new(&Jit::open(Fallback::Any)?, fails)?.unwinding();
-    /// // SAFETY: this is its thread.
-    /// let function: extern "C-unwind" fn() = unsafe { *fails.entry() };
-    /// assert!(catch_unwind(|| function()).is_err());
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn unwinding(self) -> LocalClosure<'f, P::Unwinding>
-    where
-        P: Aborting,
-    {
-        // SAFETY: as for a `Closure`.
-        LocalClosure::of(unsafe { self.bound.unwinding() })
-    }
-
-    const fn of(bound: Bound<'f>) -> Self {
-        let of = PhantomData;
-        Self { bound, of }
-    }
-
-    /// As [`Closure::entry`].
-    ///
-    /// # Safety
-    /// As for [`Closure::entry`]; and no other thread calls it.
-    #[must_use]
-    pub unsafe fn entry(&self) -> Entry<'_, P> {
-        // SAFETY: the trampoline leads to a function of this type; the caller answers
-        // for the rest.
-        unsafe { self.bound.entry() }
-    }
-}
-
-impl<P: CodePointer> fmt::Debug for LocalClosure<'_, P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LocalClosure({:#x})", self.bound.address())
     }
 }
 

@@ -57,7 +57,7 @@ impl Thunk {
             name,
             ..Request::new(len)
         };
-        space.publish_with(&request, |address| self.code_at(address))
+        space.publish_with(&request, |address| self.code(Some(address)))
     }
 }
 
@@ -88,7 +88,7 @@ mod tests {
             let target = if len == 14 { target } else { 1 };
             let thunk = Thunk::to(target).set(Register::Rsi, 6);
             let thunk = (0..pushes).fold(thunk, |thunk, _| thunk.push(1 << 40));
-            let code = thunk.code().unwrap();
+            let code = thunk.code(None).unwrap();
             let before = CHECKED.get();
             let function = thunk.publish(&space, "one").unwrap();
             assert_eq!(CHECKED.get() - before, 1);

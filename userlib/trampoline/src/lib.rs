@@ -86,7 +86,7 @@ mod libffi;
 #[cfg(test)]
 mod audit;
 
-pub use closure::{Closure, LocalClosure};
+pub use closure::Closure;
 pub use libffi::LibffiClosures;
 pub use registers::Registers;
 pub use save_all::SaveAllTrampoline;

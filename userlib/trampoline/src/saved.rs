@@ -113,7 +113,7 @@ impl<'call> SavedRegisters<'call> {
     /// is passed on the stack, if any is, is 8 bytes above.
     #[must_use]
     pub const fn get(&self, register: Register) -> u64 {
-        self.saved.general[register.number()]
+        self.saved.general[register as usize]
     }
 
     /// Changes a general register.
@@ -127,7 +127,7 @@ impl<'call> SavedRegisters<'call> {
     #[expect(unsafe_code, reason = "the registers are the caller's")]
     pub unsafe fn set(&mut self, register: Register, value: u64) {
         assert!(register != Register::Rsp, "rsp stays what it is");
-        self.saved.general[register.number()] = value;
+        self.saved.general[register as usize] = value;
     }
 
     /// The flags (`rflags`).

@@ -26,7 +26,7 @@ use jitfd_code::{Align, Chunk};
 /// # fn main() -> Result<(), jitfd::Error> {
 /// let target = add as *const () as usize;
 /// let thunk = Thunk::to(target).set(Register::Rsi, 40);
-/// let code = Jit::open(Fallback::Any)?.code(&thunk.code()?)?;
+/// let code = Jit::open(Fallback::Any)?.code(&thunk.code(None)?)?;
 /// // SAFETY: the code calls `add` with a second argument.
 /// let add_40 = unsafe { code.entry::<extern "C" fn(u64) -> u64>(0)? };
 /// assert_eq!(add_40(2), 42);
@@ -87,7 +87,7 @@ impl Thunk {
     /// Sets a register. Of several values for the same one the last holds.
     #[must_use]
     pub const fn set(mut self, register: Register, value: u64) -> Self {
-        self.registers[register.number()] = Some(value);
+        self.registers[register as usize] = Some(value);
         self
     }
 
@@ -98,7 +98,7 @@ impl Thunk {
     /// use jitfd::Register;
     /// use jitfd_trampoline::Thunk;
     ///
-    /// let code = Thunk::to(0x1234_5678_9abc).push(7).push(u64::MAX / 3).code().unwrap();
+    /// let code = Thunk::to(0x1234_5678_9abc).push(7).push(u64::MAX / 3).code(None).unwrap();
     /// // endbr64; push 7; push [constant]; jmp [constant]; int3...; two constants.
     /// assert_eq!(code.bytes()[4..6], [0x6a, 7]);
     /// assert_eq!(code.len(), 40);
@@ -109,20 +109,39 @@ impl Thunk {
         self
     }
 
-    /// The code, which can be put anywhere.
+    /// The code for this address: with a direct jump if the target is in reach of one. Or
+    /// without an address, code that can be put anywhere, which is never shorter.
     ///
-    /// The target, and pushed values that are no 32-bit numbers, are data in the
-    /// chunk. It starts with `endbr64`, is whole in a line of 64 bytes if it is no
-    /// longer than that, and has no instruction in two lines if it is.
+    /// Pushed values that are no 32-bit numbers, and the target without a direct jump,
+    /// are data in the chunk. It starts with `endbr64`, is whole in a line of 64 bytes if
+    /// it is no longer than that, and has no instruction in two lines if it is.
     ///
-    /// See the example of [`Thunk`].
+    /// ```
+    /// use jitfd_trampoline::Thunk;
+    ///
+    /// let thunk = Thunk::to(0x1000_0000);
+    /// assert!(thunk.code(None).unwrap().holds_data());
+    /// let near = thunk.code(Some(0x2000_0000)).unwrap();
+    /// // endbr64; jmp rel32
+    /// assert_eq!(near.len(), 9);
+    /// ```
     ///
     /// # Errors
     /// [`Error::Code`] if there are so many pushes that the code is longer
     /// than code can be.
-    pub fn code(&self) -> Result<Chunk, Error> {
+    pub fn code(&self, address: Option<usize>) -> Result<Chunk, Error> {
+        if let Some(Ok(near)) = address.map(|address| self.near(address)) {
+            return Ok(near);
+        }
         let constants: Vec<u64> = self.far().chain([to_u64(self.target)]).collect();
         self.finish(&constants, |assembly, last| assembly.push(indirect(last)))
+    }
+
+    fn near(&self, address: usize) -> Result<Chunk, Error> {
+        let constants: Vec<u64> = self.far().collect();
+        let distance = to_u64(self.target.wrapping_sub(address));
+        let direct = || Instruction::with_branch(Code::Jmp_rel32_64, distance);
+        self.finish(&constants, |assembly, _| assembly.push(direct()))
     }
 
     /// The length and the alignment of [`code`](Self::code), which is not made for that.
@@ -133,30 +152,6 @@ impl Thunk {
         let constants = self.far().count() + 1;
         let len = assembly.len().next_multiple_of(8) + 8 * constants;
         Ok((len, align(len)?))
-    }
-
-    /// The code for this address: with a direct jump if the target is in reach of
-    /// one, which is then no data. Else as [`code`](Self::code). It is never longer
-    /// than that.
-    ///
-    /// ```
-    /// use jitfd_trampoline::Thunk;
-    ///
-    /// let thunk = Thunk::to(0x1000_0000);
-    /// assert!(thunk.code().unwrap().holds_data());
-    /// let near = thunk.code_at(0x2000_0000).unwrap();
-    /// // endbr64; jmp rel32
-    /// assert_eq!(near.len(), 9);
-    /// ```
-    ///
-    /// # Errors
-    /// As [`code`](Self::code).
-    pub fn code_at(&self, address: usize) -> Result<Chunk, Error> {
-        let constants: Vec<u64> = self.far().collect();
-        let distance = to_u64(self.target.wrapping_sub(address));
-        let direct = || Instruction::with_branch(Code::Jmp_rel32_64, distance);
-        let near = self.finish(&constants, |assembly, _| assembly.push(direct()));
-        near.or_else(|_| self.code())
     }
 
     /// How the caller is found while this code, at the start of which it is meant
@@ -180,7 +175,7 @@ impl Thunk {
     /// ```
     #[must_use]
     pub fn frame(&self) -> Option<Frame> {
-        if self.registers[Register::Rsp.number()].is_some() {
+        if self.registers[Register::Rsp as usize].is_some() {
             return None;
         }
         let written = self.write(0).ok()?;
@@ -204,7 +199,7 @@ impl Thunk {
     fn write(&self, constants: usize) -> Result<Written, Error> {
         let mut assembly = Assembly::new()?;
         assembly.entry()?;
-        let set = |register: Register| Some((register, self.registers[register.number()]?));
+        let set = |register: Register| Some((register, self.registers[register as usize]?));
         if let Some((register, value)) = set(Register::Rsp) {
             assembly.push(load(register, value))?;
         }
@@ -371,7 +366,7 @@ mod tests {
             };
             let mut thunk = Thunk::to(target);
             for (register, value) in registers {
-                machine.registers[register.number()] = Some(value);
+                machine.registers[register as usize] = Some(value);
                 thunk = thunk.set(register, value);
             }
             (pushes.into_iter().fold(thunk, Thunk::push), machine)
@@ -381,7 +376,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_code_does_what_was_asked_for((thunk, machine) in thunk(), line in 0_u64..1 << 40) {
-            let chunk = thunk.code().unwrap();
+            let chunk = thunk.code(None).unwrap();
             let address = line * to_u64(chunk.align().bytes());
             prop_assert_eq!(execute(&chunk, address), machine);
         }
@@ -392,8 +387,8 @@ mod tests {
             distance in -0x9000_0000_isize..0x9000_0000,
         ) {
             let address = thunk.target.wrapping_add_signed(distance) & !63;
-            let far = thunk.code().unwrap();
-            let chunk = thunk.code_at(address).unwrap();
+            let far = thunk.code(None).unwrap();
+            let chunk = thunk.code(Some(address)).unwrap();
             prop_assert!(chunk.len() <= far.len() && chunk.align() <= far.align());
             let direct = chunk.bytes() != far.bytes();
             prop_assert!(direct || distance.unsigned_abs() > 0x7fff_f000);
@@ -403,7 +398,7 @@ mod tests {
 
     #[test]
     fn nothing_set_is_a_jump() {
-        let code = Thunk::to(0x1111_2222_3333).code().unwrap();
+        let code = Thunk::to(0x1111_2222_3333).code(None).unwrap();
         assert_eq!((code.len(), code.align().bytes()), (24, 32));
         assert!(code.is_entry(0) && !code.is_entry(4));
     }

@@ -4,7 +4,7 @@
 
 use super::process::{End, child};
 use jitfd::{Backend, Error, Fallback, Jit, Register};
-use jitfd_trampoline::{Closure, LocalClosure, Table};
+use jitfd_trampoline::{Closure, Table};
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -151,7 +151,7 @@ pub fn the_c_library_calls_closures(backend: Backend) {
         a.cmp(&b) as c_int
     };
     let jit = &jit(backend);
-    let compare = LocalClosure::new(jit, compare).unwrap();
+    let compare = Closure::new_local(jit, compare).unwrap();
     let mut numbers: Vec<i32> = (0..1000).map(|n| n * 7919 % 1000).collect();
     let start = numbers.as_mut_ptr().cast();
     // SAFETY: so many elements of four bytes, and the closure is there.
@@ -307,9 +307,16 @@ pub fn panics_pass_or_end_the_process(backend: Backend) {
     let few = Closure::new(jit, few).unwrap().unwinding();
     let many = |a: i64, _: i64, _: i64, _: i64, _: i64, _: i64, _: i64| resume_unwind(Box::new(a));
     let many = Closure::new(jit, many).unwrap().unwinding();
+    let local = Closure::new_local(jit, |a: i64| resume_unwind(Box::new(a)));
+    let local = local.unwrap().unwinding();
     // SAFETY: the closures are there, and these are their arguments.
-    let calls: [&dyn Fn(); 2] =
-        unsafe { [&|| few.entry()(42), &|| many.entry()(42, 0, 0, 0, 0, 0, 0)] };
+    let calls: [&dyn Fn(); 3] = unsafe {
+        [
+            &|| few.entry()(42),
+            &|| many.entry()(42, 0, 0, 0, 0, 0, 0),
+            &|| local.entry()(42),
+        ]
+    };
     for call in calls {
         let caught = catch_unwind(AssertUnwindSafe(call)).unwrap_err();
         assert_eq!(caught.downcast_ref(), Some(&42_i64));

@@ -95,7 +95,7 @@ fn to_seen() -> Thunk {
 }
 
 fn create(backend: Backend, thunk: &Thunk) -> Mapping {
-    jit(backend).code(&thunk.code().unwrap()).unwrap()
+    jit(backend).code(&thunk.code(None).unwrap()).unwrap()
 }
 
 fn pointer(code: &Mapping) -> *const u8 {
@@ -104,7 +104,7 @@ fn pointer(code: &Mapping) -> *const u8 {
 
 /// A value for each register: with 64, 32, 31 and 7 bits, and negative ones.
 fn value(register: Register) -> u64 {
-    let number = register.number() as u64;
+    let number = register as u64;
     let wide = 0x0123_4567_89ab_cdef_u64.rotate_left(4 * u32::try_from(number).unwrap());
     match number % 5 {
         0 => wide,
@@ -135,11 +135,11 @@ pub fn all_registers_are_set_at_once(backend: Backend) {
     let code = create(backend, &others().fold(to_seen(), set));
     let found = enter(pointer(&code));
     for register in others() {
-        let got = found.registers[register.number()];
+        let got = found.registers[register as usize];
         assert_eq!(got, value(register), "{register:?}");
     }
     assert_eq!(
-        (found.flags, found.registers[Register::Rsp.number()]),
+        (found.flags, found.registers[Register::Rsp as usize]),
         (FLAGS, found.caller)
     );
 }
@@ -149,19 +149,18 @@ pub fn a_register_that_is_not_set_stays(backend: Backend) {
         let code = create(backend, &to_seen().set(register, value(register)));
         let found = enter(pointer(&code));
         for seen in others() {
-            let before = 0x1000 + seen.number() as u64;
+            let before = 0x1000 + seen as u64;
             let now = if seen == register {
                 value(seen)
             } else {
                 before
             };
             assert_eq!(
-                found.registers[seen.number()],
-                now,
+                found.registers[seen as usize], now,
                 "{seen:?}, {register:?} set"
             );
         }
-        let stack = found.registers[Register::Rsp.number()];
+        let stack = found.registers[Register::Rsp as usize];
         assert_eq!((found.flags, stack), (FLAGS, found.caller));
     }
 }
@@ -173,7 +172,7 @@ pub fn values_are_pushed_in_order(backend: Backend) {
     let mut pushed = found.stack;
     pushed.reverse();
     assert_eq!(pushed, values);
-    let stack = found.registers[Register::Rsp.number()];
+    let stack = found.registers[Register::Rsp as usize];
     assert_eq!(
         (found.caller - stack, found.registers[11], found.flags),
         (32, 9, FLAGS)
@@ -188,7 +187,7 @@ pub fn another_stack_can_be_pushed_on(backend: Backend) {
         .set(Register::Rsp, end)
         .set(Register::Rax, 3);
     let found = enter(pointer(&create(backend, &thunk)));
-    assert_eq!(found.registers[Register::Rsp.number()], end - 8);
+    assert_eq!(found.registers[Register::Rsp as usize], end - 8);
     assert_eq!((found.registers[0], found.stack[0]), (3, 7));
 }
 
@@ -221,7 +220,8 @@ pub fn thunks_are_published_near_and_far(backend: Backend) {
         for number in 0..500 {
             functions.push(adder(number << 25).publish(&space, "one").unwrap());
         }
-        let many = Vec::from_iter((500..1500).map(|number| adder(number << 25).code().unwrap()));
+        let many =
+            Vec::from_iter((500..1500).map(|number| adder(number << 25).code(None).unwrap()));
         let named = Vec::from_iter(many.iter().map(|code| ("many", code)));
         functions.extend(space.publish_all(&named).unwrap());
         for (number, function) in functions.into_iter().enumerate() {

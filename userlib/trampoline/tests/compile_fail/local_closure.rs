@@ -2,11 +2,11 @@
 //! A closure of a thread stays there.
 
 use jitfd::{Fallback, Jit};
-use jitfd_trampoline::LocalClosure;
+use jitfd_trampoline::Closure;
 
 fn moves<T: Send>(_: T) {}
 
 fn main() -> Result<(), jitfd::Error> {
-    moves(LocalClosure::new(&Jit::open(Fallback::Any)?, || {})?);
+    moves(Closure::new_local(&Jit::open(Fallback::Any)?, || {})?);
     Ok(())
 }
