@@ -6,7 +6,7 @@
 //! cargo run --release -p jitfd-bench --bin space_speed
 //! ```
 
-use jitfd::space::{Image, Item, Request, SpaceOptions};
+use jitfd::space::{Item, Request, SpaceOptions};
 use jitfd::{Align, Chunk, CodeSpace, Error, Fallback, Jit, Region, Rules, validate};
 use std::time::Instant;
 
@@ -42,12 +42,12 @@ fn main() -> Result<(), Error> {
     timed("publish_all", COUNT / BATCH, || {
         space.publish_all(&batch).map(drop)
     })?;
-    let mut image = Image::new();
+    let mut image = Vec::new();
     for _ in 0..BATCH {
-        image.add(Item::new("f", code.clone()));
+        image.push(Item::new("f", code.clone()));
     }
     timed("link, validation included", COUNT / BATCH, || {
-        space.link(&image).map(drop)
+        space.link(&image, None).map(drop)
     })
 }
 

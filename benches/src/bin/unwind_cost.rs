@@ -54,9 +54,11 @@ fn publish(space: &CodeSpace, count: usize) -> Result<Vec<Published>, Error> {
 /// The tables for `each` functions a table.
 fn tables(functions: &[Published], each: usize) -> Vec<EhFrame> {
     let table = |functions: &[Published]| {
-        let mut table = EhFrame::new();
+        let mut table = EhFrame::default();
         for function in functions {
-            table.add(function.address, function.len, &Frame::pointer());
+            table
+                .add(function.address, function.len, &Frame::pointer())
+                .expect("memory for a table");
         }
         table
     };

@@ -120,7 +120,7 @@ pub unsafe extern "C" fn jitfd_eh_frame_create(
     count: usize,
 ) -> *mut jitfd_eh_frame {
     let owned = guard::object(|| {
-        let mut table = EhFrame::new();
+        let mut table = EhFrame::default();
         // SAFETY: the header says what this pointer must be.
         for function in unsafe { pointer::array(functions, count)? } {
             let (address, len) = (function.address, function.len);
@@ -130,7 +130,7 @@ pub unsafe extern "C" fn jitfd_eh_frame_create(
             }
             // SAFETY: as above.
             let steps = unsafe { pointer::array(function.steps, function.step_count)? };
-            table.try_add(address.addr(), len, &frame(steps, len)?)?;
+            table.add(address.addr(), len, &frame(steps, len)?)?;
         }
         let bytes = table.bytes();
         let seen = jitfd_eh_frame {

@@ -9,7 +9,7 @@ use crate::rules::{align, jitfd_range, range};
 use crate::space::jitfd_space;
 use crate::text;
 use rust::Align;
-use rust::space::{Image, Item, Reloc, RelocKind, Target};
+use rust::space::{Item, Reloc, RelocKind, Target};
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr::with_exposed_provenance_mut;
 
@@ -92,10 +92,13 @@ unsafe fn read(item: &jitfd_item) -> Result<Item, Failure> {
         0 => Align::FUNCTION,
         bytes => align(bytes)?,
     };
-    let mut made = Item::new(name, bytes).align(align);
-    made = data.iter().map(range).fold(made, Item::data);
+    let mut made = Item {
+        align,
+        ..Item::new(name, bytes)
+    };
+    made.data.extend(data.iter().map(range));
     for record in relocs {
-        made = made.reloc(reloc(record)?);
+        made.relocs.push(reloc(record)?);
     }
     Ok(made)
 }
@@ -140,11 +143,11 @@ pub unsafe extern "C" fn jitfd_space_link(
     // SAFETY: the header says what these pointers must be.
     guard::status(|| unsafe {
         let space = pointer::object(space)?;
-        let mut image = Image::new();
+        let mut image = Vec::new();
         for item in pointer::array(items, count)? {
-            image.add(read(item)?);
+            image.push(read(item)?);
         }
-        let functions = space.space.link(&image)?;
+        let functions = space.space.link(&image, None)?;
         let places = functions.iter().map(|function| function.address);
         pointer::store_all(addresses, places.map(with_exposed_provenance_mut));
         Ok(())

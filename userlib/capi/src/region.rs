@@ -581,7 +581,7 @@ pub unsafe extern "C" fn jitfd_region_seal(region: *mut jitfd_region) -> c_int {
         // SAFETY: the header says what this pointer must be.
         let region = unsafe { pointer::object(region)? };
         match &region.held {
-            Held::Whole(region) => region.seal()?,
+            Held::Whole(region) => region.append_handle().seal()?,
             Held::Parts(_) => region.append()?.seal()?,
         }
         Ok(())

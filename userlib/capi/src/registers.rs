@@ -39,22 +39,22 @@ pub const JITFD_REG_R14: u32 = 14;
 pub const JITFD_REG_R15: u32 = 15;
 
 const _: () = {
-    assert!(JITFD_REG_RAX as usize == Register::Rax.number());
-    assert!(JITFD_REG_RCX as usize == Register::Rcx.number());
-    assert!(JITFD_REG_RDX as usize == Register::Rdx.number());
-    assert!(JITFD_REG_RBX as usize == Register::Rbx.number());
-    assert!(JITFD_REG_RSP as usize == Register::Rsp.number());
-    assert!(JITFD_REG_RBP as usize == Register::Rbp.number());
-    assert!(JITFD_REG_RSI as usize == Register::Rsi.number());
-    assert!(JITFD_REG_RDI as usize == Register::Rdi.number());
-    assert!(JITFD_REG_R8 as usize == Register::R8.number());
-    assert!(JITFD_REG_R9 as usize == Register::R9.number());
-    assert!(JITFD_REG_R10 as usize == Register::R10.number());
-    assert!(JITFD_REG_R11 as usize == Register::R11.number());
-    assert!(JITFD_REG_R12 as usize == Register::R12.number());
-    assert!(JITFD_REG_R13 as usize == Register::R13.number());
-    assert!(JITFD_REG_R14 as usize == Register::R14.number());
-    assert!(JITFD_REG_R15 as usize == Register::R15.number());
+    assert!(JITFD_REG_RAX as usize == Register::Rax as usize);
+    assert!(JITFD_REG_RCX as usize == Register::Rcx as usize);
+    assert!(JITFD_REG_RDX as usize == Register::Rdx as usize);
+    assert!(JITFD_REG_RBX as usize == Register::Rbx as usize);
+    assert!(JITFD_REG_RSP as usize == Register::Rsp as usize);
+    assert!(JITFD_REG_RBP as usize == Register::Rbp as usize);
+    assert!(JITFD_REG_RSI as usize == Register::Rsi as usize);
+    assert!(JITFD_REG_RDI as usize == Register::Rdi as usize);
+    assert!(JITFD_REG_R8 as usize == Register::R8 as usize);
+    assert!(JITFD_REG_R9 as usize == Register::R9 as usize);
+    assert!(JITFD_REG_R10 as usize == Register::R10 as usize);
+    assert!(JITFD_REG_R11 as usize == Register::R11 as usize);
+    assert!(JITFD_REG_R12 as usize == Register::R12 as usize);
+    assert!(JITFD_REG_R13 as usize == Register::R13 as usize);
+    assert!(JITFD_REG_R14 as usize == Register::R14 as usize);
+    assert!(JITFD_REG_R15 as usize == Register::R15 as usize);
 };
 
 pub(crate) fn general(number: u32) -> Result<Register, Failure> {

@@ -80,7 +80,7 @@ pub unsafe extern "C" fn jitfd_gdb_register(
         if codes.is_empty() {
             return Err(Failure::Refused(libc::EINVAL, "there are no functions"));
         }
-        let gdb = GdbJit::new();
+        let gdb = GdbJit::default();
         gdb.add(&codes, table);
         Ok(jitfd_registration {
             _told: Told::Debugger(gdb),

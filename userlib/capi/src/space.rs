@@ -240,7 +240,7 @@ unsafe fn create(options: *const jitfd_space_options) -> Result<CodeSpace, Failu
         listeners.push(Arc::new(Told { call, data }));
     }
     if options.flags & JITFD_SPACE_GDB != 0 {
-        listeners.push(Arc::new(GdbJit::new()));
+        listeners.push(Arc::new(GdbJit::default()));
     }
     if !folder.is_empty() {
         let dump = JitDump::create_in(folder.as_ref());
@@ -248,7 +248,8 @@ unsafe fn create(options: *const jitfd_space_options) -> Result<CodeSpace, Failu
         listeners.push(Arc::new(dump));
     }
     if perf_map {
-        let map = PerfMap::create().map_err(|error| no_file(&error, "the perf map"))?;
+        let map =
+            PerfMap::create_in("/tmp".as_ref()).map_err(|error| no_file(&error, "the perf map"))?;
         listeners.push(Arc::new(map));
     }
     Ok(jit(options.fallback)?.space(wanted)?)

@@ -208,16 +208,16 @@ pub enum Reason {
 ///
 /// Of an image, the item:
 /// ```
-/// use jitfd::space::{Image, Item};
+/// use jitfd::space::Item;
 /// use jitfd::{Error, Reason};
 ///
 /// # fn main() -> Result<(), jitfd::Error> {
 /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
 /// # let space = jit.space(jitfd::space::SpaceOptions::default())?;
-/// let mut image = Image::new();
-/// image.add(Item::new("good", vec![0xc3]));
-/// image.add(Item::new("bad", vec![0x90, 0x06])); // nop; push es: not in 64-bit mode
-/// match space.link(&image) {
+/// let mut image = Vec::new();
+/// image.push(Item::new("good", vec![0xc3]));
+/// image.push(Item::new("bad", vec![0x90, 0x06])); // nop; push es: not in 64-bit mode
+/// match space.link(&image, None) {
 ///     Err(Error::Code(error)) => {
 ///         assert_eq!(error.item, Some((1, "bad".to_owned())));
 ///         assert_eq!((error.offset, error.reason), (1, Reason::Invalid));

@@ -94,17 +94,18 @@ impl RelocKind {
 /// What a record refers to.
 ///
 /// ```
-/// use jitfd::space::{Image, Item, Reloc, RelocKind, Target};
+/// use jitfd::space::{Item, Reloc, RelocKind, Target};
 ///
 /// static TABLE: [u8; 256] = [0; 256];
-/// let mut image = Image::new();
+/// let mut image = Vec::new();
 /// // A variable of the program, and an item of the same image.
 /// let table = Reloc::new(2, RelocKind::Abs64, Target::Address(TABLE.as_ptr().addr()), 0);
 /// // mov rax, the address of the table; ret
 /// let code = vec![0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0xc3];
-/// let lookup = image.add(Item::new("lookup", code).reloc(table));
+/// let lookup = image.len();
+/// image.push(Item { relocs: vec![table], ..Item::new("lookup", code) });
 /// let jump = Reloc::new(1, RelocKind::Rel32, Target::Item(lookup), -4);
-/// image.add(Item::new("entry", vec![0xe9, 0, 0, 0, 0]).reloc(jump));
+/// image.push(Item { relocs: vec![jump], ..Item::new("entry", vec![0xe9, 0, 0, 0, 0]) });
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -112,8 +113,8 @@ pub enum Target {
     /// An address that is known already: of published code, of a function or of
     /// a variable of the program.
     Address(usize),
-    /// The start of an item of the same `Image`, by the number
-    /// that `Image::add` has returned.
+    /// The start of an item that is linked with this one, by its
+    /// number: 0 is the first.
     Item(usize),
 }
 

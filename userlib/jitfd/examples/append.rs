@@ -22,7 +22,7 @@ fn main() -> Result<(), Error> {
     );
     println!("caller(21) = {}", run(&region, caller, 21)?);
     println!("{:#?}", region.stats()?);
-    region.seal()
+    region.append_handle().seal()
 }
 
 /// sub rsp, 8; call target; add rsp, 8; ret: made for `address`.

@@ -273,7 +273,7 @@ impl Call {
 ///
 /// match Jit::open(Fallback::Never) {
 ///     Err(error) if error.kind() == Some(Kind::NoModule) => println!("try: modprobe jit"),
-///     Err(Error::System { kind, .. }) => println!("{}; {}", kind.what(), kind.advice()),
+///     Err(Error::System { kind, .. }) => println!("{kind}; {}", kind.advice()),
 ///     _ => (),
 /// }
 /// ```
@@ -326,13 +326,14 @@ pub enum Kind {
     Other,
 }
 
-impl Kind {
-    /// The cause, in words.
-    #[must_use]
-    pub const fn what(self) -> &'static str {
-        self.texts().0
+/// The cause, in words.
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.texts().0)
     }
+}
 
+impl Kind {
     /// What to do about it.
     #[must_use]
     pub const fn advice(self) -> &'static str {
@@ -492,12 +493,8 @@ impl fmt::Display for Error {
             Self::Argument(text) => write!(f, "{text}"),
             Self::Stale { expected } => {
                 let kind = Kind::Stale;
-                write!(
-                    f,
-                    "offset {expected:#x}: {}; {}",
-                    kind.what(),
-                    kind.advice()
-                )
+                let advice = kind.advice();
+                write!(f, "offset {expected:#x}: {kind}; {advice}")
             }
             Self::NoRoom { len } => write!(
                 f,
@@ -525,8 +522,8 @@ impl fmt::Display for Error {
             ),
             Self::System { call, errno, kind } => {
                 let system = io::Error::from_raw_os_error(*errno);
-                let (what, advice) = (kind.what(), kind.advice());
-                write!(f, "cannot {call}: {what}; {advice} [{system}]")
+                let advice = kind.advice();
+                write!(f, "cannot {call}: {kind}; {advice} [{system}]")
             }
             Self::Unsupported { backend, what } => {
                 write!(f, "{backend} does not offer {what}; /dev/jit does")
@@ -630,7 +627,7 @@ mod tests {
                 let text = error.to_string();
                 for part in [
                     call.name(),
-                    kind.what(),
+                    &kind.to_string(),
                     kind.advice(),
                     &format!("os error {errno}"),
                 ] {

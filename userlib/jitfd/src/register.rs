@@ -2,13 +2,14 @@
 
 //! The general registers, and their numbers in instructions and in unwind tables. Pure.
 
-/// A general register.
+/// A general register. As a number it is its number in instructions, 0 to 15; unwind
+/// tables have other numbers.
 ///
 /// ```
 /// use jitfd::Register;
 ///
-/// assert_eq!(Register::R10.number(), 10);
-/// assert!(Register::ALL.iter().all(|&one| Register::ALL[one.number()] == one));
+/// assert_eq!(Register::R10 as usize, 10);
+/// assert!(Register::ALL.into_iter().all(|one| Register::ALL[one as usize] == one));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(
@@ -55,13 +56,6 @@ impl Register {
         Self::R15,
     ];
 
-    /// The number of the register in instructions, 0 to 15. Unwind tables have other
-    /// numbers.
-    #[must_use]
-    pub const fn number(self) -> usize {
-        self as usize
-    }
-
     /// The number in unwind tables, which the x86-64 ABI gives it (its section "DWARF
     /// Definition").
     pub(crate) const fn in_unwind_tables(self) -> u8 {
@@ -96,7 +90,7 @@ mod tests {
         numbers.sort_unstable();
         assert!(numbers.into_iter().eq(0..16));
         for (number, register) in Register::ALL.into_iter().enumerate() {
-            assert_eq!(register.number(), number);
+            assert_eq!(register as usize, number);
         }
     }
 }

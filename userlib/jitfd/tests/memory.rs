@@ -3,7 +3,7 @@
 //! Where memory ends: an error of that kind, whatever was got before, and nothing
 //! published. An abort is seen as the signal of a forked child.
 
-use jitfd::space::{Image, Item, Reloc, RelocKind, Request, SpaceOptions, Target, move_code};
+use jitfd::space::{Item, Reloc, RelocKind, Request, SpaceOptions, Target, move_code};
 use jitfd::tools::{EhFrame, Frame};
 use jitfd::*;
 
@@ -161,15 +161,17 @@ fn functions_that_there_is_no_memory_to_name() {
 
 #[test]
 fn an_image_that_there_is_no_memory_to_link() {
-    let mut image = Image::new();
-    image.add(Item::new("large", vec![0x90; LEN]));
+    let mut image = vec![Item::new("large", vec![0x90; LEN])];
     for _ in 0..20_000 {
         let call = Reloc::new(1, RelocKind::Call32, Target::Address(1 << 46), -4);
-        image.add(Item::new("small", vec![0xe8, 0, 0, 0, 0]).reloc(call));
+        image.push(Item {
+            relocs: vec![call],
+            ..Item::new("small", vec![0xe8, 0, 0, 0, 0])
+        });
     }
     enough_or_not(24 << 20, |extra| {
         with(extra, space, |space| {
-            let done = space.link(&image).map(drop);
+            let done = space.link(&image, None).map(drop);
             consistent(&space, done)
         })
     });
@@ -233,8 +235,8 @@ fn what_grows_without_memory() {
         })
     });
     fresh(|| {
-        let mut table = EhFrame::new();
-        (1..100_000).try_for_each(|at| table.try_add(at * 4096, 4096, &Frame::leaf()))
+        let mut table = EhFrame::default();
+        (1..100_000).try_for_each(|at| table.add(at * 4096, 4096, &Frame::leaf()))
     });
     fresh(|| Frame::leaf().try_reserve(300_000));
     fresh(|| {

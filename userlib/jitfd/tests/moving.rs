@@ -7,7 +7,7 @@
 mod support;
 
 use iced_x86::{Decoder, DecoderOptions, Instruction, OpKind};
-use jitfd::space::{MovedCode, move_code};
+use jitfd::space::move_code;
 use proptest::prelude::*;
 use std::sync::OnceLock;
 use support::text_of;
@@ -85,7 +85,7 @@ proptest! {
             return Ok(());
         };
         let to = from.wrapping_add_signed(distance);
-        let MovedCode { bytes, data, .. } = move_code(code, from, to).unwrap();
+        let (bytes, data) = move_code(code, from, to).unwrap();
         prop_assert!(data.is_empty());
         let (after, before) = (meanings(&bytes, to), meanings(code, from));
         prop_assert_eq!(after.len(), before.len());
@@ -101,7 +101,7 @@ proptest! {
             return Ok(());
         };
         let before = decode(code, from);
-        let Ok(moved) = move_code(code, from, 1 << 46) else {
+        let Ok((bytes, data)) = move_code(code, from, 1 << 46) else {
             prop_assert!(before.iter().any(Instruction::is_ip_rel_memory_operand));
             return Ok(());
         };
@@ -111,7 +111,7 @@ proptest! {
             .filter(|one| one.op0_kind() == OpKind::NearBranch64)
             .map(Instruction::near_branch_target)
             .filter(|&to| to < from as u64 || to >= end);
-        let words: Vec<_> = moved.bytes[moved.data.clone()]
+        let words: Vec<_> = bytes[data]
             .chunks_exact(8)
             .map(|word| u64::from_le_bytes(word.try_into().unwrap()))
             .collect();

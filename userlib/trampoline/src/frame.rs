@@ -59,16 +59,17 @@ impl Cover {
     pub(crate) unsafe fn register(&self, Room(room): Room, code: &[u8]) -> Known {
         drop(room);
         let (address, len) = (code.as_ptr().expose_provenance(), code.len());
-        let mut table = EhFrame::new();
-        table.add(address, len, &self.frame);
+        let mut table = EhFrame::default();
+        // There is memory: what `room` had is more. Else panics would not come through.
+        let _ = table.add(address, len, &self.frame);
         let debuggers = self.debuggers.then(|| {
-            let gdb = GdbJit::new();
+            let gdb = GdbJit::default();
             let code = Symbol {
                 name: self.name,
                 address,
                 bytes: code,
             };
-            gdb.add(&[code], &table.clone().into_bytes());
+            gdb.add(&[code], table.bytes());
             gdb
         });
         Known {

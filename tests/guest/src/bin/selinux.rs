@@ -22,7 +22,7 @@ mod suite {
 
 use expect::{and_restore, blamed, jitctl, make, working};
 use jitctl::Status;
-use jitfd::space::{Image, Item, SpaceOptions};
+use jitfd::space::{Item, SpaceOptions};
 use jitfd::{
     Align, Backend, Chunk, Error, Fallback, Jit, Kind, Region, RegionOptions, Rules,
     jit_create_code, probe, validate,
@@ -140,9 +140,8 @@ fn what_is_built_on_it_needs_no_more() -> Outcome {
     policy::enter("jit_t")?;
     let jit = done(Jit::open(Fallback::Never))?;
     let space = done(jit.space(SpaceOptions::default()))?;
-    let mut image = Image::new();
-    image.add(Item::new("answer", answer()?.bytes().to_vec()));
-    let linked = done(space.link(&image))?;
+    let image = vec![Item::new("answer", answer()?.bytes().to_vec())];
+    let linked = done(space.link(&image, None))?;
     answers(linked.first().or_fail("a function")?.address)?;
     let add = done(
         Jit::open(Fallback::Never).and_then(|jit| Closure::new(&jit, |a: c_int, b: c_int| a + b)),

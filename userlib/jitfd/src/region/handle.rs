@@ -313,6 +313,23 @@ impl AppendHandle {
     /// # Errors
     /// [`Error::System`] of kind [`NotOwner`](crate::Kind::NotOwner),
     /// [`Sealed`](crate::Kind::Sealed) or [`Foreign`](crate::Kind::Foreign).
+    ///
+    /// # Example
+    /// ```
+    /// use jitfd::{Kind, Rules, validate};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
+    /// # let region = jit.region(1 << 20)?;
+    /// let chunk = validate(&[0xc3], &Rules::new())?;
+    /// region.publish(&chunk)?;
+    /// // All is compiled: from now on nobody can add code, not even who takes over
+    /// // this program.
+    /// region.append_handle().seal()?;
+    /// assert_eq!(region.publish(&chunk).unwrap_err().kind(), Some(Kind::Sealed));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn seal(&self) -> Result<(), Error> {
         self.access.seal()
     }

@@ -464,32 +464,6 @@ impl Region {
         Ok(())
     }
 
-    /// Ends all publication into the region, for good. What is published stays
-    /// executable.
-    ///
-    /// # Errors
-    /// As [`AppendHandle::seal`].
-    ///
-    /// # Example
-    /// ```
-    /// use jitfd::{Kind, Rules, validate};
-    ///
-    /// # fn main() -> Result<(), jitfd::Error> {
-    /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
-    /// # let region = jit.region(1 << 20)?;
-    /// let chunk = validate(&[0xc3], &Rules::new())?;
-    /// region.publish(&chunk)?;
-    /// // All is compiled: from now on nobody can add code, not even who takes over
-    /// // this program.
-    /// region.seal()?;
-    /// assert_eq!(region.publish(&chunk).unwrap_err().kind(), Some(Kind::Sealed));
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn seal(&self) -> Result<(), Error> {
-        self.append.seal()
-    }
-
     /// The region's counters.
     ///
     /// See the example of [`Stats`].

@@ -12,12 +12,12 @@ use super::area::Part;
 use crate::abi;
 use crate::error::{Call, Error};
 use crate::os::fallible::{list, no_memory, room};
-use crate::os::window::Window;
 use jitfd_code::internal::{STUB, resolve, stub};
 use jitfd_code::{Align, Chunk, CodeError, Reason, Reloc, RelocKind, Rules, Target};
 use std::ops::Range;
 
-/// A function, or data, that is part of an [`Image`].
+/// A function, or data, that is published with others, by
+/// [`CodeSpace::link`](super::CodeSpace::link): the functions of a module, say.
 ///
 /// ```
 /// use jitfd::Align;
@@ -25,23 +25,29 @@ use std::ops::Range;
 ///
 /// // mov rax, [rip + constant]; ret; and the constant, which is an address.
 /// let code = vec![0x48, 0x8b, 0x05, 1, 0, 0, 0, 0xc3, 0, 0, 0, 0, 0, 0, 0, 0];
-/// let item = Item::new("load", code)
-///     .align(Align::LINE)
-///     .data(8..16)
-///     .reloc(Reloc::new(8, RelocKind::Abs64, Target::Address(0x1234), 0));
+/// let item = Item {
+///     align: Align::LINE,
+///     relocs: vec![Reloc::new(8, RelocKind::Abs64, Target::Address(0x1234), 0)],
+///     ..Item::new("load", code).data(8..16)
+/// };
 /// ```
 #[derive(Clone, Debug)]
 pub struct Item {
-    name: String,
-    bytes: Vec<u8>,
-    data: Vec<Range<usize>>,
-    align: Align,
-    relocs: Vec<Reloc>,
+    /// What it is called.
+    pub name: String,
+    /// Its bytes. The fields of its records can hold anything.
+    pub bytes: Vec<u8>,
+    /// Which of them are data. A range that is empty or reaches beyond the item is
+    /// refused.
+    pub data: Vec<Range<usize>>,
+    /// What its address is a multiple of.
+    pub align: Align,
+    /// What else it refers to. The fields of two must not overlap.
+    pub relocs: Vec<Reloc>,
 }
 
 impl Item {
-    /// An item of these bytes, all of them code, aligned to 16. The fields of
-    /// its records can hold anything.
+    /// An item of these bytes, all of them code, aligned to 16.
     #[must_use]
     pub fn new(name: impl Into<String>, bytes: Vec<u8>) -> Self {
         Self {
@@ -53,26 +59,10 @@ impl Item {
         }
     }
 
-    /// Declares bytes as data, by their offsets in the item. A range that is empty
-    /// or reaches beyond the item is refused by
-    /// [`CodeSpace::link`](super::CodeSpace::link).
+    /// Declares bytes as data, by their offsets in the item.
     #[must_use]
     pub fn data(mut self, range: Range<usize>) -> Self {
         self.data.push(range);
-        self
-    }
-
-    /// Sets the alignment.
-    #[must_use]
-    pub const fn align(mut self, align: Align) -> Self {
-        self.align = align;
-        self
-    }
-
-    /// Adds a record. The fields of two must not overlap.
-    #[must_use]
-    pub fn reloc(mut self, reloc: Reloc) -> Self {
-        self.relocs.push(reloc);
         self
     }
 
@@ -135,30 +125,9 @@ impl Item {
     }
 }
 
-/// Items that refer to each other, to be published as one by
-/// [`CodeSpace::link`](super::CodeSpace::link): the functions of a module, say.
-///
-/// ```
-/// use jitfd::Window;
-/// use jitfd::space::{Image, Item, Reloc, RelocKind, Target};
-///
-/// fn helper() {}
-/// let helper = helper as *const () as usize;
-/// let mut image = Image::new().window(Window::reaching(helper));
-/// assert!(image.is_empty());
-/// // jmp helper
-/// let to_helper = Reloc::new(1, RelocKind::Rel32, Target::Address(helper), -4);
-/// let callee = image.add(Item::new("callee", vec![0xe9, 0, 0, 0, 0]).reloc(to_helper));
-/// // jmp callee
-/// let jump = Reloc::new(1, RelocKind::Rel32, Target::Item(callee), -4);
-/// image.add(Item::new("caller", vec![0xe9, 0, 0, 0, 0]).reloc(jump));
-/// assert_eq!(image.len(), 2);
-/// ```
-#[derive(Clone, Debug, Default)]
-pub struct Image {
-    items: Vec<Item>,
-    pub(super) window: Option<Window>,
-}
+/// Items that refer to each other, to be published as one.
+#[derive(Clone, Copy)]
+pub(super) struct Image<'a>(pub(super) &'a [Item]);
 
 /// Where the parts of an image lie, from its start.
 #[derive(Debug, PartialEq, Eq)]
@@ -174,47 +143,13 @@ pub(super) struct Layout {
 const NO_MEMORY: Error = no_memory(Call::Reserve);
 const TOO_LARGE: Error = Error::Argument("an image has 1 byte to 1 GiB, and no empty items");
 
-impl Image {
-    /// An image without items.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            items: Vec::new(),
-            window: None,
-        }
-    }
-
-    /// Adds an item; returns its number.
-    pub fn add(&mut self, item: Item) -> usize {
-        self.items.push(item);
-        self.items.len() - 1
-    }
-
-    /// Sets where in the address space the image must lie.
-    #[must_use]
-    pub const fn window(mut self, window: Window) -> Self {
-        self.window = Some(window);
-        self
-    }
-
-    /// The number of items.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.items.len()
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
-    }
-
+impl<'a> Image<'a> {
     /// The number of the item that has a byte at `offset`, and the offset in there.
     fn item_at(&self, layout: &Layout, offset: usize) -> Option<(usize, usize)> {
         let number = layout.offsets.partition_point(|&start| start <= offset);
         let number = number.checked_sub(1)?;
         let inner = offset - layout.offsets.get(number)?;
-        (inner < self.items.get(number)?.bytes.len()).then_some((number, inner))
+        (inner < self.0.get(number)?.bytes.len()).then_some((number, inner))
     }
 
     /// An error of the linked image as one of its item.
@@ -222,8 +157,8 @@ impl Image {
         match error {
             Error::Code(error) if error.item.is_none() && !error.is_no_memory() => {
                 let place = self.item_at(layout, error.offset);
-                let item = place
-                    .and_then(|(number, inner)| Some((self.items.get(number)?, number, inner)));
+                let item =
+                    place.and_then(|(number, inner)| Some((self.0.get(number)?, number, inner)));
                 match item {
                     Some((item, number, inner)) => error.in_item(number, &item.name, inner).into(),
                     None => error.into(),
@@ -237,8 +172,8 @@ impl Image {
     pub(super) fn layout(&self, least: Align) -> Result<Layout, Error> {
         self.check_items()?;
         let mut end = 0;
-        let mut offsets = room(self.items.len()).ok_or(NO_MEMORY)?;
-        for item in &self.items {
+        let mut offsets = room(self.0.len()).ok_or(NO_MEMORY)?;
+        for item in self.0 {
             let offset = item.align.max(least).up(end).ok_or(TOO_LARGE)?;
             offsets.push(offset);
             end = offset.checked_add(item.bytes.len()).ok_or(TOO_LARGE)?;
@@ -250,7 +185,7 @@ impl Image {
         } else {
             stubs.saturating_add(far.len().saturating_mul(STUB))
         };
-        let empty = self.items.is_empty() || self.items.iter().any(|item| item.bytes.is_empty());
+        let empty = self.0.is_empty() || self.0.iter().any(|item| item.bytes.is_empty());
         if empty || crate::num::to_u64(len) > abi::MAX_CODE {
             return Err(TOO_LARGE);
         }
@@ -267,14 +202,14 @@ impl Image {
     /// what another one means; and finds the faults that do not depend on where
     /// the image lies.
     fn check_items(&self) -> Result<(), Error> {
-        for (number, item) in self.items.iter().enumerate() {
+        for (number, item) in self.0.iter().enumerate() {
             if let Some(range) = item.bad_data() {
                 let (range, len) = (range.clone(), item.bytes.len());
                 let at = range.start;
                 return Err(item.error(number, at, Reason::DataRange { range, len }));
             }
             item.check_overlaps(number)?;
-            item.check_records(number, self.items.len())?;
+            item.check_records(number, self.0.len())?;
         }
         Ok(())
     }
@@ -282,7 +217,7 @@ impl Image {
     /// No item goes on behind its end: the next would begin inside an
     /// instruction. `chunk` is the image.
     pub(super) fn check_ends(&self, layout: &Layout, chunk: &Chunk) -> Result<(), Error> {
-        for (item, start) in self.items.iter().zip(&layout.offsets) {
+        for (item, start) in self.0.iter().zip(&layout.offsets) {
             let end = start + item.bytes.len();
             if chunk.is_inside_instruction(end) {
                 let last = (*start..end).rev().find(|&at| chunk.is_boundary(at));
@@ -294,13 +229,13 @@ impl Image {
     }
 
     fn align(&self) -> Align {
-        let each = self.items.iter().map(|item| item.align);
+        let each = self.0.iter().map(|item| item.align);
         each.max().unwrap_or(Align::NONE).max(Align::FUNCTION)
     }
 
     /// The addresses that may be too far for a call, ascending.
     fn far_targets(&self) -> Result<Vec<usize>, Error> {
-        let relocs = self.items.iter().flat_map(|item| &item.relocs);
+        let relocs = self.0.iter().flat_map(|item| &item.relocs);
         let targets = relocs.filter_map(stub_target);
         let mut far = room(targets.clone().count()).ok_or(NO_MEMORY)?;
         far.extend(targets);
@@ -310,8 +245,8 @@ impl Image {
     }
 
     /// The items as parts of the reserved range.
-    pub(super) fn parts<'a>(&'a self, layout: &Layout) -> Result<Vec<Part<'a>>, Error> {
-        let pairs = self.items.iter().zip(&layout.offsets);
+    pub(super) fn parts(&self, layout: &Layout) -> Result<Vec<Part<'a>>, Error> {
+        let pairs = self.0.iter().zip(&layout.offsets);
         let part = |(item, &offset): (&'a Item, &usize)| Part {
             name: &item.name,
             offset,
@@ -324,18 +259,18 @@ impl Image {
     /// entered, with the start of each item that is code.
     pub(super) fn options(&self, layout: &Layout, options: &Rules) -> Result<Rules, Error> {
         let mut options = self.with_data(layout, options)?;
-        let pairs = self.items.iter().zip(&layout.offsets);
+        let pairs = self.0.iter().zip(&layout.offsets);
         let code = pairs.filter(|(item, _)| !item.data.iter().any(|data| data.contains(&0)));
         let starts = code.map(|(_, &offset)| offset);
-        let room = options.add_starts(self.items.len(), starts);
+        let room = options.add_starts(self.0.len(), starts);
         room.map_err(|_| NO_MEMORY)?;
         Ok(options)
     }
 
     fn with_data(&self, layout: &Layout, options: &Rules) -> Result<Rules, Error> {
         let mut options = options.clone();
-        let count = self.items.iter().map(|item| item.data.len()).sum();
-        let pairs = self.items.iter().zip(&layout.offsets);
+        let count = self.0.iter().map(|item| item.data.len()).sum();
+        let pairs = self.0.iter().zip(&layout.offsets);
         let ranges = pairs.flat_map(|(item, offset)| {
             let moved = move |data: &Range<usize>| data.start + offset..data.end + offset;
             item.data.iter().map(moved)
@@ -349,7 +284,7 @@ impl Image {
     pub(super) fn relocated(&self, layout: &Layout, base: usize) -> Result<Vec<u8>, Error> {
         let mut bytes = room(layout.len).ok_or(NO_MEMORY)?;
         bytes.resize(layout.len, abi::FILL);
-        let pairs = self.items.iter().zip(&layout.offsets);
+        let pairs = self.0.iter().zip(&layout.offsets);
         for (number, (item, &offset)) in pairs.enumerate() {
             bytes[offset..offset + item.bytes.len()].copy_from_slice(&item.bytes);
             for reloc in &item.relocs {
@@ -430,44 +365,46 @@ mod tests {
 
     const RET: u8 = 0xc3;
 
-    fn image() -> Image {
-        let mut image = Image::new();
-        image.add(Item::new("a", vec![RET; 3]));
-        image.add(
-            Item::new("b", vec![RET; 20])
-                .align(Align::new(64).unwrap())
-                .data(4..8),
-        );
-        image.add(Item::new("c", vec![RET; 5]).align(Align::NONE).data(0..1));
+    fn image() -> Vec<Item> {
+        let image = vec![
+            Item::new("a", vec![RET; 3]),
+            Item {
+                align: Align::new(64).unwrap(),
+                ..Item::new("b", vec![RET; 20]).data(4..8)
+            },
+            Item {
+                align: Align::NONE,
+                ..Item::new("c", vec![RET; 5]).data(0..1)
+            },
+        ];
         image
     }
 
     fn relocated(item: Item, base: usize) -> Result<Vec<u8>, Error> {
-        let mut image = Image::new();
-        image.add(item);
-        image.relocated(&image.layout(Align::NONE)?, base)
+        let image = vec![item];
+        Image(&image).relocated(&Image(&image).layout(Align::NONE)?, base)
     }
 
     #[test]
     fn items_lie_in_order_at_their_alignment() {
         let image = image();
-        let layout = image.layout(Align::NONE).unwrap();
+        let layout = Image(&image).layout(Align::NONE).unwrap();
         assert_eq!(layout.offsets, [0, 64, 84]);
         assert_eq!((layout.len, layout.align.bytes()), (89, 64));
-        let bytes = image.relocated(&layout, 0).unwrap();
+        let bytes = Image(&image).relocated(&layout, 0).unwrap();
         assert_eq!(bytes[3..64], [abi::FILL; 61]);
         let data = Rules::new().data(68..72).data(84..85);
-        let with = |options| image.options(&layout, &options).unwrap();
+        let with = |options| Image(&image).options(&layout, &options).unwrap();
         assert_eq!(with(Rules::new()), data);
         assert_eq!(with(Rules::new().entries_only()), data.entry(0).entry(64));
-        assert_eq!(image.item_at(&layout, 65), Some((1, 1)));
-        assert_eq!(image.item_at(&layout, 3), None);
-        assert_eq!(image.item_at(&layout, 89), None);
+        assert_eq!(Image(&image).item_at(&layout, 65), Some((1, 1)));
+        assert_eq!(Image(&image).item_at(&layout, 3), None);
+        assert_eq!(Image(&image).item_at(&layout, 89), None);
     }
 
     #[test]
     fn empty_images_and_items_are_refused() {
-        assert_eq!(Image::new().layout(Align::NONE), Err(TOO_LARGE));
+        assert_eq!(Image(&[]).layout(Align::NONE), Err(TOO_LARGE));
         assert_eq!(relocated(Item::new("", vec![]), 0), Err(TOO_LARGE));
     }
 
@@ -476,14 +413,12 @@ mod tests {
         let mut image = image();
         let far = Reloc::new(0, RelocKind::Abs64, Target::Item(1), 2);
         let near = Reloc::new(8, RelocKind::Rel32, Target::Item(0), -4);
-        image.add(
-            Item::new("d", vec![0; 12])
-                .reloc(far)
-                .reloc(near)
-                .data(0..12),
-        );
-        let layout = image.layout(Align::NONE).unwrap();
-        let bytes = image.relocated(&layout, 0x10_0000).unwrap();
+        image.push(Item {
+            relocs: vec![far, near],
+            ..Item::new("d", vec![0; 12]).data(0..12)
+        });
+        let layout = Image(&image).layout(Align::NONE).unwrap();
+        let bytes = Image(&image).relocated(&layout, 0x10_0000).unwrap();
         assert_eq!(bytes[96..104], (0x10_0000_u64 + 66).to_le_bytes());
         assert_eq!(bytes[104..108], (-104_i32 - 4).to_le_bytes());
     }
@@ -492,7 +427,10 @@ mod tests {
     fn calls_too_far_go_by_a_stub() {
         let call = |target, addend| {
             let reloc = Reloc::new(1, RelocKind::Call32, Target::Address(target), 0);
-            Item::new("caller", vec![0xe8, 0, 0, 0, 0, RET]).reloc(Reloc { addend, ..reloc })
+            Item {
+                relocs: vec![Reloc { addend, ..reloc }],
+                ..Item::new("caller", vec![0xe8, 0, 0, 0, 0, RET])
+            }
         };
         let near = relocated(call(0x1000, -4), 0x2000).unwrap();
         assert_eq!(near[1..5], (0x1000 - 0x2005_i32).to_le_bytes());
@@ -510,7 +448,13 @@ mod tests {
     #[test]
     fn records_that_make_no_sense_are_refused() {
         let bad = |reloc: Reloc| {
-            let error = relocated(Item::new("bad", vec![RET; 8]).reloc(reloc), 1 << 40);
+            let error = relocated(
+                Item {
+                    relocs: vec![reloc],
+                    ..Item::new("bad", vec![RET; 8])
+                },
+                1 << 40,
+            );
             match error {
                 Err(Error::Code(error)) => error.reason,
                 other => panic!("{other:?}"),
@@ -559,8 +503,14 @@ mod tests {
     fn records_of_one_item_must_not_overlap() {
         let two = |first, next| {
             let record = |at, kind| Reloc::new(at, kind, Target::Address(0), 0);
-            let item = Item::new("two", vec![0; 16]).reloc(record(first, RelocKind::Abs64));
-            relocated(item.reloc(record(next, RelocKind::Abs32)), 0)
+            let item = Item {
+                relocs: vec![
+                    record(first, RelocKind::Abs64),
+                    record(next, RelocKind::Abs32),
+                ],
+                ..Item::new("two", vec![0; 16])
+            };
+            relocated(item, 0)
         };
         let (long, short) = (RelocKind::Abs64, RelocKind::Abs32);
         for (first, next, at, other, kind) in
@@ -581,10 +531,11 @@ mod tests {
     fn data_lies_inside_its_item() {
         let (start, end) = (usize::MAX - 15, 15);
         for range in [6..116, 6..7, 3..3, usize::MAX - 1..usize::MAX, start..end] {
-            let mut image = Image::new();
-            image.add(Item::new("first", vec![RET; 200]));
-            image.add(Item::new("second", vec![RET; 6]).data(range.clone()));
-            match image.layout(Align::NONE) {
+            let image = vec![
+                Item::new("first", vec![RET; 200]),
+                Item::new("second", vec![RET; 6]).data(range.clone()),
+            ];
+            match Image(&image).layout(Align::NONE) {
                 Err(Error::Code(error)) => {
                     assert_eq!(error.item, Some((1, "second".to_owned())));
                     assert_eq!(error.reason, Reason::DataRange { range, len: 6 });

@@ -4,15 +4,17 @@
 
 use super::CodeSpace;
 use super::area::Part;
-use super::image::{Image, Layout};
+use super::image::{Image, Item, Layout};
 use crate::error::{Call, Error};
 use crate::os::fallible::{no_memory, room};
+use crate::os::window::Window;
 use crate::region::slot::{Published, Slot};
 use jitfd_code::{Align, validate_owned};
 
 impl CodeSpace {
-    /// Publishes the items of an image as one, relocated for the addresses they
-    /// get. Returns one function for each item.
+    /// Publishes items that refer to each other as one, an *image*, relocated for the
+    /// addresses they get; in `window`, if there is one. Returns one function for each
+    /// item.
     ///
     /// The order is: room is reserved, the records are resolved for it, the
     /// result is validated, and those very bytes are published. Branches between
@@ -34,31 +36,34 @@ impl CodeSpace {
     ///
     /// # Example
     /// ```
-    /// use jitfd::space::{Image, Item, Reloc, RelocKind, Target};
+    /// use jitfd::space::{Item, Reloc, RelocKind, Target};
     ///
     /// # use jitfd::space::SpaceOptions;
     /// # fn main() -> Result<(), jitfd::Error> {
     /// # let jit = jitfd::Jit::open(jitfd::Fallback::Any)?;
     /// # let space = jit.space(jitfd::space::SpaceOptions::default())?;
-    /// let mut image = Image::new();
+    /// let mut image = Vec::new();
     /// // mov eax, 42; ret
-    /// let callee = image.add(Item::new("callee", vec![0xb8, 42, 0, 0, 0, 0xc3]));
+    /// let callee = image.len();
+    /// image.push(Item::new("callee", vec![0xb8, 42, 0, 0, 0, 0xc3]));
     /// // jmp callee
     /// let jump = Reloc::new(1, RelocKind::Rel32, Target::Item(callee), -4);
-    /// let caller = image.add(Item::new("caller", vec![0xe9, 0, 0, 0, 0]).reloc(jump));
-    /// let functions = space.link(&image)?;
+    /// let caller = image.len();
+    /// image.push(Item { relocs: vec![jump], ..Item::new("caller", vec![0xe9, 0, 0, 0, 0]) });
+    /// let functions = space.link(&image, None)?;
     /// // SAFETY: the code is such a function, and `space` outlives the call.
     /// let answer = unsafe { space.entry::<extern "C" fn() -> i32>(functions[caller])? };
     /// assert_eq!(answer(), 42);
     /// # Ok(())
     /// # }
     /// ```
-    pub fn link(&self, image: &Image) -> Result<Vec<Published>, Error> {
+    pub fn link(&self, items: &[Item], window: Option<Window>) -> Result<Vec<Published>, Error> {
+        let image = Image(items);
         let layout = image.layout(self.least_align())?;
         let parts = image.parts(&layout)?;
         let mut functions = room(parts.len()).ok_or(no_memory(Call::Reserve))?;
-        let slot = self.reserve_parts(layout.len, layout.align, image.window, &parts)?;
-        if let Err(error) = self.link_into(&slot, image, &layout, &parts) {
+        let slot = self.reserve_parts(layout.len, layout.align, window, &parts)?;
+        if let Err(error) = self.link_into(&slot, &image, &layout, &parts) {
             self.abandon(slot);
             return Err(image.blame(&layout, error));
         }
@@ -83,7 +88,7 @@ impl CodeSpace {
     fn link_into(
         &self,
         slot: &Slot,
-        image: &Image,
+        image: &Image<'_>,
         layout: &Layout,
         parts: &[Part<'_>],
     ) -> Result<(), Error> {

@@ -33,7 +33,7 @@
 /// # fn main() -> Result<(), jitfd::Error> {
 /// # let chunk = validate(&[0xc3], &Rules::new())?;
 /// # let code = Jit::open(Fallback::Any)?.code(&chunk)?;
-/// let gdb = GdbJit::new();
+/// let gdb = GdbJit::default();
 /// let (address, bytes) = (code.address(), chunk.bytes());
 /// gdb.add(&[Symbol { name: "trampoline", address, bytes }], &[]);
 /// # Ok(())

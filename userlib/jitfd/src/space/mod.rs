@@ -33,10 +33,10 @@ pub use jitfd_code::{Reloc, RelocKind, Target};
 
 pub use crate::os::window::Window;
 pub use code_space::CodeSpace;
-pub use image::{Image, Item};
+pub use image::Item;
 pub use listener::{Listener, Symbol};
 #[cfg(feature = "move-code")]
-pub use moved::{MovedCode, move_code};
+pub use moved::move_code;
 pub use options::SpaceOptions;
 pub use slot::Request;
 pub use stats::SpaceStats;

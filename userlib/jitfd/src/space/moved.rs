@@ -16,32 +16,6 @@ use jitfd_code::internal::{LOCK, is_vendor_dependent, pushed};
 use jitfd_code::{CodeError, Reason, Rules, validate_owned};
 use std::ops::Range;
 
-/// Code that was moved to another address, by [`move_code`].
-///
-/// ```
-/// use jitfd::space::{MovedCode, move_code};
-/// use jitfd::{Rules, validate};
-///
-/// # fn main() -> Result<(), jitfd::Error> {
-/// // call 0x1000; ret, made for 0x2000. From 0x7f00_0000_0000 that is too far for a
-/// // direct call, so it goes by an address behind the code.
-/// let code = [0xe8, 0xfb, 0xef, 0xff, 0xff, 0xc3];
-/// let MovedCode { bytes, data, .. } = move_code(&code, 0x2000, 0x7f00_0000_0000)?;
-/// assert_eq!(bytes[data.clone()], 0x1000_u64.to_le_bytes());
-/// let chunk = validate(&bytes, &Rules::new().data(data))?;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct MovedCode {
-    /// The bytes.
-    pub bytes: Vec<u8>,
-    /// Which of them are addresses of targets that are too far for a direct
-    /// branch; an offset range, empty if there are none.
-    pub data: Range<usize>,
-}
-
 const NO_CODE: Error = Error::Argument("only whole, valid instructions can be moved");
 const XBEGIN: Error = Error::Argument(
     "an xbegin can't be moved: its form for another place is one that makers disagree about; emit \
@@ -68,7 +42,8 @@ const GROWTH: usize = 24;
 /// Branches and memory operands relative to `rip` whose target is an instruction
 /// of the code go along with it; all others keep their addresses. Instructions
 /// can get longer: a branch whose target is too far away then goes by an address
-/// that is put behind the code.
+/// that is put behind the code. Returns the bytes, and which of them are such addresses,
+/// which are data: an offset range, empty if there are none.
 ///
 /// The code must be instructions only. Jump tables and code that computes
 /// addresses do not survive it: emit such code for its address, or use
@@ -88,13 +63,28 @@ const GROWTH: usize = 24;
 /// # Example
 /// ```
 /// use jitfd::space::move_code;
+/// use jitfd::{Rules, validate};
+///
+/// # fn main() -> Result<(), jitfd::Error> {
+/// // call 0x1000; ret, made for 0x2000. From 0x7f00_0000_0000 that is too far for a
+/// // direct call, so it goes by an address behind the code.
+/// let code = [0xe8, 0xfb, 0xef, 0xff, 0xff, 0xc3];
+/// let (bytes, data) = move_code(&code, 0x2000, 0x7f00_0000_0000)?;
+/// assert_eq!(bytes[data.clone()], 0x1000_u64.to_le_bytes());
+/// let chunk = validate(&bytes, &Rules::new().data(data))?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// ```
+/// use jitfd::space::move_code;
 ///
 /// // jmp 0x1000, at 0x2000 and at 0x3000
 /// let code = [0xe9, 0xfb, 0xef, 0xff, 0xff];
-/// let moved = move_code(&code, 0x2000, 0x3000).unwrap();
-/// assert_eq!(moved.bytes, [0xe9, 0xfb, 0xdf, 0xff, 0xff]);
+/// let (bytes, _) = move_code(&code, 0x2000, 0x3000).unwrap();
+/// assert_eq!(bytes, [0xe9, 0xfb, 0xdf, 0xff, 0xff]);
 /// ```
-pub fn move_code(code: &[u8], from: usize, to: usize) -> Result<MovedCode, Error> {
+pub fn move_code(code: &[u8], from: usize, to: usize) -> Result<(Vec<u8>, Range<usize>), Error> {
     encode(&decode(code, from)?, to)
 }
 
@@ -191,17 +181,14 @@ fn is_branch(one: &Instruction) -> bool {
     one.op0_kind() == OpKind::NearBranch64
 }
 
-fn encode(instructions: &[Instruction], to: usize) -> Result<MovedCode, Error> {
+fn encode(instructions: &[Instruction], to: usize) -> Result<(Vec<u8>, Range<usize>), Error> {
     to.checked_add(bound(instructions)).ok_or(NO_ADDRESSES)?;
     ask_for_memory(instructions).ok_or_else(CodeError::no_memory)?;
     let block = InstructionBlock::new(instructions, crate::num::to_u64(to));
     let options = BlockEncoderOptions::RETURN_RELOC_INFOS;
     let done = BlockEncoder::encode(64, block, options).map_err(|_| TOO_FAR)?;
     let data = addresses(&done);
-    Ok(MovedCode {
-        bytes: done.code_buffer,
-        data,
-    })
+    Ok((done.code_buffer, data))
 }
 
 /// The encoder gets memory without asking. So it is asked for here how much it may
@@ -275,15 +262,15 @@ impl CodeSpace {
             ..*request
         };
         self.publish_with(&request, |address| {
-            let moved = encode(&instructions, address)?;
+            let (bytes, data) = encode(&instructions, address)?;
             let mut options = Rules::clone(&self.options.rules);
             if options.has_entries() {
                 options = options.entry(0);
             }
-            if !moved.data.is_empty() {
-                options = options.data(moved.data);
+            if !data.is_empty() {
+                options = options.data(data);
             }
-            Ok(validate_owned(moved.bytes, &options)?)
+            Ok(validate_owned(bytes, &options)?)
         })
     }
 }
@@ -309,9 +296,9 @@ mod tests {
         let mut code = vec![0xeb, 5, 0xe8];
         code.extend((0x5000 - 0x1007_i32).to_le_bytes());
         code.push(0x90);
-        let moved = move_code(&code, 0x1000, 0x9000).unwrap();
-        assert_eq!(targets(&moved.bytes, 0x9000), [0x9007, 0x5000]);
-        assert!(moved.data.is_empty());
+        let (bytes, data) = move_code(&code, 0x1000, 0x9000).unwrap();
+        assert_eq!(targets(&bytes, 0x9000), [0x9007, 0x5000]);
+        assert!(data.is_empty());
     }
 
     #[test]
@@ -319,11 +306,11 @@ mod tests {
         let mut code = vec![0xe8];
         code.extend((0x5000 - 0x1005_i32).to_le_bytes());
         code.push(0xc3);
-        let far = move_code(&code, 0x1000, 1 << 40).unwrap();
-        assert_eq!(far.bytes[far.data.clone()], 0x5000_u64.to_le_bytes());
-        assert_eq!(far.bytes[..2], [0xff, 0x15]);
-        assert!(far.bytes.len() <= bound(&decode(&code, 0x1000).unwrap()));
-        let between = &far.bytes[7..far.data.start];
+        let (bytes, data) = move_code(&code, 0x1000, 1 << 40).unwrap();
+        assert_eq!(bytes[data.clone()], 0x5000_u64.to_le_bytes());
+        assert_eq!(bytes[..2], [0xff, 0x15]);
+        assert!(bytes.len() <= bound(&decode(&code, 0x1000).unwrap()));
+        let between = &bytes[7..data.start];
         assert!(between.iter().all(|&byte| byte == FILL));
     }
 
@@ -331,8 +318,8 @@ mod tests {
     fn conditional_branches_stay_within_the_bound() {
         // jz to 0x1000 itself minus 50, short, 40 times
         let code = [0x74, 0xce].repeat(40);
-        let far = move_code(&code, 0x1000, 1 << 40).unwrap();
-        assert!(far.bytes.len() <= bound(&decode(&code, 0x1000).unwrap()));
+        let (bytes, _) = move_code(&code, 0x1000, 1 << 40).unwrap();
+        assert!(bytes.len() <= bound(&decode(&code, 0x1000).unwrap()));
     }
 
     #[test]
@@ -376,16 +363,16 @@ mod tests {
     fn branches_behind_a_lock_prefix_go_along() {
         // xor eax, eax; je +1; lock cmpxchg [rdi], edx; ret
         let code = [0x31, 0xc0, 0x74, 1, 0xf0, 0x0f, 0xb1, 0x17, 0xc3];
-        let moved = move_code(&code, 0x1000, 0x9000).unwrap();
-        assert_eq!(moved.bytes, code);
-        let far = move_code(&code, 0x1000, 1 << 40).unwrap();
-        assert_eq!(far.bytes, code);
+        let (bytes, _) = move_code(&code, 0x1000, 0x9000).unwrap();
+        assert_eq!(bytes, code);
+        let (bytes, _) = move_code(&code, 0x1000, 1 << 40).unwrap();
+        assert_eq!(bytes, code);
         // What lies between gets longer: jz to far away, which needs 8 bytes.
         let mut long = vec![0x74, 3, 0x74, 0x80];
         long.extend(&code[4..]);
-        let far = move_code(&long, 0x1000, 1 << 40).unwrap();
-        let lock = far.bytes.windows(4).position(|four| four == &code[4..8]);
-        assert_eq!(usize::from(far.bytes[1]) + 2, lock.unwrap() + 1);
+        let (bytes, _) = move_code(&long, 0x1000, 1 << 40).unwrap();
+        let lock = bytes.windows(4).position(|four| four == &code[4..8]);
+        assert_eq!(usize::from(bytes[1]) + 2, lock.unwrap() + 1);
     }
 
     #[test]

@@ -29,7 +29,7 @@ use std::sync::Arc;
 ///     lead: 64,
 ///     // Linked code makes no system calls, and gdb knows its names.
 ///     rules: Rules::new().forbid(Class::SystemCalls),
-///     listeners: vec![Arc::new(GdbJit::new())],
+///     listeners: vec![Arc::new(GdbJit::default())],
 /// })?;
 /// assert_eq!(space.stats().capacity, 4 << 20);
 /// # Ok(())

@@ -81,7 +81,7 @@ impl Frame {
 
     /// Gets the memory for this many more steps, so that adding them needs none.
     ///
-    /// See the example of [`EhFrame::try_add`].
+    /// See the example of [`EhFrame::add`].
     ///
     /// # Errors
     /// [`Kind::NoMemory`](crate::Kind::NoMemory).
@@ -193,16 +193,17 @@ fn leb128(bytes: &mut Vec<u8>, mut value: u32) {
 /// ```
 /// use jitfd::tools::{EhFrame, Frame};
 ///
-/// let mut table = EhFrame::new();
-/// table.add(0x7f00_0000_1000, 60, &Frame::pointer());
-/// table.add(0x7f00_0000_1040, 11, &Frame::leaf());
-/// assert_eq!(table.functions(), 2);
+/// # fn main() -> Result<(), jitfd::Error> {
+/// let mut table = EhFrame::default();
+/// table.add(0x7f00_0000_1000, 60, &Frame::pointer())?;
+/// table.add(0x7f00_0000_1040, 11, &Frame::leaf())?;
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EhFrame {
     /// Whole at any time: with the zero at its end.
     bytes: Vec<u8>,
-    functions: usize,
 }
 
 /// What all functions have in common: the version, addresses that are 8 bytes,
@@ -218,28 +219,45 @@ const END: [u8; 4] = [0; 4];
 /// What each function's entry has but for its frame, with what fills it up.
 const ENTRY: usize = 4 + 4 + 8 + 8 + 1 + 7;
 
+/// A table without functions.
 impl Default for EhFrame {
     fn default() -> Self {
-        Self::new()
+        Self {
+            bytes: [&COMMON[..], &END].concat(),
+        }
     }
 }
 
 impl EhFrame {
-    /// A table without functions.
-    #[must_use]
-    pub fn new() -> Self {
-        Self {
-            bytes: [&COMMON[..], &END].concat(),
-            functions: 0,
-        }
-    }
-
     /// Adds the function of `len` bytes at `address`; nothing if it has none, which
     /// an unwinder could not find and some do not take.
-    pub fn add(&mut self, address: usize, len: usize, frame: &Frame) {
+    ///
+    /// ```
+    /// use jitfd::Register;
+    /// use jitfd::tools::{EhFrame, Frame};
+    ///
+    /// # fn main() -> Result<(), jitfd::Error> {
+    /// let mut frame = Frame::leaf();
+    /// frame.try_reserve(100)?;
+    /// for push in 1_u8..=100 {
+    ///     frame = frame.cfa(usize::from(push), Register::Rsp, 8 + 8 * u32::from(push));
+    /// }
+    /// let mut table = EhFrame::default();
+    /// table.add(0x7f00_0000_1000, 300, &frame)?;
+    /// assert!(table.bytes().ends_with(&[0; 4]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Kind::NoMemory`](crate::Kind::NoMemory). The table is as it was then.
+    pub fn add(&mut self, address: usize, len: usize, frame: &Frame) -> Result<(), Error> {
         if len == 0 {
-            return;
+            return Ok(());
         }
+        let more = ENTRY + frame.bytes.len() + END.len();
+        let room = self.bytes.try_reserve(more);
+        room.map_err(|_| Error::no_memory())?;
         // The length goes where the zero was.
         let start = self.bytes.len() - END.len();
         // The distance from here to the common entry, the first one.
@@ -255,57 +273,19 @@ impl EhFrame {
             field.copy_from_slice(&entry.to_le_bytes());
         }
         self.bytes.extend(END);
-        self.functions += 1;
-    }
-
-    /// As [`add`](Self::add), but lack of memory is an error and no abort.
-    ///
-    /// ```
-    /// use jitfd::Register;
-    /// use jitfd::tools::{EhFrame, Frame};
-    ///
-    /// # fn main() -> Result<(), jitfd::Error> {
-    /// let mut frame = Frame::leaf();
-    /// frame.try_reserve(100)?;
-    /// for push in 1_u8..=100 {
-    ///     frame = frame.cfa(usize::from(push), Register::Rsp, 8 + 8 * u32::from(push));
-    /// }
-    /// let mut table = EhFrame::new();
-    /// table.try_add(0x7f00_0000_1000, 300, &frame)?;
-    /// assert!(table.bytes().ends_with(&[0; 4]));
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// [`Kind::NoMemory`](crate::Kind::NoMemory). The table is as it was then.
-    pub fn try_add(&mut self, address: usize, len: usize, frame: &Frame) -> Result<(), Error> {
-        let more = ENTRY + frame.bytes.len() + END.len();
-        let room = self.bytes.try_reserve(more);
-        room.map_err(|_| Error::no_memory())?;
-        self.add(address, len, frame);
         Ok(())
-    }
-
-    /// The number of functions.
-    #[must_use]
-    pub const fn functions(&self) -> usize {
-        self.functions
     }
 
     /// The table, with the zero at its end.
     ///
-    /// See the example of [`try_add`](Self::try_add).
+    /// See the example of [`add`](Self::add).
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The table, with the zero at its end, given away.
-    ///
-    /// See the example of [`UnwindTable::from_bytes`](super::UnwindTable::from_bytes).
-    #[must_use]
-    pub fn into_bytes(self) -> Vec<u8> {
+    /// The table, given away.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 }
@@ -367,9 +347,9 @@ mod tests {
 
     #[test]
     fn pieces_that_are_all_alike_have_one_entry() {
-        let mut table = EhFrame::new();
+        let mut table = EhFrame::default();
         let frame = Frame::leaf().cfa_repeated(0, Register::Rsp, 8, 32, 5, 16);
-        table.add(0x1000, 4096, &frame);
+        table.add(0x1000, 4096, &frame).unwrap();
         let table = table.into_bytes();
         for piece in [0x1000, 0x1020, 0x1fe0] {
             for (at, expected) in [(0, 0x9008), (4, 0x9008), (5, 0x9018), (31, 0x9018)] {
@@ -387,9 +367,9 @@ mod tests {
 
     #[test]
     fn a_function_without_bytes_is_not_added() {
-        let mut table = EhFrame::new();
-        table.add(0x1000, 0, &Frame::leaf());
-        assert_eq!(table, EhFrame::new());
+        let mut table = EhFrame::default();
+        table.add(0x1000, 0, &Frame::leaf()).unwrap();
+        assert_eq!(table, EhFrame::default());
     }
 
     #[test]
@@ -404,10 +384,10 @@ mod tests {
         assert_eq!(frame.bytes.capacity(), room);
         let refused = Frame::leaf().try_reserve(usize::MAX).unwrap_err();
         assert_eq!(refused.kind(), Some(crate::Kind::NoMemory));
-        let mut table = EhFrame::new();
+        let mut table = EhFrame::default();
         for frame in [frame, Frame::leaf(), Frame::pointer()] {
             let before = table.bytes().len();
-            table.try_add(0x1000, 16, &frame).unwrap();
+            table.add(0x1000, 16, &frame).unwrap();
             assert!(table.bytes().len() - before <= ENTRY + frame.bytes.len());
             assert_eq!(table.bytes(), table.clone().into_bytes());
         }
@@ -415,15 +395,17 @@ mod tests {
 
     #[test]
     fn another_reader_finds_each_row() {
-        let mut table = EhFrame::new();
-        table.add(0x1000, 100, &Frame::pointer().cfa(99, Register::Rsp, 8));
+        let mut table = EhFrame::default();
+        table
+            .add(0x1000, 100, &Frame::pointer().cfa(99, Register::Rsp, 8))
+            .unwrap();
         let large = Frame::leaf()
             .cfa(1, Register::Rsp, 16)
             .saved(1, Register::Rbx, 16)
             .cfa(100, Register::Rsp, 5000)
             .cfa(1000, Register::Rsp, 16)
             .restored(100_000, Register::Rbx);
-        table.add(0x10_0000, 200_000, &large);
+        table.add(0x10_0000, 200_000, &large).unwrap();
         let table = table.into_bytes();
         const NONE: Rule = None;
         let at = |below: i64| Some(RegisterRule::Offset(-below));

@@ -112,11 +112,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn table(count: usize) -> Vec<u8> {
-        let mut table = EhFrame::new();
+        let mut table = EhFrame::default();
         for number in 0..count {
             // Of different lengths.
             let frame = Frame::pointer().cfa(300 * number, Register::Rsp, 8);
-            table.add(number << 12, 4096, &frame);
+            table.add(number << 12, 4096, &frame).unwrap();
         }
         table.into_bytes()
     }

@@ -34,7 +34,7 @@ use crate::space::{Listener, Symbol};
 /// use std::sync::Arc;
 ///
 /// let options = SpaceOptions {
-///     listeners: vec![Arc::new(GdbJit::new())],
+///     listeners: vec![Arc::new(GdbJit::default())],
 ///     ..Default::default()
 /// };
 /// ```
@@ -44,14 +44,6 @@ pub struct GdbJit {
 }
 
 impl GdbJit {
-    /// Nothing is registered yet.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            files: Files::new(),
-        }
-    }
-
     /// Registers functions that were published, and a table that says how to
     /// unwind them: one of an [`EhFrame`](super::EhFrame), or an empty one. The
     /// addresses in it must be absolute.
@@ -67,10 +59,10 @@ impl GdbJit {
     /// // push rbp; mov rbp, rsp; pop rbp; ret
     /// let chunk = validate(&[0x55, 0x48, 0x89, 0xe5, 0x5d, 0xc3], &Rules::new())?;
     /// let function = space.publish("framed", &chunk)?;
-    /// let mut table = EhFrame::new();
-    /// table.add(function.address, function.len, &Frame::pointer());
-    /// let gdb = GdbJit::new();
-    /// gdb.add(&[Symbol { name: "framed", address: function.address, bytes: chunk.bytes() }], &table.into_bytes());
+    /// let mut table = EhFrame::default();
+    /// table.add(function.address, function.len, &Frame::pointer())?;
+    /// let gdb = GdbJit::default();
+    /// gdb.add(&[Symbol { name: "framed", address: function.address, bytes: chunk.bytes() }], table.bytes());
     /// # Ok(())
     /// # }
     /// ```

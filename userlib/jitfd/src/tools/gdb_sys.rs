@@ -193,12 +193,6 @@ unsafe impl Send for Files {}
 unsafe impl Sync for Files {}
 
 impl Files {
-    pub(super) const fn new() -> Self {
-        Self {
-            newest: AtomicPtr::new(null_mut()),
-        }
-    }
-
     pub(super) fn add(&self, file: Vec<u8>) -> io::Result<()> {
         let mut new = Box::new(Kept {
             _file: Registered::new(file)?,
@@ -351,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_child_takes_back_what_it_has_inherited() {
-        let mut files = Some(Files::new());
+        let mut files = Some(Files::default());
         files.as_ref().unwrap().add(vec![0]).unwrap();
         // SAFETY: the file is there, as it is not dropped here.
         let entry = unsafe {

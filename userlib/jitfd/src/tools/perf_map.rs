@@ -35,7 +35,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// use std::sync::Arc;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let map = Arc::new(PerfMap::create()?);
+/// let map = Arc::new(PerfMap::create_in("/tmp".as_ref())?);
 /// let options = SpaceOptions {
 ///     region: RegionOptions { perf_map: true, ..Default::default() },
 ///     listeners: vec![map.clone()],
@@ -60,20 +60,12 @@ pub struct PerfMap {
 static FILES: OwnFiles<File> = OwnFiles::new();
 
 impl PerfMap {
-    /// The map where `perf` looks for it. If this process has made it already, the
-    /// lines are added to it; one of an earlier process with the same number is
-    /// replaced.
+    /// The map in `folder`: `perf` looks for it in `/tmp`. If this process has made it
+    /// already, the lines are added to it; one of an earlier process with the same number
+    /// is replaced.
     ///
     /// # Errors
     /// If the file can't be created: also if somebody else owns one of this name.
-    pub fn create() -> io::Result<Self> {
-        Self::create_in(Path::new("/tmp"))
-    }
-
-    /// The same in another folder.
-    ///
-    /// # Errors
-    /// As [`create`](Self::create).
     ///
     /// # Example
     /// ```

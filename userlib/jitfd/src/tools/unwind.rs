@@ -63,9 +63,9 @@ impl UnwindTable {
     /// let chunk = validate(&[0x90, 0xc3], &Rules::new())?;
     /// let function = space.publish("leaf", &chunk)?;
     /// // In place of the section that the compiler has made.
-    /// let mut section = EhFrame::new();
-    /// section.add(function.address, function.len, &Frame::leaf());
-    /// let section = section.into_bytes().into_boxed_slice();
+    /// let mut section = EhFrame::default();
+    /// section.add(function.address, function.len, &Frame::leaf())?;
+    /// let section = section.bytes().into();
     /// // SAFETY: the function never moves the stack pointer, and `table` is dropped
     /// // before `space`.
     /// let table: UnwindTable = unsafe { UnwindTable::from_bytes(section)? };
@@ -95,9 +95,9 @@ impl EhFrame {
     /// # let space = jit.space(jitfd::space::SpaceOptions::default())?;
     /// // push rbp; mov rbp, rsp; pop rbp; ret
     /// let code = validate(&[0x55, 0x48, 0x89, 0xe5, 0x5d, 0xc3], &Rules::new())?;
-    /// let mut table = EhFrame::new();
+    /// let mut table = EhFrame::default();
     /// for function in space.publish_all(&[("one", &code), ("two", &code)])? {
-    ///     table.add(function.address, function.len, &Frame::pointer());
+    ///     table.add(function.address, function.len, &Frame::pointer())?;
     /// }
     /// // SAFETY: both functions begin with `push rbp; mov rbp, rsp`, and the table
     /// // is dropped before the code.

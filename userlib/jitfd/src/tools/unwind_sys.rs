@@ -150,18 +150,18 @@ mod tests {
 
     #[test]
     fn a_table_without_functions_is_not_registered() {
-        assert_eq!(handles(&EhFrame::new().into_bytes()).len(), 0);
+        assert_eq!(handles(&EhFrame::default().into_bytes()).len(), 0);
         assert_eq!(handles(&[0; 4]).len(), 0);
-        let mut table = EhFrame::new();
-        table.add(0x1000, 16, &Frame::leaf());
+        let mut table = EhFrame::default();
+        table.add(0x1000, 16, &Frame::leaf()).unwrap();
         assert_eq!(handles(&table.into_bytes()).len(), 1);
     }
 
     #[test]
     fn a_child_waits_for_no_thread_of_its_parent() {
         let table = || {
-            let mut table = EhFrame::new();
-            table.add(0x1000, 16, &Frame::leaf());
+            let mut table = EhFrame::default();
+            table.add(0x1000, 16, &Frame::leaf()).unwrap();
             // SAFETY: nobody executes what is at that address.
             unsafe { Registered::new(table.into_bytes().into_boxed_slice()) }
         };

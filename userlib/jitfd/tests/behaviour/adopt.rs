@@ -97,7 +97,7 @@ pub fn a_late_copy_is_whole(backend: Backend) {
 pub fn a_copy_is_not_sealed(backend: Backend) {
     let region = create(backend, 4096);
     region.publish(&returns(1)).unwrap();
-    region.seal().unwrap();
+    region.append_handle().seal().unwrap();
     let in_child = child(|| {
         let sealed = region.publish(&returns(2)).is_err();
         let own = adopted(&region) && region.publish(&returns(2)).is_ok();

@@ -165,7 +165,7 @@ pub fn random_calls_do_what_a_model_does(backend: Backend) {
             }
         }
         compare(&region, &model);
-        region.seal().unwrap();
+        region.append_handle().seal().unwrap();
         let refused = region.publish(&random.chunk()).unwrap_err();
         assert!(matches!(refused.kind(), Some(Kind::Sealed | Kind::Full)));
     }

@@ -192,7 +192,7 @@ pub fn a_region_fills_up_and_can_be_sealed(backend: Backend) {
     );
     let region = create(backend, 4096);
     let place = region.reserve(16, Align::NONE).unwrap();
-    region.seal().unwrap();
+    region.append_handle().seal().unwrap();
     assert_eq!(
         region.publish(&returns(7)).unwrap_err().kind(),
         Some(Kind::Sealed)

@@ -48,8 +48,8 @@ impl Machine {
 
     fn place(register: Register) -> usize {
         assert_ne!(register, Register::Rsp);
-        let number = register.number();
-        number - usize::from(number > Register::Rsp.number())
+        let number = register as usize;
+        number - usize::from(number > Register::Rsp as usize)
     }
 
     fn general(&mut self, register: Register) -> &mut u64 {
@@ -191,7 +191,7 @@ pub fn all_registers_are_seen_and_come_back(backend: Backend) {
     for register in Register::ALL {
         if register != Register::Rsp {
             let expected = *before.general(register);
-            assert_eq!(general[register.number()], expected, "{register:?}");
+            assert_eq!(general[register as usize], expected, "{register:?}");
         }
     }
     let (trampoline, return_address) = itself;

@@ -82,8 +82,8 @@ pub fn refusals_come_in_their_order(backend: Backend) {
     let stale = publish_at(&free, expected, &nops(1).aligned(Align::NONE));
     assert_eq!(stale, Err(Error::Stale { expected }));
     region.fill(&second, &nops(16)).unwrap();
-    region.seal().unwrap();
-    region.seal().unwrap();
+    region.append_handle().seal().unwrap();
+    region.append_handle().seal().unwrap();
     assert_eq!(
         kind(publish_all_at(append, &[&nops(8192)], Some(8))),
         Some(Kind::Sealed)
@@ -121,7 +121,7 @@ pub fn counters_count(backend: Backend) {
     );
     assert!(!stats.sealed);
     assert_eq!(stats, region.map_handle().stats().unwrap());
-    region.seal().unwrap();
+    region.append_handle().seal().unwrap();
     assert!(region.stats().unwrap().sealed);
 }
 

@@ -95,9 +95,8 @@ impl Shadow {
             }
             Call::Link(shapes) => self.link(space, shapes),
             Call::LinkBadly(len) => {
-                let mut image = Image::new();
-                image.add(Item::new("bad", vec![0x06; *len]));
-                assert!(space.link(&image).is_err());
+                let image = vec![Item::new("bad", vec![0x06; *len])];
+                assert!(space.link(&image, None).is_err());
             }
         }
     }
@@ -149,12 +148,15 @@ impl Shadow {
     }
 
     fn link(&mut self, space: &CodeSpace, shapes: &[(usize, u32)]) {
-        let mut image = Image::new();
+        let mut image = Vec::new();
         let codes: Vec<_> = shapes.iter().map(|&(len, _)| self.next(len)).collect();
         for ((name, code), &(_, log2)) in codes.iter().zip(shapes) {
-            image.add(Item::new(name, code.clone()).align(align(log2)));
+            image.push(Item {
+                align: align(log2),
+                ..Item::new(name, code.clone())
+            });
         }
-        let functions = space.link(&image).unwrap();
+        let functions = space.link(&image, None).unwrap();
         for ((function, code), &(len, log2)) in functions.into_iter().zip(codes).zip(shapes) {
             self.take(function.address, len, align(log2));
             self.note(function, code);

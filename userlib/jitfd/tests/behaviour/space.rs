@@ -369,20 +369,32 @@ pub fn linked_items_call_each_other_and_what_is_far(backend: Backend) {
             ..small()
         })
         .unwrap();
-    let mut image = Image::new();
+    let mut image = Vec::new();
     let call = |target| Reloc::new(5, RelocKind::Call32, target, -4);
     // sub rsp, 8; call far; add eax, 2; add rsp, 8; ret
     let code = vec![
         0x48, 0x83, 0xec, 8, 0xe8, 0, 0, 0, 0, 0x83, 0xc0, 2, 0x48, 0x83, 0xc4, 8, 0xc3,
     ];
     let far = Target::Address(helper as *const () as usize);
-    let inner = image.add(Item::new("inner", code.clone()).reloc(call(far)));
-    let outer = image.add(Item::new("outer", code).reloc(call(Target::Item(inner))));
+    let inner = image.len();
+    image.push(Item {
+        relocs: vec![call(far)],
+        ..Item::new("inner", code.clone())
+    });
+    let outer = image.len();
+    image.push(Item {
+        relocs: vec![call(Target::Item(inner))],
+        ..Item::new("outer", code)
+    });
     // mov rax, [rip + 1]; ret; and an address as data
-    let load = vec![0x48, 0x8b, 0x05, 1, 0, 0, 0, 0xc3, 0, 0, 0, 0, 0, 0, 0, 0];
+    let code = vec![0x48, 0x8b, 0x05, 1, 0, 0, 0, 0xc3, 0, 0, 0, 0, 0, 0, 0, 0];
     let pointer = Reloc::new(8, RelocKind::Abs64, Target::Item(outer), 0);
-    let load = image.add(Item::new("load", load).data(8..16).reloc(pointer));
-    let functions = space.link(&image).unwrap();
+    let load = image.len();
+    image.push(Item {
+        relocs: vec![pointer],
+        ..Item::new("load", code).data(8..16)
+    });
+    let functions = space.link(&image, None).unwrap();
     assert_eq!(run(&space, functions[inner]), 42);
     assert_eq!(run(&space, functions[outer]), 44);
     // SAFETY: this one returns a pointer.
@@ -398,12 +410,14 @@ pub fn linked_items_call_each_other_and_what_is_far(backend: Backend) {
 
 pub fn what_cannot_be_linked_leaves_no_function(backend: Backend) {
     let space = jit(backend).space(small()).unwrap();
-    let mut image = Image::new();
-    image.add(Item::new("good", vec![0xc3]));
+    let mut image = vec![Item::new("good", vec![0xc3])];
     // The field is 256, which makes the code an unfinished instruction.
     let reloc = Reloc::new(1, RelocKind::Rel8, Target::Item(0), -1);
-    image.add(Item::new("bad", vec![0xeb, 0, 0x06]).reloc(reloc));
-    let Err(Error::Code(error)) = space.link(&image) else {
+    image.push(Item {
+        relocs: vec![reloc],
+        ..Item::new("bad", vec![0xeb, 0, 0x06])
+    });
+    let Err(Error::Code(error)) = space.link(&image, None) else {
         panic!("must be refused");
     };
     assert_eq!(error.reason, Reason::Invalid);
@@ -416,25 +430,27 @@ pub fn what_cannot_be_linked_leaves_no_function(backend: Backend) {
     // What no place would make right costs no room.
     for (at, item) in [(0, 1), (1, 0)] {
         let reloc = Reloc::new(at, RelocKind::Rel8, Target::Item(item), 0);
-        let mut image = Image::new();
-        image.add(Item::new("wrong", vec![0xc3]).reloc(reloc));
-        assert!(matches!(space.link(&image), Err(Error::Code(_))));
+        let image = vec![Item {
+            relocs: vec![reloc],
+            ..Item::new("wrong", vec![0xc3])
+        }];
+        assert!(matches!(space.link(&image, None), Err(Error::Code(_))));
     }
     assert_eq!(space.stats(), stats);
     let far = Reloc::new(0, RelocKind::Rel8, Target::Address(1 << 44), 0);
-    let mut image = Image::new();
-    image.add(Item::new("far", vec![0xc3]).reloc(far));
-    assert!(matches!(space.link(&image), Err(Error::Code(_))));
+    let image = vec![Item {
+        relocs: vec![far],
+        ..Item::new("far", vec![0xc3])
+    }];
+    assert!(matches!(space.link(&image, None), Err(Error::Code(_))));
     assert_eq!((space.stats().reserved, space.symbols().count()), (0, 0));
 }
 
 pub fn no_item_decides_what_another_is(backend: Backend) {
     let space = jit(backend).space(small()).unwrap();
     let refused = |first: Item, second: Item| {
-        let mut image = Image::new();
-        image.add(first);
-        image.add(second);
-        match space.link(&image) {
+        let image = vec![first, second];
+        match space.link(&image, None) {
             Err(Error::Code(error)) => (error.item.unwrap().1, error.reason),
             other => panic!("{other:?}"),
         }
@@ -493,10 +509,14 @@ pub fn listeners_hear_of_all_code(backend: Backend) {
         })
         .unwrap();
     let b = space.fill(&slot, &returns(2)).unwrap();
-    let mut image = Image::new();
-    image.add(Item::new("c", returns(3).bytes().to_vec()));
-    image.add(Item::new("d", returns(4).bytes().to_vec()).align(Align::NONE));
-    let linked = space.link(&image).unwrap();
+    let image = vec![
+        Item::new("c", returns(3).bytes().to_vec()),
+        Item {
+            align: Align::NONE,
+            ..Item::new("d", returns(4).bytes().to_vec())
+        },
+    ];
+    let linked = space.link(&image, None).unwrap();
     let all = [("a", a), ("b", b), ("c", linked[0]), ("d", linked[1])];
     let heard = log.0.lock().unwrap();
     assert_eq!(heard.len(), 4);
@@ -639,14 +659,12 @@ pub fn linked_items_follow_the_rules(backend: Backend) {
         .unwrap();
     let endbr64 = [0xf3, 0x0f, 0x1e, 0xfa];
     let item = |name| Item::new(name, [&endbr64[..], returns(5).bytes()].concat());
-    let mut image = Image::new();
-    image.add(item("a"));
-    image.add(item("b"));
-    let good = space.link(&image).unwrap();
+    let mut image = vec![item("a"), item("b")];
+    let good = space.link(&image, None).unwrap();
     assert!(good.iter().all(|function| function.address % 64 == 0));
     assert_eq!(run(&space, good[1]), 5);
-    image.add(Item::new("c", returns(5).bytes().to_vec()));
-    let Err(Error::Code(error)) = space.link(&image) else {
+    image.push(Item::new("c", returns(5).bytes().to_vec()));
+    let Err(Error::Code(error)) = space.link(&image, None) else {
         panic!("must be refused");
     };
     assert_eq!(error.reason, Reason::NoEndbr64);
@@ -654,9 +672,8 @@ pub fn linked_items_follow_the_rules(backend: Backend) {
     let moved = space.publish_moved(&Request::new(0), &[0xf3, 0x0f, 0x1e, 0xfa, 0xc3], 0);
     assert_eq!(moved.unwrap().address % 64, 0);
     // Where nothing is code, nothing has to be an entry.
-    let mut image = Image::new();
-    image.add(Item::new("data", vec![0; 16]).data(0..16));
-    assert!(space.link(&image).is_ok());
+    let image = vec![Item::new("data", vec![0; 16]).data(0..16)];
+    assert!(space.link(&image, None).is_ok());
 }
 
 pub fn linked_code_enters_moved_code(backend: Backend) {
@@ -667,13 +684,16 @@ pub fn linked_code_enters_moved_code(backend: Backend) {
     let moved = space.publish_moved(&Request::new(0), returns(8).bytes(), 0);
     let enter = |address| {
         let call = Reloc::new(5, RelocKind::Call32, Target::Address(address), -4);
-        let mut image = Image::new();
+        let mut image = Vec::new();
         // sub rsp, 8; call; add rsp, 8; ret
         let code = vec![
             0x48, 0x83, 0xec, 8, 0xe8, 0, 0, 0, 0, 0x48, 0x83, 0xc4, 8, 0xc3,
         ];
-        image.add(Item::new("caller", code).reloc(call));
-        space.link(&image)
+        image.push(Item {
+            relocs: vec![call],
+            ..Item::new("caller", code)
+        });
+        space.link(&image, None)
     };
     let moved = moved.unwrap().address;
     // No stub is needed, so none with its jump is there.

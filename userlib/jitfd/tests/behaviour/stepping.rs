@@ -264,8 +264,10 @@ pub fn callers_are_found_in_every_instruction_of_a_thunk(backend: Backend) {
         .set(Register::R8, 1)
         .set(Register::Rdx, 1 << 40);
     let function = thunk.publish(&space, "sum").unwrap();
-    let mut table = EhFrame::new();
-    table.add(function.address, function.len, &thunk.frame().unwrap());
+    let mut table = EhFrame::default();
+    table
+        .add(function.address, function.len, &thunk.frame().unwrap())
+        .unwrap();
     // SAFETY: this is the code's frame, and the space outlives the table.
     let _table = unsafe { table.register() };
     let start = std::ptr::with_exposed_provenance(function.address);

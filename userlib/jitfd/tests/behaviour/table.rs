@@ -26,7 +26,7 @@ type Six = extern "C" fn(u64, u64, u64, u64, u64, u64) -> u64;
 /// A function that returns what it finds in a register:
 /// endbr64; mov rax, register; ret
 fn returns_register(backend: Backend, register: Register) -> Mapping {
-    let number = u8::try_from(register.number()).unwrap();
+    let number = u8::try_from(register as usize).unwrap();
     let (rex, modrm) = (0x48 | number >> 3 << 2, 0xc0 | (number & 7) << 3);
     let bytes = [0xf3, 0x0f, 0x1e, 0xfa, rex, 0x89, modrm, 0xc3];
     let chunk = validate(&bytes, &Rules::new().endbr64()).unwrap();

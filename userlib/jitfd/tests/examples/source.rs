@@ -37,7 +37,7 @@ pub enum Kind {
 /// A public item, with the texts in which its example may be.
 #[derive(Clone, Debug)]
 pub struct Public {
-    /// The path that a user writes, without the crate: `space::Image::add`.
+    /// The path that a user writes, without the crate: `space::CodeSpace::link`.
     pub path: String,
     pub kind: Kind,
     /// Its own documentation.

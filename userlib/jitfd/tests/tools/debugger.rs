@@ -17,7 +17,7 @@ fn child_stops_in_generated_code() {
         [0xcc, 0x90, 0x90, 0x90, 0x90],
         &[],
     );
-    let gdb = GdbJit::new();
+    let gdb = GdbJit::default();
     let (inner, outer) = ([0; 14], [0; 14]);
     let codes = [
         Symbol {
@@ -31,7 +31,7 @@ fn child_stops_in_generated_code() {
             bytes: &outer,
         },
     ];
-    gdb.add(&codes, &chain.eh_frame().into_bytes());
+    gdb.add(&codes, chain.eh_frame().bytes());
     chain.call();
     drop(gdb);
     // Unknown from here on.
@@ -46,14 +46,14 @@ fn child_forks_and_stops_in_generated_code() {
         [0xcc, 0x90, 0x90, 0x90, 0x90],
         &[],
     );
-    let (inherited, own) = (GdbJit::new(), GdbJit::new());
+    let (inherited, own) = (GdbJit::default(), GdbJit::default());
     let code = [0; 14];
     let outer = Symbol {
         name: "jitfd_outer",
         address: chain.outer.address,
         bytes: &code,
     };
-    inherited.add(&[outer], &chain.eh_frame().into_bytes());
+    inherited.add(&[outer], chain.eh_frame().bytes());
     // SAFETY: the child allocates, calls generated code, and ends.
     unsafe {
         let pid = libc::fork();

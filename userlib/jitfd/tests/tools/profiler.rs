@@ -29,7 +29,7 @@ fn spin(region: RegionOptions, listener: Arc<dyn Listener>) -> (CodeSpace, jitfd
 #[test]
 #[ignore = "perf runs it"]
 fn child_spins_with_a_map() {
-    let map = Arc::new(PerfMap::create().unwrap());
+    let map = Arc::new(PerfMap::create_in("/tmp".as_ref()).unwrap());
     let region = RegionOptions {
         perf_map: true,
         ..Default::default()
