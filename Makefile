@@ -14,6 +14,7 @@
 #                    page table isolation with PCID, in Bochs
 #   make engines     engines of Debian (LuaJIT, PHP, V8, the JVM ...) by jitfd-run, in a
 #                    guest; half an hour (ENGINES= for some)
+#   make adapters    Wasmtime and Cranelift with their code by jitfd, in a guest
 #   make mutants     plants a bug for each rule; the stress must catch it
 #   make interrupt   ends the set-up and guests at random moments (KILLS= SEED=)
 #   make check       formatting, lints, host tests; under two minutes
@@ -53,6 +54,9 @@ stress: init
 
 engines: init
 	@tests/engines/run.sh
+
+adapters: init
+	@tests/adapters/run.sh
 
 mutants: init
 	@tests/mutants/run.sh

@@ -8,7 +8,7 @@ cd "$TOP"
 say "formatting"
 cargo fmt --all --check
 [ ! -f tests/demo/Cargo.toml ] || cargo fmt --manifest-path tests/demo/Cargo.toml --all --check
-for crate in benches/decoders benches/trampolines tests/exceptions tests/ffi tests/peers userlib/code/fuzz; do
+for crate in benches/decoders benches/trampolines tests/exceptions tests/ffi tests/peers userlib/adapters userlib/code/fuzz; do
     cargo fmt --manifest-path "$crate/Cargo.toml" --all --check
 done
 rustfmt --check --edition 2021 module/*.rs
