@@ -11,7 +11,7 @@ cd "$TOP"
 
 FEW=(benches/trampolines tests/exceptions tests/peers userlib/code/fuzz)
 # They build decoders in C, libffi, Wasmtime.
-MORE=(benches/decoders tests/demo tests/ffi)
+MORE=(benches/decoders tests/demo tests/ffi userlib/adapters)
 
 crates=("${FEW[@]}")
 if [ "${1:-}" = all ]; then
