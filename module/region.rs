@@ -346,8 +346,8 @@ impl Region {
             let to = copy.as_mut().project().pages;
             since = self.pages.share(since, to, &mut paid)?;
             let ranges = self.pages.holes();
+            copy.turn.lock()?.charge_holes(ranges)?;
             // A few more than there are: others may come.
-            copy.turn.lock()?.charge_holes(ranges + 8)?;
             rooms.reserve(ranges + 8)?;
             // Who publishes must not wait for another user's copy of many.
             let reserved = match is_own {
