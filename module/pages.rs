@@ -64,6 +64,13 @@ impl Book {
         old
     }
 
+    /// Whether a page of `group` changed after `since`.
+    fn has_changed(&self, group: usize, since: u64) -> bool {
+        self.changed
+            .get(group)
+            .is_some_and(|&changed| changed > since)
+    }
+
     /// How many pages of `group` have a version.
     fn published_in(&self, group: usize) -> usize {
         let slots = self.slots.iter().skip(group * GROUP).take(GROUP);
@@ -282,17 +289,9 @@ impl Pages {
         self.is_half_done.store(false, Relaxed);
     }
 
-    /// Shares the versions of the pages of `group`, if one of them changed after
-    /// `since`, in place of what `copy` has: each becomes seen, so that neither
-    /// region writes it. Says whether one had changed. `copy` has room.
-    fn share_group(&self, book: &Book, group: usize, since: u64, copy: &mut Shared) -> bool {
-        if book
-            .changed
-            .get(group)
-            .is_none_or(|&changed| changed <= since)
-        {
-            return false;
-        }
+    /// Shares the versions of the pages of `group`, in place of what `copy` has: each
+    /// becomes seen, so that neither region writes it. `copy` has room.
+    fn share_group(&self, book: &Book, group: usize, copy: &mut Shared) {
         let pages = group * GROUP..(group + 1) * GROUP;
         for page in pages {
             if let Some(version) = book.slots.get(page).and_then(Option::as_ref) {
@@ -300,7 +299,6 @@ impl Pages {
                 let _ = copy.0.push_within_capacity((page, version.clone()));
             }
         }
-        true
     }
 
     /// Copies all that changed after `since` to `copy`, which pays for a page before it
@@ -319,6 +317,10 @@ impl Pages {
         };
         for group in 0..groups {
             ffi::check_alive()?;
+            // Most are as they were where this is not the first time.
+            if !self.book.lock().has_changed(group, since) {
+                continue;
+            }
             // Nobody else changes the copy.
             let elsewhere = {
                 let book = copy.book.lock();
@@ -326,7 +328,7 @@ impl Pages {
             };
             let book = self.book.lock();
             paid.grow_to(elsewhere + book.published_in(group))?;
-            self.share_group(&book, group, since, &mut shared);
+            self.share_group(&book, group, &mut shared);
             drop(book);
             shared.give_to(copy.as_mut());
         }
@@ -370,7 +372,8 @@ impl Pages {
         paid: &mut Charge,
     ) -> Result<Rest> {
         let book = self.book.lock();
-        let changed = book.changed.iter().filter(|&&at| at > since).count();
+        let groups = 0..book.changed.len();
+        let changed = groups.filter(|&group| book.has_changed(group, since));
         let can_copy = match &reserved {
             // The list is short if ranges came before it was begun: memory was set
             // aside for those that there were.
@@ -380,15 +383,16 @@ impl Pages {
             }
             Ranges::AtMost(most, rooms) => book.holes.len() <= rooms.len().min(*most),
         };
-        if self.is_half_done.load(Relaxed) || changed > Shared::GROUPS || !can_copy {
+        if self.is_half_done.load(Relaxed) || changed.clone().count() > Shared::GROUPS || !can_copy
+        {
             return Ok(match self.is_half_done.load(Relaxed) {
                 true => Rest::HalfDone,
                 false => Rest::TooMuch,
             });
         }
         paid.grow_to(book.published)?;
-        for group in 0..book.changed.len() {
-            self.share_group(&book, group, since, shared);
+        for group in changed {
+            self.share_group(&book, group, shared);
         }
         let holes = match reserved {
             Ranges::Listed(listed) => listed.holes,
