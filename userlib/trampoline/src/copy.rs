@@ -162,7 +162,7 @@ impl Copy {
         // is about. Nobody reads it by the slice.
         copy.known = Some(unsafe {
             let code = std::slice::from_raw_parts(copy.base(), shape.code_len());
-            cover.register(room, code)
+            cover.register(room, code)?
         });
         Ok(copy)
     }

@@ -53,15 +53,16 @@ impl Cover {
         Room::new().ok_or_else(Error::no_memory)
     }
 
+    /// Tells of the code. Fails with [`Error::no_memory`].
+    ///
     /// # Safety
     /// The code is at its address, with this frame, as long as the result lives.
     #[expect(unsafe_code, reason = "the caller vouches for the table")]
-    pub(crate) unsafe fn register(&self, Room(room): Room, code: &[u8]) -> Known {
+    pub(crate) unsafe fn register(&self, Room(room): Room, code: &[u8]) -> Result<Known, Error> {
         drop(room);
         let (address, len) = (code.as_ptr().expose_provenance(), code.len());
         let mut table = EhFrame::default();
-        // There is memory: what `room` had is more. Else panics would not come through.
-        let _ = table.add(address, len, &self.frame);
+        table.add(address, len, &self.frame)?;
         let debuggers = self.debuggers.then(|| {
             let gdb = GdbJit::default();
             let code = Symbol {
@@ -72,10 +73,10 @@ impl Cover {
             gdb.add(&[code], table.bytes());
             gdb
         });
-        Known {
+        Ok(Known {
             // SAFETY: as promised by the caller.
             _unwinder: unsafe { table.register() },
             _debuggers: debuggers,
-        }
+        })
     }
 }
