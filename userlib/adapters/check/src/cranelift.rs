@@ -3,7 +3,7 @@
 //! Functions of cranelift-jit.
 
 use crate::{Outcome, Test, equal, executable_mappings, holds};
-use cranelift_codegen::ir::{AbiParam, InstBuilder, MemFlagsData, types};
+use cranelift_codegen::ir::{AbiParam, InstBuilder, MemFlagsData, Value, types};
 use cranelift_codegen::{Context, settings};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{JITBuilder, JITModule};
@@ -34,17 +34,17 @@ fn module(jit: &Jit) -> Result<JITModule> {
     Ok(JITModule::new(builder))
 }
 
-/// Defines a function that adds `number` to what `before` returns, or to its argument.
-fn define(module: &mut JITModule, number: i64, before: Option<FuncId>) -> Result<FuncId> {
+/// Defines a function of one number: `body` makes its result of its argument.
+fn define(
+    module: &mut JITModule,
+    name: &str,
+    body: impl FnOnce(&mut JITModule, &mut FunctionBuilder<'_>, Value) -> Value,
+) -> Result<FuncId> {
     let mut context = Context::new();
     let signature = &mut context.func.signature;
     signature.params.push(AbiParam::new(types::I64));
     signature.returns.push(AbiParam::new(types::I64));
-    let id = module.declare_function(
-        &format!("f{number}"),
-        Linkage::Export,
-        &context.func.signature,
-    )?;
+    let id = module.declare_function(name, Linkage::Export, &context.func.signature)?;
     let mut reused = FunctionBuilderContext::new();
     let mut builder = FunctionBuilder::new(&mut context.func, &mut reused);
     let block = builder.create_block();
@@ -52,19 +52,30 @@ fn define(module: &mut JITModule, number: i64, before: Option<FuncId>) -> Result
     builder.switch_to_block(block);
     builder.seal_block(block);
     let argument = builder.block_params(block)[0];
-    let value = match before {
-        Some(before) => {
-            let callee = module.declare_func_in_func(before, builder.func);
-            let call = builder.ins().call(callee, &[argument]);
-            builder.inst_results(call)[0]
-        }
-        None => argument,
-    };
-    let sum = builder.ins().iadd_imm_s(value, number);
-    builder.ins().return_(&[sum]);
+    let result = body(module, &mut builder, argument);
+    builder.ins().return_(&[result]);
     builder.finalize(module.target_config());
     module.define_function(id, &mut context)?;
     Ok(id)
+}
+
+/// Defines a function that adds `number` to what `before` returns, or to its argument.
+fn define_sum(module: &mut JITModule, number: i64, before: Option<FuncId>) -> Result<FuncId> {
+    define(
+        module,
+        &format!("f{number}"),
+        |module, builder, argument| {
+            let value = match before {
+                Some(before) => {
+                    let callee = module.declare_func_in_func(before, builder.func);
+                    let call = builder.ins().call(callee, &[argument]);
+                    builder.inst_results(call)[0]
+                }
+                None => argument,
+            };
+            builder.ins().iadd_imm_s(value, number)
+        },
+    )
 }
 
 fn call(module: &JITModule, id: FuncId, argument: i64) -> i64 {
@@ -75,7 +86,7 @@ fn call(module: &JITModule, id: FuncId, argument: i64) -> i64 {
 
 fn refused_without(_: &Jit) -> Outcome {
     let mut module = JITModule::new(builder()?);
-    define(&mut module, 1, None)?;
+    define_sum(&mut module, 1, None)?;
     let finished = module.finalize_definitions();
     holds(finished.is_err(), || {
         "a function was made by mprotect".into()
@@ -88,7 +99,7 @@ fn one_by_one(jit: &Jit) -> Outcome {
     let mut module = module(jit)?;
     let mut before = None;
     for number in 1..=200 {
-        let id = define(&mut module, number, before)?;
+        let id = define_sum(&mut module, number, before)?;
         module.finalize_definitions()?;
         equal(
             "a sum",
@@ -108,7 +119,7 @@ fn all_at_once(jit: &Jit) -> Outcome {
     let mut ids = Vec::new();
     for number in 1..=500 {
         let before = ids.last().copied();
-        ids.push(define(&mut module, number, before)?);
+        ids.push(define_sum(&mut module, number, before)?);
     }
     module.finalize_definitions()?;
     for (number, id) in (1..).zip(ids) {
@@ -130,32 +141,19 @@ fn with_data(jit: &Jit) -> Outcome {
         Ok(id)
     };
     let (counter, constant) = (data("counter", true)?, data("constant", false)?);
-    let mut context = Context::new();
-    let signature = &mut context.func.signature;
-    signature.params.push(AbiParam::new(types::I64));
-    signature.returns.push(AbiParam::new(types::I64));
-    let id = module.declare_function("count", Linkage::Export, &context.func.signature)?;
-    let mut reused = FunctionBuilderContext::new();
-    let mut builder = FunctionBuilder::new(&mut context.func, &mut reused);
-    let block = builder.create_block();
-    builder.append_block_params_for_function_params(block);
-    builder.switch_to_block(block);
-    builder.seal_block(block);
-    let argument = builder.block_params(block)[0];
-    let mut address = |id| {
-        let value = module.declare_data_in_func(id, builder.func);
-        builder.ins().symbol_value(types::I64, value)
-    };
-    let (counter, constant) = (address(counter), address(constant));
-    let flags = MemFlagsData::trusted();
-    let old = builder.ins().load(types::I64, flags, counter, 0);
-    let new = builder.ins().iadd(old, argument);
-    builder.ins().store(flags, new, counter, 0);
-    let seven = builder.ins().load(types::I64, flags, constant, 0);
-    let result = builder.ins().imul(new, seven);
-    builder.ins().return_(&[result]);
-    builder.finalize(module.target_config());
-    module.define_function(id, &mut context)?;
+    let id = define(&mut module, "count", |module, builder, argument| {
+        let mut address = |id| {
+            let value = module.declare_data_in_func(id, builder.func);
+            builder.ins().symbol_value(types::I64, value)
+        };
+        let (counter, constant) = (address(counter), address(constant));
+        let flags = MemFlagsData::trusted();
+        let old = builder.ins().load(types::I64, flags, counter, 0);
+        let new = builder.ins().iadd(old, argument);
+        builder.ins().store(flags, new, counter, 0);
+        let seven = builder.ins().load(types::I64, flags, constant, 0);
+        builder.ins().imul(new, seven)
+    })?;
     module.finalize_definitions()?;
     equal("the first", call(&module, id, 1), 8 * 7)?;
     equal("the second", call(&module, id, 2), 10 * 7)?;
