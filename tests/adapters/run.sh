@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# SPDX-License-Identifier: MIT OR Apache-2.0
+# SPDX-License-Identifier: GPL-2.0
 # `make adapters`: the adapters of userlib/adapters with the engines that they are for, on
 # this host with a fallback, then in a guest by /dev/jit; in both ordinary code is refused
 # (PR_SET_MDWE). The last line is "adapters: N passed, N failed". What is built is kept in
